@@ -1,0 +1,39 @@
+"""Atom modeling for Hugging Face Transformers: token importance and dynamic latent separation (arXiv 2210.03728)."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from .energy import Atoms, atomic_energy
+from .errors import AtomError
+
+if TYPE_CHECKING:
+    from .config import AtomConfig
+    from .heads import AtomHeads
+    from .modeling import AtomMixin, attach_atoms, load_atom_model
+    from .trainer import AtomTrainer, AtomTrainerMixin, AtomTrainingArguments
+
+__version__ = "0.1.0"
+
+# Transformers takes seconds to import: what needs it is loaded when first asked for.
+_HOMES = {
+    "AtomConfig": "config",
+    "AtomHeads": "heads",
+    "AtomMixin": "modeling",
+    "attach_atoms": "modeling",
+    "load_atom_model": "modeling",
+    "AtomTrainer": "trainer",
+    "AtomTrainerMixin": "trainer",
+    "AtomTrainingArguments": "trainer",
+}
+
+__all__ = ["AtomError", "Atoms", "atomic_energy", *_HOMES]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,161 @@
+"""What is attached to a model and how it trains."""
+
+import json
+import math
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from .energy import TOKEN_REDUCTIONS
+from .errors import AtomError
+
+CONFIG_NAME = "atom_config.json"
+FORMAT_VERSION = 1
+
+TOKEN_RULES = {
+    "content": "padding, special tokens and a vision model's [CLS] or register tokens are left out",
+    "all": "everything but padding",
+}
+
+
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class AtomConfig:
+    """Which tokens become atoms, and how the atom loss joins the task loss.
+
+    Every field but the three that describe the model is also a flag of `AtomTrainingArguments`, named `atom_` + field.
+    What is not marked (paper) is this library's own choice; the README says where each default comes from.
+    `AtomConfig()` is the set of defaults. Raises `AtomError` for a value that cannot be used.
+    """
+
+    weight: float = _option(
+        0.3,
+        "Weight of the atom loss beside the task loss. More pushes samples further apart; 0 trains the heads on nothing "
+        "and leaves the model as a plain run would.",
+    )
+    layer: int = _option(
+        -1,
+        "Which hidden states are the tokens: an index into the model's hidden_states (0 is the embeddings, -1 the last). "
+        "The energy trains this layer and those before it.",
+    )
+    tokens: str = _option(
+        "content",
+        "Which tokens belong to an atom: 'content' leaves out padding, special tokens and a vision model's [CLS] or "
+        "register tokens; 'all' leaves out padding only.",
+    )
+    token_reduction: str = _option(
+        "mean",
+        "'mean' averages charges over a sample's tokens, so that the weight means the same at any length; 'sum' is the "
+        "paper's Eq. 5 and wants a far smaller weight.",
+    )
+    softening: float = _option(
+        0.1,
+        "Distances are softened to sqrt(D^2 + softening^2), in units of the positions, so that samples that coincide are "
+        "pushed apart with a finite force. 0 is the paper's formula.",
+    )
+    neutrality: float = _option(
+        1.0, "Weight, within the atom loss, of the squared net charge per token: keeps both signs of importance in use."
+    )
+    charge_floor: float = _option(
+        0.5, "Mean |importance| of a sample below which it is penalised: without a floor the energy shrinks charges to 0."
+    )
+    charge_floor_weight: float = _option(
+        10.0, "Weight, within the atom loss, of the squared shortfall from the charge floor."
+    )
+    gradient_ratio: float | None = _option(
+        0.1,
+        "Cap on the atom loss's gradient at the hidden state, as a fraction of the task's there (norms over a step, "
+        "averaged over past steps). A pretrained model then feels the energy no more than this; none: no cap.",
+    )
+    warmup_ratio: float = _option(
+        0.0,
+        "Fraction of the training steps during which only the heads feel the atom loss, so that a pretrained model is not "
+        "moved by heads that know nothing yet.",
+    )
+    head_learning_rate: float = _option(1e-3, "Peak learning rate of the two heads; the schedule is the model's.")
+    importance_std: float = _option(
+        1.5, "Standard deviation of the importance head's output at the start: at 1.5 mean |importance| is about 0.5."
+    )
+
+    # What describes the model that was attached to; filled in by attach_atoms.
+    hidden_size: int | None = None
+    special_token_ids: list[int] | None = None
+    base_model_class: str | None = None
+
+    def __post_init__(self):
+        def check(condition: bool, name: str, what: str) -> None:
+            if not condition:
+                raise AtomError(f"{name} must be {what}; got {getattr(self, name)!r}")
+
+        for f in fields(self):
+            value = getattr(self, f.name)
+            if isinstance(f.default, float) and isinstance(value, int) and not isinstance(value, bool):
+                setattr(self, f.name, float(value))
+        for name in ("weight", "softening", "neutrality", "charge_floor_weight", "head_learning_rate"):
+            check(_finite(getattr(self, name)) and getattr(self, name) >= 0, name, "a finite number that is not negative")
+        check(_finite(self.charge_floor) and 0 <= self.charge_floor <= 1, "charge_floor", "between 0 and 1")
+        check(_finite(self.warmup_ratio) and 0 <= self.warmup_ratio <= 1, "warmup_ratio", "between 0 and 1")
+        check(_finite(self.importance_std) and self.importance_std > 0, "importance_std", "a finite number above 0")
+        check(
+            self.gradient_ratio is None or (_finite(self.gradient_ratio) and self.gradient_ratio > 0),
+            "gradient_ratio",
+            "a finite number above 0, or none for no cap",
+        )
+        check(isinstance(self.layer, int) and not isinstance(self.layer, bool), "layer", "a whole number")
+        check(
+            self.tokens in TOKEN_RULES, "tokens", "one of " + "; ".join(f"'{k}' ({v})" for k, v in TOKEN_RULES.items())
+        )
+        check(self.token_reduction in TOKEN_REDUCTIONS, "token_reduction", "'mean' or 'sum'")
+        check(
+            self.hidden_size is None or (isinstance(self.hidden_size, int) and self.hidden_size > 0),
+            "hidden_size",
+            "a whole number above 0",
+        )
+        check(
+            self.special_token_ids is None
+            or (isinstance(self.special_token_ids, list) and all(isinstance(i, int) for i in self.special_token_ids)),
+            "special_token_ids",
+            "a list of whole numbers",
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """A dictionary that JSON holds exactly and `from_dict` takes back."""
+        return {"format_version": FORMAT_VERSION, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "AtomConfig":
+        """The inverse of `to_dict`. Raises `AtomError` for a newer format or fields that this version does not know."""
+        if not isinstance(data, dict):
+            raise AtomError(f"an atom configuration must be a JSON object, got {type(data).__name__}")
+        data = dict(data)
+        version = data.pop("format_version", None)
+        if version != FORMAT_VERSION:
+            raise AtomError(
+                f"the atom configuration has format_version {version!r}, this atom-hf reads {FORMAT_VERSION}; "
+                "install the version of atom-hf that wrote it"
+            )
+        unknown = sorted(set(data) - {f.name for f in fields(cls)})
+        if unknown:
+            raise AtomError(f"the atom configuration has unknown fields {', '.join(unknown)}")
+        return cls(**data)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes `atom_config.json` into `folder`."""
+        text = json.dumps(self.to_dict(), indent=2, allow_nan=False)
+        Path(folder, CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, file: str | Path) -> "AtomConfig":
+        """Reads an `atom_config.json`. Raises `AtomError` if it is not one."""
+        try:
+            data = json.loads(Path(file).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise AtomError(f"{file} is not a readable atom configuration: {error}") from error
+        return cls.from_dict(data)
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

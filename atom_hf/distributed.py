@@ -1,0 +1,40 @@
+"""Gathering atoms over processes, with their gradient."""
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """The rows [b, k] of every process, one below the other in the order of ranks; `rows` itself on one process.
+
+    The gradient of what each process computes from all rows is summed over processes, so that a loss that every process
+    computes alike, averaged over processes as DDP and FSDP do, has the gradient of one process that holds the whole
+    batch. Processes may hold different numbers of rows.
+    """
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return rows
+    sizes = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(dist.get_world_size())]
+    dist.all_gather(sizes, torch.tensor([len(rows)], device=rows.device))
+    sizes = [int(size) for size in sizes]
+    longest = max(sizes)
+    padded = torch.cat([rows, rows.new_zeros(longest - len(rows), rows.shape[1])])
+    gathered = _AllGather.apply(padded).split(longest)
+    return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
+
+
+class _AllGather(torch.autograd.Function):
+    # torch.distributed.nn.functional.all_gather does this too, but announces its own end from torch 2.13 on.
+    @staticmethod
+    def forward(ctx, rows: Tensor) -> Tensor:
+        rows = rows.contiguous()
+        parts = [torch.empty_like(rows) for _ in range(dist.get_world_size())]
+        dist.all_gather(parts, rows)
+        ctx.size = len(rows)
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor) -> Tensor:
+        gradient = gradient.contiguous()
+        dist.all_reduce(gradient)
+        return gradient[dist.get_rank() * ctx.size :][: ctx.size]

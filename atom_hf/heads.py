@@ -1,0 +1,44 @@
+"""The two heads that read a model's tokens: importance Q (Eq. 6) and position P (Eq. 12)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class AtomHeads(nn.Module):
+    """Importance and position of each token of width `hidden_size`.
+
+        e_i = LayerNorm(token_i), without parameters of its own               (ours)
+        q_i = 2 sigmoid(Q(e_i)) - 1 = tanh(Q(e_i) / 2),   Q: R^h -> R linear  (Eq. 6)
+        p_i = P(e_i),                                     P: R^h -> R^h linear (Eq. 12)
+
+    The heads are, and stay, float32: they run with autocast off, and `model.half()` or `model.to(torch.bfloat16)` moves them
+    to the model's device but leaves their precision.
+
+    Args:
+        hidden_size: h, the width of the tokens.
+        importance_std: standard deviation of Q's output at the start. At 1.5 the charges start alive, with a mean
+            |importance| of about 0.5 and as many of either sign.
+    """
+
+    def __init__(self, hidden_size: int, *, importance_std: float = 1.5):
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.importance = nn.Linear(hidden_size, 1, dtype=torch.float32)
+        self.position = nn.Linear(hidden_size, hidden_size, dtype=torch.float32)
+        # A layer-normalised token has squared norm h, so this weight gives Q(e) the asked standard deviation.
+        nn.init.normal_(self.importance.weight, std=importance_std / hidden_size**0.5)
+        nn.init.zeros_(self.importance.bias)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, N, h] -> importance [B, N] in [-1, 1] and position [B, N, h], both float32."""
+        with torch.autocast(tokens.device.type, enabled=False):
+            tokens = F.layer_norm(tokens.float(), (self.hidden_size,))
+            return torch.tanh(self.importance(tokens).squeeze(-1) / 2), self.position(tokens)
+
+    def _apply(self, fn, recurse=True):
+        def keep_precision(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep_precision, recurse)

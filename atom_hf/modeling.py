@@ -1,0 +1,326 @@
+"""Atoms on any Transformers model: attach, read, save, load."""
+
+import functools
+import inspect
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import AutoConfig, PreTrainedModel
+from transformers.utils import ModelOutput, cached_file
+
+from .config import CONFIG_NAME, AtomConfig
+from .energy import Atoms
+from .errors import AtomError
+from .gate import GradientGate
+from .heads import AtomHeads
+from .tokens import find_tokens, special_token_ids
+
+HEADS_NAME = "atom_heads.safetensors"
+HEADS_PREFIX = "atom_heads."
+OUTPUT_KEYS = ("atoms", "atom_importance")
+
+
+class AtomMixin:
+    """What `attach_atoms` adds to a model.
+
+    `forward` keeps its signature and, in evaluation, its outputs. In training, and wherever `return_atoms=True` is passed,
+    the output also holds `atoms` [B, h + 3] (`Atoms.pack`, with their gradient) and `atom_importance` [B, N] (detached;
+    NaN where there is no token). Heads run inside `forward`, since DDP, FSDP and compiled models require it.
+    """
+
+    atom_config: AtomConfig
+    atom_heads: AtomHeads
+    atom_gate: GradientGate
+
+    @torch.no_grad()
+    def atom_importance(self, **inputs: Any) -> Tensor:
+        """The importance of each token, in one forward pass.
+
+        Args:
+            **inputs: what the model's `forward` takes, as tensors with a batch dimension; labels are not needed.
+
+        Returns:
+            [B, N] in [-1, 1], float32, NaN where there is no token. N is the length of the hidden states: for text that of
+            `input_ids`, for images prefix tokens and then patches in reading order.
+        """
+        was_training = self.training
+        self.eval()
+        try:
+            return self(**{k: v for k, v in inputs.items() if k != "labels"}, return_atoms=True).atom_importance
+        finally:
+            self.train(was_training)
+
+    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+        """Saves the base model as if nothing had been attached, and the heads and their configuration beside it.
+
+        `AutoModelFor...from_pretrained` loads the folder without this package; `load_atom_model` loads it with its heads.
+        Arguments are those of `PreTrainedModel.save_pretrained`.
+        """
+        push_to_hub = kwargs.pop("push_to_hub", False)
+        state = kwargs.pop("state_dict", None) or self.state_dict()
+        writes = kwargs.get("is_main_process", True) and not Path(save_directory).is_file()
+        if writes:
+            Path(save_directory).mkdir(parents=True, exist_ok=True)
+            self.atom_config.save(save_directory)
+            if not self._atom_heads_inside:
+                heads = {k.removeprefix(HEADS_PREFIX): v for k, v in state.items() if k.startswith(HEADS_PREFIX)}
+                write_heads(heads, save_directory)
+        if not self._atom_heads_inside:
+            state = {k: v for k, v in state.items() if not k.startswith(HEADS_PREFIX)}
+        super().save_pretrained(save_directory, state_dict=state, **kwargs)
+        if push_to_hub and writes:
+            hub = ("repo_id", "commit_message", "private", "token", "create_pr", "revision")
+            chosen = {name: kwargs[name] for name in hub if name in kwargs}
+            self.push_to_hub(**{"repo_id": Path(save_directory).name, **chosen})
+
+    @contextmanager
+    def _atom_checkpoint(self):
+        """Within it `save_pretrained` keeps the heads in the model's own file, as a checkpoint that resumes needs."""
+        self._atom_heads_inside = True
+        try:
+            yield
+        finally:
+            self._atom_heads_inside = False
+
+
+def attach_atoms(model: PreTrainedModel, config: AtomConfig | None = None, processing_class: Any = None) -> PreTrainedModel:
+    """Gives `model` its atom heads: the same object, now also an `AtomMixin`.
+
+    Attach before a Trainer, DDP, FSDP, `torch.compile` or `get_peft_model` sees the model. The class keeps its name and its
+    module, so that configuration, pipelines and `generate` go on as before.
+
+    Args:
+        model: any Transformers model that gives hidden states.
+        config: an `AtomConfig`; its defaults if None. It is copied.
+        processing_class: the tokenizer, to know which tokens are special. Without one the ids in the model's own
+            configuration count, and BERT's, for one, does not name [CLS] and [SEP].
+
+    Raises:
+        AtomError: not a Transformers model, no hidden states, a layer that the model does not have, atoms already attached.
+    """
+    if not isinstance(model, PreTrainedModel):
+        raise AtomError(
+            f"model must be a transformers.PreTrainedModel, got {type(model).__name__}; "
+            "attach atoms before the model is wrapped or given adapters"
+        )
+    if isinstance(model, AtomMixin):
+        raise AtomError("model already has atoms attached")
+    if config is not None and not isinstance(config, AtomConfig):
+        raise AtomError(f"config must be an AtomConfig, got {type(config).__name__}")
+    config = replace(config or AtomConfig())
+
+    hidden_size = _hidden_size(model)
+    if config.hidden_size not in (None, hidden_size):
+        raise AtomError(
+            f"the heads were made for a hidden size of {config.hidden_size}, "
+            f"{type(model).__name__} has {hidden_size}: they do not fit this base"
+        )
+    _check_layer(model, config.layer)
+    config.hidden_size = hidden_size
+    config.base_model_class = type(model).__name__
+    if config.special_token_ids is None:
+        config.special_token_ids = special_token_ids(model.config, processing_class)
+
+    # The run's random numbers go on as if nothing had been attached: a paired plain run sees the same data order.
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        heads = AtomHeads(hidden_size, importance_std=config.importance_std).to(model.device)
+    model.__class__ = _atom_class(type(model))
+    model.atom_config = config
+    model.atom_heads = heads
+    model.atom_gate = GradientGate(config.gradient_ratio)
+    model._atom_heads_inside = False
+    # FSDP shards the heads as a unit of their own: they are float32 in a model that may be bfloat16.
+    model._no_split_modules = list(getattr(model, "_no_split_modules", None) or []) + ["AtomHeads"]
+    return model
+
+
+def load_atom_model(
+    name_or_folder: str | Path, auto_class: Any = None, *, revision: str | None = None, **kwargs: Any
+) -> PreTrainedModel:
+    """The base model of the right class, with its heads.
+
+    Args:
+        name_or_folder: a Hub id, or a folder that an AtomTrainer or `save_pretrained` wrote; a `checkpoint-*` will do.
+        auto_class: the class to load the base with, such as `AutoModelForSequenceClassification`; by default the one that
+            its configuration names.
+        revision: a branch, tag or commit on the Hub.
+        **kwargs: passed on to `from_pretrained` (dtype, device_map, token, ...). Remote code is never run.
+
+    Raises:
+        AtomError: no heads there, heads that do not fit the base, a truncated or foreign heads file.
+    """
+    source = str(name_or_folder)
+    if kwargs.pop("trust_remote_code", False):
+        raise AtomError("trust_remote_code is not taken: atom models need no remote code")
+    hub = {"revision": revision, "token": kwargs.get("token"), "cache_dir": kwargs.get("cache_dir")}
+
+    def find(name: str) -> str | None:
+        return cached_file(
+            source, name, **hub, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_gated_repo=True
+        )
+
+    config_file = find(CONFIG_NAME)
+    if config_file is None:
+        raise AtomError(f"{source} has no {CONFIG_NAME}: it is not an atom model; load it with from_pretrained")
+    config = AtomConfig.load(config_file)
+    heads_file = find(HEADS_NAME)
+
+    if auto_class is None:
+        base_config = AutoConfig.from_pretrained(source, **hub)
+        names = base_config.architectures or []
+        auto_class = getattr(transformers, names[0], None) if names else None
+        if auto_class is None:
+            raise AtomError(f"the configuration of {source} names no model class of Transformers; give auto_class")
+    if heads_file is not None:
+        model = auto_class.from_pretrained(source, revision=revision, **kwargs)
+        attach_atoms(model, config)
+        read_heads(model, heads_file)
+        return model
+
+    # A checkpoint of a run in progress keeps the heads in the model's own file.
+    model = _load_base_beside_heads(auto_class, source, revision=revision, **kwargs)
+    attach_atoms(model, config)
+    weights = find("model.safetensors")
+    heads = {} if weights is None else {k: v for k, v in load_file(weights).items() if k.startswith(HEADS_PREFIX)}
+    _load_heads(model, {k.removeprefix(HEADS_PREFIX): v for k, v in heads.items()}, weights or source)
+    return model
+
+
+def write_heads(heads: dict[str, Tensor], folder: str | Path) -> None:
+    """Writes a state dict of `AtomHeads` as `atom_heads.safetensors` into `folder`."""
+    tensors = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in heads.items()}
+    save_file(tensors, Path(folder, HEADS_NAME), metadata={"format": "pt"})
+
+
+def read_heads(model: PreTrainedModel, file: str | Path) -> None:
+    """Loads an `atom_heads.safetensors` into the heads of `model`. Raises `AtomError` if it is not one that fits."""
+    try:
+        heads = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise AtomError(f"{file} is truncated or not a safetensors file: {error}") from error
+    _load_heads(model, heads, file)
+
+
+def _load_heads(model: Any, heads: dict[str, Tensor], file: str | Path) -> None:
+    expected = {name: tuple(tensor.shape) for name, tensor in model.atom_heads.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in heads.items()}
+    if found != expected:
+        raise AtomError(f"the heads in {file} do not fit {type(model).__name__}: expected {expected}, found {found}")
+    model.atom_heads.load_state_dict(heads)
+
+
+def _load_base_beside_heads(auto_class: Any, source: str, **kwargs: Any) -> PreTrainedModel:
+    """`from_pretrained`, without its report that the heads were not expected; anything else amiss is an error."""
+    logger = transformers.utils.logging.get_logger("transformers.modeling_utils")
+    level = logger.level
+    logger.setLevel("CRITICAL")
+    try:
+        model, found = auto_class.from_pretrained(source, output_loading_info=True, **kwargs)
+    finally:
+        logger.setLevel(level)
+    foreign = [key for key in found["unexpected_keys"] if not key.startswith(HEADS_PREFIX)]
+    if foreign or found["missing_keys"] or found["mismatched_keys"]:
+        raise AtomError(f"{source} does not hold a whole {type(model).__name__}: {found}")
+    return model
+
+
+@functools.cache
+def _atom_class(base: type) -> type:
+    """A subclass of `base` and `AtomMixin` under the base's own name."""
+
+    @functools.wraps(base.forward)
+    def forward(self, *args, return_atoms: bool | None = None, **kwargs):
+        if return_atoms is None:
+            return_atoms = self.training and torch.is_grad_enabled()
+        if not return_atoms:
+            return base.forward(self, *args, **kwargs)
+        return _forward_with_atoms(self, base.forward, args, kwargs)
+
+    namespace = {"forward": forward, "__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
+    return type(base.__name__, (AtomMixin, base), namespace)
+
+
+def _forward_with_atoms(model: Any, base_forward: Any, args: tuple, kwargs: dict[str, Any]) -> ModelOutput:
+    wants_states = kwargs.get("output_hidden_states", getattr(model.config, "output_hidden_states", False))
+    return_dict = kwargs.get("return_dict", True)
+    kwargs = {**kwargs, "output_hidden_states": True, "return_dict": True}
+    outputs = base_forward(model, *args, **kwargs)
+    inputs = inspect.signature(base_forward).bind_partial(model, *args, **kwargs)
+    named = {**inputs.arguments, **inputs.arguments.get("kwargs", {})}
+
+    config = model.atom_config
+    hidden = pick_layer(outputs, config.layer, model)
+    if torch.is_grad_enabled():
+        hidden = model.atom_gate(hidden)
+    tokens, mask = find_tokens(hidden, named, config, model.config)
+    if tokens.shape[-1] != config.hidden_size:
+        raise AtomError(
+            f"layer {config.layer} of {type(model).__name__} is {tokens.shape[-1]} wide, "
+            f"the heads were made for {config.hidden_size}; choose another layer"
+        )
+    importance, position = model.atom_heads(tokens)
+    atoms = Atoms.from_tokens(importance, position, mask, token_reduction=config.token_reduction)
+
+    values = dict(outputs)
+    if not wants_states:
+        del values["hidden_states"]
+    shown = importance.detach().masked_fill(~mask, float("nan"))
+    result = _output_class(type(outputs))(**values, atoms=atoms.pack(), atom_importance=shown)
+    return result if return_dict else result.to_tuple()
+
+
+def pick_layer(outputs: Any, layer: int, model: Any) -> Tensor:
+    """The hidden states of one layer. Raises `AtomError` if the output has none, or not that many."""
+    states = getattr(outputs, "hidden_states", None)
+    if states is None:
+        raise AtomError(
+            f"{type(model).__name__} returns no hidden states (it has {', '.join(outputs.keys())}), "
+            "and atoms are made from them: choose a model that supports output_hidden_states"
+        )
+    if not -len(states) <= layer < len(states):
+        raise AtomError(
+            f"layer {layer} does not exist: {type(model).__name__} has {len(states)} hidden states, "
+            f"{-len(states)} to {len(states) - 1}"
+        )
+    return states[layer]
+
+
+@functools.cache
+def _output_class(base: type) -> type:
+    """`base` with the atom fields declared: DDP rebuilds outputs from their fields and fails on undeclared ones."""
+    annotations = {name: Tensor | None for name in OUTPUT_KEYS}
+    namespace = {"__annotations__": annotations, "__module__": __name__, **dict.fromkeys(OUTPUT_KEYS)}
+    return dataclass(type("Atom" + base.__name__, (base,), namespace))
+
+
+def _text_config(model: Any) -> Any:
+    return model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+
+
+def _hidden_size(model: Any) -> int:
+    config = _text_config(model)
+    sizes = getattr(config, "hidden_size", None) or getattr(config, "hidden_sizes", None) or getattr(config, "d_model", None)
+    size = sizes[-1] if isinstance(sizes, list | tuple) else sizes
+    if not isinstance(size, int):
+        raise AtomError(
+            f"{type(model).__name__} does not say its hidden size (no hidden_size, hidden_sizes or d_model in its "
+            "configuration): atoms cannot be attached to it"
+        )
+    return size
+
+
+def _check_layer(model: Any, layer: int) -> None:
+    count = getattr(_text_config(model), "num_hidden_layers", None)
+    if isinstance(count, int) and not -count - 1 <= layer <= count:
+        raise AtomError(
+            f"layer {layer} does not exist: {type(model).__name__} has {count} layers, so {-count - 1} to {count} "
+            "(0 is the embeddings, -1 the last layer)"
+        )

@@ -1,0 +1,260 @@
+"""Trainer with the atom loss: `AtomTrainingArguments`, `AtomTrainerMixin`, `AtomTrainer`."""
+
+import json
+import os
+from collections import defaultdict
+from dataclasses import dataclass, field, fields, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.utils import logging
+
+from .config import AtomConfig
+from .distributed import gather_rows
+from .energy import Atoms, atom_loss
+from .errors import AtomError
+from .modeling import OUTPUT_KEYS, AtomMixin, attach_atoms
+
+logger = logging.get_logger(__name__)
+
+STATE_NAME = "atom_state.json"
+PREFIX = "atom_"
+
+
+def _from_config(name: str) -> Any:
+    """The field of `AtomConfig` as an argument: same default, same help text."""
+    source = next(f for f in fields(AtomConfig) if f.name == name)
+    return field(default=source.default, metadata=dict(source.metadata))
+
+
+@dataclass
+class AtomTrainingArguments(TrainingArguments):
+    """`TrainingArguments`, and the fields of `AtomConfig` as `atom_` + name. With `atom=False` none of them does anything."""
+
+    atom: bool = field(
+        default=False,
+        metadata={"help": "Train with the atom loss: the one difference between a plain fine-tune and an atom fine-tune."},
+    )
+    atom_weight: float = _from_config("weight")
+    atom_layer: int = _from_config("layer")
+    atom_tokens: str = _from_config("tokens")
+    atom_token_reduction: str = _from_config("token_reduction")
+    atom_softening: float = _from_config("softening")
+    atom_neutrality: float = _from_config("neutrality")
+    atom_charge_floor: float = _from_config("charge_floor")
+    atom_charge_floor_weight: float = _from_config("charge_floor_weight")
+    atom_gradient_ratio: float | None = _from_config("gradient_ratio")
+    atom_warmup_ratio: float = _from_config("warmup_ratio")
+    atom_head_learning_rate: float = _from_config("head_learning_rate")
+    atom_importance_std: float = _from_config("importance_std")
+
+    def atom_config(self) -> AtomConfig:
+        """The `AtomConfig` that these arguments describe. Raises `AtomError`, naming the argument."""
+        values = {f.name: getattr(self, PREFIX + f.name) for f in fields(AtomConfig) if hasattr(self, PREFIX + f.name)}
+        try:
+            return AtomConfig(**values)
+        except AtomError as error:
+            raise AtomError(PREFIX + str(error)) from error
+
+
+class AtomTrainerMixin:
+    """Adds the atom loss to any Trainer: `class MyTrainer(AtomTrainerMixin, SFTTrainer): ...`
+
+    With `args.atom` off, or with arguments that have no such field, nothing is changed: the run is the Trainer's own, bit for
+    bit. With it on, atoms are attached to the model (unless it has them already: then its own layer, tokens and charges
+    stay, and the arguments say how it trains), and each training loss is `task + atom_weight * atom loss`. `eval_loss` is
+    the task's alone.
+    """
+
+    def __init__(self, model: Any = None, args: Any = None, **kwargs: Any):
+        self._atom_on = bool(getattr(args, "atom", False))
+        if self._atom_on:
+            config = args.atom_config()
+            processing_class = kwargs.get("processing_class")
+            _check_pairs(args)
+            if kwargs.get("model_init") is not None:
+                make = kwargs["model_init"]
+                kwargs["model_init"] = lambda *trial: _prepare(make(*trial), config, processing_class)
+            else:
+                model = _prepare(model, config, processing_class)
+        super().__init__(model=model, args=args, **kwargs)
+        if self._atom_on:
+            self._atom_log: dict[str, list[Tensor]] = defaultdict(list)
+            self.add_callback(_AtomCallback(self))
+
+    @property
+    def _atom_model(self) -> AtomMixin:
+        return self.accelerator.unwrap_model(self.model)
+
+    def train(self, *args: Any, **kwargs: Any):
+        if self._atom_on:
+            self._atom_probe()
+        return super().train(*args, **kwargs)
+
+    def _atom_probe(self) -> None:
+        """One forward pass of two samples, so that a model or data that cannot be used is refused before training."""
+        data = self.train_dataset
+        if not hasattr(data, "__getitem__") or not hasattr(data, "__len__") or len(data) < 2:
+            return
+        model, devices = self.model, [self.args.device] if self.args.device.type == "cuda" else []
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            return  # sharded parameters: the first step says the same
+        collate = self._get_collator_with_removed_columns(self.data_collator, "training")
+        if self._is_datasets(data) and self.args.remove_unused_columns:
+            data, collate = self._remove_unused_columns(data, "training"), self.data_collator
+        was_training = model.training
+        model.eval()
+        try:
+            with torch.random.fork_rng(devices), torch.no_grad():
+                inputs = self._prepare_inputs(collate([data[0], data[1]]))
+                outputs = model(**inputs, return_atoms=True)
+        finally:
+            model.train(was_training)
+        if torch.isnan(outputs["atom_importance"]).all():
+            raise AtomError(
+                f"atom_tokens={self._atom_model.atom_config.tokens!r} leaves no token in the first two samples; "
+                "use atom_tokens='all'"
+            )
+
+    @staticmethod
+    def _is_datasets(data: Any) -> bool:
+        import datasets
+
+        return isinstance(data, datasets.Dataset)
+
+    def create_optimizer(self, model: Any = None):
+        fresh = self.optimizer is None
+        optimizer = super().create_optimizer(model) if model is not None else super().create_optimizer()
+        if not self._atom_on:
+            return optimizer
+        heads = {p: n for n, p in (model or self.model).named_parameters() if ".atom_heads." in f".{n}" and p.requires_grad}
+        held = {p for group in optimizer.param_groups for p in group["params"]}
+        if not set(heads) <= held:
+            raise AtomError(
+                "optimizers: the optimizer that was given does not hold the parameters of the atom heads; "
+                "make it after attach_atoms(model), or leave it to the trainer"
+            )
+        if fresh:
+            # Groups of their own, at their own learning rate, behind the model's: the first is what Trainer reports.
+            learning_rate = self._atom_model.atom_config.head_learning_rate
+            for group in list(optimizer.param_groups):
+                mine = [p for p in group["params"] if p in heads]
+                group["params"] = [p for p in group["params"] if p not in heads]
+                if mine:
+                    optimizer.add_param_group({**group, "params": mine, "lr": learning_rate})
+        return optimizer
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        if not (self._atom_on and model.training):
+            return super().compute_loss(
+                model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
+            )
+        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        packed, importance = (outputs[key] for key in OUTPUT_KEYS)
+        config = self._atom_model.atom_config
+        atoms = Atoms.unpack(gather_rows(packed))
+        parts = atom_loss(
+            atoms,
+            softening=config.softening,
+            neutrality=config.neutrality,
+            charge_floor=config.charge_floor,
+            charge_floor_weight=config.charge_floor_weight,
+        )
+        self._atom_record(loss, parts, atoms, importance)
+        loss = loss + config.weight * parts.loss / self._atom_divisor(num_items_in_batch)
+        return (loss, outputs) if return_outputs else loss
+
+    def _atom_divisor(self, num_items_in_batch: Any) -> int:
+        """What the atom term is divided by here so that, after what Trainer does, it is a mean over accumulation steps."""
+        scaled = self.loss_is_scaled_for_ga
+        if scaled is None:
+            scaled = (self.model_accepts_loss_kwargs and num_items_in_batch is not None) or bool(self.compute_loss_func)
+        return getattr(self, "current_gradient_accumulation_steps", 1) if scaled else 1
+
+    @torch.no_grad()
+    def _atom_record(self, task: Tensor, parts: Any, atoms: Atoms, importance: Tensor) -> None:
+        real = importance[~importance.isnan()]
+        known = atoms.exists
+        charge = torch.stack([atoms.positive - atoms.negative, atoms.radius])[:, known]
+        values = {
+            "task_loss": task,
+            "atom_loss": parts.loss,
+            "atom_energy": parts.energy,
+            "atom_constraint": parts.constraint,
+            "atom_importance": real.abs().mean(),
+            "atom_positive_share": (real > 0).float().mean(),
+            "atom_negative_share": (real < 0).float().mean(),
+            "atom_distance": parts.distance,
+            "atom_radius": charge[1].mean(),
+            "atom_net_charge": charge[0].mean(),
+        }
+        for name, value in values.items():
+            self._atom_log[name].append(value.detach().float())
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        if self._atom_on and self._atom_log and "loss" in logs:
+            means = torch.stack([torch.stack(values).mean() for values in self._atom_log.values()])
+            means = self.accelerator.reduce(means, "mean").tolist()
+            logs.update(zip(self._atom_log, means, strict=True))
+            logs["atom_gate"] = self._atom_model.atom_gate.scale
+            self._atom_log.clear()
+        super().log(logs, *args, **kwargs)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        if not (self._atom_on and _internal_call):
+            return super().save_model(output_dir, _internal_call)
+        with self._atom_model._atom_checkpoint():
+            super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            with open(os.path.join(output_dir, STATE_NAME), "w", encoding="utf-8") as file:
+                json.dump(self._atom_model.atom_gate.state(), file)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self._atom_on and not os.path.isfile(os.path.join(resume_from_checkpoint, STATE_NAME)):
+            raise AtomError(
+                f"resume_from_checkpoint: {resume_from_checkpoint} was not written by a run with --atom, "
+                "and resuming from it would start new heads; resume without --atom, or start a new run from it"
+            )
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self._atom_on and checkpoint is not None:
+            with open(os.path.join(checkpoint, STATE_NAME), encoding="utf-8") as file:
+                self._atom_model.atom_gate.load(json.load(file))
+
+
+class AtomTrainer(AtomTrainerMixin, Trainer):
+    """`transformers.Trainer` with the atom loss. Everything else is Trainer."""
+
+
+class _AtomCallback(TrainerCallback):
+    """Moves the gradient gate on after each optimizer step."""
+
+    def __init__(self, trainer: AtomTrainerMixin):
+        self.trainer = trainer
+
+    def on_step_end(self, args, state, control, **kwargs):
+        model = self.trainer._atom_model
+        closed = state.global_step < model.atom_config.warmup_ratio * state.max_steps
+        model.atom_gate.update(lambda sums: self.trainer.accelerator.reduce(sums, "sum"), closed=closed)
+
+
+def _prepare(model: Any, config: AtomConfig, processing_class: Any) -> Any:
+    if not isinstance(model, AtomMixin):
+        return attach_atoms(model, config, processing_class)
+    own = model.atom_config
+    kept = ("layer", "tokens", "importance_std", "hidden_size", "special_token_ids", "base_model_class")
+    model.atom_config = replace(config, **{name: getattr(own, name) for name in kept})
+    model.atom_gate.__init__(config.gradient_ratio)
+    return model
+
+
+def _check_pairs(args: Any) -> None:
+    if args.per_device_train_batch_size * max(1, args.n_gpu) * args.world_size < 2:
+        raise AtomError(
+            "per_device_train_batch_size is 1 on one process: the atom loss compares the samples of a batch and needs at "
+            "least 2; gradient accumulation does not help"
+        )
