@@ -26,7 +26,19 @@ _HOMES = {
     "AtomTrainingArguments": "trainer",
 }
 
-__all__ = ["AtomError", "Atoms", "atomic_energy", *_HOMES]
+__all__ = [
+    "AtomConfig",
+    "AtomError",
+    "AtomHeads",
+    "AtomMixin",
+    "AtomTrainer",
+    "AtomTrainerMixin",
+    "AtomTrainingArguments",
+    "Atoms",
+    "atomic_energy",
+    "attach_atoms",
+    "load_atom_model",
+]
 
 
 def __getattr__(name: str) -> Any:

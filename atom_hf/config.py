@@ -60,15 +60,16 @@ class AtomConfig:
         1.0, "Weight, within the atom loss, of the squared net charge per token: keeps both signs of importance in use."
     )
     charge_floor: float = _option(
-        0.5, "Mean |importance| of a sample below which it is penalised: without a floor the energy shrinks charges to 0."
+        0.5,
+        "Mean |importance| of a sample below which it is penalised: without a floor the energy shrinks charges to 0.",
     )
     charge_floor_weight: float = _option(
         10.0, "Weight, within the atom loss, of the squared shortfall from the charge floor."
     )
-    gradient_ratio: float | None = _option(
+    gradient_ratio: float = _option(
         0.1,
         "Cap on the atom loss's gradient at the hidden state, as a fraction of the task's there (norms over a step, "
-        "averaged over past steps). A pretrained model then feels the energy no more than this; none: no cap.",
+        "averaged over past steps). A pretrained model then feels the energy no more than this; 0: no cap.",
     )
     warmup_ratio: float = _option(
         0.0,
@@ -94,16 +95,21 @@ class AtomConfig:
             value = getattr(self, f.name)
             if isinstance(f.default, float) and isinstance(value, int) and not isinstance(value, bool):
                 setattr(self, f.name, float(value))
-        for name in ("weight", "softening", "neutrality", "charge_floor_weight", "head_learning_rate"):
-            check(_finite(getattr(self, name)) and getattr(self, name) >= 0, name, "a finite number that is not negative")
+        not_negative = (
+            "weight",
+            "softening",
+            "neutrality",
+            "charge_floor_weight",
+            "gradient_ratio",
+            "head_learning_rate",
+        )
+        for name in not_negative:
+            check(
+                _finite(getattr(self, name)) and getattr(self, name) >= 0, name, "a finite number that is not negative"
+            )
         check(_finite(self.charge_floor) and 0 <= self.charge_floor <= 1, "charge_floor", "between 0 and 1")
         check(_finite(self.warmup_ratio) and 0 <= self.warmup_ratio <= 1, "warmup_ratio", "between 0 and 1")
         check(_finite(self.importance_std) and self.importance_std > 0, "importance_std", "a finite number above 0")
-        check(
-            self.gradient_ratio is None or (_finite(self.gradient_ratio) and self.gradient_ratio > 0),
-            "gradient_ratio",
-            "a finite number above 0, or none for no cap",
-        )
         check(isinstance(self.layer, int) and not isinstance(self.layer, bool), "layer", "a whole number")
         check(
             self.tokens in TOKEN_RULES, "tokens", "one of " + "; ".join(f"'{k}' ({v})" for k, v in TOKEN_RULES.items())

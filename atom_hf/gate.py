@@ -10,7 +10,7 @@ class GradientGate:
     """Sits between the hidden states and the heads: identity forward, and backward a factor that follows the task.
 
     On a pretrained checkpoint the atom loss's gradient at the hidden states starts several times the task's, and costs
-    accuracy. The gate measures both norms there and scales what passes to the backbone to at most `ratio` of the task's.
+    accuracy. The gate measures both norms there and scales what passes to the backbone to at most `ratio` of the task's (0: no cap).
     The heads themselves always learn at full strength.
 
     Norms are sums over all samples of a step and, by `update`, over processes; the factor in force comes from the steps
@@ -20,10 +20,10 @@ class GradientGate:
 
     MOMENTUM = 0.9
 
-    def __init__(self, ratio: float | None) -> None:
+    def __init__(self, ratio: float) -> None:
         self.ratio = ratio
         # Before anything has been measured nothing passes, unless there is no cap.
-        self.scale = 1.0 if ratio is None else 0.0
+        self.scale = 0.0 if ratio else 1.0
         self._task_norm = self._atom_norm = 0.0
         self._steps = 0
         self._sums: Tensor | None = None
@@ -61,7 +61,7 @@ class GradientGate:
         self._task_norm = keep * self._task_norm + (1 - keep) * task
         self._atom_norm = keep * self._atom_norm + (1 - keep) * atom
         self._steps += 1
-        limit = float("inf") if self.ratio is None else self.ratio * self._task_norm
+        limit = self.ratio * self._task_norm if self.ratio else float("inf")
         self.scale = 0.0 if closed else 1.0 if self._atom_norm <= limit else limit / self._atom_norm
 
     def state(self) -> dict[str, float]:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
-from transformers.utils import ModelOutput, cached_file
+from transformers.utils import SAFE_WEIGHTS_NAME, ModelOutput, cached_file
 
 from .config import CONFIG_NAME, AtomConfig
 from .energy import Atoms
@@ -90,7 +90,9 @@ class AtomMixin:
             self._atom_heads_inside = False
 
 
-def attach_atoms(model: PreTrainedModel, config: AtomConfig | None = None, processing_class: Any = None) -> PreTrainedModel:
+def attach_atoms(
+    model: PreTrainedModel, config: AtomConfig | None = None, processing_class: Any = None
+) -> PreTrainedModel:
     """Gives `model` its atom heads: the same object, now also an `AtomMixin`.
 
     Attach before a Trainer, DDP, FSDP, `torch.compile` or `get_peft_model` sees the model. The class keeps its name and its
@@ -161,60 +163,67 @@ def load_atom_model(
     if kwargs.pop("trust_remote_code", False):
         raise AtomError("trust_remote_code is not taken: atom models need no remote code")
     hub = {"revision": revision, "token": kwargs.get("token"), "cache_dir": kwargs.get("cache_dir")}
-
-    def find(name: str) -> str | None:
-        return cached_file(
-            source, name, **hub, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_gated_repo=True
-        )
-
-    config_file = find(CONFIG_NAME)
+    config_file = _find_file(source, CONFIG_NAME, **hub)
     if config_file is None:
         raise AtomError(f"{source} has no {CONFIG_NAME}: it is not an atom model; load it with from_pretrained")
-    config = AtomConfig.load(config_file)
-    heads_file = find(HEADS_NAME)
-
     if auto_class is None:
-        base_config = AutoConfig.from_pretrained(source, **hub)
-        names = base_config.architectures or []
+        names = AutoConfig.from_pretrained(source, **hub).architectures or []
         auto_class = getattr(transformers, names[0], None) if names else None
         if auto_class is None:
             raise AtomError(f"the configuration of {source} names no model class of Transformers; give auto_class")
-    if heads_file is not None:
+    if _find_file(source, HEADS_NAME, **hub) is not None:
         model = auto_class.from_pretrained(source, revision=revision, **kwargs)
-        attach_atoms(model, config)
-        read_heads(model, heads_file)
-        return model
-
-    # A checkpoint of a run in progress keeps the heads in the model's own file.
-    model = _load_base_beside_heads(auto_class, source, revision=revision, **kwargs)
-    attach_atoms(model, config)
-    weights = find("model.safetensors")
-    heads = {} if weights is None else {k: v for k, v in load_file(weights).items() if k.startswith(HEADS_PREFIX)}
-    _load_heads(model, {k.removeprefix(HEADS_PREFIX): v for k, v in heads.items()}, weights or source)
+    else:
+        # A checkpoint of a run in progress keeps the heads in the model's own file.
+        model = _load_base_beside_heads(auto_class, source, revision=revision, **kwargs)
+    restore_heads(model, source, **hub)
     return model
+
+
+def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, **hub: Any) -> bool:
+    """Attaches the heads that were saved with a model, if any, to `model`. Returns whether there were.
+
+    Args:
+        model: a base of the class and width that the heads were trained on.
+        name_or_folder: a Hub id or a folder.
+        **hub: revision, token, cache_dir.
+
+    Raises:
+        AtomError: heads that do not fit the base, a truncated or foreign heads file.
+    """
+    source = str(name_or_folder)
+    config_file = _find_file(source, CONFIG_NAME, **hub)
+    if config_file is None:
+        return False
+    file = _find_file(source, HEADS_NAME, **hub)
+    inside = file is None
+    file = file or _find_file(source, SAFE_WEIGHTS_NAME, **hub)
+    if file is None:
+        raise AtomError(f"{source} has an {CONFIG_NAME} but neither {HEADS_NAME} nor {SAFE_WEIGHTS_NAME} with heads")
+    try:
+        heads = load_file(file)
+    except (OSError, SafetensorError) as error:
+        raise AtomError(f"{file} is truncated or not a safetensors file: {error}") from error
+    if inside:
+        heads = {name.removeprefix(HEADS_PREFIX): t for name, t in heads.items() if name.startswith(HEADS_PREFIX)}
+    attach_atoms(model, AtomConfig.load(config_file))
+    expected = {name: tuple(tensor.shape) for name, tensor in model.atom_heads.state_dict().items()}
+    found = {name: tuple(tensor.shape) for name, tensor in heads.items()}
+    if found != expected:
+        raise AtomError(f"the heads in {file} do not fit {type(model).__name__}: expected {expected}, found {found}")
+    model.atom_heads.load_state_dict(heads)
+    return True
+
+
+def _find_file(source: str, name: str, **hub: Any) -> str | None:
+    """The path of a file of a model folder or Hub repository; None if it has no such file."""
+    return cached_file(source, name, **hub, _raise_exceptions_for_missing_entries=False)
 
 
 def write_heads(heads: dict[str, Tensor], folder: str | Path) -> None:
     """Writes a state dict of `AtomHeads` as `atom_heads.safetensors` into `folder`."""
     tensors = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in heads.items()}
     save_file(tensors, Path(folder, HEADS_NAME), metadata={"format": "pt"})
-
-
-def read_heads(model: PreTrainedModel, file: str | Path) -> None:
-    """Loads an `atom_heads.safetensors` into the heads of `model`. Raises `AtomError` if it is not one that fits."""
-    try:
-        heads = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise AtomError(f"{file} is truncated or not a safetensors file: {error}") from error
-    _load_heads(model, heads, file)
-
-
-def _load_heads(model: Any, heads: dict[str, Tensor], file: str | Path) -> None:
-    expected = {name: tuple(tensor.shape) for name, tensor in model.atom_heads.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in heads.items()}
-    if found != expected:
-        raise AtomError(f"the heads in {file} do not fit {type(model).__name__}: expected {expected}, found {found}")
-    model.atom_heads.load_state_dict(heads)
 
 
 def _load_base_beside_heads(auto_class: Any, source: str, **kwargs: Any) -> PreTrainedModel:
@@ -244,7 +253,12 @@ def _atom_class(base: type) -> type:
             return base.forward(self, *args, **kwargs)
         return _forward_with_atoms(self, base.forward, args, kwargs)
 
-    namespace = {"forward": forward, "__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
+    namespace = {
+        "forward": forward,
+        "__module__": base.__module__,
+        "__qualname__": base.__qualname__,
+        "__doc__": base.__doc__,
+    }
     return type(base.__name__, (AtomMixin, base), namespace)
 
 
@@ -307,7 +321,11 @@ def _text_config(model: Any) -> Any:
 
 def _hidden_size(model: Any) -> int:
     config = _text_config(model)
-    sizes = getattr(config, "hidden_size", None) or getattr(config, "hidden_sizes", None) or getattr(config, "d_model", None)
+    sizes = (
+        getattr(config, "hidden_size", None)
+        or getattr(config, "hidden_sizes", None)
+        or getattr(config, "d_model", None)
+    )
     size = sizes[-1] if isinstance(sizes, list | tuple) else sizes
     if not isinstance(size, int):
         raise AtomError(

@@ -4,7 +4,6 @@ import base64
 import io
 import re
 import unicodedata
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,15 +15,18 @@ from PIL import Image, ImageDraw, ImageFont
 from .errors import AtomError
 
 MEANING = (
-    "+1 carries meaning and tells the sample apart; −1 tells it apart without carrying meaning; "
-    "0 carries meaning but does not tell it apart."
+    "+1 carries meaning and tells the sample apart;",
+    "−1 tells it apart without carrying meaning;",
+    "0 carries meaning but does not tell it apart.",
 )
 # Blue and vermillion stay apart under every common colour blindness, and both show on white and on dark paper.
 NEGATIVE, POSITIVE = (42, 123, 192), (226, 100, 28)
 PAPER, INK, MUTED = (255, 255, 255), (29, 28, 26), (97, 93, 87)
 LEVELS = 20  # steps of strength per sign: finer than the eye tells apart, few enough for one CSS class each
+OWN_SCALE = "All importances shown are small, so the colours end at their maximum instead of at 1."
 # Control characters break HTML, lone surrogates UTF-8, and bidi overrides would reorder what follows them.
 FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+PLAIN = {ord("−"): "-", ord("–"): "-", ord("—"): "-", ord("ß"): "ss"}  # what NFKD leaves outside Pillow's font
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Table:
 
 
 def write_page(
-    path, *, title: str, intro: str = "", tables: Sequence[Table] = (), images: Sequence = (), texts: Sequence = ()
+    path, *, title: str, intro: str = "", tables: list[Table] = (), images: list = (), texts: list = ()
 ) -> Path:
     """Write one HTML file that needs no network (images: ImageReadings, texts: TextReadings); return its path.
 
@@ -71,11 +73,11 @@ def write_page(
     for table in tables:
         if odd := [len(row) for row in table.rows if len(row) != len(table.header)]:
             raise AtomError(f"table {table.caption!r}: {len(table.header)} cells in the header but {odd[0]} in a row")
-    values = _values(images, "images") + _values(texts, "texts")
-    show = {"title": title, "intro": intro, "tables": tables, "images": list(zip(images, values))}
-    show["texts"] = [(reading, value.tolist()) for reading, value in zip(texts, values[len(images) :])]
+    values, scale = _values(images=images, texts=texts)
+    show = {"title": title, "intro": intro, "tables": tables, "images": list(zip(images, values, strict=False))}
+    show["texts"] = [(text, value.tolist()) for text, value in zip(texts, values[len(images) :], strict=True)]
     show["absent"] = any(np.isnan(value).any() for value in values)
-    return _save(path, TEMPLATES.get_template("page.html.j2").render(show, scale=_scale(values)).encode())
+    return _save(path, TEMPLATES.get_template("page.html.j2").render(show, scale=scale).encode())
 
 
 def heat_map(reading: ImageReading, size: int = 168, scale: float = 1.0) -> Image.Image:
@@ -84,29 +86,30 @@ def heat_map(reading: ImageReading, size: int = 168, scale: float = 1.0) -> Imag
     At 0 the picture stays grey; patches with nan are hatched. The strongest patches of either sign bear a + or a -, so
     that the sign shows without colour too. AtomError: the reading does not fit.
     """
-    (grid,) = _values([reading], "images")
+    (grid,), _ = _values(images=[reading])
     grey = np.asarray(_fitted(reading.image, size).convert("L"), float)[..., None]
     (high, wide), (rows, columns) = grey.shape[:2], grid.shape
     value = grid[np.arange(high) * rows // high][:, np.arange(wide) * columns // wide]
     strength = 0.85 * np.nan_to_num(np.abs(value) / scale).clip(0, 1)[..., None]
-    # The picture is lifted off black and white, so that a colour over it says importance, not brightness.
-    rgb = (64 + grey * 168 / 255) * (1 - strength) + np.where(value[..., None] < 0, NEGATIVE, POSITIVE) * strength
-    rgb[np.isnan(value) & (np.add.outer(np.arange(high), np.arange(wide)) * 28 // size % 2 == 0)] = 128
+    # The picture is lifted to a light grey, so that a colour over it says importance and not brightness.
+    rgb = (124 + grey * 124 / 255) * (1 - strength) + np.where(value[..., None] < 0, NEGATIVE, POSITIVE) * strength
+    rgb[np.isnan(value) & (np.add.outer(np.arange(high), np.arange(wide)) * 28 // size % 2 == 0)] = 96
     picture = Image.fromarray(rgb.round().astype(np.uint8))
-    draw, side, known = ImageDraw.Draw(picture), min(high / rows, wide / columns), np.nan_to_num(grid)
-    font = ImageFont.load_default(size=min(max(side * 0.7, 6), size / 9))
-    for sign, mark in ((1, "+"), (-1, "-")) if side >= 6 else ():
-        for row, column in np.argwhere(known * sign >= max(0.6 * (known * sign).max(), 0.1 * scale)):
-            center = ((column + 0.5) * wide / columns, (row + 0.5) * high / rows)
-            draw.text(center, mark, "white", font, "mm", stroke_width=1, stroke_fill=INK)
+    draw, known, side = ImageDraw.Draw(picture), np.nan_to_num(grid), min(high / rows, wide / columns)
+    arm, thick = min(side / 5, size / 32), max(1, round(min(side, size / 8) / 16))
+    for row, column in np.argwhere(np.abs(known) >= max(0.55 * np.abs(known).max(), 0.1 * scale)) if side >= 5 else ():
+        x, y = round((column + 0.5) * wide / columns), round((row + 0.5) * high / rows)
+        draw.line((x - arm, y, x + arm, y), INK, thick)
+        if known[row, column] > 0:
+            draw.line((x, y - arm, x, y + arm), INK, thick)
     return picture
 
 
-def write_sheet(path, images: Sequence[ImageReading], columns: int = 8) -> Path:
+def write_sheet(path, images: list[ImageReading], columns: int = 8) -> Path:
     """Write a PNG of all pictures (original, heat map, "predicted (true)") and one colour scale; return its path."""
     if not images or columns < 1:
         raise AtomError(f"write_sheet: {len(images)} images in {columns} columns; give at least one of each")
-    scale, side, gap, margin, columns = _scale(_values(images, "images")), 168, 34, 44, min(columns, len(images))
+    scale, side, gap, margin, columns = _values(images=images)[1], 168, 34, 44, min(columns, len(images))
     step, tall, rows = side + gap, 2 * side + 74 + gap, -(-len(images) // columns)
     width = max(columns * step - gap, 560) + 2 * margin
     sheet = Image.new("RGB", (width, rows * tall + 120 + margin), PAPER)
@@ -124,62 +127,52 @@ def write_sheet(path, images: Sequence[ImageReading], columns: int = 8) -> Path:
     return _save(path, _png(sheet))
 
 
-def write_words(path, texts: Sequence[TextReading], width: int = 1000) -> Path:
+def write_words(path, texts: list[TextReading], width: int = 1000) -> Path:
     """Write a PNG of `width` pixels: words shaded by importance, the prediction at their right; return its path.
 
     Pillow's built-in font has Latin letters without accents only; others become boxes here, but show on the page.
     """
     if not texts or width < 480:
         raise AtomError(f"write_words: {len(texts)} texts, width {width}; give at least one text and 480 pixels")
-    values, margin, line, side = _values(texts, "texts"), 44, 36, width // 5
-    scale, places = _scale(values), [_wrap(text.words, 19, width - 2 * margin - side - 20, line) for text in texts]
+    (values, scale), margin, line, side = _values(texts=texts), 44, 36, width // 5
+    places = [_wrap(text.words, 19, width - 2 * margin - side - 20, line) for text in texts]
     heights = [max([line] + [y for *_, y in place]) + line + 40 for place in places]
-    sheet = Image.new("RGB", (width, sum(heights) + 120 + margin), PAPER)
+    sheet = Image.new("RGB", (width, sum(heights) + 140 + margin), PAPER)
     draw, top = ImageDraw.Draw(sheet), margin
-    for text, value, place, height in zip(texts, values, places, heights):
-        for number, (word, wide, x, y) in zip(value, place):
+    for text, value, place, height in zip(texts, values, places, heights, strict=True):
+        for number, (word, wide, x, y) in zip(value, place, strict=True):
             x, y, fill = margin + x, top + 44 + y, MUTED if np.isnan(number) else INK
             if level := 0 if np.isnan(number) else round(number / scale * LEVELS):
-                paper, fill, rule, weight = word_style(level)
+                paper, fill, weight = word_style(level)
                 draw.rounded_rectangle((x - 4, y - 20, x + wide + 3, y + 9), 4, paper)
                 for dot in np.arange(x, x + wide - weight, 2 * weight + 1 if level < 0 else wide) if weight else ():
-                    draw.rectangle((dot, y + 4, dot + weight if level < 0 else x + wide, y + 3 + weight), rule)
+                    draw.rectangle((dot, y + 4, dot + weight if level < 0 else x + wide, y + 3 + weight), fill)
             _print(draw, (x, y), word, 19, wide + 1, fill, "ls")
         wrong, predicted, true, sure = _outcome(text)
-        _print(draw, (width - margin - side, top + 44), predicted, 19, side, INK, "ls")
         about = ", ".join(part for part in (wrong, true and f"true {true}", sure) if part)
+        _print(draw, (width - margin - side, top + 44), predicted, 19, side, INK, "ls")
         _print(draw, (width - margin - side, top + 70), about, 15, side, MUTED, "ls")
         if wrong:
             draw.rounded_rectangle((margin - 14, top + 6, width - margin + 13, top + height - 6), 6, None, INK, 2)
         top += height
-    _print_scale(draw, width / 2, top, scale)
+    _print_scale(draw, width / 2, top + 20, scale)
     return _save(path, _png(sheet))
 
 
-def word_style(level: int, paper=PAPER, ink=INK) -> tuple:
-    """Of a word at level -LEVELS..LEVELS: colours of its ground, text and underline, and that line's weight 0..3."""
-    end, share = NEGATIVE if level < 0 else POSITIVE, abs(level) / LEVELS
-    ground = tuple(round(a + (b - a) * share) for a, b in zip(paper, end))
-    # The ink where it reads very well, else black or white: one of these always reaches 4.58:1.
-    text = max((ink, (0, 0, 0), (255, 255, 255)), key=lambda colour: min(contrast(colour, ground), 7))
-    rule = end if contrast(end, ground) >= 3 else text
-    return ground, text, rule, (share >= 0.1) + (share >= 0.35) + (share >= 0.7)
+def word_style(level: int, paper=PAPER) -> tuple[tuple, tuple, int]:
+    """Of a word at level -LEVELS..LEVELS: the colours of its ground and text, and the weight 0..3 of its underline."""
+    share, end = abs(level) / LEVELS, NEGATIVE if level < 0 else POSITIVE
+    ground = tuple(round(a + (b - a) * share) for a, b in zip(paper, end, strict=True))
+    # Either black or white has a contrast of 4.5:1 with any colour; at this luminance they change places.
+    light = np.dot((np.array(ground) / 255) ** 2.2, (0.2126, 0.7152, 0.0722)) > 0.18
+    return ground, (0, 0, 0) if light else (255, 255, 255), (share >= 0.1) + (share >= 0.35) + (share >= 0.7)
 
 
-def contrast(one, other) -> float:
-    """The WCAG contrast ratio of two (red, green, blue) colours, 1..21."""
-    shares = np.array([one, other]) / 255
-    linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
-    dark, bright = sorted(linear @ (0.2126, 0.7152, 0.0722) + 0.05)
-    return float(bright / dark)
-
-
-def _values(readings, name: str) -> list[np.ndarray]:
-    """The importances as arrays within [-1, 1], nan kept. AtomError names the reading that does not fit."""
+def _values(**readings) -> tuple[list[np.ndarray], float]:
+    """All importances within [-1, 1], nan kept, and the one that gets the full colour. AtomError names a misfit."""
     values = []
-    for index, reading in enumerate(readings):
-        where, value = f"{name}[{index}]", np.array(reading.importance, float)
-        words = getattr(reading, "words", None)
+    for where, reading in ((f"{name}[{i}]", one) for name, group in readings.items() for i, one in enumerate(group)):
+        value, words = np.array(reading.importance, float), getattr(reading, "words", None)
         if words is None and (value.ndim != 2 or not value.size):
             raise AtomError(f"{where}: importance has shape {value.shape}; give [rows, columns] of the patch grid")
         if words is not None and value.shape != (len(words),):
@@ -189,78 +182,82 @@ def _values(readings, name: str) -> list[np.ndarray]:
         if reading.confidence is not None and not 0 <= reading.confidence <= 1 + 1e-6:
             raise AtomError(f"{where}: confidence {reading.confidence}; give a number in [0, 1], or None")
         values.append(value.clip(-1, 1))
-    return values
-
-
-def _scale(values: list[np.ndarray]) -> float:
-    """The importance with the full colour: 1, unless all are so small that the page would look blank."""
-    top = max((float(np.nan_to_num(np.abs(value)).max(initial=0)) for value in values), default=0)
-    return top if 0 < top < 0.3 else 1.0
+    top = max(float(np.nan_to_num(np.abs(value)).max(initial=0)) for value in values) if values else 0.0
+    # Always -1..1, so that pages compare; but where all is faint that scale would leave the page blank.
+    return values, top if 0 < top < 0.3 else 1.0
 
 
 def _outcome(reading) -> tuple[str, str, str, str]:
-    """"wrong" or "", then the predicted and the true class and the confidence, each "" if unknown."""
+    """The word "wrong", the predicted class, the true class and the confidence; each "" where it does not apply."""
     predicted, true = ("" if name is None else str(name) for name in (reading.predicted, reading.label))
-    # A confidence that is not quite 1 (or 0) must not read as if it were.
-    sure = "" if reading.confidence is None else f"{min(max(reading.confidence, 0.0), 1):.0%}"
-    if reading.confidence is not None and reading.confidence < 1 and sure == "100%": sure = ">99%"
-    return "wrong" if predicted and true and predicted != true else "", predicted, true, sure
+    wrong, sure = predicted and true and predicted != true, reading.confidence
+    # A confidence below 1 must not read as 100%.
+    percent = "" if sure is None else f"{min(sure, 1 if sure >= 1 else 0.99):.0%}"
+    return "wrong" if wrong else "", predicted, true, percent
 
 
 def _fitted(image: Image.Image, size: int) -> Image.Image:
-    """The picture with its longest side `size`; pixels of tiny pictures stay squares, transparency becomes white."""
+    """The picture, L or RGB, with its longest side `size`; the pixels of tiny pictures stay squares."""
     if image.mode not in ("L", "RGB"):
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-    longest = max(image.size)
-    shape = [max(1, round(side * size / longest)) for side in image.size]
-    return image.resize(shape, Image.Resampling.NEAREST if 2 * longest <= size else Image.Resampling.LANCZOS)
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
+    shape = [max(1, round(side * size / max(image.size))) for side in image.size]
+    return image.resize(shape, Image.Resampling.NEAREST if 2 * max(image.size) <= size else Image.Resampling.LANCZOS)
 
 
 def _wrap(words, pixels: int, width: float, line: int) -> list[tuple[str, float, float, float]]:
     """Each word as (word, its width, x, y) in lines of `width` pixels."""
     font, places, x, y = ImageFont.load_default(size=pixels), [], 0.0, 0
     for word in words:
-        wide = min(font.getlength(_ascii(word)), width)
-        x, y = (0.0, y + line) if x and x + wide > width else (x, y)
+        wide = min(font.getlength(_plain(word)), width)
+        x, y = (0.0, y + line) if x + wide > width else (x, y)
         places.append((word, wide, x, y))
         x += wide + 9
     return places
 
 
-def _ascii(text) -> str:
-    """The text in the letters of Pillow's built-in font, as far as it goes: no accents, plain dashes."""
-    parts = unicodedata.normalize("NFKD", _clean(text).translate(str.maketrans("−–—␣", "---_")).replace("ß", "ss"))
-    return "".join(part for part in parts if not unicodedata.combining(part))
+def _plain(text) -> str:
+    """The text in the letters of Pillow's built-in font, as far as they go: no accents, plain dashes, one line."""
+    text = unicodedata.normalize("NFKD", " ".join(_clean(text).split())).translate(PLAIN)
+    return "".join(part for part in text if not unicodedata.combining(part))
 
 
 def _print(draw, spot, text: str, pixels: int, width: float, fill=INK, anchor="ms") -> None:
     """Draw one line of text, cut with an ellipsis where it would be wider than `width`."""
-    font, text, whole = ImageFont.load_default(size=pixels), _ascii(text), True
-    while text and font.getlength(text + "…" * (not whole)) > width:
-        text, whole = text[:-1], False
-    draw.text(spot, text + "…" * (not whole), fill, font, anchor)
+    font, text = ImageFont.load_default(size=pixels), _plain(text)[:500]
+    while font.getlength(text) > width:
+        text = text[:-2] + "…"
+    draw.text(spot, text, fill, font, anchor)
 
 
 def _print_scale(draw, middle: float, top: float, scale: float) -> None:
     """Draw the colour bar with its ends and its zero, and what they mean, around x = `middle`."""
-    for x in range(-220, 221):
-        paper = (..)
-        draw.line(...)
-    tick = ...
+    for x in range(-LEVELS, LEVELS + 1):
+        draw.rectangle((middle + 10 * x - 5, top, middle + 10 * x + 5, top + 12), word_style(x)[0])
+    for x, tick in ((-200, f"-{scale:.2g}"), (0, "0"), (200, f"+{scale:.2g}")):
+        _print(draw, (middle + x, top + 34), tick, 16, 99)
+    for line, part in enumerate((*MEANING, "" if scale == 1 else OWN_SCALE)):
+        _print(draw, (middle, top + 62 + 20 * line), part, 14, 2 * middle, MUTED)
 
 
 def _clean(value):
     return value if isinstance(value, Markup) else FORBIDDEN.sub("\ufffd", str(value))
 
 
-def _png(picture) -> bytes:
+def _png(picture: Image.Image) -> bytes:
     picture.save(buffer := io.BytesIO(), "PNG", optimize=True)
     return buffer.getvalue()
 
 
 def _save(path, content: bytes) -> Path:
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return path
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_bytes(content)
+    return Path(path)
+
+
+# finalize sees all that the template prints; Markup is what the template's own macros made.
+TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent / "assets"), autoescape=True, finalize=_clean)
+TEMPLATES.trim_blocks = TEMPLATES.lstrip_blocks = True
+TEMPLATES.globals.update(outcome=_outcome, fitted=_fitted, heat_map=heat_map, word_style=word_style, levels=LEVELS)
+TEMPLATES.globals.update(
+    meaning=MEANING, own_scale=OWN_SCALE, data=lambda image: base64.b64encode(_png(image)).decode()
+)

