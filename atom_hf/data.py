@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import datasets
 import numpy as np
 
-from .embedded import EMBEDDED, EVAL_SPLITS, load_source, short_name
+from .sources import EMBEDDED, EVAL_SPLITS, load_source, short_name
 from .errors import AtomError
 
 __all__ = ["EMBEDDED", "TASKS", "TaskData", "load_data"]

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 from jinja2 import Environment, FileSystemLoader
-from markupsafe import Markup
 from PIL import Image, ImageDraw, ImageFont
 
 from .errors import AtomError
@@ -23,7 +22,6 @@ MEANING = (
 NEGATIVE, POSITIVE = (42, 123, 192), (226, 100, 28)
 PAPER, INK, MUTED = (255, 255, 255), (29, 28, 26), (97, 93, 87)
 LEVELS = 20  # steps of strength per sign: finer than the eye tells apart, few enough for one CSS class each
-OWN_SCALE = "All importances shown are small, so the colours end at their maximum instead of at 1."
 # Control characters break HTML, lone surrogates UTF-8, and bidi overrides would reorder what follows them.
 FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 PLAIN = {ord("−"): "-", ord("–"): "-", ord("—"): "-", ord("ß"): "ss"}  # what NFKD leaves outside Pillow's font
@@ -61,10 +59,8 @@ class Table:
     note: str = ""
 
 
-def write_page(
-    path, *, title: str, intro: str = "", tables: list[Table] = (), images: list = (), texts: list = ()
-) -> Path:
-    """Write one HTML file that needs no network (images: ImageReadings, texts: TextReadings); return its path.
+def write_page(path, *, title: str, intro: str = "", tables: list = (), images: list = (), texts: list = ()) -> Path:
+    """Write one HTML file of Tables, ImageReadings and TextReadings that needs no network; return its path.
 
     A blank line in `intro` starts a paragraph. AtomError: nothing to show, or a table or reading that does not fit.
     """
@@ -74,17 +70,15 @@ def write_page(
         if odd := [len(row) for row in table.rows if len(row) != len(table.header)]:
             raise AtomError(f"table {table.caption!r}: {len(table.header)} cells in the header but {odd[0]} in a row")
     values, scale = _values(images=images, texts=texts)
-    show = {"title": title, "intro": intro, "tables": tables, "images": list(zip(images, values, strict=False))}
-    show["texts"] = [(text, value.tolist()) for text, value in zip(texts, values[len(images) :], strict=True)]
-    show["absent"] = any(np.isnan(value).any() for value in values)
-    return _save(path, TEMPLATES.get_template("page.html.j2").render(show, scale=scale).encode())
+    readings, absent = list(zip([*images, *texts], values, strict=True)), any(np.isnan(value).any() for value in values)
+    show = {"title": title, "intro": intro, "tables": tables, "readings": readings, "pictures": len(images)}
+    return _save(path, TEMPLATES.get_template("page.html.j2").render(show, scale=scale, absent=absent).encode())
 
 
 def heat_map(reading: ImageReading, size: int = 168, scale: float = 1.0) -> Image.Image:
     """The picture in grey under its importance, RGB, longest side `size`; an importance of `scale` has full colour.
 
-    At 0 the picture stays grey; patches with nan are hatched. The strongest patches of either sign bear a + or a -, so
-    that the sign shows without colour too. AtomError: the reading does not fit.
+    Patches with nan are hatched; the strongest bear + or -, so that the sign shows without colour. AtomError: a misfit.
     """
     (grid,), _ = _values(images=[reading])
     grey = np.asarray(_fitted(reading.image, size).convert("L"), float)[..., None]
@@ -92,16 +86,15 @@ def heat_map(reading: ImageReading, size: int = 168, scale: float = 1.0) -> Imag
     value = grid[np.arange(high) * rows // high][:, np.arange(wide) * columns // wide]
     strength = 0.85 * np.nan_to_num(np.abs(value) / scale).clip(0, 1)[..., None]
     # The picture is lifted to a light grey, so that a colour over it says importance and not brightness.
-    rgb = (124 + grey * 124 / 255) * (1 - strength) + np.where(value[..., None] < 0, NEGATIVE, POSITIVE) * strength
+    rgb = (152 + grey * 98 / 255) * (1 - strength) + np.where(value[..., None] < 0, NEGATIVE, POSITIVE) * strength
     rgb[np.isnan(value) & (np.add.outer(np.arange(high), np.arange(wide)) * 28 // size % 2 == 0)] = 96
     picture = Image.fromarray(rgb.round().astype(np.uint8))
     draw, known, side = ImageDraw.Draw(picture), np.nan_to_num(grid), min(high / rows, wide / columns)
     arm, thick = min(side / 5, size / 32), max(1, round(min(side, size / 8) / 16))
     for row, column in np.argwhere(np.abs(known) >= max(0.55 * np.abs(known).max(), 0.1 * scale)) if side >= 5 else ():
         x, y = round((column + 0.5) * wide / columns), round((row + 0.5) * high / rows)
-        draw.line((x - arm, y, x + arm, y), INK, thick)
-        if known[row, column] > 0:
-            draw.line((x, y - arm, x, y + arm), INK, thick)
+        for across, down in ((arm, 0), (0, arm))[: 2 if known[row, column] > 0 else 1]:
+            draw.line((x - across, y - down, x + across, y + down), INK, thick)
     return picture
 
 
@@ -110,10 +103,9 @@ def write_sheet(path, images: list[ImageReading], columns: int = 8) -> Path:
     if not images or columns < 1:
         raise AtomError(f"write_sheet: {len(images)} images in {columns} columns; give at least one of each")
     scale, side, gap, margin, columns = _values(images=images)[1], 168, 34, 44, min(columns, len(images))
-    step, tall, rows = side + gap, 2 * side + 74 + gap, -(-len(images) // columns)
-    width = max(columns * step - gap, 560) + 2 * margin
-    sheet = Image.new("RGB", (width, rows * tall + 120 + margin), PAPER)
-    draw = ImageDraw.Draw(sheet)
+    step, tall, width = side + gap, 2 * side + 74 + gap, max(columns * (side + gap) - gap, 560) + 2 * margin
+    bottom = margin + -(-len(images) // columns) * tall
+    draw = ImageDraw.Draw(sheet := Image.new("RGB", (width, bottom + 140), PAPER))
     for index, reading in enumerate(images):
         left, top = (width - columns * step + gap) // 2 + index % columns * step, margin + index // columns * tall
         for picture, middle in ((_fitted(reading.image, side), 84), (heat_map(reading, side, scale), 260)):
@@ -123,7 +115,7 @@ def write_sheet(path, images: list[ImageReading], columns: int = 8) -> Path:
         _print(draw, (left + side / 2, top + 2 * side + 58), f"{wrong} {sure}".strip(), 15, side, MUTED)
         if wrong:
             draw.rounded_rectangle((left - 10, top - 10, left + side + 9, top + 2 * side + 72), 6, None, INK, 2)
-    _print_scale(draw, width / 2, margin + rows * tall, scale)
+    _print_scale(draw, width / 2, bottom, scale)
     return _save(path, _png(sheet))
 
 
@@ -137,8 +129,7 @@ def write_words(path, texts: list[TextReading], width: int = 1000) -> Path:
     (values, scale), margin, line, side = _values(texts=texts), 44, 36, width // 5
     places = [_wrap(text.words, 19, width - 2 * margin - side - 20, line) for text in texts]
     heights = [max([line] + [y for *_, y in place]) + line + 40 for place in places]
-    sheet = Image.new("RGB", (width, sum(heights) + 140 + margin), PAPER)
-    draw, top = ImageDraw.Draw(sheet), margin
+    draw, top = ImageDraw.Draw(sheet := Image.new("RGB", (width, sum(heights) + 160 + margin), PAPER)), margin
     for text, value, place, height in zip(texts, values, places, heights, strict=True):
         for number, (word, wide, x, y) in zip(value, place, strict=True):
             x, y, fill = margin + x, top + 44 + y, MUTED if np.isnan(number) else INK
@@ -149,7 +140,7 @@ def write_words(path, texts: list[TextReading], width: int = 1000) -> Path:
                     draw.rectangle((dot, y + 4, dot + weight if level < 0 else x + wide, y + 3 + weight), fill)
             _print(draw, (x, y), word, 19, wide + 1, fill, "ls")
         wrong, predicted, true, sure = _outcome(text)
-        about = ", ".join(part for part in (wrong, true and f"true {true}", sure) if part)
+        about = ", ".join(filter(None, (wrong, true and f"true {true}", sure)))
         _print(draw, (width - margin - side, top + 44), predicted, 19, side, INK, "ls")
         _print(draw, (width - margin - side, top + 70), about, 15, side, MUTED, "ls")
         if wrong:
@@ -169,7 +160,7 @@ def word_style(level: int, paper=PAPER) -> tuple[tuple, tuple, int]:
 
 
 def _values(**readings) -> tuple[list[np.ndarray], float]:
-    """All importances within [-1, 1], nan kept, and the one that gets the full colour. AtomError names a misfit."""
+    """The importances, and which gets the full colour: 1, or where all are faint their largest. AtomError: a misfit."""
     values = []
     for where, reading in ((f"{name}[{i}]", one) for name, group in readings.items() for i, one in enumerate(group)):
         value, words = np.array(reading.importance, float), getattr(reading, "words", None)
@@ -183,21 +174,18 @@ def _values(**readings) -> tuple[list[np.ndarray], float]:
             raise AtomError(f"{where}: confidence {reading.confidence}; give a number in [0, 1], or None")
         values.append(value.clip(-1, 1))
     top = max(float(np.nan_to_num(np.abs(value)).max(initial=0)) for value in values) if values else 0.0
-    # Always -1..1, so that pages compare; but where all is faint that scale would leave the page blank.
     return values, top if 0 < top < 0.3 else 1.0
 
 
 def _outcome(reading) -> tuple[str, str, str, str]:
-    """The word "wrong", the predicted class, the true class and the confidence; each "" where it does not apply."""
+    """The word "wrong", the predicted and the true class, the confidence (100% only if it is 1); each "" for none."""
     predicted, true = ("" if name is None else str(name) for name in (reading.predicted, reading.label))
-    wrong, sure = predicted and true and predicted != true, reading.confidence
-    # A confidence below 1 must not read as 100%.
-    percent = "" if sure is None else f"{min(sure, 1 if sure >= 1 else 0.99):.0%}"
-    return "wrong" if wrong else "", predicted, true, percent
+    wrong, sure = "wrong" if predicted and true and predicted != true else "", reading.confidence
+    return wrong, predicted, true, "" if sure is None else f"{min(sure, 1 if sure >= 1 else 0.99):.0%}"
 
 
 def _fitted(image: Image.Image, size: int) -> Image.Image:
-    """The picture, L or RGB, with its longest side `size`; the pixels of tiny pictures stay squares."""
+    """The picture, L or RGB, longest side `size`; the pixels of tiny pictures stay squares."""
     if image.mode not in ("L", "RGB"):
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
     shape = [max(1, round(side * size / max(image.size))) for side in image.size]
@@ -205,13 +193,12 @@ def _fitted(image: Image.Image, size: int) -> Image.Image:
 
 
 def _wrap(words, pixels: int, width: float, line: int) -> list[tuple[str, float, float, float]]:
-    """Each word as (word, its width, x, y) in lines of `width` pixels."""
+    """Each word as (what Pillow can print of it, its width, x, y) in lines of `width` pixels."""
     font, places, x, y = ImageFont.load_default(size=pixels), [], 0.0, 0
     for word in words:
-        wide = min(font.getlength(_plain(word)), width)
-        x, y = (0.0, y + line) if x + wide > width else (x, y)
-        places.append((word, wide, x, y))
-        x += wide + 9
+        wide = min(font.getlength(word := _plain(word) or "_"), width)
+        x, y = (wide + 9, y + line) if x + wide > width else (x + wide + 9, y)
+        places.append((word, wide, x - wide - 9, y))
     return places
 
 
@@ -235,12 +222,14 @@ def _print_scale(draw, middle: float, top: float, scale: float) -> None:
         draw.rectangle((middle + 10 * x - 5, top, middle + 10 * x + 5, top + 12), word_style(x)[0])
     for x, tick in ((-200, f"-{scale:.2g}"), (0, "0"), (200, f"+{scale:.2g}")):
         _print(draw, (middle + x, top + 34), tick, 16, 99)
-    for line, part in enumerate((*MEANING, "" if scale == 1 else OWN_SCALE)):
+    for line, part in enumerate(
+        MEANING if scale == 1 else (*MEANING, "Here all are small: the scale ends at the largest.")
+    ):
         _print(draw, (middle, top + 62 + 20 * line), part, 14, 2 * middle, MUTED)
 
 
 def _clean(value):
-    return value if isinstance(value, Markup) else FORBIDDEN.sub("\ufffd", str(value))
+    return value if hasattr(value, "__html__") else FORBIDDEN.sub("\ufffd", str(value))
 
 
 def _png(picture: Image.Image) -> bytes:
@@ -254,10 +243,8 @@ def _save(path, content: bytes) -> Path:
     return Path(path)
 
 
-# finalize sees all that the template prints; Markup is what the template's own macros made.
+# finalize sees all that the template prints; what its own macros made is known by __html__.
 TEMPLATES = Environment(loader=FileSystemLoader(Path(__file__).parent / "assets"), autoescape=True, finalize=_clean)
 TEMPLATES.trim_blocks = TEMPLATES.lstrip_blocks = True
 TEMPLATES.globals.update(outcome=_outcome, fitted=_fitted, heat_map=heat_map, word_style=word_style, levels=LEVELS)
-TEMPLATES.globals.update(
-    meaning=MEANING, own_scale=OWN_SCALE, data=lambda image: base64.b64encode(_png(image)).decode()
-)
+TEMPLATES.globals.update(meaning=MEANING, data=lambda image: base64.b64encode(_png(image)).decode())

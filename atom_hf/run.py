@@ -10,7 +10,7 @@ from transformers import PrinterCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from .data import TASKS, TaskData, load_data
-from .embedded import EMBEDDED
+from .sources import EMBEDDED
 from .errors import AtomError
 from .modeling import restore_heads
 from .tasks import EMBEDDED_MODELS, find_model, perplexity, prepare_task

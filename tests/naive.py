@@ -1,4 +1,4 @@
-"""Eqs. 5 to 11 and the two constraints as they are written: loops over samples and over pairs of tokens, nothing collapsed.
+"""Eqs. 5 to 11 and the two constraints as they are written: loops over samples and pairs of tokens, nothing collapsed.
 
 It works on nested lists of Python floats, and on nested lists of 0-dimensional tensors where a gradient is wanted: only
 operators that both have are used, so that it shares no code with the library.

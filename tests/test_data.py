@@ -62,6 +62,10 @@ def labels(rows):
     return rows["label"][:]
 
 
+def pairs(rows):
+    return zip(texts(rows), labels(rows), strict=True)
+
+
 def error_of(*args, **kwargs):
     with pytest.raises(AtomError) as caught:
         load_data(*args, **kwargs)
@@ -99,7 +103,7 @@ def test_verse():
     assert Counter(labels(data.train)) == {0: 2000, 1: 2000} and Counter(labels(data.eval)) == {0: 500, 1: 500}
     assert data.train.column_names == data.eval.column_names == ["text", "label"]
     lines = texts(data.train) + texts(data.eval)
-    assert len({tuple(bag(line)) for line in lines}) > 4990  # no line twice, not even once intact and once swapped
+    assert len({tuple(bag(line)) for line in lines}) == 5000  # no line twice, not even once intact and once swapped
     assert not {line.lower() for line in texts(data.train)} & {line.lower() for line in texts(data.eval)}
     for line in lines:
         assert 6 <= len(line.split()) <= 14 and re.fullmatch(r"[A-Z][A-Za-z' ,;:.!?]+", line)
@@ -117,8 +121,9 @@ def verse_recipe():
 def test_verse_recipe_swaps_exactly_two_words(tmp_path, monkeypatch):
     make = verse_recipe()
     monkeypatch.setattr(make, "ROWS_PER_BLOCK", 60)
+    monkeypatch.setattr(make, "MIN_USES", 2)
     data = load_data("verse")
-    intact = [line for part in (data.train, data.eval) for line, label in zip(texts(part), labels(part)) if not label]
+    intact = [line for part in (data.train, data.eval) for line, label in pairs(part) if not label]
     lines = intact + intact[:10] + ["The year was 1492, and the ships sailed", "AND ALL THE SEA WAS WHITE WITH FOAM"]
     source = pd.DataFrame({"line": lines, "block": np.arange(len(lines)) * 10 // len(lines), "corpus_index": 7})
     source["corpus_index"] = source.index + 7
@@ -137,7 +142,7 @@ def test_verse_recipe_swaps_exactly_two_words(tmp_path, monkeypatch):
                 assert text == line
                 continue
             before, after = make.words_of(line), make.words_of(text)
-            moved = [i for i, (b, a) in enumerate(zip(before, after)) if b[0].lower() != a[0].lower()]
+            moved = [i for i, (b, a) in enumerate(zip(before, after, strict=True)) if b[0].lower() != a[0].lower()]
             assert bag(text) == bag(line) and len(moved) == 2 and 2 <= moved[1] - moved[0] <= 5
             assert [mark for _, mark in before] == [mark for _, mark in after] and text[0].isupper()
             assert min(len(before[i][0]) for i in moved) >= 3
@@ -157,7 +162,7 @@ def test_table(tmp_path, suffix):
     assert Counter(labels(data.eval)) == {0: 2, 1: 2}
     assert isinstance(data.train.features["label"], datasets.ClassLabel)
     assert sorted(texts(data.train) + texts(data.eval)) == sorted(ROWS["sentence"])
-    for text, label in zip(texts(data.train), labels(data.train)):
+    for text, label in pairs(data.train):
         assert data.labels[label] == ROWS["label"][int(text.split()[-1])]
 
 
@@ -442,7 +447,7 @@ def test_file_that_cannot_be_parsed(tmp_path, name, content):
 
 def test_no_rows(tmp_path):
     (tmp_path / "a.csv").write_text("text,label\n")
-    assert "'train': this split" in error_of(str(tmp_path / "a.csv")) and "empty" in error_of(str(tmp_path / "a.csv"))
+    assert "is empty: it has no rows; give a file with at least one row" in error_of(str(tmp_path / "a.csv"))
     (tmp_path / "a.txt").write_text("\n\n")
     assert "only blank text" in error_of(str(tmp_path / "a.txt"))
     (tmp_path / "b.txt").write_text("one line")

@@ -79,7 +79,7 @@ def batches(draw):
         return draw(st.lists(st.lists(entry, min_size=length, max_size=length), min_size=size, max_size=size))
 
     q = torch.tensor(table(charge), dtype=torch.float64)
-    # Positions come from a generator: hypothesis prefers ties, and a distance that is 0 but for its rounding has no value.
+    # Positions come from a generator: hypothesis prefers ties, and a distance that is only rounding has no value.
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**20)))
     p = torch.randn(size, length, width, generator=generator, dtype=torch.float64) * draw(
         st.sampled_from([0.01, 1, 100])
@@ -101,7 +101,7 @@ def test_the_closed_form_is_the_double_sum_over_tokens(batch):
     expected, size = naive_energy(q.tolist(), p.tolist(), rows, softening=softening, token_reduction=token_reduction)
     energy = atomic_energy(q, p, mask, softening=softening, token_reduction=token_reduction)
     assert energy.dtype == torch.float64 and energy.shape == ()
-    # Like and opposite charges cancel: what is left carries the rounding of the whole sum, some hundred terms of 1e-16 each.
+    # Like and opposite charges cancel: what is left carries the rounding of the whole sum, hundreds of terms of 1e-16.
     assert abs(energy.item() - expected) <= 1e-9 * abs(expected) + 1e-13 * size
 
 
@@ -187,8 +187,12 @@ def test_like_minus_opposite_is_the_product_of_the_net_charges():
 
 @pytest.mark.parametrize(
     ("charges", "radii"),
-    [(((2.0, 0.5), (0.3, 1.5)), (0.7, 1.9)), (((0.9, 0.05), (0.2, 0.21)), (2.0, 0.0)), (((5.0, 1.0), (1.0, 4.0)), (0.1, 0.1))],
-)  # fmt: skip
+    [
+        (((2.0, 0.5), (0.3, 1.5)), (0.7, 1.9)),
+        (((0.9, 0.05), (0.2, 0.21)), (2.0, 0.0)),
+        (((5.0, 1.0), (1.0, 4.0)), (0.1, 0.1)),
+    ],
+)
 def test_the_rest_distance_is_a_minimum(charges, radii):
     (za, ya), (zb, yb) = charges
     like, opposite = za * zb + ya * yb, za * yb + ya * zb
@@ -352,6 +356,18 @@ def test_a_gradient_beyond_fp16_saturates(softening):
     assert dp[0, 0, 0] == limit and dp[1, 0, 0] == -limit, "the two are pushed apart"
 
 
+@pytest.mark.parametrize("position", [torch.float16, torch.bfloat16, torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("importance", [torch.float16, torch.float32, torch.float64], ids=str)
+def test_importance_and_position_may_differ_in_precision(importance, position):
+    q, p, mask = random_batch(0, (4, 5, 3), mask=True)
+    q, p = q.to(importance), p.to(position)
+    energy, dq, dp = energy_and_gradients(q, p, mask, softening=0.1)
+    assert dq.dtype == importance and dp.dtype == position
+    torch.testing.assert_close(
+        energy.double(), atomic_energy(q.double(), p.double(), mask, softening=0.1), rtol=1e-5, atol=0
+    )
+
+
 @pytest.mark.parametrize("block_entries", [2**24, 10], ids=["differences", "blocks of matrix products"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 def test_autocast_changes_nothing(dtype, block_entries, monkeypatch):
@@ -359,7 +375,7 @@ def test_autocast_changes_nothing(dtype, block_entries, monkeypatch):
     q, p, mask = random_batch(0, (4, 6, 8), dtype=dtype, mask=True)
     q.requires_grad_(), p.requires_grad_()
 
-    def results():
+    def results(enabled):
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
             assert (p[0] @ p[0].T).dtype == (torch.bfloat16 if enabled else dtype)
             energy = atomic_energy(q, p, mask, softening=0.1, token_reduction="mean")
@@ -368,10 +384,7 @@ def test_autocast_changes_nothing(dtype, block_entries, monkeypatch):
         # Outside, as torch asks for: the backward pass of any matrix product inside would be cast too.
         return [energy, *atoms, *loss, *torch.autograd.grad(energy + loss.loss, (q, p))]
 
-    enabled = False
-    plain = results()
-    enabled = True
-    for ours, expected in zip(results(), plain, strict=True):
+    for ours, expected in zip(results(True), results(False), strict=True):
         assert ours.dtype == expected.dtype and torch.equal(ours, expected)
 
 
@@ -558,6 +571,7 @@ from atom_hf.energy import Atoms, atom_loss
 
 torch.set_num_threads(1)
 packed = torch.randn(16384, 771).abs_().requires_grad_()
+options = {"softening": 0.1, "neutrality": 1.0, "charge_floor": 0.5, "charge_floor_weight": 10.0}
 
 
 def resident():  # now, in bytes; the peak of getrusage starts from what the parent process had
@@ -566,10 +580,10 @@ def resident():  # now, in bytes; the peak of getrusage starts from what the par
 
 
 # Once in small, so that what torch allocates for itself is there before the measurement.
-atom_loss(Atoms.unpack(packed[:64]), softening=0.1, neutrality=1, charge_floor=0.5, charge_floor_weight=10).loss.backward()
+atom_loss(Atoms.unpack(packed[:64]), **options).loss.backward()
 packed.grad = None
 before = resident()
-parts = atom_loss(Atoms.unpack(packed), softening=0.1, neutrality=1, charge_floor=0.5, charge_floor_weight=10)
+parts = atom_loss(Atoms.unpack(packed), **options)
 parts.loss.backward()
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 finite = bool(parts.loss.isfinite() and packed.grad.isfinite().all())

@@ -77,7 +77,7 @@ def swap(words: list[tuple[str, str]], first: int, second: int) -> str:
     return " ".join(word + mark for word, (_, mark) in zip(moved, words, strict=True))
 
 
-def clean_lines(source: pd.DataFrame, min_uses: int = MIN_USES) -> dict[int, list[tuple[int, list[tuple[str, str]]]]]:
+def clean_lines(source: pd.DataFrame, min_uses: int) -> dict[int, list[tuple[int, list[tuple[str, str]]]]]:
     """Of each block, the lines that may be used, as (corpus_index, words), without repeats over all blocks."""
     parsed = [(int(b), int(i), words_of(line)) for line, b, i in source[["line", "block", "corpus_index"]].values]
     parsed = [row for row in parsed if row[2]]
@@ -102,7 +102,7 @@ def clean_lines(source: pd.DataFrame, min_uses: int = MIN_USES) -> dict[int, lis
     return clean
 
 
-def build(source: pd.DataFrame, rows_per_block: int = ROWS_PER_BLOCK, min_uses: int = MIN_USES) -> dict[str, list]:
+def build(source: pd.DataFrame, rows_per_block: int, min_uses: int) -> dict[str, list]:
     """The rows of both splits, as {"train": [(text, label, corpus_index), ...], "test": [...]}, in corpus order."""
     rng = random.Random(SEED)
     splits = {"train": [], "test": []}
@@ -131,7 +131,7 @@ def main(arguments: list[str] | None = None) -> None:
         }
     )
     options.out.mkdir(parents=True, exist_ok=True)
-    for split, rows in build(pd.read_parquet(options.source)).items():
+    for split, rows in build(pd.read_parquet(options.source), ROWS_PER_BLOCK, MIN_USES).items():
         columns = dict(zip(features, map(list, zip(*rows, strict=True)), strict=True))
         path = options.out / f"{split}.parquet"
         datasets.Dataset.from_dict(columns, features=features).to_parquet(path)

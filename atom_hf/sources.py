@@ -151,6 +151,8 @@ def _builder(builder: str, files: dict[str, list[str]], given: str, **options) -
     try:
         return dict(datasets.load_dataset(builder, data_files=files, **options))
     except Exception as error:  # the readers raise whatever pandas, pyarrow and json raise
+        if "corresponds to no data" in str(error):
+            raise AtomError(f"{given} is empty: it has no rows; give a file with at least one row") from error
         raise AtomError(f"{given} cannot be read as {builder}: {_reason(error)}; mend it or give {_FILES}") from error
 
 

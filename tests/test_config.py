@@ -1,0 +1,157 @@
+"""The configuration: what it accepts, what it refuses and how it is written."""
+
+import json
+from dataclasses import asdict, fields
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from atom_hf import AtomConfig, AtomError
+
+NAN, INF = float("nan"), float("inf")
+
+
+def write(folder, content):
+    file = folder / "atom_config.json"
+    file.write_text(content if isinstance(content, str) else json.dumps(content), encoding="utf-8")
+    return file
+
+
+def test_the_defaults_are_valid_and_survive_a_file(tmp_path):
+    config = AtomConfig()
+    config.save(tmp_path)
+    assert AtomConfig.load(tmp_path / "atom_config.json") == config
+
+
+not_negative = st.floats(0, allow_infinity=False, allow_nan=False)
+above_zero = st.floats(0, exclude_min=True, allow_infinity=False, allow_nan=False)
+configs = st.builds(
+    AtomConfig,
+    weight=not_negative,
+    layer=st.integers(),
+    tokens=st.sampled_from(["content", "all"]),
+    token_reduction=st.sampled_from(["mean", "sum"]),
+    softening=not_negative,
+    neutrality=not_negative,
+    charge_floor=st.floats(0, 1),
+    charge_floor_weight=not_negative,
+    gradient_ratio=not_negative,
+    warmup_ratio=st.floats(0, 1),
+    head_learning_rate=not_negative,
+    importance_std=above_zero,
+    hidden_size=st.none() | st.integers(1),
+    special_token_ids=st.none() | st.lists(st.integers(0), max_size=3),
+    base_model_class=st.none() | st.text(),
+)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(configs)
+def test_every_configuration_survives_a_file_exactly(tmp_path_factory, config):
+    folder = tmp_path_factory.mktemp("config")
+    config.save(folder)
+    again = AtomConfig.load(folder / "atom_config.json")
+    assert again == config
+    # == takes 1 for 1.0.
+    assert [type(value) for value in asdict(again).values()] == [type(value) for value in asdict(config).values()]
+    assert AtomConfig.from_dict(config.to_dict()) == config
+
+
+def test_the_file_is_plain_json_with_every_field_and_its_format(tmp_path):
+    AtomConfig(weight=0.25, special_token_ids=[0, 101]).save(tmp_path)
+    data = json.loads((tmp_path / "atom_config.json").read_text(encoding="utf-8"))
+    assert data.pop("format_version") == 1
+    assert set(data) == {field.name for field in fields(AtomConfig)}
+    assert data["weight"] == 0.25 and data["special_token_ids"] == [0, 101]
+
+
+def test_a_dictionary_does_not_share_its_lists():
+    config = AtomConfig(special_token_ids=[0])
+    config.to_dict()["special_token_ids"].append(1)
+    assert config.special_token_ids == [0]
+
+
+def test_a_whole_number_is_a_number():
+    config = AtomConfig(weight=1, charge_floor=0, gradient_ratio=0)
+    assert [type(value) for value in (config.weight, config.charge_floor, config.gradient_ratio)] == [float] * 3
+
+
+def test_edges_that_are_allowed():
+    AtomConfig(weight=0, softening=0, neutrality=0, charge_floor_weight=0, gradient_ratio=0, head_learning_rate=0)
+    AtomConfig(charge_floor=0, warmup_ratio=0)
+    AtomConfig(charge_floor=1, warmup_ratio=1)
+    AtomConfig(special_token_ids=[])
+
+
+NOT_NUMBERS = [NAN, INF, -INF, "0.3", None, True, [0.3]]
+BAD = [
+    ("weight", 10**400),  # a whole number that no float holds
+    *[
+        (name, value)
+        for name in (
+            "weight",
+            "softening",
+            "neutrality",
+            "charge_floor_weight",
+            "gradient_ratio",
+            "head_learning_rate",
+        )
+        for value in [*NOT_NUMBERS, -1e-9, -1]
+    ],
+    *[(name, value) for name in ("charge_floor", "warmup_ratio") for value in [*NOT_NUMBERS, -0.1, 1.1, 2]],
+    *[("importance_std", value) for value in [*NOT_NUMBERS, 0, 0.0, -1.0]],
+    *[("layer", value) for value in [1.0, "-1", None, True, NAN]],
+    *[("tokens", value) for value in ["words", "", None, 1, ["content"]]],
+    *[("token_reduction", value) for value in ["max", "", None, 1, ["mean"]]],
+    *[("hidden_size", value) for value in [0, -1, 2.0, "8", [8], True]],
+    *[("special_token_ids", value) for value in [1, "1", (1,), {1: 1}, [1.0], ["1"], [None], [True]]],
+    *[("base_model_class", value) for value in [1, True, ["BertModel"]]],
+]
+
+
+@pytest.mark.parametrize(("name", "value"), BAD, ids=lambda x: str(x)[:20])
+def test_a_bad_value_is_refused_by_the_name_of_its_field(name, value):
+    with pytest.raises(AtomError, match=rf"^{name} "):
+        AtomConfig(**{name: value})
+
+
+@pytest.mark.parametrize(("name", "value"), [("weight", NAN), ("softening", -1), ("tokens", "words"), ("layer", 1.5)])
+def test_a_bad_value_in_a_file_is_refused_by_the_name_of_its_field(name, value, tmp_path):
+    file = write(tmp_path, {**AtomConfig().to_dict(), name: value})
+    with pytest.raises(AtomError, match=rf"^{name} "):
+        AtomConfig.load(file)
+
+
+def test_unknown_fields_are_named(tmp_path):
+    file = write(tmp_path, {**AtomConfig().to_dict(), "wieght": 1, "colour": 2})
+    with pytest.raises(AtomError, match="unknown fields colour, wieght"):
+        AtomConfig.load(file)
+
+
+@pytest.mark.parametrize("version", [2, 0, "1", None])
+def test_another_format_is_refused_with_both_numbers(version, tmp_path):
+    file = write(tmp_path, {**AtomConfig().to_dict(), "format_version": version})
+    with pytest.raises(AtomError, match=f"format_version {version!r}.* reads 1"):
+        AtomConfig.load(file)
+
+
+def test_a_file_without_a_format_is_refused(tmp_path):
+    with pytest.raises(AtomError, match="format_version"):
+        AtomConfig.load(write(tmp_path, {"weight": 0.3}))
+
+
+@pytest.mark.parametrize(("content", "kind"), [([1, 2], "list"), ("null", "NoneType"), ("0.3", "float")])
+def test_json_that_is_no_object_is_refused(content, kind, tmp_path):
+    with pytest.raises(AtomError, match=f"JSON object, got {kind}"):
+        AtomConfig.load(write(tmp_path, content))
+
+
+def test_what_is_not_json_is_refused_by_the_name_of_the_file(tmp_path):
+    broken = write(tmp_path, '{"weight": 0.3')
+    binary = tmp_path / "binary.json"
+    binary.write_bytes(b"\xff\xfe\x00")
+    for file in (broken, binary, tmp_path, tmp_path / "missing.json"):
+        with pytest.raises(AtomError, match="is not a readable atom configuration") as caught:
+            AtomConfig.load(file)
+        assert str(file) in str(caught.value)

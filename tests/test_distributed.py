@@ -1,0 +1,111 @@
+"""Gathering atoms over processes: two real ones, holding different numbers of rows."""
+
+import time
+
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from atom_hf.distributed import gather_rows
+from atom_hf.energy import Atoms, pair_means
+
+SAMPLES, LENGTH, WIDTH = 5, 3, 4
+# How many of the five samples each of the two processes holds.
+SPLITS = [(3, 2), (1, 4), (5, 0), (0, 5)]
+SECONDS = 120
+
+
+def data():
+    generator = torch.Generator().manual_seed(0)
+    tokens = torch.randn(SAMPLES, LENGTH, WIDTH, generator=generator, dtype=torch.float64)
+    parameter = torch.randn(WIDTH, WIDTH + 1, generator=generator, dtype=torch.float64)
+    return tokens, parameter
+
+
+def atoms_of(tokens, parameter):
+    read = tokens @ parameter
+    return Atoms.from_tokens(torch.tanh(read[..., 0]), read[..., 1:], token_reduction="mean").pack()
+
+
+def work(rank, folder):
+    """One of the two processes. What it finds is written to a file: the assertions stand in the parent."""
+    torch.set_num_threads(1)
+    # A file as the meeting point: no port that another process could take first.
+    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
+    results = []
+    for split in SPLITS:
+        tokens, parameter = data()
+        own = tokens.split(split)[rank]
+        parameter.requires_grad_()
+        rows = atoms_of(own, parameter)
+        gathered = gather_rows(rows)
+        energy = pair_means(Atoms.unpack(gathered), 0.1).energy
+        row_gradient, gradient = torch.autograd.grad(energy, (rows, parameter))
+        # What DDP and FSDP do to the gradients of the parameters.
+        dist.all_reduce(gradient)
+        results.append(
+            {
+                "gathered": gathered.detach(),
+                "energy": energy.detach(),
+                "row_gradient": row_gradient / 2,
+                "gradient": gradient / 2,
+            }
+        )
+    # A loss that each process computes from the rows in its own way: the gradients of both reach the rows of either.
+    rows = torch.full((1 + rank, 2), float(rank), requires_grad=True)
+    (gather_rows(rows) * (1 + 10 * rank)).sum().backward()
+    torch.save({"splits": results, "sum": rows.grad}, f"{folder}/rank{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def ranks(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ranks")
+    context = mp.spawn(work, (str(folder),), nprocs=2, join=False)
+    try:
+        deadline = time.monotonic() + SECONDS
+        while not context.join(timeout=1):
+            assert time.monotonic() < deadline, f"the two processes were not done after {SECONDS} s"
+    finally:
+        for process in context.processes:
+            process.kill()
+    return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
+
+
+@pytest.mark.parametrize("case", range(len(SPLITS)), ids=[f"{a} and {b} rows" for a, b in SPLITS])
+def test_rows_and_gradients_are_those_of_one_process(case, ranks):
+    tokens, parameter = data()
+    parameter.requires_grad_()
+    rows = atoms_of(tokens, parameter)
+    energy = pair_means(Atoms.unpack(rows), 0.1).energy
+    row_gradient, gradient = torch.autograd.grad(energy, (rows, parameter))
+    assert gradient.abs().max() > 1e-3
+
+    found = [rank["splits"][case] for rank in ranks]
+    for result in found:
+        torch.testing.assert_close(result["gathered"], rows.detach(), rtol=1e-12, atol=0)
+        torch.testing.assert_close(result["energy"], energy.detach(), rtol=1e-12, atol=0)
+        torch.testing.assert_close(result["gradient"], gradient, rtol=1e-6, atol=1e-9)
+    assert tuple(len(result["row_gradient"]) for result in found) == SPLITS[case]
+    both = torch.cat([result["row_gradient"] for result in found])
+    torch.testing.assert_close(both, row_gradient, rtol=1e-6, atol=1e-9)
+
+
+def test_gradients_are_summed_over_processes(ranks):
+    assert torch.equal(ranks[0]["sum"], torch.full((1, 2), 12.0))
+    assert torch.equal(ranks[1]["sum"], torch.full((2, 2), 12.0))
+
+
+def test_one_process_keeps_its_rows():
+    rows = torch.randn(3, 2, requires_grad=True)
+    assert gather_rows(rows) is rows
+
+
+def test_a_group_of_one_process_keeps_its_rows(tmp_path):
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        rows = torch.randn(3, 2)
+        assert gather_rows(rows) is rows
+    finally:
+        dist.destroy_process_group()
