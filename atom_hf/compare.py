@@ -8,6 +8,7 @@ import json
 import logging
 import math
 import statistics
+import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +18,7 @@ import datasets
 import transformers
 import yaml
 from tqdm.auto import tqdm
+from transformers.trainer_utils import SaveStrategy
 
 from .data import TaskData, load_data
 from .errors import AtomError
@@ -76,7 +78,8 @@ def compare_runs(run: RunArguments, args: AtomTrainingArguments, options: Compar
     folder = Path(args.output_dir)
     if args.output_dir == DEFAULT_FOLDER:
         folder = Path(default_output_dir(run, data, True).removesuffix("-atom") + "-compare")
-    done = _read_results(folder / RESULTS_NAME, _fingerprint(run, args, arms))
+    about = {"data": data.name, "task": data.task, "train_samples": len(data.train), "eval_samples": len(data.eval)}
+    done = _read_results(folder / RESULTS_NAME, {"settings": _fingerprint(run, args, arms), **about})
 
     with _quiet():
         plan = [(args.seed + i, name) for i in range(options.seeds) for name in arms]
@@ -86,7 +89,7 @@ def compare_runs(run: RunArguments, args: AtomTrainingArguments, options: Compar
             if (seed, name) in done and not (options.page and first and configured[name].atom):
                 continue
             bar.set_postfix_str(f"{name}, seed {seed}")
-            outcome = _one_run(run, configured[name], seed, folder / f"{name}-seed{seed}")
+            outcome = _one_run(run, configured[name], seed)
             if (seed, name) not in done:
                 done[seed, name] = outcome.metrics
                 _append(folder / RESULTS_NAME, {"arm": name, "seed": seed, **outcome.metrics, **outcome.importance})
@@ -164,11 +167,12 @@ def _quiet():
         datasets.enable_progress_bars()
 
 
-def _one_run(run: RunArguments, args: AtomTrainingArguments, seed: int, folder: Path) -> Outcome:
+def _one_run(run: RunArguments, args: AtomTrainingArguments, seed: int) -> Outcome:
     run = dataclasses.replace(run, sample_seed=run.sample_seed + seed)
-    args = _with(args, {"seed": seed, "output_dir": str(folder), "disable_tqdm": True, "save_strategy": "no"})
-    args.report_to, args.logging_strategy = [], transformers.trainer_utils.IntervalStrategy.NO
-    return fine_tune(run, args, save=False)
+    never = transformers.trainer_utils.IntervalStrategy.NO
+    quiet = {"disable_tqdm": True, "report_to": [], "logging_strategy": never, "save_strategy": SaveStrategy.NO}
+    with tempfile.TemporaryDirectory() as folder:  # Trainer wants a folder, though nothing is saved
+        return fine_tune(run, _with(args, {"seed": seed, "output_dir": folder, **quiet}), save=False)
 
 
 def _with(args: AtomTrainingArguments, changes: dict[str, Any]) -> AtomTrainingArguments:
@@ -205,13 +209,13 @@ def _fingerprint(run: RunArguments, args: AtomTrainingArguments, arms: Any) -> s
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
-def _read_results(path: Path, fingerprint: str) -> dict[tuple[int, str], dict[str, float]]:
+def _read_results(path: Path, head: dict[str, Any]) -> dict[tuple[int, str], dict[str, float]]:
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
-        _append(path, {"settings": fingerprint})
+        _append(path, head)
         return {}
     first, *lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    if first.get("settings") != fingerprint:
+    if first.get("settings") != head["settings"]:
         raise AtomError(f"--output_dir {str(path.parent)!r} holds a comparison with other settings; give another")
     return {(line.pop("seed"), line.pop("arm")): line for line in lines}
 

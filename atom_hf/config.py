@@ -32,9 +32,15 @@ class AtomConfig:
     """
 
     weight: float = _option(
-        0.3,
-        "Weight of the atom loss beside the task loss. More pushes samples further apart; 0 trains the heads on nothing "
-        "and leaves the model as a plain run would.",
+        0.1,
+        "How strongly the model feels the atom loss. Relative (the default): the norm of the atom loss's gradient at the "
+        "hidden states, as a fraction of the task's there. Absolute: loss = task + weight * atom loss. More pushes samples "
+        "further apart; 0 leaves the model as a plain run would.",
+    )
+    weighting: str = _option(
+        "relative",
+        "'relative' measures both gradients and keeps their ratio at the weight, so that one weight suits a model from "
+        "nothing and a pretrained one; 'absolute' is a weighted sum of losses.",
     )
     layer: int = _option(
         -1,
@@ -66,13 +72,8 @@ class AtomConfig:
     charge_floor_weight: float = _option(
         10.0, "Weight, within the atom loss, of the squared shortfall from the charge floor."
     )
-    gradient_ratio: float = _option(
-        0.1,
-        "Cap on the atom loss's gradient at the hidden state, as a fraction of the task's there (norms over a step, "
-        "averaged over past steps). A pretrained model then feels the energy no more than this; 0: no cap.",
-    )
     warmup_ratio: float = _option(
-        0.0,
+        0.2,
         "Fraction of the training steps during which only the heads feel the atom loss, so that a pretrained model is not "
         "moved by heads that know nothing yet.",
     )
@@ -100,7 +101,6 @@ class AtomConfig:
             "softening",
             "neutrality",
             "charge_floor_weight",
-            "gradient_ratio",
             "head_learning_rate",
         )
         for name in not_negative:
@@ -114,6 +114,7 @@ class AtomConfig:
         check(
             self.tokens in TOKEN_RULES, "tokens", "one of " + "; ".join(f"'{k}' ({v})" for k, v in TOKEN_RULES.items())
         )
+        check(self.weighting in ("relative", "absolute"), "weighting", "'relative' or 'absolute'")
         check(self.token_reduction in TOKEN_REDUCTIONS, "token_reduction", "'mean' or 'sum'")
         check(
             self.hidden_size is None or (isinstance(self.hidden_size, int) and self.hidden_size > 0),

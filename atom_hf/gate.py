@@ -1,33 +1,45 @@
-"""How much of the atom loss's gradient the backbone feels."""
+"""How much of the atom loss's gradient the model feels, relative to the task's (ours)."""
 
-from typing import Any
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
+
+from .config import AtomConfig
 
 
 class GradientGate:
     """Sits between the hidden states and the heads: identity forward, and backward a factor that follows the task.
 
-    On a pretrained checkpoint the atom loss's gradient at the hidden states starts several times the task's, and costs
-    accuracy. The gate measures both norms there and scales what passes to the backbone to at most `ratio` of the task's (0: no cap).
-    The heads themselves always learn at full strength.
+    No one absolute weight suits a model from nothing and a pretrained one: at the hidden states of the second the atom
+    loss's gradient starts several times the task's, and costs accuracy. The gate measures the norms of both there, and
+    scales what passes to the model so that it is `ratio` of the task's. The heads themselves always learn at full
+    strength.
 
-    Norms are sums over all samples of a step and, by `update`, over processes; the factor in force comes from the steps
-    before. So it does not depend on how a batch is split over processes or accumulation steps. It is part of the
-    trainer's state (`state`, `load`), and a resumed run goes on with the one it had.
+    Norms are taken over all samples of a step and, by `update`, over processes; the factor in force comes from the steps
+    before. So it does not depend on how a batch is split over processes or accumulation steps. It is part of a
+    checkpoint (`state`, `load`).
+
+    Args:
+        ratio: of the two norms; None passes the gradient as it is.
     """
 
-    MOMENTUM = 0.9
+    MOMENTUM = 0.9  # of the running norms, per step
+    LIMIT = 100.0  # a factor beyond it would amplify noise where the atom loss has next to no gradient
 
-    def __init__(self, ratio: float) -> None:
+    def __init__(self, ratio: float | None) -> None:
         self.ratio = ratio
-        # Before anything has been measured nothing passes, unless there is no cap.
-        self.scale = 0.0 if ratio else 1.0
+        # Before anything has been measured nothing passes, unless nothing is to be measured.
+        self.scale = 1.0 if ratio is None else 0.0
         self._task_norm = self._atom_norm = 0.0
         self._steps = 0
         self._sums: Tensor | None = None
         self._passed: Tensor | None = None
+
+    @classmethod
+    def of(cls, config: AtomConfig) -> "GradientGate":
+        """The gate that a configuration asks for."""
+        return cls(config.weight if config.weighting == "relative" else None)
 
     def __call__(self, hidden: Tensor) -> Tensor:
         """`hidden` as the heads see it: equal in value, its gradient scaled by `scale` on the way back."""
@@ -39,6 +51,34 @@ class GradientGate:
         hidden.register_hook(self._measure_task)
         return _Gate.apply(hidden, self)
 
+    def update(self, reduce: Callable[[Tensor], Tensor], closed: bool = False) -> None:
+        """Ends a step and sets the factor for the next, 0 if `closed`. `reduce` sums a tensor [2] over processes."""
+        if self._sums is None:
+            return
+        task, atom = reduce(self._sums).sqrt()
+        self._sums = None
+        if task.isfinite() and atom.isfinite():  # else an overflow that the gradient scaler skips
+            keep = self.MOMENTUM if self._steps else 0.0
+            self._task_norm = keep * self._task_norm + (1 - keep) * task.item()
+            self._atom_norm = keep * self._atom_norm + (1 - keep) * atom.item()
+            self._steps += 1
+        if closed:
+            self.scale = 0.0
+        elif self.ratio is None:
+            self.scale = 1.0
+        else:
+            wanted = self.ratio * self._task_norm
+            self.scale = wanted / self._atom_norm if wanted < self.LIMIT * self._atom_norm else self.LIMIT
+
+    def state(self) -> dict[str, float]:
+        """What a resumed run needs; `load` takes it back."""
+        return {"scale": self.scale, "task_norm": self._task_norm, "atom_norm": self._atom_norm, "steps": self._steps}
+
+    def load(self, state: dict[str, float]) -> None:
+        """The inverse of `state`."""
+        self.scale = state["scale"]
+        self._task_norm, self._atom_norm, self._steps = state["task_norm"], state["atom_norm"], int(state["steps"])
+
     def _measure_atom(self, gradient: Tensor) -> Tensor:
         self._sums[1] += gradient.float().square().sum()
         self._passed = gradient * self.scale
@@ -48,35 +88,6 @@ class GradientGate:
         task = gradient if self._passed is None else gradient - self._passed
         self._passed = None
         self._sums[0] += task.float().square().sum()
-
-    def update(self, reduce: Any, closed: bool = False) -> None:
-        """Ends a step: sets the factor for the next, 0 if `closed`. `reduce` sums a tensor [2] over processes."""
-        if self._sums is None:
-            return
-        task, atom = reduce(self._sums).sqrt().tolist()
-        self._sums = None
-        if task != task or atom != atom or float("inf") in (task, atom):
-            return  # an overflow that the gradient scaler skips
-        keep = self.MOMENTUM if self._steps else 0.0
-        self._task_norm = keep * self._task_norm + (1 - keep) * task
-        self._atom_norm = keep * self._atom_norm + (1 - keep) * atom
-        self._steps += 1
-        limit = self.ratio * self._task_norm if self.ratio else float("inf")
-        self.scale = 0.0 if closed else 1.0 if self._atom_norm <= limit else limit / self._atom_norm
-
-    def state(self) -> dict[str, float]:
-        """What a resumed run needs; `load` takes it back."""
-        return {
-            "scale": self.scale,
-            "task_norm": self._task_norm,
-            "atom_norm": self._atom_norm,
-            "steps": self._steps,
-        }
-
-    def load(self, state: dict[str, float]) -> None:
-        """The inverse of `state`."""
-        self.scale = state["scale"]
-        self._task_norm, self._atom_norm, self._steps = state["task_norm"], state["atom_norm"], state["steps"]
 
 
 class _Gate(torch.autograd.Function):

@@ -137,7 +137,7 @@ def attach_atoms(
     model.__class__ = _atom_class(type(model))
     model.atom_config = config
     model.atom_heads = heads
-    model.atom_gate = GradientGate(config.gradient_ratio)
+    model.atom_gate = GradientGate.of(config)
     model._atom_heads_inside = False
     # FSDP shards the heads as a unit of their own: they are float32 in a model that may be bfloat16.
     model._no_split_modules = list(getattr(model, "_no_split_modules", None) or []) + ["AtomHeads"]

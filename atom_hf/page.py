@@ -104,8 +104,7 @@ def write_sheet(path, images: list[ImageReading], columns: int = 8) -> Path:
         raise AtomError(f"write_sheet: {len(images)} images in {columns} columns; give at least one of each")
     scale, side, gap, margin, columns = _values(images=images)[1], 168, 34, 44, min(columns, len(images))
     step, tall, width = side + gap, 2 * side + 74 + gap, max(columns * (side + gap) - gap, 560) + 2 * margin
-    bottom = margin + -(-len(images) // columns) * tall
-    draw = ImageDraw.Draw(sheet := Image.new("RGB", (width, bottom + 140), PAPER))
+    draw = ImageDraw.Draw(sheet := Image.new("RGB", (width, -(-len(images) // columns) * tall + margin + 140), PAPER))
     for index, reading in enumerate(images):
         left, top = (width - columns * step + gap) // 2 + index % columns * step, margin + index // columns * tall
         for picture, middle in ((_fitted(reading.image, side), 84), (heat_map(reading, side, scale), 260)):
@@ -115,7 +114,7 @@ def write_sheet(path, images: list[ImageReading], columns: int = 8) -> Path:
         _print(draw, (left + side / 2, top + 2 * side + 58), f"{wrong} {sure}".strip(), 15, side, MUTED)
         if wrong:
             draw.rounded_rectangle((left - 10, top - 10, left + side + 9, top + 2 * side + 72), 6, None, INK, 2)
-    _print_scale(draw, width / 2, bottom, scale)
+    _print_scale(draw, width / 2, sheet.height - 140, scale)
     return _save(path, _png(sheet))
 
 
@@ -129,7 +128,7 @@ def write_words(path, texts: list[TextReading], width: int = 1000) -> Path:
     (values, scale), margin, line, side = _values(texts=texts), 44, 36, width // 5
     places = [_wrap(text.words, 19, width - 2 * margin - side - 20, line) for text in texts]
     heights = [max([line] + [y for *_, y in place]) + line + 40 for place in places]
-    draw, top = ImageDraw.Draw(sheet := Image.new("RGB", (width, sum(heights) + 160 + margin), PAPER)), margin
+    draw, top = ImageDraw.Draw(sheet := Image.new("RGB", (width, sum(heights) + 184), PAPER)), 24
     for text, value, place, height in zip(texts, values, places, heights, strict=True):
         for number, (word, wide, x, y) in zip(value, place, strict=True):
             x, y, fill = margin + x, top + 44 + y, MUTED if np.isnan(number) else INK
@@ -140,7 +139,7 @@ def write_words(path, texts: list[TextReading], width: int = 1000) -> Path:
                     draw.rectangle((dot, y + 4, dot + weight if level < 0 else x + wide, y + 3 + weight), fill)
             _print(draw, (x, y), word, 19, wide + 1, fill, "ls")
         wrong, predicted, true, sure = _outcome(text)
-        about = ", ".join(filter(None, (wrong, true and f"true {true}", sure)))
+        about = ", ".join(filter(None, (wrong, sure, true and f"true {true}")))
         _print(draw, (width - margin - side, top + 44), predicted, 19, side, INK, "ls")
         _print(draw, (width - margin - side, top + 70), about, 15, side, MUTED, "ls")
         if wrong:

@@ -15,6 +15,7 @@ from .config import AtomConfig
 from .distributed import gather_rows
 from .energy import Atoms, atom_loss
 from .errors import AtomError
+from .gate import GradientGate
 from .modeling import OUTPUT_KEYS, AtomMixin, attach_atoms
 
 logger = logging.get_logger(__name__)
@@ -40,6 +41,7 @@ class AtomTrainingArguments(TrainingArguments):
         },
     )
     atom_weight: float = _from_config("weight")
+    atom_weighting: str = _from_config("weighting")
     atom_layer: int = _from_config("layer")
     atom_tokens: str = _from_config("tokens")
     atom_token_reduction: str = _from_config("token_reduction")
@@ -47,7 +49,6 @@ class AtomTrainingArguments(TrainingArguments):
     atom_neutrality: float = _from_config("neutrality")
     atom_charge_floor: float = _from_config("charge_floor")
     atom_charge_floor_weight: float = _from_config("charge_floor_weight")
-    atom_gradient_ratio: float = _from_config("gradient_ratio")
     atom_warmup_ratio: float = _from_config("warmup_ratio")
     atom_head_learning_rate: float = _from_config("head_learning_rate")
     atom_importance_std: float = _from_config("importance_std")
@@ -252,7 +253,7 @@ def _prepare(model: Any, config: AtomConfig, processing_class: Any) -> Any:
     own = model.atom_config
     kept = ("layer", "tokens", "importance_std", "hidden_size", "special_token_ids", "base_model_class")
     model.atom_config = replace(config, **{name: getattr(own, name) for name in kept})
-    model.atom_gate.__init__(config.gradient_ratio)
+    model.atom_gate = GradientGate.of(config)
     return model
 
 
