@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import datasets
 import numpy as np
 
-from .sources import EMBEDDED, EVAL_SPLITS, load_source, short_name
 from .errors import AtomError
+from .sources import EMBEDDED, EVAL_SPLITS, load_source, short_name
 
 __all__ = ["EMBEDDED", "TASKS", "TaskData", "load_data"]
 

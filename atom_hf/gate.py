@@ -29,8 +29,9 @@ class GradientGate:
 
     def __init__(self, ratio: float | None) -> None:
         self.ratio = ratio
+        self.closed = False
         # Before anything has been measured nothing passes, unless nothing is to be measured.
-        self.scale = 1.0 if ratio is None else 0.0
+        self._scale = 1.0 if ratio is None else 0.0
         self._task_norm = self._atom_norm = 0.0
         self._steps = 0
         self._sums: Tensor | None = None
@@ -51,8 +52,13 @@ class GradientGate:
         hidden.register_hook(self._measure_task)
         return _Gate.apply(hidden, self)
 
-    def update(self, reduce: Callable[[Tensor], Tensor], closed: bool = False) -> None:
-        """Ends a step and sets the factor for the next, 0 if `closed`. `reduce` sums a tensor [2] over processes."""
+    @property
+    def scale(self) -> float:
+        """The factor in force; 0 while the gate is `closed`."""
+        return 0.0 if self.closed else self._scale
+
+    def update(self, reduce: Callable[[Tensor], Tensor]) -> None:
+        """Ends a step and sets the factor for the next. `reduce` sums a tensor [2] over processes."""
         if self._sums is None:
             return
         task, atom = reduce(self._sums).sqrt()
@@ -62,21 +68,17 @@ class GradientGate:
             self._task_norm = keep * self._task_norm + (1 - keep) * task.item()
             self._atom_norm = keep * self._atom_norm + (1 - keep) * atom.item()
             self._steps += 1
-        if closed:
-            self.scale = 0.0
-        elif self.ratio is None:
-            self.scale = 1.0
-        else:
+        if self.ratio is not None:
             wanted = self.ratio * self._task_norm
-            self.scale = wanted / self._atom_norm if wanted < self.LIMIT * self._atom_norm else self.LIMIT
+            self._scale = wanted / self._atom_norm if wanted < self.LIMIT * self._atom_norm else self.LIMIT
 
     def state(self) -> dict[str, float]:
         """What a resumed run needs; `load` takes it back."""
-        return {"scale": self.scale, "task_norm": self._task_norm, "atom_norm": self._atom_norm, "steps": self._steps}
+        return {"scale": self._scale, "task_norm": self._task_norm, "atom_norm": self._atom_norm, "steps": self._steps}
 
     def load(self, state: dict[str, float]) -> None:
         """The inverse of `state`."""
-        self.scale = state["scale"]
+        self._scale = state["scale"]
         self._task_norm, self._atom_norm, self._steps = state["task_norm"], state["atom_norm"], int(state["steps"])
 
     def _measure_atom(self, gradient: Tensor) -> Tensor:

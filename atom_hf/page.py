@@ -232,7 +232,7 @@ def _clean(value):
 
 
 def _png(picture: Image.Image) -> bytes:
-    picture.save(buffer := io.BytesIO(), "PNG", optimize=True)
+    picture.save(buffer := io.BytesIO(), "PNG")
     return buffer.getvalue()
 
 

@@ -10,9 +10,9 @@ from transformers import PrinterCallback, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from .data import TASKS, TaskData, load_data
-from .sources import EMBEDDED
 from .errors import AtomError
 from .modeling import restore_heads
+from .sources import EMBEDDED
 from .tasks import EMBEDDED_MODELS, find_model, perplexity, prepare_task
 from .trainer import AtomTrainer, AtomTrainingArguments
 

@@ -1,5 +1,6 @@
 """Trainer with the atom loss: `AtomTrainingArguments`, `AtomTrainerMixin`, `AtomTrainer`."""
 
+import inspect
 import json
 import os
 from collections import defaultdict
@@ -71,18 +72,20 @@ class AtomTrainerMixin:
     the task's alone.
     """
 
-    def __init__(self, model: Any = None, args: Any = None, **kwargs: Any):
+    def __init__(self, *positional: Any, **named: Any):
+        given = inspect.signature(super().__init__).bind(*positional, **named)
+        args = given.arguments.get("args")
         self._atom_on = bool(getattr(args, "atom", False))
         if self._atom_on:
             config = args.atom_config()
-            processing_class = kwargs.get("processing_class")
             _check_pairs(args)
-            if kwargs.get("model_init") is not None:
-                make = kwargs["model_init"]
-                kwargs["model_init"] = lambda *trial: _prepare(make(*trial), config, processing_class)
+            tokenizer = given.arguments.get("processing_class")
+            make = given.arguments.get("model_init")
+            if make is not None:
+                given.arguments["model_init"] = lambda *trial: _prepare(make(*trial), config, tokenizer)
             else:
-                model = _prepare(model, config, processing_class)
-        super().__init__(model=model, args=args, **kwargs)
+                given.arguments["model"] = _prepare(given.arguments.get("model"), config, tokenizer)
+        super().__init__(*given.args, **given.kwargs)
         if self._atom_on:
             self._atom_log: dict[str, list[Tensor]] = defaultdict(list)
             self.add_callback(_AtomCallback(self))
@@ -98,20 +101,17 @@ class AtomTrainerMixin:
 
     def _atom_probe(self) -> None:
         """One forward pass of two samples, so that a model or data that cannot be used is refused before training."""
-        data = self.train_dataset
-        if not hasattr(data, "__getitem__") or not hasattr(data, "__len__") or len(data) < 2:
-            return
-        model, devices = self.model, [self.args.device] if self.args.device.type == "cuda" else []
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return  # sharded parameters: the first step says the same
-        collate = self._get_collator_with_removed_columns(self.data_collator, "training")
-        if self._is_datasets(data) and self.args.remove_unused_columns:
-            data, collate = self._remove_unused_columns(data, "training"), self.data_collator
+            return  # parameters are sharded; the first step says the same
+        if not hasattr(self.train_dataset, "__getitem__") or len(self.train_dataset) < 2:
+            return
+        model, loader = self.model, self.get_train_dataloader()
+        devices = [self.args.device] if self.args.device.type == "cuda" else []
         was_training = model.training
         model.eval()
         try:
             with torch.random.fork_rng(devices), torch.no_grad():
-                inputs = self._prepare_inputs(collate([data[0], data[1]]))
+                inputs = self._prepare_inputs(loader.collate_fn([loader.dataset[0], loader.dataset[1]]))
                 outputs = model(**inputs, return_atoms=True)
         finally:
             model.train(was_training)
@@ -120,12 +120,6 @@ class AtomTrainerMixin:
                 f"atom_tokens={self._atom_model.atom_config.tokens!r} leaves no token in the first two samples; "
                 "use atom_tokens='all'"
             )
-
-    @staticmethod
-    def _is_datasets(data: Any) -> bool:
-        import datasets
-
-        return isinstance(data, datasets.Dataset)
 
     def create_optimizer(self, model: Any = None):
         fresh = self.optimizer is None
@@ -180,20 +174,21 @@ class AtomTrainerMixin:
 
     @torch.no_grad()
     def _atom_record(self, task: Tensor, parts: Any, atoms: Atoms, importance: Tensor) -> None:
-        real = importance[~importance.isnan()]
-        known = atoms.exists
-        charge = torch.stack([atoms.positive - atoms.negative, atoms.radius])[:, known]
+        # Sums and counts rather than indexing by masks, which would make an accelerator wait at every step.
+        tokens = (~importance.isnan()).sum().clamp(min=1)
+        exists = atoms.exists
+        count = exists.sum().clamp(min=1)
         values = {
             "task_loss": task,
             "atom_loss": parts.loss,
             "atom_energy": parts.energy,
             "atom_constraint": parts.constraint,
-            "atom_importance": real.abs().mean(),
-            "atom_positive_share": (real > 0).float().mean(),
-            "atom_negative_share": (real < 0).float().mean(),
+            "atom_importance": importance.abs().nansum() / tokens,
+            "atom_positive_share": (importance > 0).sum() / tokens,
+            "atom_negative_share": (importance < 0).sum() / tokens,
             "atom_distance": parts.distance,
-            "atom_radius": charge[1].mean(),
-            "atom_net_charge": charge[0].mean(),
+            "atom_radius": (atoms.radius * exists).sum() / count,
+            "atom_net_charge": (atoms.positive - atoms.negative).sum() / count,
         }
         for name, value in values.items():
             self._atom_log[name].append(value.detach().float())
@@ -236,15 +231,17 @@ class AtomTrainer(AtomTrainerMixin, Trainer):
 
 
 class _AtomCallback(TrainerCallback):
-    """Moves the gradient gate on after each optimizer step."""
+    """Keeps the gradient gate shut while the heads warm up, and moves it on after each optimizer step."""
 
     def __init__(self, trainer: AtomTrainerMixin):
         self.trainer = trainer
 
-    def on_step_end(self, args, state, control, **kwargs):
+    def on_step_begin(self, args, state, control, **kwargs):
         model = self.trainer._atom_model
-        closed = state.global_step < model.atom_config.warmup_ratio * state.max_steps
-        model.atom_gate.update(lambda sums: self.trainer.accelerator.reduce(sums, "sum"), closed=closed)
+        model.atom_gate.closed = state.global_step < model.atom_config.warmup_ratio * state.max_steps
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self.trainer._atom_model.atom_gate.update(lambda sums: self.trainer.accelerator.reduce(sums, "sum"))
 
 
 def _prepare(model: Any, config: AtomConfig, processing_class: Any) -> Any:
