@@ -9,21 +9,18 @@ from typing import Any
 
 import torch
 import transformers
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoConfig, PreTrainedModel
-from transformers.utils import SAFE_WEIGHTS_NAME, ModelOutput, cached_file
+from transformers.utils import ModelOutput
 
 from .config import CONFIG_NAME, AtomConfig
 from .energy import Atoms
 from .errors import AtomError
 from .gate import GradientGate
 from .heads import AtomHeads
+from .saving import HEADS_NAME, HEADS_PREFIX, find_file, read_heads, write_heads
 from .tokens import find_tokens, special_token_ids
 
-HEADS_NAME = "atom_heads.safetensors"
-HEADS_PREFIX = "atom_heads."
 OUTPUT_KEYS = ("atoms", "atom_importance")
 
 
@@ -163,7 +160,7 @@ def load_atom_model(
     if kwargs.pop("trust_remote_code", False):
         raise AtomError("trust_remote_code is not taken: atom models need no remote code")
     hub = {"revision": revision, "token": kwargs.get("token"), "cache_dir": kwargs.get("cache_dir")}
-    config_file = _find_file(source, CONFIG_NAME, **hub)
+    config_file = find_file(source, CONFIG_NAME, **hub)
     if config_file is None:
         raise AtomError(f"{source} has no {CONFIG_NAME}: it is not an atom model; load it with from_pretrained")
     if auto_class is None:
@@ -171,7 +168,7 @@ def load_atom_model(
         auto_class = getattr(transformers, names[0], None) if names else None
         if auto_class is None:
             raise AtomError(f"the configuration of {source} names no model class of Transformers; give auto_class")
-    if _find_file(source, HEADS_NAME, **hub) is not None:
+    if find_file(source, HEADS_NAME, **hub) is not None:
         model = auto_class.from_pretrained(source, revision=revision, **kwargs)
     else:
         # A checkpoint of a run in progress keeps the heads in the model's own file.
@@ -192,20 +189,10 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, **hub: Any
         AtomError: heads that do not fit the base, a truncated or foreign heads file.
     """
     source = str(name_or_folder)
-    config_file = _find_file(source, CONFIG_NAME, **hub)
+    config_file = find_file(source, CONFIG_NAME, **hub)
     if config_file is None:
         return False
-    file = _find_file(source, HEADS_NAME, **hub)
-    inside = file is None
-    file = file or _find_file(source, SAFE_WEIGHTS_NAME, **hub)
-    if file is None:
-        raise AtomError(f"{source} has an {CONFIG_NAME} but neither {HEADS_NAME} nor {SAFE_WEIGHTS_NAME} with heads")
-    try:
-        heads = load_file(file)
-    except (OSError, SafetensorError) as error:
-        raise AtomError(f"{file} is truncated or not a safetensors file: {error}") from error
-    if inside:
-        heads = {name.removeprefix(HEADS_PREFIX): t for name, t in heads.items() if name.startswith(HEADS_PREFIX)}
+    heads, file = read_heads(source, **hub)
     attach_atoms(model, AtomConfig.load(config_file))
     expected = {name: tuple(tensor.shape) for name, tensor in model.atom_heads.state_dict().items()}
     found = {name: tuple(tensor.shape) for name, tensor in heads.items()}
@@ -215,26 +202,18 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, **hub: Any
     return True
 
 
-def _find_file(source: str, name: str, **hub: Any) -> str | None:
-    """The path of a file of a model folder or Hub repository; None if it has no such file."""
-    return cached_file(source, name, **hub, _raise_exceptions_for_missing_entries=False)
-
-
-def write_heads(heads: dict[str, Tensor], folder: str | Path) -> None:
-    """Writes a state dict of `AtomHeads` as `atom_heads.safetensors` into `folder`."""
-    tensors = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in heads.items()}
-    save_file(tensors, Path(folder, HEADS_NAME), metadata={"format": "pt"})
-
-
 def _load_base_beside_heads(auto_class: Any, source: str, **kwargs: Any) -> PreTrainedModel:
     """`from_pretrained`, without its report that the heads were not expected; anything else amiss is an error."""
     logger = transformers.utils.logging.get_logger("transformers.modeling_utils")
-    level = logger.level
-    logger.setLevel("CRITICAL")
+
+    def drop(record: Any) -> bool:
+        return False
+
+    logger.addFilter(drop)
     try:
         model, found = auto_class.from_pretrained(source, output_loading_info=True, **kwargs)
     finally:
-        logger.setLevel(level)
+        logger.removeFilter(drop)
     foreign = [key for key in found["unexpected_keys"] if not key.startswith(HEADS_PREFIX)]
     if foreign or found["missing_keys"] or found["mismatched_keys"]:
         raise AtomError(f"{source} does not hold a whole {type(model).__name__}: {found}")

@@ -36,7 +36,7 @@ configs = st.builds(
     neutrality=not_negative,
     charge_floor=st.floats(0, 1),
     charge_floor_weight=not_negative,
-    gradient_ratio=not_negative,
+    weighting=st.sampled_from(["relative", "absolute"]),
     warmup_ratio=st.floats(0, 1),
     head_learning_rate=not_negative,
     importance_std=above_zero,
@@ -73,12 +73,12 @@ def test_a_dictionary_does_not_share_its_lists():
 
 
 def test_a_whole_number_is_a_number():
-    config = AtomConfig(weight=1, charge_floor=0, gradient_ratio=0)
-    assert [type(value) for value in (config.weight, config.charge_floor, config.gradient_ratio)] == [float] * 3
+    config = AtomConfig(weight=1, charge_floor=0, softening=0)
+    assert [type(value) for value in (config.weight, config.charge_floor, config.softening)] == [float] * 3
 
 
 def test_edges_that_are_allowed():
-    AtomConfig(weight=0, softening=0, neutrality=0, charge_floor_weight=0, gradient_ratio=0, head_learning_rate=0)
+    AtomConfig(weight=0, softening=0, neutrality=0, charge_floor_weight=0, head_learning_rate=0)
     AtomConfig(charge_floor=0, warmup_ratio=0)
     AtomConfig(charge_floor=1, warmup_ratio=1)
     AtomConfig(special_token_ids=[])
@@ -94,7 +94,6 @@ BAD = [
             "softening",
             "neutrality",
             "charge_floor_weight",
-            "gradient_ratio",
             "head_learning_rate",
         )
         for value in [*NOT_NUMBERS, -1e-9, -1]
@@ -103,6 +102,7 @@ BAD = [
     *[("importance_std", value) for value in [*NOT_NUMBERS, 0, 0.0, -1.0]],
     *[("layer", value) for value in [1.0, "-1", None, True, NAN]],
     *[("tokens", value) for value in ["words", "", None, 1, ["content"]]],
+    *[("weighting", value) for value in ["both", "", None, 1, ["relative"]]],
     *[("token_reduction", value) for value in ["max", "", None, 1, ["mean"]]],
     *[("hidden_size", value) for value in [0, -1, 2.0, "8", [8], True]],
     *[("special_token_ids", value) for value in [1, "1", (1,), {1: 1}, [1.0], ["1"], [None], [True]]],

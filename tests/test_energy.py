@@ -393,6 +393,8 @@ def test_a_large_common_offset_costs_no_precision(block_entries, monkeypatch):
     monkeypatch.setattr(atom_hf.energy, "BLOCK_ENTRIES", block_entries)
     atoms = random_atoms(4, 6, 16, dtype=torch.float32)
     atoms = atoms._replace(center=atoms.center + 1e4)
+    # A sample without tokens stays at the origin, where it must not pull the reference point to.
+    atoms.center[2], atoms.radius[2] = 0, -1
     wide = Atoms(*(part.double() for part in atoms))
     for ours, expected in zip(pair_means(atoms), pair_means(wide), strict=True):
         assert ours.item() == pytest.approx(expected.item(), rel=1e-4)
@@ -439,6 +441,22 @@ def test_a_sample_without_tokens_takes_part_in_no_pair():
         strict=True,
     ):
         assert_same(ours, expected)
+
+
+def test_a_sample_without_tokens_divides_by_nothing():
+    # Its mark, a radius of -1, would cancel a distance of 1/2 to an atom of radius 0.
+    zeros, charges = torch.zeros(3), torch.tensor([1.0, 1.0, 0.0])
+    atoms = Atoms(charges, zeros, torch.tensor([[0.5], [-0.5], [0.0]]), torch.tensor([0.0, 0.0, -1.0]))
+    assert pair_means(atoms) == (1.0, 1.0)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_softening_is_the_smallest_distance(seed, monkeypatch):
+    """Also where coincident atoms come out a little apart, or less than 0 apart, by the rounding of a matrix product."""
+    monkeypatch.setattr(atom_hf.energy, "BLOCK_ENTRIES", 1)
+    center = 10 * torch.randn(2, 64, generator=torch.Generator().manual_seed(seed)).repeat(20, 1)
+    atoms = Atoms(torch.ones(40), torch.zeros(40), center, torch.ones(40))
+    assert pair_means(atoms, softening=1e-3).energy <= 1e3
 
 
 @pytest.mark.parametrize("block_entries", [2**24, 10], ids=["differences", "blocks of matrix products"])
