@@ -1,7 +1,7 @@
 """What is attached to a model and how it trains."""
 
 import json
-import math
+import sys
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -77,6 +77,11 @@ class AtomConfig:
         "Fraction of the training steps during which only the heads feel the atom loss, so that a pretrained model is not "
         "moved by heads that know nothing yet.",
     )
+    schedule: str = _option(
+        "linear",
+        "How the weight goes on after the warm-up: 'linear' falls to 0 at the end of training, so that the model settles "
+        "on the task alone; 'constant' stays.",
+    )
     head_learning_rate: float = _option(1e-3, "Peak learning rate of the two heads; the schedule is the model's.")
     importance_std: float = _option(
         1.5, "Standard deviation of the importance head's output at the start: at 1.5 mean |importance| is about 0.5."
@@ -92,41 +97,33 @@ class AtomConfig:
             if not condition:
                 raise AtomError(f"{name} must be {what}; got {getattr(self, name)!r}")
 
-        for f in fields(self):
-            value = getattr(self, f.name)
-            if isinstance(f.default, float) and isinstance(value, int) and not isinstance(value, bool):
-                setattr(self, f.name, float(value))
-        not_negative = (
-            "weight",
-            "softening",
-            "neutrality",
-            "charge_floor_weight",
-            "head_learning_rate",
-        )
-        for name in not_negative:
-            check(
-                _finite(getattr(self, name)) and getattr(self, name) >= 0, name, "a finite number that is not negative"
-            )
-        check(_finite(self.charge_floor) and 0 <= self.charge_floor <= 1, "charge_floor", "between 0 and 1")
-        check(_finite(self.warmup_ratio) and 0 <= self.warmup_ratio <= 1, "warmup_ratio", "between 0 and 1")
-        check(_finite(self.importance_std) and self.importance_std > 0, "importance_std", "a finite number above 0")
-        check(isinstance(self.layer, int) and not isinstance(self.layer, bool), "layer", "a whole number")
-        check(
-            self.tokens in TOKEN_RULES, "tokens", "one of " + "; ".join(f"'{k}' ({v})" for k, v in TOKEN_RULES.items())
-        )
-        check(self.weighting in ("relative", "absolute"), "weighting", "'relative' or 'absolute'")
-        check(self.token_reduction in TOKEN_REDUCTIONS, "token_reduction", "'mean' or 'sum'")
-        check(
-            self.hidden_size is None or (isinstance(self.hidden_size, int) and self.hidden_size > 0),
-            "hidden_size",
-            "a whole number above 0",
-        )
-        check(
-            self.special_token_ids is None
-            or (isinstance(self.special_token_ids, list) and all(isinstance(i, int) for i in self.special_token_ids)),
-            "special_token_ids",
-            "a list of whole numbers",
-        )
+        for name in ("weight", "softening", "neutrality", "charge_floor_weight", "head_learning_rate"):
+            check(_is_number(getattr(self, name), at_least=0), name, "a finite number that is not negative")
+        for name in ("charge_floor", "warmup_ratio"):
+            check(_is_number(getattr(self, name), at_least=0) and getattr(self, name) <= 1, name, "between 0 and 1")
+        positive = _is_number(self.importance_std, at_least=0) and self.importance_std > 0
+        check(positive, "importance_std", "a finite number above 0")
+        check(_is_whole(self.layer), "layer", "a whole number")
+        rules = "one of " + "; ".join(f"'{rule}' ({what})" for rule, what in TOKEN_RULES.items())
+        check(isinstance(self.tokens, str) and self.tokens in TOKEN_RULES, "tokens", rules)
+        for name, options in (
+            ("weighting", ("relative", "absolute")),
+            ("schedule", ("linear", "constant")),
+            ("token_reduction", TOKEN_REDUCTIONS),
+        ):
+            check(getattr(self, name) in options, name, " or ".join(map(repr, options)))
+
+        size, ids, base = self.hidden_size, self.special_token_ids, self.base_model_class
+        check(size is None or (_is_whole(size) and size > 0), "hidden_size", "a whole number above 0")
+        whole = ids is None or (isinstance(ids, list) and all(map(_is_whole, ids)))
+        check(whole, "special_token_ids", "a list of whole numbers")
+        check(base is None or isinstance(base, str), "base_model_class", "the name of a class")
+
+    def strength(self, progress: float) -> float:
+        """The share of the weight in force at `progress` in [0, 1] of a training run."""
+        if progress < self.warmup_ratio:
+            return 0.0
+        return 1.0 - progress if self.schedule == "linear" else 1.0
 
     def to_dict(self) -> dict[str, Any]:
         """A dictionary that JSON holds exactly and `from_dict` takes back."""
@@ -164,5 +161,10 @@ class AtomConfig:
         return cls.from_dict(data)
 
 
-def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _is_number(value: Any, at_least: float) -> bool:
+    # Compared, not converted: a whole number may be too large for a float.
+    return isinstance(value, int | float) and not isinstance(value, bool) and at_least <= value <= sys.float_info.max
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -67,7 +67,8 @@ class Atoms(NamedTuple):
         """
         _check_tokens(importance, position, mask, token_reduction)
         with torch.autocast(importance.device.type, enabled=False):
-            q, p = _wide(importance), _wide(position)
+            dtype = torch.promote_types(torch.promote_types(importance.dtype, position.dtype), torch.float32)
+            q, p = _wide(importance, dtype), _wide(position, dtype)
             if mask is None:
                 mask = torch.ones_like(q, dtype=torch.bool)
             q = q.masked_fill(~mask, 0)
@@ -76,7 +77,7 @@ class Atoms(NamedTuple):
             n = count.clamp(min=1).to(q.dtype)
 
             electron = (-q).clamp(min=0)  # 1 - m_i, and so m_i = 1 - electron: Eq. 11
-            weight = (1 - electron).masked_fill(~mask, 0)
+            weight = 1 - electron
             center = torch.einsum("bn,bnh->bh", weight, p) / n.unsqueeze(-1)  # Eq. 9
             # vector_norm has gradient 0, not NaN, for a token that sits on the centre.
             radius = (electron * torch.linalg.vector_norm(p - center.unsqueeze(1), dim=-1)).sum(1) / n  # Eq. 10
@@ -173,8 +174,8 @@ def atomic_energy(
     Raises:
         AtomError: shapes that do not fit, or an option that does not exist.
     """
-    if softening < 0:
-        raise AtomError(f"softening must not be negative, got {softening}")
+    if not 0 <= softening < float("inf"):
+        raise AtomError(f"softening must be a finite number that is not negative, got {softening}")
     with torch.autocast(importance.device.type, enabled=False):
         atoms = Atoms.from_tokens(importance, position, mask, token_reduction=token_reduction)
         return pair_means(atoms, softening).energy
@@ -222,11 +223,11 @@ def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
     return torch.addmm(a.square().sum(1, keepdim=True) + b.square().sum(1), a, b.T, alpha=-2).clamp(min=0)
 
 
-def _wide(x: Tensor) -> Tensor:
-    """`x` in float32 or wider. A gradient too large for a half-precision `x` saturates instead of becoming infinite."""
-    if x.dtype in (torch.float32, torch.float64):
+def _wide(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """`x` in `dtype`. A gradient too large for a narrower `x` saturates instead of becoming infinite."""
+    if x.dtype == dtype:
         return x
-    wide = x.float()
+    wide = x.to(dtype)
     if wide.requires_grad:
         largest = torch.finfo(x.dtype).max
         wide.register_hook(lambda gradient: gradient.clamp(-largest, largest))

@@ -29,7 +29,8 @@ class GradientGate:
 
     def __init__(self, ratio: float | None) -> None:
         self.ratio = ratio
-        self.closed = False
+        self.strength = 1.0
+        """The share of the factor that is in force: 0 while the heads warm up, and what the schedule says after that."""
         # Before anything has been measured nothing passes, unless nothing is to be measured.
         self._scale = 1.0 if ratio is None else 0.0
         self._task_norm = self._atom_norm = 0.0
@@ -54,8 +55,8 @@ class GradientGate:
 
     @property
     def scale(self) -> float:
-        """The factor in force; 0 while the gate is `closed`."""
-        return 0.0 if self.closed else self._scale
+        """The factor in force."""
+        return self.strength * self._scale
 
     def update(self, reduce: Callable[[Tensor], Tensor]) -> None:
         """Ends a step and sets the factor for the next. `reduce` sums a tensor [2] over processes."""
@@ -68,9 +69,8 @@ class GradientGate:
             self._task_norm = keep * self._task_norm + (1 - keep) * task.item()
             self._atom_norm = keep * self._atom_norm + (1 - keep) * atom.item()
             self._steps += 1
-        if self.ratio is not None:
-            wanted = self.ratio * self._task_norm
-            self._scale = wanted / self._atom_norm if wanted < self.LIMIT * self._atom_norm else self.LIMIT
+        if self.ratio is not None and self._atom_norm > 0:
+            self._scale = min(self.LIMIT, self.ratio * self._task_norm / self._atom_norm)
 
     def state(self) -> dict[str, float]:
         """What a resumed run needs; `load` takes it back."""

@@ -78,7 +78,9 @@ def special_token_ids(model_config: Any, processing_class: Any = None) -> list[i
     tokenizer = getattr(processing_class, "tokenizer", processing_class)
     ids = getattr(tokenizer, "all_special_ids", None)
     if ids is not None:
-        return sorted(set(ids) - {getattr(tokenizer, "unk_token_id", None)})
+        marks = {getattr(tokenizer, f"{name}_token_id", None) for name in ("bos", "eos", "pad", "cls", "sep", "mask")}
+        # GPT-2's end-of-text token is its unknown token too, and is a mark all the same.
+        return sorted(set(ids) - ({getattr(tokenizer, "unk_token_id", None)} - marks))
     names = ("bos_token_id", "eos_token_id", "pad_token_id", "cls_token_id", "sep_token_id", "decoder_start_token_id")
     found: set[int] = set()
     for name in names:

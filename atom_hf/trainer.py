@@ -51,6 +51,7 @@ class AtomTrainingArguments(TrainingArguments):
     atom_charge_floor: float = _from_config("charge_floor")
     atom_charge_floor_weight: float = _from_config("charge_floor_weight")
     atom_warmup_ratio: float = _from_config("warmup_ratio")
+    atom_schedule: str = _from_config("schedule")
     atom_head_learning_rate: float = _from_config("head_learning_rate")
     atom_importance_std: float = _from_config("importance_std")
 
@@ -231,14 +232,14 @@ class AtomTrainer(AtomTrainerMixin, Trainer):
 
 
 class _AtomCallback(TrainerCallback):
-    """Keeps the gradient gate shut while the heads warm up, and moves it on after each optimizer step."""
+    """Opens the gradient gate by the schedule, and moves it on after each optimizer step."""
 
     def __init__(self, trainer: AtomTrainerMixin):
         self.trainer = trainer
 
     def on_step_begin(self, args, state, control, **kwargs):
         model = self.trainer._atom_model
-        model.atom_gate.closed = state.global_step < model.atom_config.warmup_ratio * state.max_steps
+        model.atom_gate.strength = model.atom_config.strength(state.global_step / max(1, state.max_steps))
 
     def on_step_end(self, args, state, control, **kwargs):
         self.trainer._atom_model.atom_gate.update(lambda sums: self.trainer.accelerator.reduce(sums, "sum"))

@@ -91,7 +91,9 @@ def rows_for(name, count=16):
             ids.pop("token_type_ids")
             rows.append({**ids, "labels": list(ids["input_ids"]) if name == "gpt2" else row["label"]})
         return rows
-    return [{"pixel_values": torch.from_numpy(image)[None], "labels": label} for image, label in _digits(60)[:count]]
+    size = 4 if name == "resnet" else 1  # a ResNet leaves one cell of each 8 x 8 pixels
+    images = [(torch.from_numpy(image).kron(torch.ones(size, size))[None], label) for image, label in _digits(60)]
+    return [{"pixel_values": image, "labels": label} for image, label in images[:count]]
 
 
 def collator_for(name):

