@@ -43,9 +43,9 @@ class AtomConfig:
         "nothing and a pretrained one; 'absolute' is a weighted sum of losses.",
     )
     layer: int = _option(
-        -1,
+        -2,
         "Which hidden states are the tokens: an index into the model's hidden_states (0 is the embeddings, -1 the last). "
-        "The energy trains this layer and those before it.",
+        "The energy trains this layer and those before it; the last layer's tokens are the task's own.",
     )
     tokens: str = _option(
         "content",
@@ -73,7 +73,7 @@ class AtomConfig:
         10.0, "Weight, within the atom loss, of the squared shortfall from the charge floor."
     )
     warmup_ratio: float = _option(
-        0.2,
+        0.0,
         "Fraction of the training steps during which only the heads feel the atom loss, so that a pretrained model is not "
         "moved by heads that know nothing yet.",
     )

@@ -111,6 +111,7 @@ BAD = [
     *[("layer", value) for value in [1.0, "-1", None, True, NAN]],
     *[("tokens", value) for value in ["words", "", None, 1, ["content"]]],
     *[("weighting", value) for value in ["both", "", None, 1, ["relative"]]],
+    *[("schedule", value) for value in ["cosine", "", None, 1, ["linear"]]],
     *[("token_reduction", value) for value in ["max", "", None, 1, ["mean"]]],
     *[("hidden_size", value) for value in [0, -1, 2.0, "8", [8], True]],
     *[("special_token_ids", value) for value in [1, "1", (1,), {1: 1}, [1.0], ["1"], [None], [True]]],

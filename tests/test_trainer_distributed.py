@@ -1,0 +1,85 @@
+"""One batch on two processes is the same batch on one.
+
+Run as a program under torchrun, this file is what each process does: `tests/test_trainer_distributed.py FOLDER`.
+"""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import rows_for
+from test_trainer import SUM, equal, history, make
+
+# SGD, so that weights differ by what gradients do; without clipping and dropout. Every run sees batches of eight rows.
+SGD = {"optim": "sgd", "learning_rate": 0.05, "atom_head_learning_rate": 0.5, "max_grad_norm": 0.0}
+ABSOLUTE = {**SUM, "atom_weight": 3.0}
+RELATIVE = {**ABSOLUTE, "atom_weighting": "relative"}
+RUNS = {
+    "bert": ("bert", {**ABSOLUTE, "max_steps": 1}),
+    "vit": ("vit", {**ABSOLUTE, "max_steps": 1}),
+    "gpt2": ("gpt2", {**ABSOLUTE, "max_steps": 1}),
+    "bert, relative": ("bert", {**RELATIVE, "max_steps": 2}),
+    "gpt2, relative": ("gpt2", {**RELATIVE, "max_steps": 2}),
+}
+
+
+def train(key, folder, processes):
+    name, options = RUNS[key]
+    # Trainer multiplies the loss by the number of processes for every model whose forward takes further arguments, but
+    # only language models divide by the number of tokens over all of them first.
+    options = {**SGD, **options, "average_tokens_across_devices": name == "gpt2"}
+    trainer = make(name, folder, per_device_train_batch_size=8 // processes, **options)
+    trainer.train()
+    return trainer
+
+
+def result(trainer):
+    return {"weights": trainer.model.state_dict(), "gate": trainer.model.atom_gate.state(), "log": history(trainer)}
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """What each of two processes ended with: {run: [of rank 0, of rank 1]}."""
+    folder = tmp_path_factory.mktemp("two")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    run = subprocess.run([*launch, __file__, str(folder)], capture_output=True, text=True, timeout=180)
+    assert run.returncode == 0, run.stderr[-3000:]
+    parts = [torch.load(folder / f"rank{rank}.pt") for rank in (0, 1)]
+    return {key: [part[key] for part in parts] for key in (*RUNS, "uneven")}
+
+
+@pytest.mark.parametrize("key", RUNS)
+def test_two_processes_end_as_one_with_the_whole_batch(key, two_processes, tmp_path):
+    first, second = two_processes[key]
+    assert equal(first["weights"], second["weights"]) and first["gate"] == second["gate"]
+    alone = result(train(key, tmp_path, processes=1))
+    start = make(RUNS[key][0], tmp_path, **SUM).model.state_dict()
+    for name, value in alone["weights"].items():
+        torch.testing.assert_close(first["weights"][name], value, rtol=0, atol=1e-5)
+    moved = {name: (value - start[name]).abs().max().item() for name, value in alone["weights"].items()}
+    assert max(moved.values()) > 1e-3 and moved["atom_heads.position.weight"] > 1e-3
+
+    # The global norms are those of the whole batch, up to the number of processes, which both have in common.
+    ratio = [gate["task_norm"] / gate["atom_norm"] for gate in (first["gate"], alone["gate"])]
+    assert first["gate"]["scale"] == pytest.approx(alone["gate"]["scale"], rel=1e-3)
+    assert ratio[0] == pytest.approx(ratio[1], rel=1e-3)
+    for name in ("loss", "task_loss", "atom_loss", "atom_energy", "atom_constraint", "atom_distance", "atom_radius"):
+        assert first["log"][0][name] == pytest.approx(alone["log"][0][name], rel=1e-4), name
+
+
+def test_an_uneven_end_leaves_both_processes_alike(two_processes):
+    first, second = two_processes["uneven"]
+    assert equal(first["weights"], second["weights"]) and len(first["log"]) == 3
+    assert all(value.isfinite().all() for value in first["weights"].values())
+
+
+if __name__ == "__main__":
+    folder, rank = sys.argv[1], int(os.environ["RANK"])
+    found = {key: result(train(key, folder, processes=2)) for key in RUNS}
+    # Thirteen rows: the second batch of the second process is filled up with rows of the first, even the same ones.
+    uneven = make("bert", folder, rows=rows_for("bert")[:13], max_steps=-1, num_train_epochs=1.0, **SUM)
+    uneven.train()
+    torch.save({**found, "uneven": result(uneven)}, os.path.join(folder, f"rank{rank}.pt"))
+    torch.distributed.destroy_process_group()

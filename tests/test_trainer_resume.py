@@ -1,0 +1,115 @@
+"""Runs that are killed and resumed, checkpoints that must not be resumed from, and the best model of a run.
+
+Run as a program, this file is the run that is killed: `python tests/test_trainer_resume.py MODEL FOLDER`.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from conftest import batch_for, rows_for, tiny
+from test_trainer import equal, heads, history, make
+from transformers import TrainerCallback
+
+from atom_hf import AtomError, load_atom_model
+
+# The second checkpoint stands in the middle of an epoch of four steps; dropout needs the random numbers to be restored,
+# and the relative weight what the gate has measured.
+RUN = {"save_strategy": "steps", "save_steps": 3, "max_steps": 9, "train_sampling_strategy": "random", "dropout": 0.1}
+ATOM = {"atom": True, "atom_weighting": "relative", "atom_weight": 0.5, "atom_warmup_ratio": 0.2}
+
+
+class Killed(TrainerCallback):
+    """A machine that goes down: no handler runs and no file is closed."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """The folders of a run of each model that was killed at its eighth step, by the model's name."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("bert", "vit")}
+    runs = [
+        subprocess.Popen([sys.executable, __file__, name, str(folder)], stdout=subprocess.DEVNULL)
+        for name, folder in folders.items()
+    ]
+    assert [run.wait(timeout=180) for run in runs] == [-signal.SIGKILL] * 2
+    return folders
+
+
+def flat(value, path=()):
+    """A nested state as {path: tensor or number}."""
+    if isinstance(value, dict | list):
+        items = value.items() if isinstance(value, dict) else enumerate(value)
+        return {key: leaf for name, part in items for key, leaf in flat(part, (*path, name)).items()}
+    return {path: value}
+
+
+@pytest.mark.parametrize("name", ["bert", "vit"])
+def test_a_killed_run_goes_on_as_if_left_alone(name, killed, tmp_path):
+    folder = killed[name]
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint-3", "checkpoint-6"]
+    # Made from other weights, so that whatever is not restored shows.
+    resumed = make(name, folder, model=tiny(name, seed=9, dropout=0.1), **RUN, **ATOM)
+    for parameter in resumed.model.atom_heads.parameters():
+        parameter.data.add_(1)
+    resumed.train(resume_from_checkpoint=True)
+
+    alone = make(name, tmp_path, **RUN, **ATOM)
+    alone.train()
+    assert equal(resumed.model.state_dict(), alone.model.state_dict())
+    assert resumed.model.atom_gate.state() == alone.model.atom_gate.state()
+    assert resumed.model.atom_gate.state()["steps"] == 9
+
+    ours, expected = (flat(trainer.optimizer.state_dict()) for trainer in (resumed, alone))
+    assert len([key for key in expected if key[-1] == "exp_avg"]) == len(list(alone.model.parameters()))
+    assert list(ours) == list(expected)
+    assert all(
+        torch.equal(torch.as_tensor(ours[key]), torch.as_tensor(expected[key]))
+        for key in expected
+        if expected[key] is not None
+    )
+    assert [entry for entry in history(resumed) if "loss" in entry] == [e for e in history(alone) if "loss" in e]
+
+
+def test_a_checkpoint_holds_heads_and_gate(killed):
+    checkpoint = killed["bert"] / "checkpoint-6"
+    model = load_atom_model(checkpoint)
+    assert not model.atom_importance(**batch_for("bert")).isnan().all()
+    state = json.loads((checkpoint / "atom_state.json").read_text())
+    assert state["steps"] == 6 and state["task_norm"] > 0 and state["atom_norm"] > 0
+
+
+def test_a_checkpoint_of_a_plain_run_is_refused(tmp_path):
+    make("bert", tmp_path, max_steps=2, save_strategy="steps", save_steps=1).train()
+    trainer = make("bert", tmp_path, max_steps=3, **ATOM)
+    before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
+    for given in (True, str(tmp_path / "checkpoint-1")):
+        with pytest.raises(AtomError, match=r"resume_from_checkpoint: .*checkpoint-.*without --atom"):
+            trainer.train(resume_from_checkpoint=given)
+    assert equal(before, trainer.model.state_dict()) and trainer.state.global_step == 0
+
+
+def test_the_best_model_comes_back_with_its_heads(tmp_path):
+    scores = iter([0.1, 0.9, 0.2, 0.3])
+    pieces = {"eval_dataset": rows_for("bert")[:4], "compute_metrics": lambda found: {"score": next(scores)}}
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "score", "eval_strategy": "steps", "eval_steps": 1}
+    trainer = make("bert", tmp_path, pieces=pieces, **best, **{**RUN, "save_steps": 1, "max_steps": 4}, **ATOM)
+    trainer.train()
+    second, last = (load_atom_model(tmp_path / f"checkpoint-{step}") for step in (2, 4))
+    assert equal(trainer.model.state_dict(), second.state_dict())
+    assert not equal(heads(trainer), {k: v for k, v in last.state_dict().items() if "atom_heads" in k})
+
+    trainer.save_model(tmp_path / "final")
+    assert (tmp_path / "final" / "atom_heads.safetensors").exists()
+    assert equal(load_atom_model(tmp_path / "final").state_dict(), second.state_dict())
+
+
+if __name__ == "__main__":
+    make(sys.argv[1], sys.argv[2], pieces={"callbacks": [Killed()]}, **RUN, **ATOM).train()
