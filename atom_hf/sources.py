@@ -49,7 +49,7 @@ def load_source(dataset: str, config: str | None, flag: str) -> dict[str, datase
         AtomError: there is no such data set, or it cannot be read.
     """
     path = Path(dataset).expanduser()
-    if config is not None and (dataset in EMBEDDED or path.exists()):
+    if config and (dataset in EMBEDDED or path.exists()):
         raise AtomError(f"--dataset_config {config!r} is for data sets on the Hub; leave it out for {flag} {dataset!r}")
     if dataset in EMBEDDED:
         return {"digits": _digits, "verse": _verse}[dataset]()
@@ -64,7 +64,7 @@ def load_source(dataset: str, config: str | None, flag: str) -> dict[str, datase
     ):
         raise AtomError(f"{flag} {dataset!r}: there is no such file or folder; give {would_do}")
     try:
-        return dict(datasets.load_dataset(dataset, config))
+        return dict(datasets.load_dataset(dataset, config or None))
     except ConnectionError as error:
         why = "there is no such path, and the Hugging Face Hub cannot be reached to look for it there"
         raise AtomError(f"{flag} {dataset!r}: {why}; give {would_do}") from error

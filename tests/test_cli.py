@@ -1,6 +1,7 @@
 """The command line on small real runs: what it trains, prints, writes and goes on with."""
 
 import contextlib
+import dataclasses
 import importlib.metadata
 import io
 import json
@@ -17,6 +18,7 @@ import pandas as pd
 import pytest
 import torch
 import transformers
+import yaml
 from safetensors.torch import load_file
 
 import atom_hf
@@ -24,9 +26,11 @@ from atom_hf import AtomMixin, load_atom_model
 from atom_hf.cli import format_number, main, parse
 from atom_hf.data import load_data
 from atom_hf.tasks import find_model
+from atom_hf.trainer import AtomTrainingArguments
 
 ROOT = Path(__file__).parents[1]
-RECIPES = sorted((ROOT / "recipes").glob("*/*.yaml"))
+RECIPES = sorted(path for stem in ("plain", "atom") for path in (ROOT / "recipes").glob(f"*/{stem}.yaml"))
+ARMS = sorted((ROOT / "recipes").glob("*/arms*.yaml"))
 SHORT = "--max_steps 3 --per_device_train_batch_size 8 --max_train_samples 24 --max_eval_samples 16"
 BERT = (
     "--model_type bert --config_overrides hidden_size=16,num_hidden_layers=1,num_attention_heads=2,intermediate_size=16"
@@ -245,8 +249,9 @@ def test_overrides_as_a_mapping_reach_the_model(tmp_path):
     assert {name: getattr(config, name) for name in sizes} == sizes and config.qkv_bias is False
 
 
-def test_there_are_recipes():
+def test_every_recipe_is_seen():
     assert len(RECIPES) > 10
+    assert {*RECIPES, *ARMS} == {*(ROOT / "recipes").glob("*/*.yaml")}
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=[f"{path.parent.name}-{path.stem}" for path in RECIPES])
@@ -267,6 +272,15 @@ def test_a_pair_of_recipes_differs_in_the_flag_alone(folder):
     assert set(pair) == {"plain", "atom"}
     different = [(a, b) for a, b in zip(pair["plain"], pair["atom"], strict=True) if a != b]
     assert different == [("atom: false", "atom: true")]
+
+
+@pytest.mark.parametrize("file", ARMS, ids=lambda path: f"{path.parent.name}-{path.stem}")
+def test_arms_name_flags(file):
+    known = {f.name for f in dataclasses.fields(AtomTrainingArguments)}
+    for arm, changes in yaml.safe_load(file.read_text(encoding="utf-8")).items():
+        assert set(changes) <= known, arm
+        args = AtomTrainingArguments(output_dir="arms", **changes)
+        assert not args.atom or args.atom_config()
 
 
 def test_a_recipe_with_flags_behind_it_runs(tmp_path):
@@ -428,7 +442,7 @@ def test_two_processes_print_one_table_and_learn_what_one_does(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    header, rows, below = closing(done.stdout)
+    header, _, below = closing(done.stdout)
     assert header.split() == ["verse,", "text-classification", "atom"] and done.stdout.count("\nloss ") == 1
     assert below["model"] == str(tmp_path / "two") and below["next"].startswith("atom-hf explain")
     one, two = results(tmp_path / "one"), results(tmp_path / "two")

@@ -42,7 +42,7 @@ def bert():
     torch.manual_seed(0)
     config = transformers.BertConfig(vocab_size=len(PIECES) + 4, max_position_embeddings=24, **SIZES)
     config.id2label = {0: "still", 1: "rough", 2: "wild"}
-    return attach_atoms(distinct(transformers.BertForSequenceClassification(config)), AtomConfig(), wordpiece())
+    return attach_atoms(distinct(transformers.BertForSequenceClassification(config)), AtomConfig(layer=-1), wordpiece())
 
 
 @pytest.fixture(scope="module", params=[1, 3])
@@ -51,7 +51,7 @@ def vit(request):
     size = {"image_size": (8, 12), "patch_size": 2, "num_channels": request.param}
     config = transformers.ViTConfig(**SIZES, **size)
     config.id2label = {0: "ship", 1: "moon"}
-    return attach_atoms(distinct(transformers.ViTForImageClassification(config)), AtomConfig())
+    return attach_atoms(distinct(transformers.ViTForImageClassification(config)), AtomConfig(layer=-1))
 
 
 def processor_of(model):
@@ -149,7 +149,7 @@ def test_predictions_and_confidences_of_texts(bert):
 def test_readings_are_taken_in_evaluation_and_the_mode_is_put_back():
     torch.manual_seed(0)
     config = transformers.BertConfig(vocab_size=len(PIECES) + 4, hidden_dropout_prob=0.5, **SIZES)
-    model = attach_atoms(transformers.BertForSequenceClassification(config), AtomConfig(), wordpiece()).train()
+    model = attach_atoms(transformers.BertForSequenceClassification(config), AtomConfig(layer=-1), wordpiece()).train()
     first, second = (read_texts(model, wordpiece(), TEXTS)[0].importance for _ in range(2))
     assert first == second and model.training
     assert all(parameter.grad is None for parameter in model.parameters())
@@ -159,7 +159,7 @@ def test_a_language_model_reads_words_and_predicts_no_class():
     torch.manual_seed(0)
     sizes = {"n_embd": 16, "n_layer": 1, "n_head": 2, "n_positions": 24}
     config = transformers.GPT2Config(vocab_size=len(PIECES) + 4, bos_token_id=2, eos_token_id=3, **sizes)
-    model = attach_atoms(distinct(transformers.GPT2LMHeadModel(config)), AtomConfig(), wordpiece())
+    model = attach_atoms(distinct(transformers.GPT2LMHeadModel(config)), AtomConfig(layer=-1), wordpiece())
     alone = [read_texts(model, wordpiece(), [text])[0] for text in TEXTS]
     for text, one, other in zip(TEXTS, alone, read_texts(model, wordpiece(), TEXTS), strict=True):
         assert one.importance == pytest.approx(words_by_hand(model, text)[1], abs=1e-6)
@@ -220,7 +220,9 @@ def test_predictions_and_confidences_of_pictures(vit):
 
 @pytest.mark.parametrize("tokens", ["all", "content"])
 def test_the_class_token_is_no_patch(vit, tokens):
-    model = attach_atoms(distinct(transformers.ViTForImageClassification(vit.config)), AtomConfig(tokens=tokens))
+    model = attach_atoms(
+        distinct(transformers.ViTForImageClassification(vit.config)), AtomConfig(layer=-1, tokens=tokens)
+    )
     picture = pictures(1)
     values = model.atom_importance(pixel_values=pixels_of(picture[0], model))[0]
     grid = read_images(model, processor_of(model), picture)[0].importance
@@ -231,7 +233,7 @@ def test_a_feature_map_has_a_cell_for_each_of_its_places():
     torch.manual_seed(0)
     sizes = {"embedding_size": 8, "hidden_sizes": [8, 16], "depths": [1, 1], "layer_type": "basic"}
     model = transformers.ResNetForImageClassification(transformers.ResNetConfig(num_channels=1, **sizes))
-    model = attach_atoms(distinct(model), AtomConfig())
+    model = attach_atoms(distinct(model), AtomConfig(layer=-1))
     half = {"image_mean": [0.5], "image_std": [0.5]}
     kind = transformers.models.vit.image_processing_pil_vit.ViTImageProcessorPil
     picture = pictures(1)[0].resize((48, 32))
