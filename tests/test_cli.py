@@ -426,17 +426,16 @@ def test_horizontal_flip_is_of_training_only(runs, tmp_path):
 # Several processes
 
 
-@pytest.mark.slow
 def test_two_processes_print_one_table_and_learn_what_one_does(tmp_path):
-    flags = (
-        f"{BERT},hidden_dropout_prob=0,attention_probs_dropout_prob=0 --dataset verse.csv --vocabulary_size 400 --atom"
-    )
-    flags += " --max_steps 3 --max_eval_samples 16"
+    flags = f"{BERT},hidden_dropout_prob=0,attention_probs_dropout_prob=0 --dataset verse.csv --vocabulary_size 400"
+    flags += " --atom --max_steps 3 --max_eval_samples 16"
     train(f"{flags} --per_device_train_batch_size 8 --output_dir {tmp_path / 'one'}")
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
-    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no", "-m", "atom_hf", "train"]
+    launch = (
+        "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --main_process_port 0 "
+        f"--mixed_precision no --dynamo_backend no -m atom_hf train {flags}"
+    )
     done = subprocess.run(
-        [*launch, *shlex.split(f"{flags} --per_device_train_batch_size 4 --output_dir {tmp_path / 'two'}")],
+        [sys.executable, *shlex.split(f"{launch} --per_device_train_batch_size 4 --output_dir {tmp_path / 'two'}")],
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "home")},
         capture_output=True,
         text=True,

@@ -27,6 +27,7 @@ AUTO = {
 
 
 def attached(name, config=None, **options):
+    config = config or AtomConfig(layer=-1)  # the one layer that is as wide as the heads in every model here
     return attach_atoms(tiny(name, **options), config, make_tokenizer() if name in TEXT else None)
 
 

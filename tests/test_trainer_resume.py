@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import batch_for, rows_for, tiny
 from test_trainer import equal, history, make
-from transformers import TrainerCallback
+from transformers import PreTrainedModel, TrainerCallback
 
 from atom_hf import AtomError, load_atom_model
 
@@ -79,6 +79,23 @@ def test_a_checkpoint_holds_heads_and_gate(killed):
     assert not model.atom_importance(**batch_for("bert")).isnan().all()
     state = json.loads((checkpoint / "atom_state.json").read_text())
     assert state["steps"] == 6 and state["task_norm"] > 0 and state["atom_norm"] > 0
+
+
+def test_a_checkpoint_in_shards_is_loaded_and_resumed(tmp_path, monkeypatch):
+    # As one of a model of more than 50 GB is.
+    whole = PreTrainedModel.save_pretrained
+    monkeypatch.setattr(
+        PreTrainedModel, "save_pretrained", lambda self, folder, **k: whole(self, folder, **k, max_shard_size="20KB")
+    )
+    alone = make("bert", tmp_path, **RUN, **ATOM)
+    alone.train()
+    checkpoint = tmp_path / "checkpoint-6"
+    assert len(list(checkpoint.glob("model-*.safetensors"))) > 3
+    resumed = make("bert", tmp_path / "resumed", model=tiny("bert", seed=9, dropout=0.1), **RUN, **ATOM)
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    assert equal(resumed.model.state_dict(), alone.model.state_dict())
+    last = load_atom_model(tmp_path / "checkpoint-9")
+    assert equal(last.state_dict(), alone.model.state_dict())
 
 
 def test_a_checkpoint_of_a_plain_run_is_refused(tmp_path):
