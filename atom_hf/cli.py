@@ -4,8 +4,8 @@ import argparse
 import dataclasses
 import logging
 import math
+import shlex
 import sys
-import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,10 +49,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(arguments: list[str]) -> None:
     """`atom-hf train`."""
-    run, args, _ = parse("train", arguments)
-    from .run import fine_tune, next_command
+    from .run import RunArguments, data_flags, fine_tune
+    from .trainer import AtomTrainingArguments
 
+    run, args = parse_flags("train", arguments, [RunArguments, AtomTrainingArguments])
     outcome = fine_tune(run, args)
+    if args.atom:
+        shown = shlex.join(["atom-hf", "explain", *data_flags(run), "--model", args.output_dir])
+    else:
+        shown = shlex.join(["atom-hf", "train", *arguments, "--atom", "--output_dir", f"{args.output_dir}-atom"])
     if not outcome.trainer.is_world_process_zero():
         return
     rows = [[name, format_number(value)] for name, value in outcome.metrics.items() if name != "epoch"]
@@ -63,14 +68,16 @@ def train(arguments: list[str]) -> None:
     print()
     print(format_table([f"{outcome.data.name}, {outcome.data.task}", "atom" if args.atom else "plain"], rows))
     print(f"\nmodel     {outcome.output_dir}")
-    print(f"next      {next_command(run, args)}")
+    print(f"next      {shown}")
 
 
 def compare(arguments: list[str]) -> None:
     """`atom-hf compare`."""
     from .compare import CompareArguments, compare_runs
+    from .run import RunArguments
+    from .trainer import AtomTrainingArguments
 
-    run, args, options = parse("compare", arguments, CompareArguments)
+    run, args, options = parse_flags("compare", arguments, [RunArguments, AtomTrainingArguments, CompareArguments])
     report = compare_runs(run, args, options)
     print()
     print(format_table(report.table.header, report.table.rows))
@@ -82,49 +89,39 @@ def compare(arguments: list[str]) -> None:
 
 def explain(arguments: list[str]) -> None:
     """`atom-hf explain`."""
-    parser = argparse.ArgumentParser("atom-hf explain", description=explain.__doc__)
-    parser.add_argument("--model", required=True, help="A folder or Hub id of a model that was trained with --atom.")
-    parser.add_argument("--dataset", help="Samples to show: a data set, named as for train.")
-    parser.add_argument("--text", nargs="+", default=[], help="Texts to show, instead of a data set.")
-    parser.add_argument("--samples", type=int, default=24, help="How many samples of the data set to show.")
-    parser.add_argument("--page", default="importance.html", help="Where to write the page.")
-    options = parser.parse_args(arguments)
-    from .compare import explain_model
+    from .compare import ExplainArguments, explain_model
+    from .run import RunArguments
 
-    print(f"page      {explain_model(options.model, options.dataset, options.text, options.samples, options.page)}")
+    run, options = parse_flags("explain", arguments, [RunArguments, ExplainArguments])
+    print(f"page      {explain_model(run, options)}")
 
 
 COMMANDS: dict[str, Callable[[list[str]], None]] = {"train": train, "compare": compare, "explain": explain}
 
 
-def parse(command: str, arguments: list[str], extra: type | None = None) -> tuple[Any, Any, Any]:
-    """(RunArguments, AtomTrainingArguments, extra) from flags and, below them, the file given by `--config`.
+def parse_flags(command: str, arguments: list[str], kinds: list[type]) -> list[Any]:
+    """One instance of each dataclass in `kinds`, from flags and, below them, the file given by `--config`.
 
     Raises:
         AtomError: a file that cannot be read, a key in it that is no flag, values that TrainingArguments refuses.
     """
-    from transformers import HfArgumentParser
+    from transformers import HfArgumentParser, TrainingArguments
 
-    from .run import RunArguments
-    from .trainer import AtomTrainingArguments
-
-    kinds = [RunArguments, AtomTrainingArguments, *([extra] if extra else [])]
     parser = HfArgumentParser(kinds, prog=f"atom-hf {command}", allow_abbrev=False)
     parser.add_argument("--config", help="A YAML file with any of these flags as keys; flags win over it.")
-    # Where the command line's defaults differ from TrainingArguments: small runs show a log, and evaluate in fewer batches.
-    parser.set_defaults(logging_steps=50, per_device_eval_batch_size=32)
+    if any(issubclass(kind, TrainingArguments) for kind in kinds):
+        # Where these defaults differ from TrainingArguments': small runs show a log, and evaluate in fewer batches.
+        parser.set_defaults(logging_steps=50, per_device_eval_batch_size=32)
     file = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
     file.add_argument("--config")
     known, _ = file.parse_known_args(arguments)
     if known.config:
         parser.set_defaults(**_read_config(known.config, kinds))
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            *parsed, _rest = parser.parse_args_into_dataclasses(arguments)
+        *parsed, _config = parser.parse_args_into_dataclasses(arguments)
     except (ValueError, TypeError, ImportError) as error:
         raise AtomError(" ".join(str(error).split())) from error
-    return parsed[0], parsed[1], parsed[2] if extra else None
+    return parsed
 
 
 def _read_config(path: str, kinds: list[type]) -> dict[str, Any]:

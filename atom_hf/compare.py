@@ -20,7 +20,7 @@ import yaml
 from tqdm.auto import tqdm
 from transformers.trainer_utils import SaveStrategy
 
-from .data import TaskData, load_data
+from .data import TaskData
 from .errors import AtomError
 from .importance import read_images, read_texts
 from .modeling import load_atom_model
@@ -131,21 +131,36 @@ def paired_table(caption: str, arms: Any, seeds: list[int], done: dict[tuple[int
     return Table(caption, header, rows, note)
 
 
-def explain_model(model: str, dataset: str | None, texts: list[str], samples: int, page: str) -> Path:
-    """Writes a page of samples under the importance of their tokens, as the heads of a trained model see it."""
-    if (dataset is None) == (not texts):
+@dataclass
+class ExplainArguments:
+    """What a page shows."""
+
+    text: list[str] = field(default_factory=list, metadata={"help": "Texts to show, instead of a data set."})
+    samples: int = field(default=24, metadata={"help": "How many evaluation samples of the data set to show."})
+    page: str = field(default="importance.html", metadata={"help": "Where to write the page; a PNG goes beside it."})
+
+
+def explain_model(run: RunArguments, options: ExplainArguments) -> Path:
+    """Writes a page of samples under the importance of their tokens, as the heads of a trained model see it.
+
+    Raises:
+        AtomError: no model, neither or both of data and texts, a model without heads.
+    """
+    if run.model is None:
+        raise AtomError("give --model: a folder or Hub id of a model that was trained with --atom")
+    if (run.dataset is None) == (not options.text):
         raise AtomError("give --dataset or --text, one of them")
-    if samples < 1:
-        raise AtomError(f"--samples must be at least 1, got {samples}")
-    network = load_atom_model(model)
-    if texts:
-        shown = {"texts": read_texts(network, transformers.AutoTokenizer.from_pretrained(model), texts)}
+    if options.samples < 1:
+        raise AtomError(f"--samples must be at least 1, got {options.samples}")
+    model = load_atom_model(run.model, revision=run.model_revision)
+    if options.text:
+        shown = {"texts": read_texts(model, transformers.AutoTokenizer.from_pretrained(run.model), options.text)}
     else:
-        data = load_data(dataset)
+        data = load_run_data(run)
         loader = transformers.AutoImageProcessor if data.task == "image-classification" else transformers.AutoTokenizer
-        shown = _read_samples(network, loader.from_pretrained(model), data, samples)
-    written = write_page(page, title=f"Token importance: {model}", **shown)
-    _write_picture(Path(page).with_suffix(".png"), shown)
+        shown = _read_samples(model, loader.from_pretrained(run.model), data, options.samples)
+    written = write_page(options.page, title=f"Token importance: {run.model}", **shown)
+    _write_picture(Path(options.page).with_suffix(".png"), shown)
     return written
 
 

@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput
 
 from .config import CONFIG_NAME, AtomConfig
 from .energy import Atoms
-from .errors import AtomError
+from .errors import AtomError, first_line
 from .gate import GradientGate
 from .heads import AtomHeads
 from .saving import HEADS_NAME, HEADS_PREFIX, find_file, read_heads, write_heads
@@ -160,11 +160,13 @@ def load_atom_model(
     if kwargs.pop("trust_remote_code", False):
         raise AtomError("trust_remote_code is not taken: atom models need no remote code")
     hub = {"revision": revision, "token": kwargs.get("token"), "cache_dir": kwargs.get("cache_dir")}
-    config_file = find_file(source, CONFIG_NAME, **hub)
-    if config_file is None:
+    try:
+        names = AutoConfig.from_pretrained(source, **hub).architectures or []
+    except (OSError, ValueError) as error:
+        raise AtomError(f"{source!r} cannot be loaded: {first_line(error)}") from error
+    if find_file(source, CONFIG_NAME, **hub) is None:
         raise AtomError(f"{source} has no {CONFIG_NAME}: it is not an atom model; load it with from_pretrained")
     if auto_class is None:
-        names = AutoConfig.from_pretrained(source, **hub).architectures or []
         auto_class = getattr(transformers, names[0], None) if names else None
         if auto_class is None:
             raise AtomError(f"the configuration of {source} names no model class of Transformers; give auto_class")

@@ -1,8 +1,7 @@
 """One fine-tuning run from its arguments: what `atom-hf train` does, once for each call."""
 
 import os
-import shlex
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import torch
@@ -82,8 +81,6 @@ def fine_tune(run: RunArguments, args: AtomTrainingArguments, *, save: bool = Tr
     """
     if args.atom:
         args.atom_config()  # refuses bad values before anything is loaded
-    if run.dataset is None:
-        raise AtomError("give --dataset: a Hub id, a file or folder, or one of " + ", ".join(EMBEDDED))
     with args.main_process_first(desc="loading data"):
         data = load_run_data(run)
     if args.output_dir == DEFAULT_FOLDER:
@@ -136,21 +133,24 @@ def fine_tune(run: RunArguments, args: AtomTrainingArguments, *, save: bool = Tr
     return Outcome(metrics, importance, args.output_dir, data, trainer)
 
 
+DATA_FIELDS = [
+    *("task", "dataset_config", "eval_dataset", "train_split", "eval_split", "eval_fraction"),
+    *("text_column", "text_pair_column", "image_column", "label_column"),
+    *("max_train_samples", "max_eval_samples", "sample_seed"),
+]
+
+
 def load_run_data(run: RunArguments) -> TaskData:
     """The data that the arguments name."""
-    names = (
-        "task dataset_config eval_dataset text_column text_pair_column image_column label_column train_split eval_split "
-        "max_train_samples max_eval_samples eval_fraction sample_seed"
-    )
-    return load_data(run.dataset, **{name: getattr(run, name) for name in names.split()})
+    if run.dataset is None:
+        raise AtomError("give --dataset: a Hub id, a file or folder, or one of " + ", ".join(EMBEDDED))
+    return load_data(run.dataset, **{name: getattr(run, name) for name in DATA_FIELDS})
 
 
-def next_command(run: RunArguments, args: AtomTrainingArguments) -> str:
-    """The command to try after this run."""
-    if args.atom:
-        return shlex.join(["atom-hf", "explain", "--model", args.output_dir, "--dataset", run.dataset or ""])
-    start = ["--model", run.model] if run.model else ["--model_type", run.model_type or ""]
-    return shlex.join(["atom-hf", "train", *start, "--dataset", run.dataset or "", "--atom"])
+def data_flags(run: RunArguments) -> list[str]:
+    """The flags that name the same data again."""
+    changed = [f for f in fields(run) if f.name in ("dataset", *DATA_FIELDS) and getattr(run, f.name) != f.default]
+    return [part for f in changed for part in (f"--{f.name}", str(getattr(run, f.name)))]
 
 
 def _checkpoint(args: AtomTrainingArguments, save: bool) -> str | None:

@@ -23,7 +23,7 @@ from transformers import (
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from .data import TaskData
-from .errors import AtomError
+from .errors import AtomError, first_line
 
 logger = logging.getLogger(__name__)
 
@@ -163,13 +163,13 @@ def _load(source: str, data: TaskData, labels: dict[str, Any], options: dict[str
         before = AutoConfig.from_pretrained(source, **{k: v for k, v in options.items() if k != "dtype"})
     except (OSError, ValueError) as error:
         raise AtomError(
-            f"--model {source!r}: no such model ({_first_line(error)}); give a Hub id, a folder with a config.json, or "
+            f"--model {source!r}: no such model ({first_line(error)}); give a Hub id, a folder with a config.json, or "
             + " or ".join(EMBEDDED_MODELS)
         ) from error
     try:
         model = _auto_class(data.task).from_pretrained(source, ignore_mismatched_sizes=True, **labels, **options)
     except (OSError, ValueError) as error:
-        raise AtomError(f"--model {source!r} cannot be loaded for {data.task}: {_first_line(error)}") from error
+        raise AtomError(f"--model {source!r} cannot be loaded for {data.task}: {first_line(error)}") from error
     if labels and (before.architectures or [""])[0] == type(model).__name__:
         _reset_classifier(model, {int(k): v for k, v in before.id2label.items()}, labels["id2label"])
     return model
@@ -194,7 +194,7 @@ def _load_processor(source: str, is_image: bool, options: dict[str, Any]) -> Any
     try:
         return loader.from_pretrained(source, **options)
     except (OSError, ValueError, ImportError) as error:
-        raise AtomError(f"--model {source!r} has no {kind} that can be loaded: {_first_line(error)}") from error
+        raise AtomError(f"--model {source!r} has no {kind} that can be loaded: {first_line(error)}") from error
 
 
 def _make_config(model_type: str, overrides: str | Mapping[str, Any] | None, labels: dict[str, Any]) -> Any:
@@ -278,7 +278,3 @@ def _image_task(model: PreTrainedModel, processor: Any, data: TaskData, horizont
     train = data.train.with_transform(augment if horizontal_flip else transform)
     evaluation = data.eval.with_transform(transform)
     return Task(model, processor, train, evaluation, default_data_collator, classification_metrics, False)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].strip()
