@@ -89,7 +89,7 @@ def compare(arguments: list[str]) -> None:
 
 def explain(arguments: list[str]) -> None:
     """`atom-hf explain`."""
-    from .compare import ExplainArguments, explain_model
+    from .explain import ExplainArguments, explain_model
     from .run import RunArguments
 
     run, options = parse_flags("explain", arguments, [RunArguments, ExplainArguments])

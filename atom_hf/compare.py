@@ -20,11 +20,9 @@ import yaml
 from tqdm.auto import tqdm
 from transformers.trainer_utils import SaveStrategy
 
-from .data import TaskData
 from .errors import AtomError
-from .importance import read_images, read_texts
-from .modeling import load_atom_model
-from .page import Table, write_page, write_sheet, write_words
+from .explain import read_samples, write_picture
+from .page import Table, write_page
 from .run import DEFAULT_FOLDER, Outcome, RunArguments, default_output_dir, fine_tune, load_run_data
 from .trainer import AtomTrainingArguments
 
@@ -105,7 +103,7 @@ def compare_runs(run: RunArguments, args: AtomTrainingArguments, options: Compar
         page = str(
             write_page(options.page, title=f"{data.name}, with and without --atom", tables=[table], **(shown or {}))
         )
-        _write_picture(Path(options.page).with_suffix(".png"), shown or {})
+        write_picture(Path(options.page).with_suffix(".png"), shown or {})
     return Report(table, str(folder), page)
 
 
@@ -129,39 +127,6 @@ def paired_table(caption: str, arms: Any, seeds: list[int], done: dict[tuple[int
         rows.append(row)
     note = f"Mean ± standard deviation over {len(seeds)} seeds; differences are paired by seed."
     return Table(caption, header, rows, note)
-
-
-@dataclass
-class ExplainArguments:
-    """What a page shows."""
-
-    text: list[str] = field(default_factory=list, metadata={"help": "Texts to show, instead of a data set."})
-    samples: int = field(default=24, metadata={"help": "How many evaluation samples of the data set to show."})
-    page: str = field(default="importance.html", metadata={"help": "Where to write the page; a PNG goes beside it."})
-
-
-def explain_model(run: RunArguments, options: ExplainArguments) -> Path:
-    """Writes a page of samples under the importance of their tokens, as the heads of a trained model see it.
-
-    Raises:
-        AtomError: no model, neither or both of data and texts, a model without heads.
-    """
-    if run.model is None:
-        raise AtomError("give --model: a folder or Hub id of a model that was trained with --atom")
-    if (run.dataset is None) == (not options.text):
-        raise AtomError("give --dataset or --text, one of them")
-    if options.samples < 1:
-        raise AtomError(f"--samples must be at least 1, got {options.samples}")
-    model = load_atom_model(run.model, revision=run.model_revision)
-    if options.text:
-        shown = {"texts": read_texts(model, transformers.AutoTokenizer.from_pretrained(run.model), options.text)}
-    else:
-        data = load_run_data(run)
-        loader = transformers.AutoImageProcessor if data.task == "image-classification" else transformers.AutoTokenizer
-        shown = _read_samples(model, loader.from_pretrained(run.model), data, options.samples)
-    written = write_page(options.page, title=f"Token importance: {run.model}", **shown)
-    _write_picture(Path(options.page).with_suffix(".png"), shown)
-    return written
 
 
 @contextmanager
@@ -242,24 +207,9 @@ def _append(path: Path, line: dict[str, Any]) -> None:
 
 def _readings(outcome: Outcome, samples: int) -> dict[str, list]:
     trainer = outcome.trainer
-    return _read_samples(
+    return read_samples(
         trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, outcome.data, samples
     )
-
-
-def _read_samples(model: Any, processor: Any, data: TaskData, samples: int) -> dict[str, list]:
-    rows = data.eval.shuffle(seed=0).select(range(min(samples, len(data.eval))))
-    labels = [data.labels[i] for i in rows["label"]] if data.labels else None
-    if data.task == "image-classification":
-        return {"images": read_images(model, processor, list(rows["image"]), labels)}
-    return {"texts": read_texts(model, processor, list(rows["text"]), labels)}
-
-
-def _write_picture(path: Path, shown: dict[str, list]) -> None:
-    if shown.get("images"):
-        write_sheet(path, shown["images"])
-    elif shown.get("texts"):
-        write_words(path, shown["texts"])
 
 
 def _mean(values: list[float]) -> str:

@@ -14,21 +14,28 @@ from .tokens import patch_grid
 
 
 def read_texts(
-    model: Any, tokenizer: Any, texts: list[str], labels: list[str] | None = None, *, batch_size: int = 32
+    model: Any,
+    tokenizer: Any,
+    texts: list[str],
+    labels: list[str] | None = None,
+    *,
+    pairs: list[str] | None = None,
+    batch_size: int = 32,
 ) -> list[TextReading]:
-    """The importance of each word of each text, with what the model predicts.
+    """The importance of each word of each text, or of each text and its pair, with what the model predicts.
 
     A word's importance is the mean over its pieces; words are the tokenizer's, which keeps punctuation apart. Needs a fast
     tokenizer, which knows where its pieces come from.
     """
     readings = []
+    limit = _limit(model, tokenizer)
     for start, batch in _batches(texts, batch_size):
-        encoded = tokenizer(
-            batch, return_tensors="pt", padding=True, truncation=True, max_length=_limit(model, tokenizer)
-        )
+        seconds = None if pairs is None else pairs[start : start + batch_size]
+        encoded = tokenizer(batch, seconds, return_tensors="pt", padding=True, truncation=True, max_length=limit)
         outputs, importance = _forward(model, encoded)
         for row, text in enumerate(batch):
-            words, values = _words(text, encoded, row, importance[row])
+            sources = [text] if seconds is None else [text, seconds[row]]
+            words, values = _words(sources, encoded, row, importance[row])
             label = labels[start + row] if labels else None
             readings.append(TextReading(words, values, label, *_prediction(model, outputs, row)))
     return readings
@@ -87,15 +94,15 @@ def _prediction(model: Any, outputs: Any, row: int) -> tuple[str | None, float |
     return model.config.id2label[chosen], float(logits.float().softmax(-1)[chosen])
 
 
-def _words(text: str, encoded: Any, row: int, importance: Tensor) -> tuple[list[str], list[float]]:
-    pieces: dict[int, list[int]] = {}
-    for token, word in enumerate(encoded.word_ids(row)):
-        if word is not None:
-            pieces.setdefault(word, []).append(token)
+def _words(texts: list[str], encoded: Any, row: int, importance: Tensor) -> tuple[list[str], list[float]]:
+    pieces: dict[tuple[int, int], list[int]] = {}
+    for token, place in enumerate(zip(encoded.sequence_ids(row), encoded.word_ids(row), strict=True)):
+        if None not in place:
+            pieces.setdefault(place, []).append(token)
     words, values = [], []
-    for word, tokens in pieces.items():
-        span = encoded.word_to_chars(row, word)
-        words.append(text[span.start : span.end].strip())
+    for (sequence, word), tokens in pieces.items():
+        span = encoded.word_to_chars(row, word, sequence_index=sequence)
+        words.append(texts[sequence][span.start : span.end].strip())
         values.append(float(importance[tokens].mean()))
     return words, values
 

@@ -57,7 +57,7 @@ def main() -> None:
     (HERE / "README.md").write_text(HEAD + markdown(header, rows) + TAIL, encoding="utf-8")
 
     parts = []
-    for folder in sorted((HERE / "defaults").glob("*/")):
+    for folder in sorted(path.parent for path in (HERE / "defaults").glob(f"*/{RESULTS_NAME}")):
         about, seeds, done = read(folder)
         table = paired_table("", about["arms"], seeds, done)
         by_arm = []

@@ -23,8 +23,9 @@ from safetensors.torch import load_file
 
 import atom_hf
 from atom_hf import AtomMixin, load_atom_model
-from atom_hf.cli import format_number, main, parse
+from atom_hf.cli import format_number, main, parse_flags
 from atom_hf.data import load_data
+from atom_hf.run import RunArguments
 from atom_hf.tasks import find_model
 from atom_hf.trainer import AtomTrainingArguments
 
@@ -57,6 +58,10 @@ def command(line):
         except SystemExit as stop:
             status = stop.code
     return status, out.getvalue(), err.getvalue()
+
+
+def parse(arguments):
+    return parse_flags("train", arguments, [RunArguments, AtomTrainingArguments])
 
 
 def train(line):
@@ -185,8 +190,8 @@ def test_default_folder_is_named_after_the_run(runs):
 def test_next_command_after_a_plain_run_is_the_same_run_with_the_flag(runs, kind, tmp_path):
     words = shlex.split(closing(runs[kind, "plain"])[2]["next"])
     assert words[:2] == ["atom-hf", "train"] and words.count("--atom") == 1
-    given = parse("train", shlex.split(f"{COMMANDS[kind]} {SHORT}"))[0]
-    proposed, args, _ = parse("train", words[2:])
+    given = parse(shlex.split(f"{COMMANDS[kind]} {SHORT}"))[0]
+    proposed, args = parse(words[2:])
     # Another model or other data would be no comparison.
     for name in ("model", "model_type", "config_overrides", "dataset", "eval_dataset", "vocabulary_size", "max_length"):
         assert getattr(proposed, name) == getattr(given, name), name
@@ -209,7 +214,7 @@ def test_next_command_after_an_atom_run_explains_it(runs, kind, tmp_path):
 def test_next_commands_know_the_columns(here, tmp_path):
     columns = "--text_column title --label_column mood --task text-classification"
     plain = train(f"{BERT} --dataset odd.csv {columns} {SHORT} --output_dir {tmp_path / 'plain'}")
-    proposed = parse("train", shlex.split(closing(plain)[2]["next"])[2:])[0]
+    proposed = parse(shlex.split(closing(plain)[2]["next"])[2:])[0]
     assert (proposed.text_column, proposed.label_column) == ("title", "mood")
     atom = train(f"{BERT} --dataset odd.csv {columns} {SHORT} --output_dir {tmp_path / 'atom'} --atom")
     words = shlex.split(closing(atom)[2]["next"])
@@ -228,11 +233,11 @@ def test_flags_win_over_the_file(tmp_path):
         encoding="utf-8",
     )
     file = str(tmp_path / "recipe.yaml")
-    run, args, _ = parse("train", ["--config", file])
+    run, args = parse(["--config", file])
     assert (run.dataset, run.horizontal_flip, args.learning_rate, args.max_steps) == ("digits", True, 1e-3, 7)
     assert args.atom is True and args.atom_weight == 2.0
     for flags in (["--config", file, "--max_steps", "2"], ["--max_steps", "2", f"--config={file}"]):
-        run, args, _ = parse("train", [*flags, "--atom", "false", "--config_overrides", "hidden_size=8"])
+        run, args = parse([*flags, "--atom", "false", "--config_overrides", "hidden_size=8"])
         assert (args.max_steps, args.atom, run.config_overrides) == (2, False, "hidden_size=8")
         assert (args.learning_rate, run.dataset) == (1e-3, "digits")
 
@@ -256,7 +261,7 @@ def test_every_recipe_is_seen():
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=[f"{path.parent.name}-{path.stem}" for path in RECIPES])
 def test_recipe_is_read(recipe):
-    run, args, _ = parse("train", ["--config", str(recipe)])
+    run, args = parse(["--config", str(recipe)])
     assert run.dataset and (run.model is None) != (run.model_type is None)
     assert args.atom == (recipe.stem == "atom")
     if args.atom:

@@ -10,8 +10,10 @@ import transformers
 from scipy import stats
 
 from atom_hf import compare as module
-from atom_hf.cli import main, parse
-from atom_hf.compare import CompareArguments, compare_runs, explain_model, paired_table
+from atom_hf.cli import main, parse_flags
+from atom_hf.compare import CompareArguments, compare_runs, paired_table
+from atom_hf.run import RunArguments
+from atom_hf.trainer import AtomTrainingArguments
 
 FLAGS = shlex.split(
     "--model_type vit --config_overrides image_size=8,patch_size=4,num_channels=1,hidden_size=16,num_hidden_layers=1,"
@@ -28,7 +30,7 @@ def quiet(tmp_path, tmp_path_factory, monkeypatch):
 
 def run(folder, *flags, seeds=2):
     flags = [*FLAGS, "--output_dir", str(folder), "--seeds", str(seeds), *flags]
-    return compare_runs(*parse("compare", flags, CompareArguments))
+    return compare_runs(*parse_flags("compare", flags, [RunArguments, AtomTrainingArguments, CompareArguments]))
 
 
 def lines(folder):
@@ -261,7 +263,7 @@ def test_default_folder_names_data_and_model(tmp_path, monkeypatch, capsys):
 # Explaining pairs
 
 
-def test_readings_of_pairs_are_what_the_model_says_of_both_texts(tmp_path, monkeypatch, capsys):
+def test_readings_of_pairs_are_what_the_model_says_of_both_texts(tmp_path, capsys):
     """Where the second text decides, a prediction from the first alone would be wrong."""
     rows = [
         f"{first},{second},{second}\n" for first in ("calm sea", "red fire", "grey moon") for second in ("yes", "no")
@@ -271,7 +273,8 @@ def test_readings_of_pairs_are_what_the_model_says_of_both_texts(tmp_path, monke
     flags = ["--model_type", "bert", "--config_overrides", sizes, "--dataset", "pairs.csv", "--output_dir", "pairs"]
     assert main(["train", *flags, "--atom", "--max_steps", "60", "--learning_rate", "5e-3"]) == 0
     assert json.loads((tmp_path / "pairs" / "all_results.json").read_text())["accuracy"] == 1.0
-    shown = {}
-    monkeypatch.setattr(module, "write_page", lambda path, **readings: shown.update(readings) or path)
-    explain_model("pairs", "pairs.csv", [], 8, str(tmp_path / "page.html"))
-    assert [reading.predicted for reading in shown["texts"]] == [reading.label for reading in shown["texts"]]
+    assert main(shlex.split("explain --model pairs --dataset pairs.csv --samples 8 --page page.html")) == 0
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "8 of 8 classified right" in page
+    # Both texts are shown, the second of which is "yes" or "no" as the label is.
+    assert "sea" in page and page.count(">yes</") + page.count(">no</") >= 8

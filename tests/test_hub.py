@@ -100,6 +100,8 @@ def hub(folders):
         hub.add("org/base", folders / "base")
         hub.add("org/atoms", folders / "v1")
         hub.add("org/atoms", folders / "v2", revision="v2")
+        hub.add("org/branched", {"README.md": b"Everything is on another branch.\n"})
+        hub.add("org/branched", folders / "v2", revision="v2")
         hub.add("org/secret", folders / "base", private=True)
         hub.add("org/gated", folders / "base", gated=True)
         files = {"data/train.parquet": parquet(ROWS), "data/test.parquet": parquet(ROWS[:8]), "README.md": b"# Lines\n"}
@@ -194,6 +196,10 @@ def trained(hub, tmp_path_factory):
         "gated": train("--model", "org/gated", *on_data[2:]),
         "gated, wrong token": train("--model", "org/gated", *on_data[2:], **wrong),
         "explain": {"arguments": ["explain", "--model", "org/atoms", "--dataset", "org/data", "--page", "page.html"]},
+        "explain branch": {
+            "arguments": ["explain", "--model", "org/branched", "--model_revision", "v2", "--text", "the sea"]
+            + ["--page", "branch.html"]
+        },
         "explain nothing": {"arguments": ["explain", "--model", "org/nothing", "--text", "the sea"]},
         "explain private": {
             "arguments": ["explain", "--model", "org/secret", "--text", "the sea"],
@@ -279,6 +285,12 @@ def test_explaining_by_id(trained):
     succeeded(answers["explain"])
     assert "sea" in (folder / "page.html").read_text(encoding="utf-8")
     assert (folder / "page.png").stat().st_size > 1000
+
+
+def test_explaining_a_revision_reads_all_of_it_there(trained):
+    folder, answers = trained
+    succeeded(answers["explain branch"])
+    assert "sea" in (folder / "branch.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("step", ["no model", "no model, token", "private", "private, wrong token"])

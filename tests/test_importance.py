@@ -24,7 +24,9 @@ def wordpiece(max_length=24):
     backend = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
     backend.normalizer = normalizers.BertNormalizer()
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    backend.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, [("[CLS]", 2), ("[SEP]", 3)])
+    backend.post_processor = processors.TemplateProcessing(
+        "[CLS] $A [SEP]", "[CLS] $A [SEP] $B:1 [SEP]:1", [("[CLS]", 2), ("[SEP]", 3)]
+    )
     special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
     return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=max_length, **special)
 
@@ -113,6 +115,29 @@ def test_words_are_those_of_the_text_and_special_tokens_are_none(bert):
     reading = read_texts(bert, wordpiece(), [TEXTS[0]])[0]
     assert reading.words == ["The", "seas", "is", "unbreakable", ",", "calm", "."]
     assert all(-1 <= value <= 1 for value in reading.importance)
+
+
+def test_a_pair_is_read_as_one(bert):
+    """The importance and the prediction are of both texts together; words of either keep to their own."""
+    texts, pairs = ["a sea", "moonlight"], ["the moon is unbreakable", "b, c"]
+    readings = read_texts(bert, wordpiece(), texts, pairs=pairs)
+    assert [reading.words for reading in readings] == [
+        ["a", "sea", "the", "moon", "is", "unbreakable"],
+        ["moonlight", "b", ",", "c"],
+    ]
+    for text, pair, reading in zip(texts, pairs, readings, strict=True):
+        encoded = wordpiece()(text, pair, return_tensors="pt")
+        importance = bert.atom_importance(**encoded)[0].tolist()
+        pieces = wordpiece().convert_ids_to_tokens(encoded["input_ids"][0])
+        groups = []
+        for piece, value in zip(pieces, importance, strict=True):
+            if piece in ("[CLS]", "[SEP]"):
+                continue
+            groups[-1].append(value) if piece.startswith("##") else groups.append([value])
+        assert reading.importance == pytest.approx([sum(group) / len(group) for group in groups], abs=1e-5)
+        with torch.no_grad():
+            logits = bert(**encoded).logits[0].tolist()
+        assert reading.confidence == pytest.approx(max(softmax(logits)), abs=1e-5)
 
 
 def test_long_texts_are_cut_where_the_model_ends(bert):

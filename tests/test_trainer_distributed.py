@@ -1,4 +1,4 @@
-"""One batch on two processes is the same batch on one.
+"""How a batch is split: over accumulation steps, and over processes, where two end as one with the whole batch.
 
 Run as a program under torchrun, this file is what each process does: `tests/test_trainer_distributed.py FOLDER`.
 """
@@ -9,8 +9,51 @@ import sys
 
 import pytest
 import torch
-from conftest import rows_for
-from test_trainer import SUM, equal, history, make
+from conftest import batch_for, rows_for
+from test_trainer import SUM, Gradients, equal, history, make, mean_loss
+
+from atom_hf import Atoms
+from atom_hf.energy import atom_loss
+
+# Accumulation
+
+
+@pytest.mark.parametrize(
+    ("name", "how"), [("bert", ""), ("gpt2", ""), ("vit", ""), ("bert", "loss function"), ("bert", "unscaled")]
+)
+def test_accumulation_averages_the_atom_term_over_batches(name, how, tmp_path):
+    # Twelve rows are two updates, of two batches and of one. At learning rates of 0 the same weights meet all batches, so
+    # that what a plain run has can be taken away.
+    seen = []
+    for flags in ({}, {**SUM, "atom_weight": 30.0, "atom_head_learning_rate": 0.0}):
+        gradients = Gradients()
+        pieces = {"callbacks": [gradients], **({"compute_loss_func": mean_loss} if how == "loss function" else {})}
+        options = {"gradient_accumulation_steps": 2, "max_steps": -1, "num_train_epochs": 1.0, "learning_rate": 0.0}
+        trainer = make(name, tmp_path, pieces=pieces, rows=rows_for(name)[:12], max_grad_norm=0.0, **options, **flags)
+        if how == "unscaled":  # a trainer that leaves the division to Trainer
+            trainer.model_accepts_loss_kwargs = False
+        trainer.train()
+        seen.append(gradients.steps)
+
+    model = trainer.model.train()
+    parameters = dict(model.named_parameters())
+    config = model.atom_config
+    options = {key: getattr(config, key) for key in ("softening", "neutrality", "charge_floor", "charge_floor_weight")}
+    each = []
+    for start in (0, 4, 8):
+        atoms = Atoms.unpack(model(**batch_for(name, 4, start=start)).atoms)
+        loss = 30 * atom_loss(atoms, **options).loss
+        each.append(torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True))
+    for update, batches in enumerate(((0, 1), (2,))):
+        for position, key in enumerate(parameters):
+            expected = torch.stack([each[batch][position] for batch in batches]).mean(0)
+            found = seen[1][update].get(key, torch.zeros_like(expected))
+            found = found - seen[0][update].get(key, torch.zeros_like(expected))
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert max(gradient.abs().max() for gradient in each[0]) > 0.1
+
+
+# Processes
 
 # SGD, so that weights differ by what gradients do; without clipping and dropout. Every run sees batches of eight rows.
 SGD = {"optim": "sgd", "learning_rate": 0.05, "atom_head_learning_rate": 0.5, "max_grad_norm": 0.0}
