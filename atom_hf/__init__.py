@@ -3,19 +3,21 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from .energy import Atoms, atomic_energy
 from .errors import AtomError
 
 if TYPE_CHECKING:
     from .config import AtomConfig
+    from .energy import Atoms, atomic_energy
     from .heads import AtomHeads
     from .modeling import AtomMixin, attach_atoms, load_atom_model
     from .trainer import AtomTrainer, AtomTrainerMixin, AtomTrainingArguments
 
 __version__ = "0.1.0"
 
-# Transformers takes seconds to import: what needs it is loaded when first asked for.
+# Torch and Transformers take seconds to import: what needs them is loaded when first asked for.
 _HOMES = {
+    "Atoms": "energy",
+    "atomic_energy": "energy",
     "AtomConfig": "config",
     "AtomHeads": "heads",
     "AtomMixin": "modeling",

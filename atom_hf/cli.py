@@ -1,14 +1,10 @@
 """The command line: `atom-hf train | compare | explain`, also `python -m atom_hf`."""
 
-import argparse
-import dataclasses
 import logging
 import math
 import shlex
 import sys
 from collections.abc import Callable, Sequence
-from pathlib import Path
-from typing import Any
 
 from .errors import AtomError
 
@@ -42,13 +38,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except AtomError as error:
         return _refuse(str(error))
     except KeyboardInterrupt:
-        print("\ninterrupted; go on with --resume_from_checkpoint true", file=sys.stderr)
+        print(f"\ninterrupted; {GO_ON.get(command, 'nothing was written')}", file=sys.stderr)
         return 130
     return 0
 
 
 def train(arguments: list[str]) -> None:
     """`atom-hf train`."""
+    from .flags import parse_flags
     from .run import RunArguments, data_flags, fine_tune
     from .trainer import AtomTrainingArguments
 
@@ -74,6 +71,7 @@ def train(arguments: list[str]) -> None:
 def compare(arguments: list[str]) -> None:
     """`atom-hf compare`."""
     from .compare import CompareArguments, compare_runs
+    from .flags import parse_flags
     from .run import RunArguments
     from .trainer import AtomTrainingArguments
 
@@ -90,56 +88,18 @@ def compare(arguments: list[str]) -> None:
 def explain(arguments: list[str]) -> None:
     """`atom-hf explain`."""
     from .explain import ExplainArguments, explain_model
+    from .flags import parse_flags
     from .run import RunArguments
 
     run, options = parse_flags("explain", arguments, [RunArguments, ExplainArguments])
     print(f"page      {explain_model(run, options)}")
 
 
+GO_ON = {
+    "train": "if a checkpoint was written, the same command goes on with --resume_from_checkpoint true",
+    "compare": "the same command goes on after the last finished run",
+}
 COMMANDS: dict[str, Callable[[list[str]], None]] = {"train": train, "compare": compare, "explain": explain}
-
-
-def parse_flags(command: str, arguments: list[str], kinds: list[type]) -> list[Any]:
-    """One instance of each dataclass in `kinds`, from flags and, below them, the file given by `--config`.
-
-    Raises:
-        AtomError: a file that cannot be read, a key in it that is no flag, values that TrainingArguments refuses.
-    """
-    from transformers import HfArgumentParser, TrainingArguments
-
-    parser = HfArgumentParser(kinds, prog=f"atom-hf {command}", allow_abbrev=False)
-    parser.add_argument("--config", help="A YAML file with any of these flags as keys; flags win over it.")
-    if any(issubclass(kind, TrainingArguments) for kind in kinds):
-        # Where these defaults differ from TrainingArguments': small runs show a log, and evaluate in fewer batches.
-        parser.set_defaults(logging_steps=50, per_device_eval_batch_size=32)
-    file = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    file.add_argument("--config")
-    known, _ = file.parse_known_args(arguments)
-    if known.config:
-        parser.set_defaults(**_read_config(known.config, kinds))
-    try:
-        *parsed, _config = parser.parse_args_into_dataclasses(arguments)
-    except (ValueError, TypeError, ImportError) as error:
-        raise AtomError(" ".join(str(error).split())) from error
-    return parsed
-
-
-def _read_config(path: str, kinds: list[type]) -> dict[str, Any]:
-    import yaml
-
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise AtomError(f"--config {path!r} cannot be read: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise AtomError(f"--config {path!r} must hold flags as keys, such as 'learning_rate: 1e-4'")
-    unknown = sorted(set(map(str, values)) - {f.name for kind in kinds for f in dataclasses.fields(kind)})
-    if unknown:
-        raise AtomError(f"--config {path!r} has keys that are no flags: {', '.join(unknown)}")
-    overrides = values.get("config_overrides")
-    if isinstance(overrides, dict):
-        values["config_overrides"] = ",".join(f"{name}={value}" for name, value in overrides.items())
-    return values
 
 
 def format_table(header: list[str], rows: list[list[str]]) -> str:

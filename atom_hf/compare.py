@@ -22,8 +22,19 @@ from transformers.trainer_utils import SaveStrategy
 
 from .errors import AtomError
 from .explain import read_samples, write_picture
+from .flags import as_flags, parse_kinds
 from .page import Table, write_page
-from .run import DEFAULT_FOLDER, Outcome, RunArguments, default_output_dir, fine_tune, load_run_data
+from .run import (
+    DEFAULT_FOLDER,
+    IMPORTANCE_KEYS,
+    Outcome,
+    RunArguments,
+    check_page,
+    default_output_dir,
+    fine_tune,
+    load_run_data,
+    prepare_run,
+)
 from .trainer import AtomTrainingArguments
 
 ARMS = {"plain": {"atom": False}, "atom": {"atom": True}}
@@ -67,17 +78,23 @@ def compare_runs(run: RunArguments, args: AtomTrainingArguments, options: Compar
     """
     if options.seeds < 2:
         raise AtomError(f"--seeds must be at least 2 for a comparison, got {options.seeds}")
+    if options.page:
+        check_page(options.page)
     arms = _read_arms(options.arms)
     configured = {name: _with(args, changes) for name, changes in arms.items()}
-    for arm in configured.values():
-        if arm.atom:
-            arm.atom_config()
-    data = load_run_data(run)
     folder = Path(args.output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise AtomError(f"--output_dir {args.output_dir!r} is a file; give a folder")
+    data = load_run_data(run)
     if args.output_dir == DEFAULT_FOLDER:
         folder = Path(default_output_dir(run, data, True).removesuffix("-atom") + "-compare")
     about = {"data": data.name, "task": data.task, "train_samples": len(data.train), "eval_samples": len(data.eval)}
     done = _read_results(folder / RESULTS_NAME, {"settings": _fingerprint(run, args, arms), **about})
+    with _quiet():
+        for arm in configured.values():
+            # An arm that cannot run is refused before any other has run.
+            with _silent(run, arm, args.seed) as arguments:
+                prepare_run(*arguments, save=False)
 
     with _quiet():
         plan = [(args.seed + i, name) for i in range(options.seeds) for name in arms]
@@ -87,7 +104,8 @@ def compare_runs(run: RunArguments, args: AtomTrainingArguments, options: Compar
             if (seed, name) in done and not (options.page and first and configured[name].atom):
                 continue
             bar.set_postfix_str(f"{name}, seed {seed}")
-            outcome = _one_run(run, configured[name], seed)
+            with _silent(run, configured[name], seed) as arguments:
+                outcome = fine_tune(*arguments, save=False)
             if (seed, name) not in done:
                 done[seed, name] = outcome.metrics
                 _append(folder / RESULTS_NAME, {"arm": name, "seed": seed, **outcome.metrics, **outcome.importance})
@@ -147,22 +165,29 @@ def _quiet():
         datasets.enable_progress_bars()
 
 
-def _one_run(run: RunArguments, args: AtomTrainingArguments, seed: int) -> Outcome:
+@contextmanager
+def _silent(run: RunArguments, args: AtomTrainingArguments, seed: int):
+    """The arguments of one run that draws its samples by the seed, and neither shows nor saves anything."""
     run = dataclasses.replace(run, sample_seed=run.sample_seed + seed)
     never = transformers.trainer_utils.IntervalStrategy.NO
     quiet = {"disable_tqdm": True, "report_to": [], "logging_strategy": never, "save_strategy": SaveStrategy.NO}
     with tempfile.TemporaryDirectory() as folder:  # Trainer wants a folder, though nothing is saved
-        return fine_tune(run, _with(args, {"seed": seed, "output_dir": folder, **quiet}), save=False)
+        changed = copy.copy(args)
+        for name, value in {"seed": seed, "output_dir": folder, **quiet}.items():
+            setattr(changed, name, value)
+        yield run, changed
 
 
 def _with(args: AtomTrainingArguments, changes: dict[str, Any]) -> AtomTrainingArguments:
-    known = {f.name for f in dataclasses.fields(args)}
-    unknown = sorted(set(changes) - known)
+    unknown = sorted(set(changes) - {f.name for f in dataclasses.fields(args)})
     if unknown:
         raise AtomError(f"--arms sets {', '.join(unknown)}, which are no flags of a training run")
+    typed = parse_kinds("compare --arms", as_flags(changes), [AtomTrainingArguments])[0]
     changed = copy.copy(args)
-    for name, value in changes.items():
-        setattr(changed, name, value)
+    for name in changes:
+        setattr(changed, name, getattr(typed, name))
+    if changed.atom:
+        changed.atom_config()
     return changed
 
 
@@ -191,13 +216,21 @@ def _fingerprint(run: RunArguments, args: AtomTrainingArguments, arms: Any) -> s
 
 def _read_results(path: Path, head: dict[str, Any]) -> dict[tuple[int, str], dict[str, float]]:
     path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        _append(path, head)
-        return {}
-    first, *lines = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    if first.get("settings") != head["settings"]:
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break  # a line that was cut short as it was written: that run is done again
+    lines = lines or [head]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    if lines[0].get("settings") != head["settings"]:
         raise AtomError(f"--output_dir {str(path.parent)!r} holds a comparison with other settings; give another")
-    return {(line.pop("seed"), line.pop("arm")): line for line in lines}
+    done = {}
+    for line in lines[1:]:
+        key = line.pop("seed"), line.pop("arm")
+        done[key] = {name: value for name, value in line.items() if name not in IMPORTANCE_KEYS}
+    return done
 
 
 def _append(path: Path, line: dict[str, Any]) -> None:

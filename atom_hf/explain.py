@@ -4,14 +4,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import transformers
-
 from .data import TaskData
 from .errors import AtomError
 from .importance import read_images, read_texts
 from .modeling import load_atom_model
 from .page import write_page, write_sheet, write_words
-from .run import RunArguments, load_run_data
+from .run import RunArguments, check_page, load_run_data
+from .tasks import load_processor
 
 
 @dataclass
@@ -35,13 +34,15 @@ def explain_model(run: RunArguments, options: ExplainArguments) -> Path:
         raise AtomError("give --dataset or --text, one of them")
     if options.samples < 1:
         raise AtomError(f"--samples must be at least 1, got {options.samples}")
+    check_page(options.page)
     model = load_atom_model(run.model, revision=run.model_revision)
     if options.text:
-        shown = {"texts": read_texts(model, transformers.AutoTokenizer.from_pretrained(run.model), options.text)}
+        tokenizer = load_processor(run.model, False, revision=run.model_revision)
+        shown = {"texts": read_texts(model, tokenizer, options.text)}
     else:
         data = load_run_data(run)
-        loader = transformers.AutoImageProcessor if data.task == "image-classification" else transformers.AutoTokenizer
-        shown = read_samples(model, loader.from_pretrained(run.model), data, options.samples)
+        processor = load_processor(run.model, data.task == "image-classification", revision=run.model_revision)
+        shown = read_samples(model, processor, data, options.samples)
     written = write_page(options.page, title=f"Token importance: {run.model}", **shown)
     write_picture(Path(options.page).with_suffix(".png"), shown)
     return written

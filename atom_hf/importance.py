@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .modeling import OUTPUT_KEYS
+from .modeling import OUTPUT_KEYS, evaluating
 from .page import ImageReading, TextReading
 from .tasks import image_inputs
 from .tokens import patch_grid
@@ -77,12 +77,8 @@ def importance_summary(readings: list[TextReading] | list[ImageReading]) -> dict
 
 @torch.no_grad()
 def _forward(model: Any, inputs: Any) -> tuple[Any, Tensor]:
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         outputs = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()}, return_atoms=True)
-    finally:
-        model.train(was_training)
     return outputs, outputs[OUTPUT_KEYS[1]]
 
 

@@ -22,6 +22,7 @@ from .saving import HEADS_NAME, HEADS_PREFIX, find_file, read_heads, write_heads
 from .tokens import find_tokens, special_token_ids
 
 OUTPUT_KEYS = ("atoms", "atom_importance")
+STATE_KEYS = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states", "reshaped_hidden_states")
 
 
 class AtomMixin:
@@ -47,31 +48,33 @@ class AtomMixin:
             [B, N] in [-1, 1], float32, NaN where there is no token. N is the length of the hidden states: for text that of
             `input_ids`, for images prefix tokens and then patches in reading order.
         """
-        was_training = self.training
-        self.eval()
-        try:
-            return self(**{k: v for k, v in inputs.items() if k != "labels"}, return_atoms=True).atom_importance
-        finally:
-            self.train(was_training)
+        with evaluating(self):
+            inputs = {name: value for name, value in inputs.items() if name != "labels"}
+            return self(**inputs, return_atoms=True).atom_importance
 
-    def save_pretrained(self, save_directory: str | Path, **kwargs: Any) -> None:
+    def save_pretrained(
+        self, save_directory: str | Path, is_main_process: bool = True, state_dict: dict | None = None, **kwargs: Any
+    ) -> None:
         """Saves the base model as if nothing had been attached, and the heads and their configuration beside it.
 
         `AutoModelFor...from_pretrained` loads the folder without this package; `load_atom_model` loads it with its heads.
         Arguments are those of `PreTrainedModel.save_pretrained`.
         """
         push_to_hub = kwargs.pop("push_to_hub", False)
-        state = kwargs.pop("state_dict", None) or self.state_dict()
-        writes = kwargs.get("is_main_process", True) and not Path(save_directory).is_file()
+        state = state_dict or self.state_dict()
+        writes = is_main_process and not Path(save_directory).is_file()
         if writes:
             Path(save_directory).mkdir(parents=True, exist_ok=True)
             self.atom_config.save(save_directory)
-            if not self._atom_heads_inside:
+        if self._atom_heads_inside:
+            # Trainer resumes by the names that parameters have in memory, not by those of an original checkpoint.
+            kwargs["save_original_format"] = False
+        else:
+            if writes:
                 heads = {k.removeprefix(HEADS_PREFIX): v for k, v in state.items() if k.startswith(HEADS_PREFIX)}
                 write_heads(heads, save_directory)
-        if not self._atom_heads_inside:
             state = {k: v for k, v in state.items() if not k.startswith(HEADS_PREFIX)}
-        super().save_pretrained(save_directory, state_dict=state, **kwargs)
+        super().save_pretrained(save_directory, is_main_process=is_main_process, state_dict=state, **kwargs)
         if push_to_hub and writes:
             hub = ("repo_id", "commit_message", "private", "token", "create_pr", "revision")
             chosen = {name: kwargs[name] for name in hub if name in kwargs}
@@ -109,20 +112,18 @@ def attach_atoms(
             f"model must be a transformers.PreTrainedModel, got {type(model).__name__}; "
             "attach atoms before the model is wrapped or given adapters"
         )
-    if isinstance(model, AtomMixin):
+    if hasattr(model, "atom_heads"):
         raise AtomError("model already has atoms attached")
+    parameters = inspect.signature(model.forward).parameters
+    if "output_hidden_states" not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        raise AtomError(f"{type(model).__name__} gives no hidden states (its forward takes no output_hidden_states)")
     if config is not None and not isinstance(config, AtomConfig):
         raise AtomError(f"config must be an AtomConfig, got {type(config).__name__}")
     config = replace(config or AtomConfig())
 
-    hidden_size = _hidden_size(model)
-    if config.hidden_size not in (None, hidden_size):
-        raise AtomError(
-            f"the heads were made for a hidden size of {config.hidden_size}, "
-            f"{type(model).__name__} has {hidden_size}: they do not fit this base"
-        )
+    _check_width(model, config)
     _check_layer(model, config.layer)
-    config.hidden_size = hidden_size
+    config.hidden_size = _hidden_size(model, config.layer)
     config.base_model_class = type(model).__name__
     if config.special_token_ids is None:
         config.special_token_ids = special_token_ids(model.config, processing_class)
@@ -130,7 +131,7 @@ def attach_atoms(
     # The run's random numbers go on as if nothing had been attached: a paired plain run sees the same data order.
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        heads = AtomHeads(hidden_size, importance_std=config.importance_std).to(model.device)
+        heads = AtomHeads(config.hidden_size, importance_std=config.importance_std).to(model.device)
     model.__class__ = _atom_class(type(model))
     model.atom_config = config
     model.atom_heads = heads
@@ -157,6 +158,8 @@ def load_atom_model(
         AtomError: no heads there, heads that do not fit the base, a truncated or foreign heads file.
     """
     source = str(name_or_folder)
+    if source.startswith(("/", ".", "~")) and not Path(source).expanduser().is_dir():
+        raise AtomError(f"{source!r}: no such folder")
     if kwargs.pop("trust_remote_code", False):
         raise AtomError("trust_remote_code is not taken: atom models need no remote code")
     hub = {"revision": revision, "token": kwargs.get("token"), "cache_dir": kwargs.get("cache_dir")}
@@ -195,11 +198,15 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, **hub: Any
     if config_file is None:
         return False
     heads, file = read_heads(source, **hub)
-    attach_atoms(model, AtomConfig.load(config_file))
-    expected = {name: tuple(tensor.shape) for name, tensor in model.atom_heads.state_dict().items()}
-    found = {name: tuple(tensor.shape) for name, tensor in heads.items()}
-    if found != expected:
-        raise AtomError(f"the heads in {file} do not fit {type(model).__name__}: expected {expected}, found {found}")
+    config = AtomConfig.load(config_file)
+    _check_width(model, config)
+    with torch.device("meta"):
+        expected = AtomHeads(_hidden_size(model, config.layer)).state_dict()
+    shapes = [{name: tuple(tensor.shape) for name, tensor in state.items()} for state in (expected, heads)]
+    if shapes[0] != shapes[1]:
+        fit = f"do not fit {type(model).__name__}: expected {shapes[0]}, found {shapes[1]}"
+        raise AtomError(f"the heads in {file} {fit}")
+    attach_atoms(model, config)
     model.atom_heads.load_state_dict(heads)
     return True
 
@@ -222,6 +229,18 @@ def _load_base_beside_heads(auto_class: Any, source: str, **kwargs: Any) -> PreT
     return model
 
 
+@contextmanager
+def evaluating(model: Any):
+    """Puts a model into evaluation within it, and each of its modules back into its own mode after."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
 @functools.cache
 def _atom_class(base: type) -> type:
     """A subclass of `base` and `AtomMixin` under the base's own name."""
@@ -236,6 +255,7 @@ def _atom_class(base: type) -> type:
 
     namespace = {
         "forward": forward,
+        "from_pretrained": base.from_pretrained,  # of the class gives the plain model, as it always did
         "__module__": base.__module__,
         "__qualname__": base.__qualname__,
         "__doc__": base.__doc__,
@@ -245,7 +265,9 @@ def _atom_class(base: type) -> type:
 
 def _forward_with_atoms(model: Any, base_forward: Any, args: tuple, kwargs: dict[str, Any]) -> ModelOutput:
     wants_states = kwargs.get("output_hidden_states", getattr(model.config, "output_hidden_states", False))
-    return_dict = kwargs.get("return_dict", True)
+    return_dict = kwargs.get("return_dict")
+    if return_dict is None:
+        return_dict = getattr(model.config, "return_dict", True)
     kwargs = {**kwargs, "output_hidden_states": True, "return_dict": True}
     outputs = base_forward(model, *args, **kwargs)
     inputs = inspect.signature(base_forward).bind_partial(model, *args, **kwargs)
@@ -264,9 +286,7 @@ def _forward_with_atoms(model: Any, base_forward: Any, args: tuple, kwargs: dict
     importance, position = model.atom_heads(tokens)
     atoms = Atoms.from_tokens(importance, position, mask, token_reduction=config.token_reduction)
 
-    values = dict(outputs)
-    if not wants_states:
-        del values["hidden_states"]
+    values = {name: value for name, value in outputs.items() if wants_states or name not in STATE_KEYS}
     shown = importance.detach().masked_fill(~mask, float("nan"))
     result = _output_class(type(outputs))(**values, atoms=atoms.pack(), atom_importance=shown)
     return result if return_dict else result.to_tuple()
@@ -274,8 +294,9 @@ def _forward_with_atoms(model: Any, base_forward: Any, args: tuple, kwargs: dict
 
 def pick_layer(outputs: Any, layer: int, model: Any) -> Tensor:
     """The hidden states of one layer. Raises `AtomError` if the output has none, or not that many."""
-    states = getattr(outputs, "hidden_states", None)
-    if states is None:
+    # An encoder-decoder's samples are what its encoder reads.
+    states = getattr(outputs, "hidden_states", None) or getattr(outputs, "encoder_hidden_states", None)
+    if not states:
         raise AtomError(
             f"{type(model).__name__} returns no hidden states (it has {', '.join(outputs.keys())}), "
             "and atoms are made from them: choose a model that supports output_hidden_states"
@@ -300,20 +321,29 @@ def _text_config(model: Any) -> Any:
     return model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
 
 
-def _hidden_size(model: Any) -> int:
+def _hidden_size(model: Any, layer: int) -> int:
     config = _text_config(model)
-    sizes = (
-        getattr(config, "hidden_size", None)
-        or getattr(config, "hidden_sizes", None)
-        or getattr(config, "d_model", None)
-    )
-    size = sizes[-1] if isinstance(sizes, list | tuple) else sizes
+    named = (getattr(config, name, None) for name in ("hidden_size", "hidden_sizes", "d_model"))
+    size = next((value for value in named if value), None)
+    if isinstance(size, list | tuple):
+        # A hierarchical model: one width a stage, and before the stages its embeddings.
+        widths = [getattr(config, "embedding_size", size[0]), *size]
+        size = widths[layer] if -len(widths) <= layer < len(widths) else widths[-1]
     if not isinstance(size, int):
         raise AtomError(
             f"{type(model).__name__} does not say its hidden size (no hidden_size, hidden_sizes or d_model in its "
             "configuration): atoms cannot be attached to it"
         )
     return size
+
+
+def _check_width(model: Any, config: AtomConfig) -> None:
+    hidden_size = _hidden_size(model, config.layer)
+    if config.hidden_size not in (None, hidden_size):
+        raise AtomError(
+            f"the heads were made for a hidden size of {config.hidden_size}, "
+            f"{type(model).__name__} has {hidden_size}: they do not fit this base"
+        )
 
 
 def _check_layer(model: Any, layer: int) -> None:

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field, fields
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -54,6 +55,9 @@ class RunArguments:
     model_revision: str | None = _flag("A branch, tag or commit of the model on the Hub.")
 
 
+IMPORTANCE_KEYS = ("importance", "positive_share", "negative_share")
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a run ended with."""
@@ -73,8 +77,8 @@ def default_output_dir(run: RunArguments, data: TaskData, atom: bool) -> str:
     return os.path.join("runs", f"{data.name}-{os.path.basename(model.rstrip('/'))}-{'atom' if atom else 'plain'}")
 
 
-def fine_tune(run: RunArguments, args: AtomTrainingArguments, *, save: bool = True) -> Outcome:
-    """Trains, evaluates and saves. With `save=False` no model is written at the end, and nothing is printed.
+def prepare_run(run: RunArguments, args: AtomTrainingArguments, *, save: bool = True) -> tuple[AtomTrainer, TaskData]:
+    """Everything up to training: the data, and the trainer with its model.
 
     Raises:
         AtomError: whatever is wrong with the arguments, before training starts.
@@ -85,7 +89,7 @@ def fine_tune(run: RunArguments, args: AtomTrainingArguments, *, save: bool = Tr
         data = load_run_data(run)
     if args.output_dir == DEFAULT_FOLDER:
         args.output_dir = default_output_dir(run, data, args.atom)
-    checkpoint = _checkpoint(args, save)
+    args.resume_from_checkpoint = _checkpoint(args, save)
     # Pinned memory serves the copy to an accelerator; without one it only warns.
     args.dataloader_pin_memory = args.dataloader_pin_memory and torch.cuda.is_available()
 
@@ -114,9 +118,21 @@ def fine_tune(run: RunArguments, args: AtomTrainingArguments, *, save: bool = Tr
         processing_class=task.processing_class,
         compute_metrics=task.compute_metrics,
     )
+    if args.atom:
+        trainer.check_atoms()
+    return trainer, data
+
+
+def fine_tune(run: RunArguments, args: AtomTrainingArguments, *, save: bool = True) -> Outcome:
+    """Trains, evaluates and saves. With `save=False` no model is written at the end, and nothing is printed.
+
+    Raises:
+        AtomError: whatever is wrong with the arguments, before training starts.
+    """
+    trainer, data = prepare_run(run, args, save=save)
     if not save:
         trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=checkpoint)
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
     found = trainer.evaluate()
     metrics = {
         name.removeprefix("eval_"): value
@@ -131,6 +147,13 @@ def fine_tune(run: RunArguments, args: AtomTrainingArguments, *, save: bool = Tr
         trainer.save_state()
         trainer.save_metrics("eval", {**metrics, **importance})
     return Outcome(metrics, importance, args.output_dir, data, trainer)
+
+
+def check_page(page: str) -> None:
+    """Refuses a page that could not be written when all the work is done."""
+    parents = [path for path in Path(page).absolute().parents if path.exists()]
+    if Path(page).is_dir() or not parents[0].is_dir():
+        raise AtomError(f"--page {page!r} cannot be written: give the path of a file in a folder")
 
 
 DATA_FIELDS = [
@@ -156,6 +179,8 @@ def data_flags(run: RunArguments) -> list[str]:
 def _checkpoint(args: AtomTrainingArguments, save: bool) -> str | None:
     """Where to resume from, if anywhere. Refuses a folder with another run in it."""
     folder = args.output_dir
+    if os.path.exists(folder) and not os.path.isdir(folder):
+        raise AtomError(f"--output_dir {folder!r} is a file; give a folder")
     resume = args.resume_from_checkpoint
     if resume and str(resume).lower() not in ("true", "1", "false"):
         if not os.path.isfile(os.path.join(resume, "trainer_state.json")):
@@ -185,8 +210,5 @@ def _importance(trainer: AtomTrainer, batches: int = 32) -> dict[str, float]:
         values = model.atom_importance(**batch)
         found.append(values[~values.isnan()].cpu())
     values = torch.cat(found)
-    return {
-        "importance": values.abs().mean().item(),
-        "positive_share": (values > 0).float().mean().item(),
-        "negative_share": (values < 0).float().mean().item(),
-    }
+    shares = values.abs(), (values > 0).float(), (values < 0).float()
+    return {name: share.mean().item() for name, share in zip(IMPORTANCE_KEYS, shares, strict=True)}

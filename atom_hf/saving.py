@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME, cached_file
 
-from .errors import AtomError
+from .errors import AtomError, first_line
 
 HEADS_NAME = "atom_heads.safetensors"
 HEADS_PREFIX = "atom_heads."
@@ -18,9 +18,13 @@ HEADS_PREFIX = "atom_heads."
 def find_file(source: str, name: str, **hub: Any) -> str | None:
     """The path of a file of a model folder or Hub repository; None if it has no such file.
 
-    `hub` is what `transformers.utils.cached_file` takes: revision, token, cache_dir.
+    `hub` is what `transformers.utils.cached_file` takes: revision, token, cache_dir. Raises `AtomError` for a repository that
+    may not be read.
     """
-    return cached_file(source, name, **hub, _raise_exceptions_for_missing_entries=False)
+    try:
+        return cached_file(source, name, **hub, _raise_exceptions_for_missing_entries=False)
+    except OSError as error:
+        raise AtomError(f"{source!r} cannot be read: {first_line(error)}") from error
 
 
 def write_heads(heads: dict[str, Tensor], folder: str | Path) -> None:

@@ -104,20 +104,29 @@ def prepare_task(
     if model is not None:
         source = find_model(model)
         network = _load(source, data, labels, load_options)
-        processor = _load_processor(tokenizer or source, is_image, load_options)
+        flag = "--model" if tokenizer is None else "--tokenizer"
+        processor = load_processor(
+            source if tokenizer is None else find_model(tokenizer), is_image, flag, **load_options
+        )
     else:
         config = _make_config(model_type, config_overrides, labels)
         if is_image:
             processor = _make_image_processor(config)
         elif tokenizer is not None:
-            processor = _load_processor(find_model(tokenizer), False, load_options)
+            processor = load_processor(find_model(tokenizer), False, "--tokenizer", **load_options)
         else:
             processor = _train_tokenizer(data.train["text"], vocabulary_size, max_length)
         if not is_image:
             config.vocab_size = len(processor)
             for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
                 setattr(config, name, getattr(processor, name))
-        network = _auto_class(data.task).from_config(config)
+        try:
+            network = _auto_class(data.task).from_config(config)
+        except Exception as error:  # a model's constructor raises what it likes for sizes that do not go together
+            raise AtomError(
+                f"--model_type {model_type!r} cannot be made for {data.task} with --config_overrides "
+                f"{config_overrides!r}: {first_line(error)}"
+            ) from error
     if is_image:
         return _image_task(network, processor, data, horizontal_flip)
     return _text_task(network, processor, data, max_length)
@@ -188,13 +197,15 @@ def _reset_classifier(model: PreTrainedModel, before: dict[int, str], after: dic
             logger.info("%s starts anew: the checkpoint has other classes (%s)", name, ", ".join(before.values()))
 
 
-def _load_processor(source: str, is_image: bool, options: dict[str, Any]) -> Any:
+def load_processor(source: str, is_image: bool, flag: str = "--model", **options: Any) -> Any:
+    """The image processor or tokenizer of a model. Raises `AtomError`, naming `flag`, if there is none."""
     options = {k: v for k, v in options.items() if k in ("revision", "token", "cache_dir")}
     kind, loader = ("image processor", AutoImageProcessor) if is_image else ("tokenizer", AutoTokenizer)
     try:
         return loader.from_pretrained(source, **options)
-    except (OSError, ValueError, ImportError) as error:
-        raise AtomError(f"--model {source!r} has no {kind} that can be loaded: {first_line(error)}") from error
+    except Exception as error:  # what is wrong with a foreign folder shows in many ways
+        why = "a text model reads no images" if is_image else "an image model reads no texts"
+        raise AtomError(f"{flag} {source!r} has no {kind} that can be loaded ({first_line(error)}); {why}") from error
 
 
 def _make_config(model_type: str, overrides: str | Mapping[str, Any] | None, labels: dict[str, Any]) -> Any:
@@ -215,9 +226,10 @@ def _make_config(model_type: str, overrides: str | Mapping[str, Any] | None, lab
 
 
 def _make_image_processor(config: Any) -> Any:
-    size = config.image_size if isinstance(config.image_size, int) else config.image_size[0]
-    channels = [0.5] * config.num_channels
-    return ViTImageProcessorPil(size={"height": size, "width": size}, image_mean=channels, image_std=channels)
+    size = getattr(config, "image_size", 224)  # convolutional models name none, and take any
+    height, width = (size, size) if isinstance(size, int) else size
+    channels = [0.5] * getattr(config, "num_channels", 3)
+    return ViTImageProcessorPil(size={"height": height, "width": width}, image_mean=channels, image_std=channels)
 
 
 def _train_tokenizer(texts: Any, vocabulary_size: int, max_length: int) -> Any:

@@ -1,15 +1,20 @@
 """Trainer with the atom loss: `AtomTrainingArguments`, `AtomTrainerMixin`, `AtomTrainer`."""
 
+import functools
 import inspect
 import json
 import os
+import random
 from collections import defaultdict
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_utils import has_length
 from transformers.utils import logging
 
 from .config import AtomConfig
@@ -17,7 +22,7 @@ from .distributed import gather_rows
 from .energy import Atoms, atom_loss
 from .errors import AtomError
 from .gate import GradientGate
-from .modeling import OUTPUT_KEYS, AtomMixin, attach_atoms
+from .modeling import OUTPUT_KEYS, AtomMixin, attach_atoms, evaluating
 
 logger = logging.get_logger(__name__)
 
@@ -74,19 +79,22 @@ class AtomTrainerMixin:
     """
 
     def __init__(self, *positional: Any, **named: Any):
-        given = inspect.signature(super().__init__).bind(*positional, **named)
-        args = given.arguments.get("args")
+        named.update(zip(_init_names(type(self)), positional, strict=False))
+        args = named.get("args")
         self._atom_on = bool(getattr(args, "atom", False))
         if self._atom_on:
-            config = args.atom_config()
             _check_pairs(args)
-            tokenizer = given.arguments.get("processing_class")
-            make = given.arguments.get("model_init")
+            tokenizer, make = named.get("processing_class"), named.get("model_init")
             if make is not None:
-                given.arguments["model_init"] = lambda *trial: _prepare(make(*trial), config, tokenizer)
+                # A search changes `self.args` between its trials.
+                @functools.wraps(make)
+                def make_with_atoms(*trial: Any) -> Any:
+                    return _prepare(make(*trial), getattr(self, "args", args).atom_config(), tokenizer)
+
+                named["model_init"] = make_with_atoms
             else:
-                given.arguments["model"] = _prepare(given.arguments.get("model"), config, tokenizer)
-        super().__init__(*given.args, **given.kwargs)
+                named["model"] = _prepare(named.get("model"), args.atom_config(), tokenizer)
+        super().__init__(**named)
         if self._atom_on:
             self._atom_log: dict[str, list[Tensor]] = defaultdict(list)
             self.add_callback(_AtomCallback(self))
@@ -97,25 +105,22 @@ class AtomTrainerMixin:
 
     def train(self, *args: Any, **kwargs: Any):
         if self._atom_on:
-            self._atom_probe()
+            self.check_atoms()
         return super().train(*args, **kwargs)
 
-    def _atom_probe(self) -> None:
-        """One forward pass of two samples, so that a model or data that cannot be used is refused before training."""
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            return  # parameters are sharded; the first step says the same
-        if not hasattr(self.train_dataset, "__getitem__") or len(self.train_dataset) < 2:
+    def check_atoms(self) -> None:
+        """One forward pass of two samples, so that a model or data that cannot be used is refused before training.
+
+        `train` begins with it. Raises `AtomError`.
+        """
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled or not has_length(self.train_dataset):
+            return  # parameters are sharded, or data can be read but once; the first step says the same
+        if len(self.train_dataset) < 2:
             return
-        model, loader = self.model, self.get_train_dataloader()
-        devices = [self.args.device] if self.args.device.type == "cuda" else []
-        was_training = model.training
-        model.eval()
-        try:
-            with torch.random.fork_rng(devices), torch.no_grad():
-                inputs = self._prepare_inputs(loader.collate_fn([loader.dataset[0], loader.dataset[1]]))
-                outputs = model(**inputs, return_atoms=True)
-        finally:
-            model.train(was_training)
+        loader = self.get_train_dataloader()
+        with evaluating(self.model), _keeping_random_state(self.args.device), torch.no_grad():
+            inputs = self._prepare_inputs(loader.collate_fn([loader.dataset[0], loader.dataset[1]]))
+            outputs = self.model(**inputs, return_atoms=True)
         if torch.isnan(outputs["atom_importance"]).all():
             raise AtomError(
                 f"atom_tokens={self._atom_model.atom_config.tokens!r} leaves no token in the first two samples; "
@@ -162,8 +167,9 @@ class AtomTrainerMixin:
             charge_floor=config.charge_floor,
             charge_floor_weight=config.charge_floor_weight,
         )
-        self._atom_record(loss, parts, atoms, importance)
-        loss = loss + config.weight * parts.loss / self._atom_divisor(num_items_in_batch)
+        divisor = self._atom_divisor(num_items_in_batch)
+        self._atom_record(loss * divisor, parts, atoms, importance)
+        loss = loss + config.weight * parts.loss / divisor
         return (loss, outputs) if return_outputs else loss
 
     def _atom_divisor(self, num_items_in_batch: Any) -> int:
@@ -213,7 +219,12 @@ class AtomTrainerMixin:
                 json.dump(self._atom_model.atom_gate.state(), file)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if self._atom_on and not os.path.isfile(os.path.join(resume_from_checkpoint, STATE_NAME)):
+        with_atoms = os.path.isfile(os.path.join(resume_from_checkpoint, STATE_NAME))
+        if with_atoms and not self._atom_on:
+            raise AtomError(
+                f"resume_from_checkpoint: {resume_from_checkpoint} was written by a run with --atom; resume with --atom"
+            )
+        if self._atom_on and not with_atoms:
             raise AtomError(
                 f"resume_from_checkpoint: {resume_from_checkpoint} was not written by a run with --atom, "
                 "and resuming from it would start new heads; resume without --atom, or start a new run from it"
@@ -245,10 +256,32 @@ class _AtomCallback(TrainerCallback):
         self.trainer._atom_model.atom_gate.update(lambda sums: self.trainer.accelerator.reduce(sums, "sum"))
 
 
+def _init_names(cls: type) -> list[str]:
+    """The names of the positional arguments of the Trainer that `cls` is made of."""
+    for base in cls.__mro__[cls.__mro__.index(AtomTrainerMixin) + 1 :]:
+        parameters = inspect.signature(base.__init__).parameters if "__init__" in vars(base) else {}
+        if "args" in parameters and parameters["args"].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
+            return list(parameters)[1:]
+    return ["model", "args"]
+
+
+@contextmanager
+def _keeping_random_state(device: torch.device):
+    """What runs within it leaves no trace in any generator that augmentation or dropout draws from."""
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng([device] if device.type == "cuda" else []):
+            yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+
+
 def _prepare(model: Any, config: AtomConfig, processing_class: Any) -> Any:
-    if not isinstance(model, AtomMixin):
+    if not hasattr(model, "atom_heads"):
         return attach_atoms(model, config, processing_class)
     own = model.atom_config
+    model.atom_heads.requires_grad_(True)  # heads are never frozen, even where the model is
     kept = ("layer", "tokens", "importance_std", "hidden_size", "special_token_ids", "base_model_class")
     model.atom_config = replace(config, **{name: getattr(own, name) for name in kept})
     model.atom_gate = GradientGate.of(config)

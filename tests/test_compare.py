@@ -10,8 +10,9 @@ import transformers
 from scipy import stats
 
 from atom_hf import compare as module
-from atom_hf.cli import main, parse_flags
+from atom_hf.cli import main
 from atom_hf.compare import CompareArguments, compare_runs, paired_table
+from atom_hf.flags import parse_flags
 from atom_hf.run import RunArguments
 from atom_hf.trainer import AtomTrainingArguments
 

@@ -412,9 +412,15 @@ def test_a_layer_that_does_not_exist(name):
         assert not isinstance(model, AtomMixin)
 
 
-def test_a_stage_of_another_width():
-    model = attached("resnet", AtomConfig(layer=0))
-    refusal(lambda: model.atom_importance(**batch_for("resnet")), "layer 0", "8 wide", "16")
+@pytest.mark.parametrize("layer", [-3, -2, -1, 0, 1, 2])
+def test_each_stage_has_its_own_width(layer):
+    model = attached("resnet", AtomConfig(layer=layer))
+    hidden = model(**batch_for("resnet"), output_hidden_states=True).hidden_states[layer]
+    assert model.atom_config.hidden_size == hidden.shape[1]
+    assert model.atom_importance(**batch_for("resnet")).shape == (len(hidden), hidden[0, 0].numel())
+
+
+def test_a_stage_that_does_not_exist():
     model = attached("resnet", AtomConfig(layer=5))
     refusal(lambda: model.atom_importance(**batch_for("resnet")), "layer 5", "-3 to 2")
 

@@ -1,0 +1,74 @@
+"""Flags and YAML files to dataclasses: one path for both, so that both are typed and refused alike."""
+
+import argparse
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from transformers import HfArgumentParser, TrainingArguments
+
+from .errors import AtomError
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> Any:
+        raise AtomError(message)
+
+
+def parse_flags(command: str, arguments: list[str], kinds: list[type]) -> list[Any]:
+    """One instance of each dataclass in `kinds`, from flags and, below them, the file given by `--config`.
+
+    Raises:
+        AtomError: a file that cannot be read, a key or flag that does not exist, a value that does not fit.
+    """
+    file = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    file.add_argument("--config")
+    try:
+        known, _ = file.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise AtomError(str(error)) from error
+    if known.config:
+        arguments = [*as_flags(_read_config(known.config, kinds)), *arguments]
+    return parse_kinds(command, arguments, kinds)
+
+
+def parse_kinds(command: str, arguments: list[str], kinds: list[type]) -> list[Any]:
+    """One instance of each dataclass in `kinds`, from flags. Raises `AtomError`."""
+    parser = _Parser(kinds, prog=f"atom-hf {command}", allow_abbrev=False)
+    parser.add_argument("--config", help="A YAML file with any of these flags as keys; flags win over it.")
+    if any(issubclass(kind, TrainingArguments) for kind in kinds):
+        # Where these defaults differ from TrainingArguments': small runs show a log, and evaluate in fewer batches.
+        parser.set_defaults(logging_steps=50, per_device_eval_batch_size=32)
+    try:
+        *parsed, _config, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
+    except (ValueError, TypeError, ImportError) as error:
+        raise AtomError(" ".join(str(error).split())) from error
+    if unknown:
+        raise AtomError(f"no such flag: {unknown[0]}; atom-hf {command} --help lists them")
+    return parsed
+
+
+def as_flags(values: Mapping[str, Any]) -> list[str]:
+    """A mapping as the flags that say the same; what is None is left out."""
+    flags = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            value = ",".join(f"{key}={item}" for key, item in value.items())
+        if value is not None:
+            flags += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+    return flags
+
+
+def _read_config(path: str, kinds: list[type]) -> dict[str, Any]:
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise AtomError(f"--config {path!r} cannot be read: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict):
+        raise AtomError(f"--config {path!r} must hold flags as keys, such as 'learning_rate: 1e-4'")
+    unknown = sorted(set(map(str, values)) - {f.name for kind in kinds for f in dataclasses.fields(kind)})
+    if unknown:
+        raise AtomError(f"--config {path!r} has keys that are no flags: {', '.join(unknown)}")
+    return values
