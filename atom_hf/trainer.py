@@ -97,6 +97,7 @@ class AtomTrainerMixin:
         super().__init__(**named)
         if self._atom_on:
             self._atom_log: dict[str, list[Tensor]] = defaultdict(list)
+            self._atom_checked = False
             self.add_callback(_AtomCallback(self))
 
     @property
@@ -104,7 +105,7 @@ class AtomTrainerMixin:
         return self.accelerator.unwrap_model(self.model)
 
     def train(self, *args: Any, **kwargs: Any):
-        if self._atom_on:
+        if self._atom_on and not self._atom_checked:
             self.check_atoms()
         return super().train(*args, **kwargs)
 
@@ -121,6 +122,7 @@ class AtomTrainerMixin:
         with evaluating(self.model), _keeping_random_state(self.args.device), torch.no_grad():
             inputs = self._prepare_inputs(loader.collate_fn([loader.dataset[0], loader.dataset[1]]))
             outputs = self.model(**inputs, return_atoms=True)
+        self._atom_checked = True
         if torch.isnan(outputs["atom_importance"]).all():
             raise AtomError(
                 f"atom_tokens={self._atom_model.atom_config.tokens!r} leaves no token in the first two samples; "

@@ -1,4 +1,7 @@
-"""Writes README.md beside this file from the results of the recipes' paired runs: python recipes/report.py"""
+"""Writes the tables of the recipes' paired runs: python recipes/report.py
+
+They go into README.md here and in `defaults/`, and between the two marks in the project's README.md.
+"""
 
 import json
 from pathlib import Path
@@ -7,6 +10,7 @@ from atom_hf.compare import RESULTS_NAME, paired_table
 
 HERE = Path(__file__).parent
 MAIN_METRIC = {"cola": "mcc", "gutenberg": "perplexity"}
+MARKS = "<!-- results: python recipes/report.py -->", "<!-- end of results -->"
 HEAD = """# Recipes
 
 One folder a recipe: `plain.yaml` and `atom.yaml` differ in one line. Data sets are named by their Hub id; each file says how
@@ -54,7 +58,12 @@ def main() -> None:
             if metric.split()[0] in wanted:
                 rows.append([name, str(about["train_samples"]), str(len(seeds)), metric, *cells])
     header = ["recipe", "training samples", "seeds", "metric", "plain", "atom", "difference [95 %]"]
-    (HERE / "README.md").write_text(HEAD + markdown(header, rows) + TAIL, encoding="utf-8")
+    table = markdown(header, rows)
+    (HERE / "README.md").write_text(HEAD + table + TAIL, encoding="utf-8")
+    readme = HERE.parent / "README.md"
+    before, rest = readme.read_text(encoding="utf-8").split(MARKS[0])
+    after = rest.split(MARKS[1])[1]
+    readme.write_text(f"{before}{MARKS[0]}\n\n{table}\n{MARKS[1]}{after}", encoding="utf-8")
 
     parts = []
     for folder in sorted(path.parent for path in (HERE / "defaults").glob(f"*/{RESULTS_NAME}")):
