@@ -21,7 +21,7 @@ lint: $(ENVIRONMENT)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-# CPU builds of torch are a fraction of the size; the constraint keeps pip from taking a newer one.
+# The constraints are the versions that the tests and the recipes were run with.
 $(ENVIRONMENT): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[minilm,test]'

@@ -46,15 +46,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def train(arguments: list[str]) -> None:
     """`atom-hf train`."""
     from .flags import parse_flags
-    from .run import RunArguments, data_flags, fine_tune
+    from .run import DEFAULT_FOLDER, RunArguments, data_flags, default_output_dir, fine_tune
     from .trainer import AtomTrainingArguments
 
     run, args = parse_flags("train", arguments, [RunArguments, AtomTrainingArguments])
+    by_default = args.output_dir == DEFAULT_FOLDER
     outcome = fine_tune(run, args)
     if args.atom:
         shown = shlex.join(["atom-hf", "explain", *data_flags(run), "--model", args.output_dir])
     else:
-        shown = shlex.join(["atom-hf", "train", *arguments, "--atom", "--output_dir", f"{args.output_dir}-atom"])
+        folder = default_output_dir(run, outcome.data, True) if by_default else f"{args.output_dir}-atom"
+        flags = ["--atom", "--output_dir", folder]
+        if args.resume_from_checkpoint:
+            flags += ["--resume_from_checkpoint", "false"]
+        shown = shlex.join(["atom-hf", "train", *arguments, *flags])
     if not outcome.trainer.is_world_process_zero():
         return
     rows = [[name, format_number(value)] for name, value in outcome.metrics.items() if name != "epoch"]

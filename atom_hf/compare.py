@@ -89,12 +89,14 @@ def compare_runs(run: RunArguments, args: AtomTrainingArguments, options: Compar
     if args.output_dir == DEFAULT_FOLDER:
         folder = Path(default_output_dir(run, data, True).removesuffix("-atom") + "-compare")
     about = {"data": data.name, "task": data.task, "train_samples": len(data.train), "eval_samples": len(data.eval)}
-    done = _read_results(folder / RESULTS_NAME, {"settings": _fingerprint(run, args, arms), **about})
+    head = {"settings": _fingerprint(run, args, arms), **about}
+    done = _read_results(folder / RESULTS_NAME, head)
     with _quiet():
         for arm in configured.values():
             # An arm that cannot run is refused before any other has run.
             with _silent(run, arm, args.seed) as arguments:
                 prepare_run(*arguments, save=False)
+        _start_results(folder / RESULTS_NAME, head)
 
     with _quiet():
         plan = [(args.seed + i, name) for i in range(options.seeds) for name in arms]
@@ -215,22 +217,32 @@ def _fingerprint(run: RunArguments, args: AtomTrainingArguments, arms: Any) -> s
 
 
 def _read_results(path: Path, head: dict[str, Any]) -> dict[tuple[int, str], dict[str, float]]:
-    path.parent.mkdir(parents=True, exist_ok=True)
     lines = []
     for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
         try:
             lines.append(json.loads(text))
         except ValueError:
             break  # a line that was cut short as it was written: that run is done again
-    lines = lines or [head]
-    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
-    if lines[0].get("settings") != head["settings"]:
+    if len(lines) < 2:
+        return {}
+    if not isinstance(lines[0], dict) or lines[0].get("settings") != head["settings"]:
         raise AtomError(f"--output_dir {str(path.parent)!r} holds a comparison with other settings; give another")
     done = {}
     for line in lines[1:]:
         key = line.pop("seed"), line.pop("arm")
         done[key] = {name: value for name, value in line.items() if name not in IMPORTANCE_KEYS}
     return done
+
+
+def _start_results(path: Path, head: dict[str, Any]) -> None:
+    """Writes the head of a new file, or drops a last line that was cut short."""
+    whole = [
+        text
+        for text in (path.read_text(encoding="utf-8") if path.exists() else "").splitlines(True)
+        if text[-1:] == "\n"
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(whole) if len(whole) > 1 else json.dumps(head) + "\n", encoding="utf-8")
 
 
 def _append(path: Path, line: dict[str, Any]) -> None:

@@ -26,8 +26,9 @@ def _option(default: Any, help: str) -> Any:
 class AtomConfig:
     """Which tokens become atoms, and how the atom loss joins the task loss.
 
-    Every field but the three that describe the model is also a flag of `AtomTrainingArguments`, named `atom_` + field.
-    What is not marked (paper) is this library's own choice; the README says where each default comes from.
+    Every field but the last three, which describe the model, is also a flag of `AtomTrainingArguments`, named `atom_` + field.
+    All are this library's own choices but `token_reduction="sum"` and `softening=0`, which give the paper's Eq. 5;
+    `recipes/defaults/README.md` has the runs that the defaults were chosen from.
     `AtomConfig()` is the set of defaults. Raises `AtomError` for a value that cannot be used.
     """
 
@@ -55,7 +56,7 @@ class AtomConfig:
     token_reduction: str = _option(
         "mean",
         "'mean' averages charges over a sample's tokens, so that the weight means the same at any length; 'sum' is the "
-        "paper's Eq. 5 and wants a far smaller weight.",
+        "paper's Eq. 5, and then the charge floor and the neutrality are of sums too.",
     )
     softening: float = _option(
         0.1,
@@ -75,7 +76,7 @@ class AtomConfig:
     warmup_ratio: float = _option(
         0.0,
         "Fraction of the training steps during which only the heads feel the atom loss, so that a pretrained model is not "
-        "moved by heads that know nothing yet.",
+        "moved by heads that know nothing yet. (Their gradients count in the norm that max_grad_norm clips.)",
     )
     schedule: str = _option(
         "linear",

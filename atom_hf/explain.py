@@ -4,13 +4,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from .data import TaskData
 from .errors import AtomError
 from .importance import read_images, read_texts
 from .modeling import load_atom_model
 from .page import write_page, write_sheet, write_words
 from .run import RunArguments, check_page, load_run_data
-from .tasks import load_processor
+from .tasks import EMBEDDED_MODELS, load_processor
 
 
 @dataclass
@@ -35,7 +37,10 @@ def explain_model(run: RunArguments, options: ExplainArguments) -> Path:
     if options.samples < 1:
         raise AtomError(f"--samples must be at least 1, got {options.samples}")
     check_page(options.page)
+    if run.model in EMBEDDED_MODELS:
+        raise AtomError(f"--model {run.model!r} has no heads yet: train it with --atom, and give the folder it went to")
     model = load_atom_model(run.model, revision=run.model_revision)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
     if options.text:
         tokenizer = load_processor(run.model, False, revision=run.model_revision)
         shown = {"texts": read_texts(model, tokenizer, options.text)}

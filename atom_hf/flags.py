@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -55,7 +56,8 @@ def as_flags(values: Mapping[str, Any]) -> list[str]:
     flags = []
     for name, value in values.items():
         if isinstance(value, Mapping):
-            value = ",".join(f"{key}={item}" for key, item in value.items())
+            overrides = name == "config_overrides"
+            value = ",".join(f"{k}={v}" for k, v in value.items()) if overrides else json.dumps(value)
         if value is not None:
             flags += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
     return flags

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -29,6 +28,8 @@ def read_texts(
     """
     readings = []
     limit = _limit(model, tokenizer)
+    if tokenizer.pad_token is None:  # GPT-2 has none
+        tokenizer.pad_token = tokenizer.eos_token
     for start, batch in _batches(texts, batch_size):
         seconds = None if pairs is None else pairs[start : start + batch_size]
         encoded = tokenizer(batch, seconds, return_tensors="pt", padding=True, truncation=True, max_length=limit)
@@ -62,17 +63,6 @@ def read_images(
             label = labels[start + row] if labels else None
             readings.append(ImageReading(image, values, label, *_prediction(model, outputs, row)))
     return readings
-
-
-def importance_summary(readings: list[TextReading] | list[ImageReading]) -> dict[str, float]:
-    """Mean |importance| and the shares of positive and negative tokens, over all readings."""
-    values = np.concatenate([np.asarray(reading.importance, dtype=float).ravel() for reading in readings])
-    values = values[~np.isnan(values)]
-    return {
-        "importance": float(np.abs(values).mean()),
-        "positive_share": float((values > 0).mean()),
-        "negative_share": float((values < 0).mean()),
-    }
 
 
 @torch.no_grad()

@@ -19,7 +19,7 @@ from .errors import AtomError, first_line
 from .gate import GradientGate
 from .heads import AtomHeads
 from .saving import HEADS_NAME, HEADS_PREFIX, find_file, read_heads, write_heads
-from .tokens import find_tokens, special_token_ids
+from .tokens import check_layer, check_width, find_tokens, hidden_size_of, pick_layer, special_token_ids
 
 OUTPUT_KEYS = ("atoms", "atom_importance")
 STATE_KEYS = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states", "reshaped_hidden_states")
@@ -95,7 +95,7 @@ def attach_atoms(
 ) -> PreTrainedModel:
     """Gives `model` its atom heads: the same object, now also an `AtomMixin`.
 
-    Attach before a Trainer, DDP, FSDP, `torch.compile` or `get_peft_model` sees the model. The class keeps its name and its
+    Attach before a Trainer, DDP, FSDP or `torch.compile` sees the model. The class keeps its name and its
     module, so that configuration, pipelines and `generate` go on as before.
 
     Args:
@@ -121,9 +121,9 @@ def attach_atoms(
         raise AtomError(f"config must be an AtomConfig, got {type(config).__name__}")
     config = replace(config or AtomConfig())
 
-    _check_width(model, config)
-    _check_layer(model, config.layer)
-    config.hidden_size = _hidden_size(model, config.layer)
+    check_width(model, config)
+    check_layer(model, config.layer)
+    config.hidden_size = hidden_size_of(model, config.layer)
     config.base_model_class = type(model).__name__
     if config.special_token_ids is None:
         config.special_token_ids = special_token_ids(model.config, processing_class)
@@ -199,9 +199,9 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, **hub: Any
         return False
     heads, file = read_heads(source, **hub)
     config = AtomConfig.load(config_file)
-    _check_width(model, config)
+    check_width(model, config)
     with torch.device("meta"):
-        expected = AtomHeads(_hidden_size(model, config.layer)).state_dict()
+        expected = AtomHeads(hidden_size_of(model, config.layer)).state_dict()
     shapes = [{name: tuple(tensor.shape) for name, tensor in state.items()} for state in (expected, heads)]
     if shapes[0] != shapes[1]:
         fit = f"do not fit {type(model).__name__}: expected {shapes[0]}, found {shapes[1]}"
@@ -292,64 +292,9 @@ def _forward_with_atoms(model: Any, base_forward: Any, args: tuple, kwargs: dict
     return result if return_dict else result.to_tuple()
 
 
-def pick_layer(outputs: Any, layer: int, model: Any) -> Tensor:
-    """The hidden states of one layer. Raises `AtomError` if the output has none, or not that many."""
-    # An encoder-decoder's samples are what its encoder reads.
-    states = getattr(outputs, "hidden_states", None) or getattr(outputs, "encoder_hidden_states", None)
-    if not states:
-        raise AtomError(
-            f"{type(model).__name__} returns no hidden states (it has {', '.join(outputs.keys())}), "
-            "and atoms are made from them: choose a model that supports output_hidden_states"
-        )
-    if not -len(states) <= layer < len(states):
-        raise AtomError(
-            f"layer {layer} does not exist: {type(model).__name__} has {len(states)} hidden states, "
-            f"{-len(states)} to {len(states) - 1}"
-        )
-    return states[layer]
-
-
 @functools.cache
 def _output_class(base: type) -> type:
     """`base` with the atom fields declared: DDP rebuilds outputs from their fields and fails on undeclared ones."""
     annotations = {name: Tensor | None for name in OUTPUT_KEYS}
     namespace = {"__annotations__": annotations, "__module__": __name__, **dict.fromkeys(OUTPUT_KEYS)}
     return dataclass(type("Atom" + base.__name__, (base,), namespace))
-
-
-def _text_config(model: Any) -> Any:
-    return model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
-
-
-def _hidden_size(model: Any, layer: int) -> int:
-    config = _text_config(model)
-    named = (getattr(config, name, None) for name in ("hidden_size", "hidden_sizes", "d_model"))
-    size = next((value for value in named if value), None)
-    if isinstance(size, list | tuple):
-        # A hierarchical model: one width a stage, and before the stages its embeddings.
-        widths = [getattr(config, "embedding_size", size[0]), *size]
-        size = widths[layer] if -len(widths) <= layer < len(widths) else widths[-1]
-    if not isinstance(size, int):
-        raise AtomError(
-            f"{type(model).__name__} does not say its hidden size (no hidden_size, hidden_sizes or d_model in its "
-            "configuration): atoms cannot be attached to it"
-        )
-    return size
-
-
-def _check_width(model: Any, config: AtomConfig) -> None:
-    hidden_size = _hidden_size(model, config.layer)
-    if config.hidden_size not in (None, hidden_size):
-        raise AtomError(
-            f"the heads were made for a hidden size of {config.hidden_size}, "
-            f"{type(model).__name__} has {hidden_size}: they do not fit this base"
-        )
-
-
-def _check_layer(model: Any, layer: int) -> None:
-    count = getattr(_text_config(model), "num_hidden_layers", None)
-    if isinstance(count, int) and not -count - 1 <= layer <= count:
-        raise AtomError(
-            f"layer {layer} does not exist: {type(model).__name__} has {count} layers, so {-count - 1} to {count} "
-            "(0 is the embeddings, -1 the last layer)"
-        )

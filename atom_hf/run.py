@@ -1,5 +1,6 @@
 """One fine-tuning run from its arguments: what `atom-hf train` does, once for each call."""
 
+import logging
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -7,7 +8,6 @@ from typing import Any
 
 import torch
 from transformers import PrinterCallback, set_seed
-from transformers.trainer_utils import get_last_checkpoint
 
 from .data import TASKS, TaskData, load_data
 from .errors import AtomError
@@ -15,6 +15,8 @@ from .modeling import restore_heads
 from .sources import EMBEDDED
 from .tasks import EMBEDDED_MODELS, find_model, perplexity, prepare_task
 from .trainer import AtomTrainer, AtomTrainingArguments
+
+logger = logging.getLogger(__name__)
 
 DEFAULT_FOLDER = "trainer_output"  # what TrainingArguments takes for an output_dir that was not given
 
@@ -43,7 +45,9 @@ class RunArguments:
     text_pair_column: str | None = _flag("The column of second texts, for pairs; found if not given.")
     image_column: str | None = _flag("The column of images; found if not given.")
     label_column: str | None = _flag("The column of labels; found if not given.")
-    max_train_samples: int | None = _flag("Train on this many samples, drawn evenly over classes with --sample_seed.")
+    max_train_samples: int | None = _flag(
+        "Train on this many samples, drawn in proportion to the classes with --sample_seed."
+    )
     max_eval_samples: int | None = _flag("Evaluate on this many samples, drawn likewise.")
     sample_seed: int = _flag("Seed of the drawing of samples and of held-out rows.", 0)
     max_length: int = _flag("Texts are cut after this many tokens.", 128)
@@ -65,7 +69,7 @@ class Outcome:
     metrics: dict[str, float]
     """The task's metrics on the evaluation data, without a prefix: loss, accuracy, f1, mcc; or loss, perplexity."""
     importance: dict[str, float]
-    """With the flag on: mean |importance| and the shares of either sign, over the evaluation data."""
+    """With the flag on: mean |importance| and the shares of either sign, over the first batches of the evaluation data."""
     output_dir: str
     data: TaskData
     trainer: AtomTrainer
@@ -186,7 +190,7 @@ def _checkpoint(args: AtomTrainingArguments, save: bool) -> str | None:
         if not os.path.isfile(os.path.join(resume, "trainer_state.json")):
             raise AtomError(f"--resume_from_checkpoint {resume!r} is not a checkpoint folder; true takes the last one")
         return resume
-    last = get_last_checkpoint(folder) if os.path.isdir(folder) else None
+    last = _last_checkpoint(folder)
     if resume and str(resume).lower() != "false":
         if last is None:
             raise AtomError(
@@ -200,6 +204,18 @@ def _checkpoint(args: AtomTrainingArguments, save: bool) -> str | None:
             "or give another --output_dir"
         )
     return None
+
+
+def _last_checkpoint(folder: str) -> str | None:
+    """The last checkpoint that was written to its end; Trainer writes its state last."""
+    found = []
+    for path in Path(folder).glob("checkpoint-*"):
+        number = path.name.removeprefix("checkpoint-")
+        if number.isdigit() and (path / "trainer_state.json").is_file():
+            found.append((int(number), str(path)))
+        else:
+            logger.warning("%s was not written to its end and is passed over", path)
+    return max(found)[1] if found else None
 
 
 def _importance(trainer: AtomTrainer, batches: int = 32) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Any model's hidden states -> (tokens [B, N, h], mask bool [B, N])."""
+"""Any model's output -> (tokens [B, N, h], mask bool [B, N]): which layer, and which of its tokens."""
 
 from typing import Any
 
@@ -7,6 +7,23 @@ from torch import Tensor
 
 from .config import AtomConfig
 from .errors import AtomError
+
+
+def pick_layer(outputs: Any, layer: int, model: Any) -> Tensor:
+    """The hidden states of one layer. Raises `AtomError` if the output has none, or not that many."""
+    # An encoder-decoder's samples are what its encoder reads.
+    states = getattr(outputs, "hidden_states", None) or getattr(outputs, "encoder_hidden_states", None)
+    if not states:
+        raise AtomError(
+            f"{type(model).__name__} returns no hidden states (it has {', '.join(outputs.keys())}), "
+            "and atoms are made from them: choose a model that supports output_hidden_states"
+        )
+    if not -len(states) <= layer < len(states):
+        raise AtomError(
+            f"layer {layer} does not exist: {type(model).__name__} has {len(states)} hidden states, "
+            f"{-len(states)} to {len(states) - 1}"
+        )
+    return states[layer]
 
 
 def find_tokens(hidden: Tensor, inputs: dict[str, Any], config: AtomConfig, model_config: Any) -> tuple[Tensor, Tensor]:
@@ -98,3 +115,44 @@ def _align(mask: Tensor, length: int) -> Tensor:
             "or the model shortens its sequence"
         )
     return torch.nn.functional.pad(mask, (missing, 0), value=False)
+
+
+def _text_config(model: Any) -> Any:
+    return model.config.get_text_config() if hasattr(model.config, "get_text_config") else model.config
+
+
+def hidden_size_of(model: Any, layer: int) -> int:
+    """The width of one layer's hidden states. Raises `AtomError` for a model that does not say it."""
+    config = _text_config(model)
+    named = (getattr(config, name, None) for name in ("hidden_size", "hidden_sizes", "d_model"))
+    size = next((value for value in named if value), None)
+    if isinstance(size, list | tuple):
+        # A hierarchical model: one width a stage, and before the stages its embeddings.
+        widths = [getattr(config, "embedding_size", size[0]), *size]
+        size = widths[layer] if -len(widths) <= layer < len(widths) else widths[-1]
+    if not isinstance(size, int):
+        raise AtomError(
+            f"{type(model).__name__} does not say its hidden size (no hidden_size, hidden_sizes or d_model in its "
+            "configuration): atoms cannot be attached to it"
+        )
+    return size
+
+
+def check_width(model: Any, config: AtomConfig) -> None:
+    """Raises `AtomError` if heads that a configuration describes do not fit the model."""
+    hidden_size = hidden_size_of(model, config.layer)
+    if config.hidden_size not in (None, hidden_size):
+        raise AtomError(
+            f"the heads were made for a hidden size of {config.hidden_size}, "
+            f"{type(model).__name__} has {hidden_size}: they do not fit this base"
+        )
+
+
+def check_layer(model: Any, layer: int) -> None:
+    """Raises `AtomError` if the model is known not to have the layer."""
+    count = getattr(_text_config(model), "num_hidden_layers", None)
+    if isinstance(count, int) and not -count - 1 <= layer <= count:
+        raise AtomError(
+            f"layer {layer} does not exist: {type(model).__name__} has {count} layers, so {-count - 1} to {count} "
+            "(0 is the embeddings, -1 the last layer)"
+        )

@@ -5,7 +5,6 @@ import inspect
 import json
 import os
 import random
-from collections import defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import has_length
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, has_length
 from transformers.utils import logging
 
 from .config import AtomConfig
@@ -70,7 +69,7 @@ class AtomTrainingArguments(TrainingArguments):
 
 
 class AtomTrainerMixin:
-    """Adds the atom loss to any Trainer: `class MyTrainer(AtomTrainerMixin, SFTTrainer): ...`
+    """Adds the atom loss to any Trainer: `class MyTrainer(AtomTrainerMixin, Seq2SeqTrainer): ...`
 
     With `args.atom` off, or with arguments that have no such field, nothing is changed: the run is the Trainer's own, bit for
     bit. With it on, atoms are attached to the model (unless it has them already: then its own layer, tokens and charges
@@ -83,7 +82,7 @@ class AtomTrainerMixin:
         args = named.get("args")
         self._atom_on = bool(getattr(args, "atom", False))
         if self._atom_on:
-            _check_pairs(args)
+            _check_arguments(args)
             tokenizer, make = named.get("processing_class"), named.get("model_init")
             if make is not None:
                 # A search changes `self.args` between its trials.
@@ -96,7 +95,8 @@ class AtomTrainerMixin:
                 named["model"] = _prepare(named.get("model"), args.atom_config(), tokenizer)
         super().__init__(**named)
         if self._atom_on:
-            self._atom_log: dict[str, list[Tensor]] = defaultdict(list)
+            self._atom_sums: dict[str, Tensor] = {}
+            self._atom_count = 0
             self._atom_checked = False
             self.add_callback(_AtomCallback(self))
 
@@ -200,19 +200,20 @@ class AtomTrainerMixin:
             "atom_net_charge": (atoms.positive - atoms.negative).sum() / count,
         }
         for name, value in values.items():
-            self._atom_log[name].append(value.detach().float())
+            self._atom_sums[name] = self._atom_sums.get(name, 0) + value.detach().float()
+        self._atom_count += 1
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        if self._atom_on and self._atom_log and "loss" in logs:
-            means = torch.stack([torch.stack(values).mean() for values in self._atom_log.values()])
-            means = self.accelerator.reduce(means, "mean").tolist()
-            logs.update(zip(self._atom_log, means, strict=True))
+        if self._atom_on and self._atom_count and "loss" in logs:
+            means = torch.stack(list(self._atom_sums.values())) / self._atom_count
+            logs.update(zip(self._atom_sums, self.accelerator.reduce(means, "mean").tolist(), strict=True))
             logs["atom_gate"] = self._atom_model.atom_gate.scale
-            self._atom_log.clear()
+            self._atom_sums, self._atom_count = {}, 0
         super().log(logs, *args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        if not (self._atom_on and _internal_call):
+        is_checkpoint = os.path.basename(output_dir or "").startswith(PREFIX_CHECKPOINT_DIR)
+        if not (self._atom_on and _internal_call and is_checkpoint):
             return super().save_model(output_dir, _internal_call)
         with self._atom_model._atom_checkpoint():
             super().save_model(output_dir, _internal_call)
@@ -280,9 +281,15 @@ def _keeping_random_state(device: torch.device):
 
 
 def _prepare(model: Any, config: AtomConfig, processing_class: Any) -> Any:
-    if not hasattr(model, "atom_heads"):
+    if not isinstance(model, AtomMixin):
         return attach_atoms(model, config, processing_class)
     own = model.atom_config
+    for name in ("layer", "tokens"):
+        asked, kept = getattr(config, name), getattr(own, name)
+        if asked != kept:
+            logger.warning_once(
+                f"atom_{name}: the model's heads were made for {kept!r}, and go on with it, not {asked!r}"
+            )
     model.atom_heads.requires_grad_(True)  # heads are never frozen, even where the model is
     kept = ("layer", "tokens", "importance_std", "hidden_size", "special_token_ids", "base_model_class")
     model.atom_config = replace(config, **{name: getattr(own, name) for name in kept})
@@ -290,9 +297,18 @@ def _prepare(model: Any, config: AtomConfig, processing_class: Any) -> Any:
     return model
 
 
-def _check_pairs(args: Any) -> None:
-    if args.per_device_train_batch_size * max(1, args.n_gpu) * args.world_size < 2:
+def _check_arguments(args: Any) -> None:
+    if args.n_gpu > 1:
+        raise AtomError(
+            f"{args.n_gpu} GPUs in one process (DataParallel) are not supported with atom; "
+            "start one process for each: accelerate launch -m atom_hf train ..."
+        )
+    if args.per_device_train_batch_size * args.world_size < 2:
         raise AtomError(
             "per_device_train_batch_size is 1 on one process: the atom loss compares the samples of a batch and needs at "
             "least 2; gradient accumulation does not help"
+        )
+    if args.push_to_hub and args.hub_strategy != HubStrategy.END:
+        raise AtomError(
+            f"hub_strategy {str(args.hub_strategy.value)!r} would push checkpoints without their heads; use hub_strategy 'end'"
         )

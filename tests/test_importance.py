@@ -10,8 +10,7 @@ from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from atom_hf import AtomConfig, attach_atoms
-from atom_hf.importance import importance_summary, read_images, read_texts
-from atom_hf.page import ImageReading, TextReading
+from atom_hf.importance import read_images, read_texts
 
 PIECES = ["un", "##break", "##able", "sea", "##s", "the", "is", "calm", "moon", "##light", ",", ".", "a", "b", "c"]
 TEXTS = ["The seas is unbreakable, calm.", "moonlight", "a b, the sea is calm. the moon is c", "b unbreakable"]
@@ -270,19 +269,3 @@ def test_a_feature_map_has_a_cell_for_each_of_its_places():
 
 
 # Summary
-
-
-def test_summary_of_texts_by_hand():
-    readings = [TextReading(["a", "b", "c"], [0.5, -0.25, math.nan]), TextReading(["d", "e"], [0.0, 1.0])]
-    assert importance_summary(readings) == pytest.approx(
-        {"importance": 1.75 / 4, "positive_share": 2 / 4, "negative_share": 1 / 4}
-    )
-
-
-def test_summary_of_pictures_by_hand():
-    picture = Image.new("L", (4, 4))
-    grids = [np.array([[0.5, -1.0], [np.nan, -0.5]]), np.array([[0.0, 0.25]])]
-    readings = [ImageReading(picture, grid) for grid in grids]
-    assert importance_summary(readings) == pytest.approx(
-        {"importance": 2.25 / 5, "positive_share": 2 / 5, "negative_share": 2 / 5}
-    )
