@@ -499,7 +499,7 @@ def test_an_encoder_decoder_makes_atoms_of_what_its_encoder_reads(kind, tmp_path
         layers = {"encoder_layers": 1, "decoder_layers": 1, "encoder_attention_heads": 2, "decoder_attention_heads": 2}
         widths = {"encoder_ffn_dim": 16, "decoder_ffn_dim": 16, "max_position_embeddings": 48}
         model = BartForConditionalGeneration(BartConfig(**sizes, **layers, **widths))
-    attach_atoms(model)
+    attach_atoms(model, AtomConfig(weighting="absolute"))
     ids = torch.randint(3, 400, (2, 7))
     labels = torch.randint(3, 400, (2, 4))
     outputs = model(input_ids=ids, labels=labels)
