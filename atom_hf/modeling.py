@@ -110,7 +110,7 @@ def attach_atoms(
     if not isinstance(model, PreTrainedModel):
         raise AtomError(
             f"model must be a transformers.PreTrainedModel, got {type(model).__name__}; "
-            "attach atoms before the model is wrapped or given adapters"
+            "wrapped models and models with adapters (PEFT) are not supported"
         )
     if hasattr(model, "atom_heads"):
         raise AtomError("model already has atoms attached")

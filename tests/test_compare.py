@@ -279,3 +279,10 @@ def test_readings_of_pairs_are_what_the_model_says_of_both_texts(tmp_path, capsy
     assert "8 of 8 classified right" in page
     # Both texts are shown, the second of which is "yes" or "no" as the label is.
     assert "sea" in page and page.count(">yes</") + page.count(">no</") >= 8
+
+
+def test_a_refused_comparison_leaves_its_folder_free(tmp_path, capsys):
+    flags = ["compare", *FLAGS, "--output_dir", str(tmp_path / "runs"), "--seeds", "2"]
+    assert main([*flags, "--atom_layer", "99"]) == 2
+    assert not (tmp_path / "runs" / "results.jsonl").exists()
+    assert main(flags) == 0 and len(lines(tmp_path / "runs")) == 5

@@ -3,12 +3,14 @@
 import dataclasses
 import math
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from conftest import arguments, batch_for, collator_for, make_tokenizer, rows_for, tiny
 from naive import naive_constraint, naive_energy
+from safetensors.torch import load_file
 from transformers import (
     BartConfig,
     BartForConditionalGeneration,
@@ -580,3 +582,39 @@ def test_a_batch_of_one_is_refused(tmp_path):
 def test_a_layer_that_does_not_exist_is_refused(tmp_path):
     with pytest.raises(AtomError, match=r"layer 3 does not exist.*-3 to 2"):
         make("bert", tmp_path, atom=True, atom_layer=3)
+
+
+# What would lose the heads or compare the wrong samples
+
+
+def test_a_push_of_checkpoints_without_their_heads_is_refused(tmp_path):
+    with pytest.raises(AtomError, match="hub_strategy 'every_save'"):
+        make("bert", tmp_path, atom=True, push_to_hub=True, hub_strategy="every_save")
+
+
+def test_several_gpus_in_one_process_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(AtomTrainingArguments, "n_gpu", 2)
+    with pytest.raises(AtomError, match="accelerate launch"):
+        make("bert", tmp_path, atom=True)
+
+
+def test_a_wrapped_model_is_refused(tmp_path):
+    with pytest.raises(AtomError, match=r"Sequential.*adapters"):
+        make("bert", tmp_path, model=torch.nn.Sequential(attach_atoms(tiny("bert"))), atom=True)
+
+
+def test_saving_at_the_end_of_a_push_leaves_the_model_clean(tmp_path):
+    """Trainer.push_to_hub saves through the same door as a checkpoint, into the final folder."""
+    trainer = make("bert", tmp_path, atom=True)
+    trainer.save_model(str(tmp_path / "final"), _internal_call=True)
+    trainer.save_model(None, _internal_call=True)
+    for folder in (tmp_path / "final", Path(trainer.args.output_dir)):
+        assert not [name for name in load_file(folder / "model.safetensors") if "atom" in name]
+        assert (folder / "atom_heads.safetensors").is_file()
+
+
+def test_flags_that_the_heads_overrule_are_said(tmp_path, caplog):
+    model = attach_atoms(tiny("bert"), AtomConfig(layer=1))
+    with caplog.at_level("WARNING", "atom_hf"):
+        make("bert", tmp_path, model=model, atom=True, atom_layer=-1)
+    assert model.atom_config.layer == 1 and "atom_layer" in caplog.text
