@@ -25,6 +25,8 @@ A difference whose interval holds 0 is not evidence of anything. `defaults/` has
 
 """
 TAIL = """
+`vit_fashion_mnist/plain.yaml` remakes the ViT that ships with the package; it was run here on 12,000 of the 60,000 images.
+
 Remade by, for each recipe `R` (with `--dataset`, and `--eval_dataset` where the data has no split of its own, naming a local
 copy if there is no Hub):
 
