@@ -8,7 +8,8 @@ ENVIRONMENT := $(VENV)/.installed
 
 quickstart: $(ENVIRONMENT)
 	$(BIN)/atom-hf compare --config recipes/digits/atom.yaml --output_dir runs/quickstart/digits --page runs/quickstart/digits.html
-	$(BIN)/atom-hf compare --config recipes/verse/atom.yaml --output_dir runs/quickstart/verse --page runs/quickstart/verse.html --max_eval_samples 500
+	$(BIN)/atom-hf compare --config recipes/verse/atom.yaml --output_dir runs/quickstart/verse --page runs/quickstart/verse.html \
+		--num_train_epochs 2 --max_eval_samples 500
 
 test: $(ENVIRONMENT) lint
 	$(BIN)/python -m pytest
