@@ -110,7 +110,7 @@ def attach_atoms(
     if not isinstance(model, PreTrainedModel):
         raise AtomError(
             f"model must be a transformers.PreTrainedModel, got {type(model).__name__}; "
-            "wrapped models and models with adapters (PEFT) are not supported"
+            "attach atoms before the model is wrapped; models with adapters (PEFT) are not supported yet"
         )
     if hasattr(model, "atom_heads"):
         raise AtomError("model already has atoms attached")
