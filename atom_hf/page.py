@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFont
 from .errors import AtomError
 
 MEANING = (
-    "+1 carries meaning and tells the sample apart;",
+    "As the paper reads it: +1 carries meaning and tells the sample apart;",
     "−1 tells it apart without carrying meaning;",
     "0 carries meaning but does not tell it apart.",
 )

@@ -28,7 +28,7 @@ TAIL = """
 `vit_fashion_mnist/plain.yaml` remakes the ViT that ships with the package; it was run here on 12,000 of the 60,000 images.
 
 Remade by, for each recipe `R` (with `--dataset`, and `--eval_dataset` where the data has no split of its own, naming a local
-copy if there is no Hub):
+copy if there is no Hub; results of other settings or paths are not added to, so remove `results.jsonl` first):
 
     atom-hf compare --config recipes/R/atom.yaml --seeds N --output_dir recipes/R/results
     python recipes/report.py
