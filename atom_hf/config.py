@@ -8,6 +8,7 @@ from typing import Any
 
 from .energy import TOKEN_REDUCTIONS
 from .errors import AtomError
+from .heads import POSITION_INITS
 
 CONFIG_NAME = "atom_config.json"
 FORMAT_VERSION = 1
@@ -63,6 +64,9 @@ class AtomConfig:
         "Distances are softened to sqrt(D^2 + softening^2), in units of the positions, so that samples that coincide are "
         "pushed apart with a finite force. 0 is the paper's formula.",
     )
+    energy_weight: float = _option(
+        1.0, "Weight, within the atom loss, of the energy itself; 0 leaves the constraints alone, for comparison."
+    )
     neutrality: float = _option(
         1.0, "Weight, within the atom loss, of the squared net charge per token: keeps both signs of importance in use."
     )
@@ -87,6 +91,10 @@ class AtomConfig:
     importance_std: float = _option(
         1.5, "Standard deviation of the importance head's output at the start: at 1.5 mean |importance| is about 0.5."
     )
+    position_init: str = _option(
+        "random",
+        "How the position head starts: 'random' as any linear layer, or 'identity', so that positions are the tokens.",
+    )
 
     # What describes the model that was attached to; filled in by attach_atoms.
     hidden_size: int | None = None
@@ -98,7 +106,7 @@ class AtomConfig:
             if not condition:
                 raise AtomError(f"{name} must be {what}; got {getattr(self, name)!r}")
 
-        for name in ("weight", "softening", "neutrality", "charge_floor_weight", "head_learning_rate"):
+        for name in ("weight", "softening", "energy_weight", "neutrality", "charge_floor_weight", "head_learning_rate"):
             check(_is_number(getattr(self, name), at_least=0), name, "a finite number that is not negative")
         for name in ("charge_floor", "warmup_ratio"):
             check(_is_number(getattr(self, name), at_least=0) and getattr(self, name) <= 1, name, "between 0 and 1")
@@ -111,6 +119,7 @@ class AtomConfig:
             ("weighting", ("relative", "absolute")),
             ("schedule", ("linear", "constant")),
             ("token_reduction", TOKEN_REDUCTIONS),
+            ("position_init", POSITION_INITS),
         ):
             check(getattr(self, name) in options, name, " or ".join(map(repr, options)))
 

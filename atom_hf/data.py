@@ -63,6 +63,7 @@ def load_data(
     max_train_samples: int | None = None,
     max_eval_samples: int | None = None,
     eval_fraction: float = 0.2,
+    hold_out: bool = False,
     sample_seed: int = 0,
 ) -> TaskData:
     """Load a data set, find its columns and its classes, and draw the rows that are asked for.
@@ -75,9 +76,11 @@ def load_data(
         eval_dataset: another data set whose rows are the evaluation data.
         text_column, text_pair_column, image_column, label_column: names of columns; by default they are found.
         train_split: by default "train", or the only split.
-        eval_split: by default a validation split, else a test split, else `eval_fraction` of the training rows.
+        eval_split: by default a validation split, else a test split, else `eval_fraction` of the training rows. Several
+            are joined by "+", as in "validation+test".
         max_train_samples, max_eval_samples: draw so many rows, every class in proportion.
         eval_fraction: the part of the training rows that is held out where there is no evaluation split.
+        hold_out: hold it out even where there is one: settings are chosen on such rows, not on those that judge them.
         sample_seed: the same seed draws the same rows.
 
     Returns:
@@ -94,6 +97,9 @@ def load_data(
         if count is not None and count < 1:
             raise AtomError(f"{flag} is {count}; give 1 or more, or leave it out to use every row")
 
+    if hold_out and (eval_dataset or eval_split):
+        raise AtomError("--hold_out evaluates on training rows; leave out --eval_dataset and --eval_split")
+
     splits = load_source(dataset, dataset_config, "--dataset")
     train_name = _main_split(splits, train_split, "--train_split", dataset)
     train = splits[train_name]
@@ -105,7 +111,7 @@ def load_data(
         eval_name = _main_split(others, eval_split, "--eval_split", eval_dataset)
         evaluation, eval_flag = others[eval_name], f"--eval_dataset {eval_dataset!r}"
     else:
-        eval_name = eval_split or _first_eval_split(splits, train_name, columns)
+        eval_name = None if hold_out else eval_split or _first_eval_split(splits, train_name, columns)
         evaluation = None if eval_name is None else _named_split(splits, eval_name, "--eval_split", dataset)
         eval_flag = f"--eval_split {eval_name!r}"
 
@@ -148,9 +154,10 @@ def stratified_rows(classes: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def _named_split(splits: dict[str, datasets.Dataset], name: str, flag: str, dataset: str) -> datasets.Dataset:
-    if name not in splits:
+    parts = name.split("+")
+    if not set(parts) <= set(splits):
         raise AtomError(f"{flag} {name!r}: {dataset!r} has no such split; give one of {', '.join(splits)}")
-    return splits[name]
+    return datasets.concatenate_datasets([splits[part] for part in parts]) if len(parts) > 1 else splits[name]
 
 
 def _main_split(splits: dict[str, datasets.Dataset], wanted: str | None, flag: str, dataset: str) -> str:

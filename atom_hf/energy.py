@@ -182,11 +182,18 @@ def atomic_energy(
 
 
 def atom_loss(
-    atoms: Atoms, *, softening: float, neutrality: float, charge_floor: float, charge_floor_weight: float
+    atoms: Atoms,
+    *,
+    softening: float,
+    neutrality: float,
+    charge_floor: float,
+    charge_floor_weight: float,
+    energy_weight: float = 1.0,
 ) -> AtomLoss:
     """The energy and the two constraints that keep charges alive (ours: without them charges shrink to nothing).
 
-        loss = L_A + neutrality * mean_A (Z+ - Z-)^2 + charge_floor_weight * mean_A max(0, charge_floor - (Z+ + Z-))^2
+        loss = energy_weight * L_A + neutrality * mean_A (Z+ - Z-)^2
+               + charge_floor_weight * mean_A max(0, charge_floor - (Z+ + Z-))^2
 
     With charges averaged over tokens, `Z+ - Z-` is the net charge per token and `Z+ + Z-` the mean |importance|.
     """
@@ -197,7 +204,7 @@ def atom_loss(
         net = (atoms.positive - atoms.negative).square()
         missing = (charge_floor - atoms.positive - atoms.negative).clamp(min=0).square()
         constraint = ((neutrality * net + charge_floor_weight * missing) * exists).sum() / n
-        return AtomLoss(energy + constraint, energy, constraint, distance)
+        return AtomLoss(energy_weight * energy + constraint, energy, constraint, distance)
 
 
 def _pair_sums(rows: Atoms, columns: Atoms, offset: int, softening: float) -> Tensor:

@@ -56,8 +56,7 @@ def as_flags(values: Mapping[str, Any]) -> list[str]:
     flags = []
     for name, value in values.items():
         if isinstance(value, Mapping):
-            overrides = name == "config_overrides"
-            value = ",".join(f"{k}={v}" for k, v in value.items()) if overrides else json.dumps(value)
+            value = json.dumps(value)
         if value is not None:
             flags += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
     return flags

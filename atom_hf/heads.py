@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+POSITION_INITS = ("random", "identity")
+
 
 class AtomHeads(nn.Module):
     """Importance and position of each token of width `hidden_size`.
@@ -19,9 +21,10 @@ class AtomHeads(nn.Module):
         hidden_size: h, the width of the tokens.
         importance_std: standard deviation of Q's output at the start. At 1.5 the charges start alive, with a mean
             |importance| of about 0.5 and as many of either sign.
+        position_init: how P starts: "random" as any linear layer, or "identity", so that positions are the tokens.
     """
 
-    def __init__(self, hidden_size: int, *, importance_std: float = 1.5):
+    def __init__(self, hidden_size: int, *, importance_std: float = 1.5, position_init: str = "random"):
         super().__init__()
         self.hidden_size = hidden_size
         self.importance = nn.Linear(hidden_size, 1, dtype=torch.float32)
@@ -29,6 +32,9 @@ class AtomHeads(nn.Module):
         # A layer-normalised token has squared norm h, so this weight gives Q(e) the asked standard deviation.
         nn.init.normal_(self.importance.weight, std=importance_std / hidden_size**0.5)
         nn.init.zeros_(self.importance.bias)
+        if position_init == "identity":
+            nn.init.eye_(self.position.weight)
+            nn.init.zeros_(self.position.bias)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """[B, N, h] -> importance [B, N] in [-1, 1] and position [B, N, h], both float32."""

@@ -131,7 +131,9 @@ def attach_atoms(
     # The run's random numbers go on as if nothing had been attached: a paired plain run sees the same data order.
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        heads = AtomHeads(config.hidden_size, importance_std=config.importance_std).to(model.device)
+        heads = AtomHeads(
+            config.hidden_size, importance_std=config.importance_std, position_init=config.position_init
+        ).to(model.device)
     model.__class__ = _atom_class(type(model))
     model.atom_config = config
     model.atom_heads = heads

@@ -4,7 +4,7 @@ import logging
 import os
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from transformers import PrinterCallback, set_seed
@@ -13,7 +13,7 @@ from .data import TASKS, TaskData, load_data
 from .errors import AtomError
 from .modeling import restore_heads
 from .sources import EMBEDDED
-from .tasks import EMBEDDED_MODELS, find_model, perplexity, prepare_task
+from .tasks import EMBEDDED_MODELS, Task, find_model, perplexity, prepare_task
 from .trainer import AtomTrainer, AtomTrainingArguments
 
 logger = logging.getLogger(__name__)
@@ -41,6 +41,7 @@ class RunArguments:
     train_split: str | None = _flag("The split to train on; train if there is one.")
     eval_split: str | None = _flag("The split to evaluate on; validation or test if there is one, else rows held out.")
     eval_fraction: float = _flag("The fraction of rows held out for evaluation where there is no split for it.", 0.2)
+    hold_out: bool = _flag("Hold rows out even where there is a split to evaluate on: to choose settings by.", False)
     text_column: str | None = _flag("The column of texts; found if not given.")
     text_pair_column: str | None = _flag("The column of second texts, for pairs; found if not given.")
     image_column: str | None = _flag("The column of images; found if not given.")
@@ -53,7 +54,7 @@ class RunArguments:
     max_length: int = _flag("Texts are cut after this many tokens.", 128)
     horizontal_flip: bool = _flag("Mirror training images at random.", False)
     model_type: str | None = _flag("Start from nothing with this model type of Transformers (vit, bert, gpt2, ...).")
-    config_overrides: str | None = _flag("With --model_type: name=value,name=value for its configuration.")
+    config_overrides: str | None = _flag("name=value,name=value, or JSON, for the model's configuration.")
     tokenizer: str | None = _flag("A tokenizer other than the model's: a Hub id or a folder.")
     vocabulary_size: int = _flag("With --model_type: size of the byte-level BPE trained on the training texts.", 4000)
     model_revision: str | None = _flag("A branch, tag or commit of the model on the Hub.")
@@ -81,8 +82,18 @@ def default_output_dir(run: RunArguments, data: TaskData, atom: bool) -> str:
     return os.path.join("runs", f"{data.name}-{os.path.basename(model.rstrip('/'))}-{'atom' if atom else 'plain'}")
 
 
-def prepare_run(run: RunArguments, args: AtomTrainingArguments, *, save: bool = True) -> tuple[AtomTrainer, TaskData]:
-    """Everything up to training: the data, and the trainer with its model.
+class Prepared(NamedTuple):
+    """All that a run needs before it trains."""
+
+    trainer: AtomTrainer
+    data: TaskData
+    task: Task
+
+
+def prepare_run(
+    run: RunArguments, args: AtomTrainingArguments, *, save: bool = True, trainer_class: type = AtomTrainer
+) -> Prepared:
+    """Everything up to training: the data, and the trainer (a subclass of AtomTrainer, if given) with its model.
 
     Raises:
         AtomError: whatever is wrong with the arguments, before training starts.
@@ -113,7 +124,7 @@ def prepare_run(run: RunArguments, args: AtomTrainingArguments, *, save: bool = 
     if args.atom and run.model is not None:
         # A model that was trained with atoms goes on with its heads.
         restore_heads(task.model, find_model(run.model), revision=run.model_revision)
-    trainer = AtomTrainer(
+    trainer = trainer_class(
         model=task.model,
         args=args,
         train_dataset=task.train,
@@ -124,7 +135,7 @@ def prepare_run(run: RunArguments, args: AtomTrainingArguments, *, save: bool = 
     )
     if args.atom:
         trainer.check_atoms()
-    return trainer, data
+    return Prepared(trainer, data, task)
 
 
 def fine_tune(run: RunArguments, args: AtomTrainingArguments, *, save: bool = True) -> Outcome:
@@ -133,7 +144,7 @@ def fine_tune(run: RunArguments, args: AtomTrainingArguments, *, save: bool = Tr
     Raises:
         AtomError: whatever is wrong with the arguments, before training starts.
     """
-    trainer, data = prepare_run(run, args, save=save)
+    trainer, data, _ = prepare_run(run, args, save=save)
     if not save:
         trainer.remove_callback(PrinterCallback)
     trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
@@ -161,7 +172,7 @@ def check_page(page: str) -> None:
 
 
 DATA_FIELDS = [
-    *("task", "dataset_config", "eval_dataset", "train_split", "eval_split", "eval_fraction"),
+    *("task", "dataset_config", "eval_dataset", "train_split", "eval_split", "eval_fraction", "hold_out"),
     *("text_column", "text_pair_column", "image_column", "label_column"),
     *("max_train_samples", "max_eval_samples", "sample_seed"),
 ]

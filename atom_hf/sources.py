@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from glob import escape
+from itertools import combinations
 from pathlib import Path
 
 import datasets
@@ -14,6 +15,8 @@ from .errors import AtomError
 
 EMBEDDED = {
     "digits": "1,797 handwritten digits, grey 8 x 8 images (scikit-learn): 1,000 to train on, 797 to evaluate on",
+    "gaussians": "sets of 16 points of the plane, each from a mixture of two of four Gaussians: which two is the class; as "
+    "4 x 4 images whose red and green are a point's coordinates: 2,000 to train on, 1,000 to evaluate on",
     "verse": "5,000 lines of verse, intact or with two words swapped: 4,000 to train on, 1,000 of other poems to evaluate",
 }
 
@@ -52,7 +55,7 @@ def load_source(dataset: str, config: str | None, flag: str) -> dict[str, datase
     if config and (dataset in EMBEDDED or path.exists()):
         raise AtomError(f"--dataset_config {config!r} is for data sets on the Hub; leave it out for {flag} {dataset!r}")
     if dataset in EMBEDDED:
-        return {"digits": _digits, "verse": _verse}[dataset]()
+        return {"digits": _digits, "gaussians": _gaussians, "verse": _verse}[dataset]()
     if dataset and path.exists():  # the path of "" is the working directory
         return _load_path(path, f"{flag} {dataset!r}")
     would_do = f"an existing path, the id of a data set on the Hub or an embedded one ({', '.join(EMBEDDED)})"
@@ -90,6 +93,24 @@ def _digits() -> dict[str, datasets.Dataset]:
     images = np.round(values.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     rows = _image_dataset(images, labels, datasets.ClassLabel(names=[str(digit) for digit in range(10)]))
     return dict(rows.train_test_split(train_size=1000, test_size=797, stratify_by_column="label", seed=0))
+
+
+def _gaussians() -> dict[str, datasets.Dataset]:
+    rng = np.random.default_rng(0)
+    pairs = list(combinations(range(4), 2))
+    corners = np.array([[-1.0, -1.0], [-1.0, 1.0], [1.0, -1.0], [1.0, 1.0]])
+    found = {}
+    for split, count in (("train", 2000), ("test", 1000)):
+        labels = rng.integers(len(pairs), size=count)
+        which = rng.integers(2, size=(count, 16))
+        points = corners[np.array(pairs)[labels[:, None], which]] + rng.normal(0, 1.2, (count, 16, 2))
+        # A byte a coordinate: 32 steps a unit, 1/38 of a standard deviation.
+        pixels = np.clip(np.rint(128 + 32 * points), 0, 255)
+        blue = np.full((count, 16, 1), 128)
+        images = np.concatenate([pixels, blue], axis=2).astype(np.uint8).reshape(count, 4, 4, 3)
+        names = [f"{a}+{b}" for a, b in pairs]
+        found[split] = _image_dataset(images, labels, datasets.ClassLabel(names=names))
+    return found
 
 
 def _verse() -> dict[str, datasets.Dataset]:

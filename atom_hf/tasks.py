@@ -1,5 +1,7 @@
 """From a model's name and a data set to everything a Trainer takes: text, image and causal-LM tasks."""
 
+import copy
+import json
 import logging
 import math
 from collections.abc import Callable, Mapping
@@ -50,6 +52,8 @@ class Task:
     collator: Callable
     compute_metrics: Callable | None
     remove_unused_columns: bool
+    encode: Callable
+    """Rows as the model's inputs, without augmentation: `encode(data.eval)` is `eval`."""
 
 
 def find_model(name: str) -> str:
@@ -83,7 +87,7 @@ def prepare_task(
         data: from `load_data`.
         model: a Hub id, a folder, or a name in `EMBEDDED_MODELS`; None to start from nothing with `model_type`.
         model_type: a model type of Transformers, such as "vit" or "gpt2", to start from nothing.
-        config_overrides: fields of its configuration, as a mapping or as "name=value,name=value".
+        config_overrides: fields of the model's configuration, as a mapping, as "name=value,name=value" or as JSON.
         tokenizer: a Hub id or folder; by default the model's own. From nothing and for text, a byte-level BPE of
             `vocabulary_size` is trained on the training texts.
         max_length: texts are cut after this many tokens.
@@ -103,7 +107,7 @@ def prepare_task(
     labels = _label_options(data)
     if model is not None:
         source = find_model(model)
-        network = _load(source, data, labels, load_options)
+        network = _load(source, data, labels, config_overrides, load_options)
         flag = "--model" if tokenizer is None else "--tokenizer"
         processor = load_processor(
             source if tokenizer is None else find_model(tokenizer), is_image, flag, **load_options
@@ -167,7 +171,13 @@ def _label_options(data: TaskData) -> dict[str, Any]:
     return {"id2label": dict(enumerate(data.labels)), "label2id": {name: i for i, name in enumerate(data.labels)}}
 
 
-def _load(source: str, data: TaskData, labels: dict[str, Any], options: dict[str, Any]) -> PreTrainedModel:
+def _load(
+    source: str,
+    data: TaskData,
+    labels: dict[str, Any],
+    overrides: str | Mapping[str, Any] | None,
+    options: dict[str, Any],
+) -> PreTrainedModel:
     try:
         before = AutoConfig.from_pretrained(source, **{k: v for k, v in options.items() if k != "dtype"})
     except (OSError, ValueError) as error:
@@ -175,8 +185,11 @@ def _load(source: str, data: TaskData, labels: dict[str, Any], options: dict[str
             f"--model {source!r}: no such model ({first_line(error)}); give a Hub id, a folder with a config.json, or "
             + " or ".join(EMBEDDED_MODELS)
         ) from error
+    changed = _override(copy.deepcopy(before), overrides)
     try:
-        model = _auto_class(data.task).from_pretrained(source, ignore_mismatched_sizes=True, **labels, **options)
+        model = _auto_class(data.task).from_pretrained(
+            source, ignore_mismatched_sizes=True, **labels, **changed, **options
+        )
     except (OSError, ValueError) as error:
         raise AtomError(f"--model {source!r} cannot be loaded for {data.task}: {first_line(error)}") from error
     if labels and (before.architectures or [""])[0] == type(model).__name__:
@@ -215,14 +228,28 @@ def _make_config(model_type: str, overrides: str | Mapping[str, Any] | None, lab
         raise AtomError(
             f"--model_type {model_type!r} is no model type of Transformers, such as vit, bert or gpt2"
         ) from error
-    if isinstance(overrides, Mapping):
-        overrides = ",".join(f"{name}={value}" for name, value in overrides.items())
-    if overrides:
-        try:
-            config.update_from_string(overrides)
-        except (ValueError, AttributeError) as error:
-            raise AtomError(f"--config_overrides {overrides!r} does not fit {model_type}: {error}") from error
+    _override(config, overrides)
     return config
+
+
+def _override(config: Any, overrides: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Sets fields of `config`. Returns those that were set, with their new values."""
+    if not overrides:
+        return {}
+    try:
+        if isinstance(overrides, str) and overrides.lstrip().startswith("{"):
+            overrides = json.loads(overrides)
+        if isinstance(overrides, Mapping):
+            names = list(overrides)
+            if unknown := [name for name in names if not hasattr(config, name)]:
+                raise ValueError(f"it has no {', '.join(unknown)}")
+            config.update(dict(overrides))
+        else:
+            names = [part.split("=")[0] for part in overrides.split(",")]
+            config.update_from_string(overrides)
+    except (ValueError, AttributeError, TypeError) as error:
+        raise AtomError(f"--config_overrides {overrides!r} does not fit {config.model_type}: {error}") from error
+    return {name: getattr(config, name) for name in names}
 
 
 def _make_image_processor(config: Any) -> Any:
@@ -273,7 +300,7 @@ def _text_task(model: PreTrainedModel, tokenizer: Any, data: TaskData, max_lengt
 
     collator = DataCollatorForSeq2Seq(tokenizer) if is_lm else DataCollatorWithPadding(tokenizer)
     metrics = None if is_lm else classification_metrics
-    return Task(model, tokenizer, encoded(data.train), encoded(data.eval), collator, metrics, True)
+    return Task(model, tokenizer, encoded(data.train), encoded(data.eval), collator, metrics, True, encoded)
 
 
 def _image_task(model: PreTrainedModel, processor: Any, data: TaskData, horizontal_flip: bool) -> Task:
@@ -288,5 +315,10 @@ def _image_task(model: PreTrainedModel, processor: Any, data: TaskData, horizont
 
     # Images are read when they are needed: the column must live until then, and a data set may be larger than memory.
     train = data.train.with_transform(augment if horizontal_flip else transform)
-    evaluation = data.eval.with_transform(transform)
-    return Task(model, processor, train, evaluation, default_data_collator, classification_metrics, False)
+
+    def encoded(rows: Any) -> Any:
+        return rows.with_transform(transform)
+
+    return Task(
+        model, processor, train, encoded(data.eval), default_data_collator, classification_metrics, False, encoded
+    )

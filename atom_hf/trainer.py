@@ -51,6 +51,7 @@ class AtomTrainingArguments(TrainingArguments):
     atom_tokens: str = _from_config("tokens")
     atom_token_reduction: str = _from_config("token_reduction")
     atom_softening: float = _from_config("softening")
+    atom_energy_weight: float = _from_config("energy_weight")
     atom_neutrality: float = _from_config("neutrality")
     atom_charge_floor: float = _from_config("charge_floor")
     atom_charge_floor_weight: float = _from_config("charge_floor_weight")
@@ -58,6 +59,7 @@ class AtomTrainingArguments(TrainingArguments):
     atom_schedule: str = _from_config("schedule")
     atom_head_learning_rate: float = _from_config("head_learning_rate")
     atom_importance_std: float = _from_config("importance_std")
+    atom_position_init: str = _from_config("position_init")
 
     def atom_config(self) -> AtomConfig:
         """The `AtomConfig` that these arguments describe. Raises `AtomError`, naming the argument."""
@@ -168,6 +170,7 @@ class AtomTrainerMixin:
             neutrality=config.neutrality,
             charge_floor=config.charge_floor,
             charge_floor_weight=config.charge_floor_weight,
+            energy_weight=config.energy_weight,
         )
         divisor = self._atom_divisor(num_items_in_batch)
         self._atom_record(loss * divisor, parts, atoms, importance)
@@ -291,7 +294,15 @@ def _prepare(model: Any, config: AtomConfig, processing_class: Any) -> Any:
                 f"atom_{name}: the model's heads were made for {kept!r}, and go on with it, not {asked!r}"
             )
     model.atom_heads.requires_grad_(True)  # heads are never frozen, even where the model is
-    kept = ("layer", "tokens", "importance_std", "hidden_size", "special_token_ids", "base_model_class")
+    kept = (
+        "layer",
+        "tokens",
+        "importance_std",
+        "position_init",
+        "hidden_size",
+        "special_token_ids",
+        "base_model_class",
+    )
     model.atom_config = replace(config, **{name: getattr(own, name) for name in kept})
     model.atom_gate = GradientGate.of(config)
     return model

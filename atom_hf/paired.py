@@ -1,0 +1,117 @@
+"""What every set of paired runs needs: one run of it in silence, arms as changes of flags, and results kept line by line."""
+
+import copy
+import dataclasses
+import hashlib
+import json
+import logging
+import tempfile
+from collections.abc import Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import datasets
+import transformers
+import yaml
+from transformers.trainer_utils import SaveStrategy
+
+from .errors import AtomError
+from .flags import as_flags, parse_kinds
+from .run import RunArguments
+from .trainer import AtomTrainingArguments
+
+RESULTS_NAME = "results.jsonl"
+# What may differ between two runs of the same result.
+_NO_SETTING = {"output_dir", "seed", "run_name", "logging_dir", "local_rank", "disable_tqdm"}
+
+
+@contextmanager
+def quiet():
+    """One bar over all runs, instead of several bars and lines for each."""
+    ours, theirs = logging.getLogger("atom_hf"), transformers.utils.logging
+    levels = ours.level, theirs.get_verbosity()
+    ours.setLevel(logging.WARNING)
+    theirs.set_verbosity_error()
+    theirs.disable_progress_bar()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        ours.setLevel(levels[0])
+        theirs.set_verbosity(levels[1])
+        theirs.enable_progress_bar()
+        datasets.enable_progress_bars()
+
+
+@contextmanager
+def silent(run: RunArguments, args: AtomTrainingArguments, seed: int):
+    """The arguments of one run that draws its samples by the seed, and neither shows nor saves anything."""
+    run = dataclasses.replace(run, sample_seed=run.sample_seed + seed)
+    never = transformers.trainer_utils.IntervalStrategy.NO
+    hushed = {"disable_tqdm": True, "report_to": [], "logging_strategy": never, "save_strategy": SaveStrategy.NO}
+    with tempfile.TemporaryDirectory() as folder:  # Trainer wants a folder, though nothing is saved
+        changed = copy.copy(args)
+        for name, value in {"seed": seed, "output_dir": folder, **hushed}.items():
+            setattr(changed, name, value)
+        yield run, changed
+
+
+def with_flags(args: Any, changes: Mapping[str, Any], given: str) -> Any:
+    """A copy of a dataclass of flags with some of them changed. Raises `AtomError`, saying that `given` is wrong."""
+    unknown = sorted(set(changes) - {f.name for f in dataclasses.fields(args)})
+    if unknown:
+        raise AtomError(f"{given} sets {', '.join(unknown)}, which are no flags of a training run")
+    try:
+        typed = parse_kinds("", as_flags(changes), [type(args)])[0]
+    except AtomError as error:
+        raise AtomError(f"{given}: {error}") from error
+    changed = copy.copy(args)
+    for name in changes:
+        setattr(changed, name, getattr(typed, name))
+    return changed
+
+
+def fingerprint(run: RunArguments, args: AtomTrainingArguments, **more: Any) -> str:
+    """Of everything that a result depends on, but for its seed."""
+    trained = {k: v for k, v in args.to_dict().items() if k not in _NO_SETTING}
+    return hashed({**dataclasses.asdict(run), **trained, **more})
+
+
+def hashed(settings: dict[str, Any]) -> str:
+    """Sixteen hexadecimal digits that stand for the settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def read_yaml(path: str, given: str) -> Any:
+    """What a YAML file holds. Raises `AtomError`, naming the argument that gave it."""
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise AtomError(f"{given} {path!r} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The results that were written whole: a line that was cut short as it was written is a run to be done again."""
+    lines = []
+    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(text))
+        except ValueError:
+            break
+    return lines
+
+
+def start_lines(path: Path, head: dict[str, Any] | None = None) -> None:
+    """Makes a results file that lines can be appended to; of one that exists it drops a last line that was cut short."""
+    texts = path.read_text(encoding="utf-8").splitlines(True) if path.exists() else []
+    whole = [text for text in texts if text.endswith("\n")]
+    first = [json.dumps(head) + "\n"] if head else []
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(whole if len(whole) > len(first) else first), encoding="utf-8")
+
+
+def append_line(path: Path, line: dict[str, Any]) -> None:
+    """Adds one result."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(line) + "\n")

@@ -1,0 +1,131 @@
+"""The ordinary competitors of the atom loss: what else one would add to a task loss where data is scarce.
+
+Each is the published loss in a few lines, so that a study can put it beside the atom loss in the same runs.
+"""
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from .errors import AtomError
+from .trainer import AtomTrainer, AtomTrainingArguments
+
+REGULARIZERS = ("none", "mixup", "supcon", "uniformity", "rdrop")
+
+
+@dataclass
+class StudyTrainingArguments(AtomTrainingArguments):
+    """`AtomTrainingArguments`, and a competitor of the atom loss."""
+
+    regularizer: str = field(default="none", metadata={"help": "One of " + ", ".join(REGULARIZERS) + "."})
+    regularizer_weight: float = field(
+        default=0.0,
+        metadata={
+            "help": "Weight of the competitor's term in the loss; for mixup, the alpha of its Beta(alpha, alpha)."
+        },
+    )
+    regularizer_temperature: float = field(default=0.1, metadata={"help": "Temperature of supcon."})
+
+
+def supervised_contrastive_loss(latent: Tensor, labels: Tensor, temperature: float) -> Tensor:
+    """L_out of Khosla et al. (arXiv 2004.11362, Eq. 2) within a batch: latent [B, h], labels [B] -> scalar.
+
+    0 where no two samples share a class.
+    """
+    z = F.normalize(latent.float(), dim=-1)
+    self_pairs = torch.eye(len(z), dtype=torch.bool, device=z.device)
+    logits = (z @ z.T / temperature).masked_fill(self_pairs, float("-inf"))
+    log_prob = (logits - logits.logsumexp(1, keepdim=True)).masked_fill(self_pairs, 0)
+    positives = (labels.unsqueeze(1) == labels) & ~self_pairs
+    count = positives.sum(1)
+    per_anchor = -(log_prob * positives).sum(1) / count.clamp(min=1)
+    return per_anchor.sum() / (count > 0).sum().clamp(min=1)
+
+
+def uniformity_loss(latent: Tensor, t: float = 2.0) -> Tensor:
+    """Wang and Isola (arXiv 2005.10242, Eq. 2): log of the mean Gaussian potential between normalised latents [B, h]."""
+    z = F.normalize(latent.float(), dim=-1)
+    if len(z) < 2:
+        return z.sum() * 0
+    i, j = torch.triu_indices(len(z), len(z), offset=1, device=z.device)
+    return (z[i] - z[j]).square().sum(-1).mul(-t).exp().mean().log()
+
+
+def r_drop_divergence(a: Tensor, b: Tensor) -> Tensor:
+    """Liang et al. (arXiv 2106.14448, Eq. 2): the symmetric KL divergence of two passes' logits [B, C], mean over B."""
+    p, q = F.log_softmax(a.float(), -1), F.log_softmax(b.float(), -1)
+    kl = F.kl_div(p, q, log_target=True, reduction="batchmean") + F.kl_div(q, p, log_target=True, reduction="batchmean")
+    return kl / 2
+
+
+def output_layer(model: nn.Module) -> nn.Linear:
+    """The linear layer o of f = o(phi): the last that gives the model's logits. Raises `AtomError` if there is none."""
+    model = model.module if hasattr(model, "module") and not hasattr(model, "config") else model
+    embeddings = model.get_output_embeddings()
+    if isinstance(embeddings, nn.Linear):
+        return embeddings
+    outside = [
+        module
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Linear)
+        and module.out_features == model.config.num_labels
+        and not name.startswith((model.base_model_prefix + ".", "atom_heads"))
+    ]
+    if not outside:
+        raise AtomError(f"{type(model).__name__} has no linear output layer whose input could be read as its latent")
+    return outside[-1]
+
+
+@contextmanager
+def reading_latent(model: nn.Module):
+    """Within it, the list that it gives holds phi, what the output layer reads, after each forward pass: [B, ..., h]."""
+    found: list[Tensor] = []
+    hook = output_layer(model).register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
+    try:
+        yield found
+    finally:
+        hook.remove()
+
+
+class StudyTrainer(AtomTrainer):
+    """`AtomTrainer` with a competitor of the atom loss, if `args.regularizer` names one. Classification only."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        name, weight = self.args.regularizer, self.args.regularizer_weight
+        if name == "none" or not model.training:
+            return super().compute_loss(
+                model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
+            )
+        if name == "mixup":
+            loss, outputs = self._mixed(model, inputs, weight)
+            return (loss, outputs) if return_outputs else loss
+        with reading_latent(self.accelerator.unwrap_model(model)) as latents:
+            loss, outputs = super().compute_loss(
+                model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
+            )
+        if name == "supcon":
+            term = supervised_contrastive_loss(
+                latents[0].flatten(1), inputs["labels"], self.args.regularizer_temperature
+            )
+        elif name == "uniformity":
+            term = uniformity_loss(latents[0].flatten(1))
+        else:
+            again = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+            loss = (loss + again[0]) / 2
+            term = r_drop_divergence(outputs["logits"], again[1]["logits"])
+        loss = loss + weight * term
+        return (loss, outputs) if return_outputs else loss
+
+    def _mixed(self, model: nn.Module, inputs: dict[str, Any], alpha: float) -> tuple[Tensor, Any]:
+        """Zhang et al. (arXiv 1710.09412, Eq. 1)."""
+        share = torch.distributions.Beta(alpha, alpha).sample().item()
+        pixels, labels = inputs["pixel_values"], inputs["labels"]
+        order = torch.randperm(len(pixels), device=pixels.device)
+        outputs = model(pixel_values=share * pixels + (1 - share) * pixels[order])
+        logits = outputs["logits"].float()
+        loss = share * F.cross_entropy(logits, labels) + (1 - share) * F.cross_entropy(logits, labels[order])
+        return loss, outputs

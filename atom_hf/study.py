@@ -1,0 +1,300 @@
+"""`atom-hf study`: arms x data sets x sizes x seeds in paired runs, measured by more than accuracy, and resumable.
+
+A study is a YAML file:
+
+    title: Digits
+    seeds: 10
+    arms:                       # what each arm changes; the first is what the others are compared to
+      plain: {atom: false}
+      atom: {atom: true}
+    settings:
+      digits, from nothing:     # any flags of `atom-hf train`, and
+        model_type: vit
+        dataset: digits
+        metric: accuracy        # the main measure; mcc, or perplexity for a causal-lm
+        sizes:                  # training samples, each with the flags that go with that size
+          100: {num_train_epochs: 60}
+          300: {num_train_epochs: 30}
+        shifts:                 # further test data by name, as flags
+          out of domain: {eval_dataset: other.csv}
+        latents: true           # keep latents over training of the first seed, for a picture
+"""
+
+import gc
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import datasets
+import numpy as np
+from tqdm.auto import tqdm
+from transformers import PrinterCallback, TrainerCallback
+
+from .errors import AtomError
+from .measures import measure_classifier, measure_writer, read_outputs
+from .paired import (
+    RESULTS_NAME,
+    append_line,
+    hashed,
+    quiet,
+    read_lines,
+    read_yaml,
+    silent,
+    start_lines,
+    with_flags,
+)
+from .regularizers import StudyTrainer, StudyTrainingArguments
+from .run import Prepared, RunArguments, load_run_data, prepare_run
+
+OWN_KEYS = ("sizes", "metric", "shifts", "latents")
+MOMENTS = (0.0, 0.05, 0.2, 1.0)  # of training, at which latents are kept
+
+
+@dataclass
+class StudyArguments:
+    """Which part of a study runs, and where its results lie."""
+
+    seeds: int | None = field(default=None, metadata={"help": "Run this many seeds instead of what the study says."})
+    local: str | None = field(
+        default=None,
+        metadata={"help": "A YAML file {setting: {flag: value}}: where the data lies, if not where the study says."},
+    )
+    output_dir: str | None = field(
+        default=None, metadata={"help": "The folder of results, tables and plots; by default beside the study."}
+    )
+    report_only: bool = field(default=False, metadata={"help": "Run nothing; write the report of what has run."})
+
+
+class Setting(NamedTuple):
+    """One data set, model and way to train, at one or more sizes."""
+
+    name: str
+    flags: dict[str, Any]
+    sizes: dict[int, dict[str, Any]]
+    metric: str
+    shifts: dict[str, dict[str, Any]]
+    latents: bool
+
+
+class Study(NamedTuple):
+    """What a study's file says."""
+
+    title: str
+    seeds: int
+    arms: dict[str, dict[str, Any]]
+    settings: list[Setting]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """One run of a study."""
+
+    setting: Setting
+    size: int
+    arm: str
+    seed: int
+
+    @property
+    def key(self) -> tuple[str, int, str, int]:
+        return self.setting.name, self.size, self.arm, self.seed
+
+
+def read_study(path: str) -> Study:
+    """Reads a study's file. Raises `AtomError`, saying what is wrong in it."""
+    raw = read_yaml(path, "study")
+
+    def check(condition: bool, what: str) -> None:
+        if not condition:
+            raise AtomError(f"study {path!r}: {what}")
+
+    check(isinstance(raw, dict), "must hold title, seeds, arms and settings")
+    unknown = sorted(set(raw) - {"title", "seeds", "arms", "settings"})
+    check(not unknown, f"unknown keys {', '.join(map(str, unknown))}; there are title, seeds, arms, settings")
+    seeds, arms, settings = raw.get("seeds"), raw.get("arms"), raw.get("settings")
+    check(isinstance(seeds, int) and seeds >= 2, f"seeds must be a whole number of at least 2, got {seeds!r}")
+    check(_is_map_of_maps(arms) and len(arms) >= 2, "arms must hold at least two arms, each as 'name: {flag: value}'")
+    check(_is_map_of_maps(settings) and bool(settings), "settings must hold 'name: {flag: value}'")
+    found = []
+    for name, flags in settings.items():
+        sizes, shifts = flags.get("sizes"), flags.get("shifts", {})
+        check(
+            _is_map_of_maps(sizes) and all(isinstance(n, int) and n > 1 for n in sizes),
+            f"setting {name!r}: sizes must hold 'training samples: {{flag: value}}'",
+        )
+        check(_is_map_of_maps(shifts), f"setting {name!r}: shifts must hold 'name: {{flag: value}}'")
+        own = {key: value for key, value in flags.items() if key not in OWN_KEYS}
+        metric = flags.get("metric", "accuracy")
+        check(
+            metric in ("accuracy", "mcc", "perplexity"),
+            f"setting {name!r}: metric must be accuracy, mcc or perplexity, got {metric!r}",
+        )
+        found.append(Setting(str(name), own, sizes, metric, shifts, bool(flags.get("latents"))))
+    return Study(str(raw.get("title", Path(path).stem)), seeds, arms, found)
+
+
+def run_study(path: str, options: StudyArguments) -> tuple[Study, list[dict[str, Any]], Path]:
+    """Runs what has not run yet. Returns the study, the results of all its runs so far, and their folder.
+
+    Paired: runs of one setting, size and seed have the same samples, initial weights, order and number of steps in every arm.
+    Each result is appended to `results.jsonl` as its run ends. A result is known by all flags that it depends on but where
+    data lies, so that a study may grow by arms, settings and seeds and keep what has run.
+
+    Raises:
+        AtomError: a file that cannot be read, flags that cannot be used, or results of other flags under the same name.
+    """
+    study = read_study(path)
+    if options.seeds is not None:
+        if options.seeds < 2:
+            raise AtomError(f"--seeds must be at least 2, got {options.seeds}")
+        study = study._replace(seeds=options.seeds)
+    local = read_yaml(options.local, "--local") if options.local else {}
+    if not _is_map_of_maps(local):
+        raise AtomError(f"--local {options.local!r} must hold settings as 'name: {{flag: value}}'")
+    folder = Path(options.output_dir) if options.output_dir else Path(path).with_suffix("")
+    if folder.exists() and not folder.is_dir():
+        raise AtomError(f"--output_dir {str(folder)!r} is a file; give a folder")
+    jobs = list(_jobs(study))
+    flags = {job: _flags(study, job) for job in jobs}
+    hashes = {job: _fingerprint(job, *flags[job]) for job in jobs}
+    lines = read_lines(folder / RESULTS_NAME)
+    done = {(line["setting"], line["size"], line["arm"], line["seed"]): line for line in lines}
+    for job in jobs:
+        if job.key in done and done[job.key]["settings"] != hashes[job]:
+            raise AtomError(
+                f"{folder / RESULTS_NAME} holds '{job.arm}' of '{job.setting.name}' run with other flags; "
+                "remove those lines or give another --output_dir"
+            )
+    todo = [job for job in jobs if job.key not in done]
+    if todo and not options.report_only:
+        located = {job: _locate(flags[job], local.get(job.setting.name, {}), options.local) for job in todo}
+        with quiet():
+            # What cannot run is refused before anything has run.
+            for job in {(job.setting.name, job.size, job.arm): job for job in todo}.values():
+                with silent(*located[job], job.seed) as arguments:
+                    prepare_run(*arguments, save=False, trainer_class=StudyTrainer)
+            start_lines(folder / RESULTS_NAME)
+            for job in (bar := tqdm(todo, desc=study.title, unit="run")):
+                bar.set_postfix_str(f"{job.setting.name}, {job.size}, {job.arm}, seed {job.seed}")
+                found = _run(job, *located[job], folder, local.get(job.setting.name, {}).get("shifts", {}))
+                line = {"setting": job.setting.name, "size": job.size, "arm": job.arm, "seed": job.seed}
+                done[job.key] = {**line, "settings": hashes[job], **found}
+                append_line(folder / RESULTS_NAME, done[job.key])
+                gc.collect()
+    return study, [done[job.key] for job in jobs if job.key in done], folder
+
+
+def _jobs(study: Study) -> Iterator[Job]:
+    # Seeds outermost: a study that is cut short is a whole study of fewer seeds. Arms innermost: costs are compared
+    # between runs that follow each other.
+    for seed in range(study.seeds):
+        for setting in study.settings:
+            for size in setting.sizes:
+                for arm in study.arms:
+                    yield Job(setting, size, arm, seed)
+
+
+def _flags(study: Study, job: Job) -> tuple[RunArguments, StudyTrainingArguments]:
+    given = f"study: setting {job.setting.name!r}"
+    run_names = set(RunArguments.__dataclass_fields__)
+    run, args = RunArguments(max_train_samples=job.size), StudyTrainingArguments(per_device_eval_batch_size=32)
+    for changes, where in (
+        (job.setting.flags, given),
+        (job.setting.sizes[job.size], f"{given}, size {job.size}"),
+        (study.arms[job.arm], f"study: arm {job.arm!r}"),
+    ):
+        run = with_flags(run, {k: v for k, v in changes.items() if k in run_names}, where)
+        args = with_flags(args, {k: v for k, v in changes.items() if k not in run_names}, where)
+    if args.atom:
+        args.atom_config()
+    return run, args
+
+
+def _fingerprint(job: Job, run: RunArguments, args: StudyTrainingArguments) -> str:
+    """Of what was given and what the atom loss is made of: what is added to the flags later, at its default, is no change."""
+    plain = StudyTrainingArguments(per_device_eval_batch_size=32)
+    before = {**plain.to_dict(), **vars(RunArguments())}
+    given = {k: v for k, v in {**args.to_dict(), **vars(run)}.items() if v != before[k] and k != "logging_dir"}
+    atom = args.atom_config().to_dict() if args.atom else None
+    return hashed({"given": given, "atom": atom, "shifts": job.setting.shifts})
+
+
+def _locate(flags: tuple[RunArguments, Any], local: dict[str, Any], given: str | None) -> tuple[RunArguments, Any]:
+    run, args = flags
+    changes = {key: value for key, value in local.items() if key != "shifts"}
+    return with_flags(run, changes, f"--local {given!r}"), args
+
+
+def _run(
+    job: Job, run: RunArguments, args: StudyTrainingArguments, folder: Path, local: dict[str, Any]
+) -> dict[str, float]:
+    with silent(run, args, job.seed) as (one, quietly):
+        prepared = prepare_run(one, quietly, save=False, trainer_class=StudyTrainer)
+        trainer, data, _ = prepared
+        trainer.remove_callback(PrinterCallback)
+        if job.setting.latents and job.seed == 0:
+            trainer.add_callback(_LatentCallback(prepared, _latents_path(folder, job)))
+        began = time.process_time()
+        trainer.train()
+        seconds = time.process_time() - began
+        if data.task == "causal-lm":
+            measures, _ = measure_writer(prepared, job.seed)
+        else:
+            shifts = {
+                name: load_run_data(with_flags(one, {**flags, **local.get(name, {})}, f"shift {name!r}")).eval
+                for name, flags in job.setting.shifts.items()
+            }
+            measures, _ = measure_classifier(prepared, _same_classes(data.eval, shifts), job.seed)
+    if len(data.train) != job.size:
+        raise AtomError(f"setting {job.setting.name!r} has {len(data.train)} training samples, not {job.size}")
+    return {**measures, "seconds": round(seconds, 2)}
+
+
+def _same_classes(rows: datasets.Dataset, shifts: dict[str, datasets.Dataset]) -> dict[str, datasets.Dataset]:
+    return {name: other.cast_column("label", rows.features["label"]) for name, other in shifts.items()}
+
+
+def _latents_path(folder: Path, job: Job) -> Path:
+    plain = "".join(c if c.isalnum() else "-" for c in f"{job.setting.name}-{job.size}-{job.arm}")
+    return folder / "latents" / f"{plain}.json"
+
+
+class _LatentCallback(TrainerCallback):
+    """Keeps the latents of 300 evaluation samples over training, in the plane of the last ones' principal components."""
+
+    def __init__(self, prepared: Prepared, path: Path):
+        self.prepared, self.path = prepared, path
+        self.kept: list[tuple[float, np.ndarray]] = []
+
+    def _keep(self, state: Any) -> None:
+        progress = state.global_step / max(1, state.max_steps)
+        due = [moment for moment in MOMENTS if moment <= progress + 1e-9]
+        if len(due) <= len(self.kept):
+            return
+        rows = self.prepared.data.eval
+        rows = rows.select(range(min(300, len(rows))))
+        _, self.labels, latent = read_outputs(self.prepared, self.prepared.task.encode(rows))
+        self.kept.append((progress, latent))
+        self.prepared.trainer.model.train()
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self._keep(state)
+
+    def on_step_end(self, args, state, control, **kwargs):
+        self._keep(state)
+
+    def on_train_end(self, args, state, control, **kwargs):
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        last = self.kept[-1][1]
+        _, _, components = np.linalg.svd(last - last.mean(0), full_matrices=False)
+        moments = [
+            {"progress": progress, "points": np.round((latent - latent.mean(0)) @ components[:2].T, 3).tolist()}
+            for progress, latent in self.kept
+        ]
+        self.path.write_text(json.dumps({"labels": self.labels.tolist(), "moments": moments}), encoding="utf-8")
+
+
+def _is_map_of_maps(value: Any) -> bool:
+    return isinstance(value, dict) and all(isinstance(inner, dict) for inner in value.values())
