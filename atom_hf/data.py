@@ -102,14 +102,15 @@ def load_data(
 
     splits = load_source(dataset, dataset_config, "--dataset")
     train_name = _main_split(splits, train_split, "--train_split", dataset)
-    train = splits[train_name]
+    train = _named_split(splits, train_name, "--train_split", dataset)
     given = {"text": text_column, "text_pair": text_pair_column, "image": image_column, "label": label_column}
     task, columns = _find_columns(train, task, given, dataset)
 
     if eval_dataset is not None:
         others = load_source(eval_dataset, None, "--eval_dataset")
         eval_name = _main_split(others, eval_split, "--eval_split", eval_dataset)
-        evaluation, eval_flag = others[eval_name], f"--eval_dataset {eval_dataset!r}"
+        evaluation = _named_split(others, eval_name, "--eval_split", eval_dataset)
+        eval_flag = f"--eval_dataset {eval_dataset!r}"
     else:
         eval_name = None if hold_out else eval_split or _first_eval_split(splits, train_name, columns)
         evaluation = None if eval_name is None else _named_split(splits, eval_name, "--eval_split", dataset)
@@ -173,7 +174,7 @@ def _first_eval_split(splits: dict[str, datasets.Dataset], train_name: str, colu
     """The first validation or test split with rows whose labels are known: a benchmark's test labels are often -1."""
     for start in EVAL_SPLITS:
         for name, rows in splits.items():
-            if name == train_name or not name.startswith(start) or not len(rows):
+            if name in (train_name, *train_name.split("+")) or not name.startswith(start) or not len(rows):
                 continue
             label = columns.get("label")
             if label is None or (label in rows.column_names and not set(_column(rows, label)) <= {-1, None}):

@@ -59,7 +59,7 @@ def silent(run: RunArguments, args: AtomTrainingArguments, seed: int):
 
 def with_flags(args: Any, changes: Mapping[str, Any], given: str) -> Any:
     """A copy of a dataclass of flags with some of them changed. Raises `AtomError`, saying that `given` is wrong."""
-    unknown = sorted(set(changes) - {f.name for f in dataclasses.fields(args)})
+    unknown = sorted(set(map(str, changes)) - {f.name for f in dataclasses.fields(args)})
     if unknown:
         raise AtomError(f"{given} sets {', '.join(unknown)}, which are no flags of a training run")
     try:
@@ -94,11 +94,13 @@ def read_yaml(path: str, given: str) -> Any:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The results that were written whole: a line that was cut short as it was written is a run to be done again."""
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    for text in path.read_text(encoding="utf-8").splitlines(True) if path.exists() else []:
         try:
-            lines.append(json.loads(text))
+            line = json.loads(text)
         except ValueError:
             break
+        if text.endswith("\n"):
+            lines.append(line)
     return lines
 
 

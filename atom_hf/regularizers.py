@@ -3,6 +3,7 @@
 Each is the published loss in a few lines, so that a study can put it beside the atom loss in the same runs.
 """
 
+import math
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -93,6 +94,28 @@ def reading_latent(model: nn.Module):
 
 class StudyTrainer(AtomTrainer):
     """`AtomTrainer` with a competitor of the atom loss, if `args.regularizer` names one. Classification only."""
+
+    def __init__(self, *positional: Any, **named: Any):
+        super().__init__(*positional, **named)
+        name, weight = self.args.regularizer, self.args.regularizer_weight
+        if name not in REGULARIZERS:
+            raise AtomError(f"regularizer must be one of {', '.join(REGULARIZERS)}; got {name!r}")
+        if name == "none":
+            return
+        if isinstance(self.model.get_output_embeddings(), nn.Linear):
+            raise AtomError(f"regularizer {name!r} is for classification; {type(self.model).__name__} writes text")
+        if not 0 <= weight < math.inf or (name == "mixup" and weight == 0):
+            raise AtomError(f"regularizer_weight must be a finite number, for mixup above 0; got {weight!r}")
+        if name == "mixup" and self.model.main_input_name != "pixel_values":
+            raise AtomError(f"regularizer 'mixup' mixes images; {type(self.model).__name__} takes none")
+        if name == "mixup" and self.args.atom:
+            raise AtomError("regularizer 'mixup' is not for a run with --atom")
+        if name in ("supcon", "uniformity"):
+            output_layer(self.model)  # refuses a model that has none
+        if name == "supcon" and not 0 < self.args.regularizer_temperature < math.inf:
+            raise AtomError(
+                f"regularizer_temperature must be a finite number above 0; got {self.args.regularizer_temperature!r}"
+            )
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         name, weight = self.args.regularizer, self.args.regularizer_weight

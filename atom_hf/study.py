@@ -46,7 +46,7 @@ from .paired import (
     start_lines,
     with_flags,
 )
-from .regularizers import StudyTrainer, StudyTrainingArguments
+from .regularizers import StudyTrainer, StudyTrainingArguments, output_layer
 from .run import Prepared, RunArguments, load_run_data, prepare_run
 
 OWN_KEYS = ("sizes", "metric", "shifts", "latents")
@@ -111,8 +111,8 @@ def read_study(path: str) -> Study:
             raise AtomError(f"study {path!r}: {what}")
 
     check(isinstance(raw, dict), "must hold title, seeds, arms and settings")
-    unknown = sorted(set(raw) - {"title", "seeds", "arms", "settings"})
-    check(not unknown, f"unknown keys {', '.join(map(str, unknown))}; there are title, seeds, arms, settings")
+    unknown = sorted(set(map(str, raw)) - {"title", "seeds", "arms", "settings"})
+    check(not unknown, f"unknown keys {', '.join(unknown)}; there are title, seeds, arms, settings")
     seeds, arms, settings = raw.get("seeds"), raw.get("arms"), raw.get("settings")
     check(isinstance(seeds, int) and seeds >= 2, f"seeds must be a whole number of at least 2, got {seeds!r}")
     check(_is_map_of_maps(arms) and len(arms) >= 2, "arms must hold at least two arms, each as 'name: {flag: value}'")
@@ -121,7 +121,7 @@ def read_study(path: str) -> Study:
     for name, flags in settings.items():
         sizes, shifts = flags.get("sizes"), flags.get("shifts", {})
         check(
-            _is_map_of_maps(sizes) and all(isinstance(n, int) and n > 1 for n in sizes),
+            _is_map_of_maps(sizes) and bool(sizes) and all(isinstance(n, int) and n > 1 for n in sizes),
             f"setting {name!r}: sizes must hold 'training samples: {{flag: value}}'",
         )
         check(_is_map_of_maps(shifts), f"setting {name!r}: shifts must hold 'name: {{flag: value}}'")
@@ -132,7 +132,9 @@ def read_study(path: str) -> Study:
             f"setting {name!r}: metric must be accuracy, mcc or perplexity, got {metric!r}",
         )
         found.append(Setting(str(name), own, sizes, metric, shifts, bool(flags.get("latents"))))
-    return Study(str(raw.get("title", Path(path).stem)), seeds, arms, found)
+    return Study(
+        str(raw.get("title", Path(path).stem)), seeds, {str(name): flags for name, flags in arms.items()}, found
+    )
 
 
 def run_study(path: str, options: StudyArguments) -> tuple[Study, list[dict[str, Any]], Path]:
@@ -151,8 +153,10 @@ def run_study(path: str, options: StudyArguments) -> tuple[Study, list[dict[str,
             raise AtomError(f"--seeds must be at least 2, got {options.seeds}")
         study = study._replace(seeds=options.seeds)
     local = read_yaml(options.local, "--local") if options.local else {}
-    if not _is_map_of_maps(local):
-        raise AtomError(f"--local {options.local!r} must hold settings as 'name: {{flag: value}}'")
+    if not _is_map_of_maps(local) or not all(_is_map_of_maps(flags.get("shifts", {})) for flags in local.values()):
+        raise AtomError(
+            f"--local {options.local!r} must hold settings as 'name: {{flag: value}}', shifts within likewise"
+        )
     folder = Path(options.output_dir) if options.output_dir else Path(path).with_suffix("")
     if folder.exists() and not folder.is_dir():
         raise AtomError(f"--output_dir {str(folder)!r} is a file; give a folder")
@@ -174,11 +178,12 @@ def run_study(path: str, options: StudyArguments) -> tuple[Study, list[dict[str,
             # What cannot run is refused before anything has run.
             for job in {(job.setting.name, job.size, job.arm): job for job in todo}.values():
                 with silent(*located[job], job.seed) as arguments:
-                    prepare_run(*arguments, save=False, trainer_class=StudyTrainer)
+                    _check(job, _prepare(*arguments))
+                    _load_shifts(job, arguments[0], _local_shifts(job, local))
             start_lines(folder / RESULTS_NAME)
             for job in (bar := tqdm(todo, desc=study.title, unit="run")):
                 bar.set_postfix_str(f"{job.setting.name}, {job.size}, {job.arm}, seed {job.seed}")
-                found = _run(job, *located[job], folder, local.get(job.setting.name, {}).get("shifts", {}))
+                found = _run(job, *located[job], folder, _local_shifts(job, local))
                 line = {"setting": job.setting.name, "size": job.size, "arm": job.arm, "seed": job.seed}
                 done[job.key] = {**line, "settings": hashes[job], **found}
                 append_line(folder / RESULTS_NAME, done[job.key])
@@ -227,11 +232,38 @@ def _locate(flags: tuple[RunArguments, Any], local: dict[str, Any], given: str |
     return with_flags(run, changes, f"--local {given!r}"), args
 
 
+def _prepare(run: RunArguments, args: StudyTrainingArguments) -> Prepared:
+    return prepare_run(run, args, save=False, trainer_class=StudyTrainer)
+
+
+def _check(job: Job, prepared: Prepared) -> None:
+    """Refuses a run that could be trained but not measured."""
+    name, task, count = job.setting.name, prepared.data.task, len(prepared.data.train)
+    if count != job.size:
+        raise AtomError(f"setting {name!r} has {count} training samples, not {job.size}")
+    if (job.setting.metric == "perplexity") != (task == "causal-lm"):
+        raise AtomError(f"setting {name!r}: metric is {job.setting.metric}, which {task} does not have")
+    if task == "causal-lm" and (job.setting.latents or job.setting.shifts):
+        raise AtomError(f"setting {name!r}: latents and shifts are for classification, not for causal-lm")
+    output_layer(prepared.trainer.model)
+
+
+def _local_shifts(job: Job, local: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return local.get(job.setting.name, {}).get("shifts", {})
+
+
+def _load_shifts(job: Job, run: RunArguments, local: dict[str, dict[str, Any]]) -> dict[str, datasets.Dataset]:
+    return {
+        name: load_run_data(with_flags(run, {**flags, **local.get(name, {})}, f"shift {name!r}")).eval
+        for name, flags in job.setting.shifts.items()
+    }
+
+
 def _run(
     job: Job, run: RunArguments, args: StudyTrainingArguments, folder: Path, local: dict[str, Any]
 ) -> dict[str, float]:
     with silent(run, args, job.seed) as (one, quietly):
-        prepared = prepare_run(one, quietly, save=False, trainer_class=StudyTrainer)
+        prepared = _prepare(one, quietly)
         trainer, data, _ = prepared
         trainer.remove_callback(PrinterCallback)
         if job.setting.latents and job.seed == 0:
@@ -242,13 +274,8 @@ def _run(
         if data.task == "causal-lm":
             measures, _ = measure_writer(prepared, job.seed)
         else:
-            shifts = {
-                name: load_run_data(with_flags(one, {**flags, **local.get(name, {})}, f"shift {name!r}")).eval
-                for name, flags in job.setting.shifts.items()
-            }
-            measures, _ = measure_classifier(prepared, _same_classes(data.eval, shifts), job.seed)
-    if len(data.train) != job.size:
-        raise AtomError(f"setting {job.setting.name!r} has {len(data.train)} training samples, not {job.size}")
+            shifts = _same_classes(data.eval, _load_shifts(job, one, local))
+            measures, _ = measure_classifier(prepared, shifts, job.seed)
     return {**measures, "seconds": round(seconds, 2)}
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from huggingface_hub.errors import StrictDataclassError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -247,8 +248,9 @@ def _override(config: Any, overrides: str | Mapping[str, Any] | None) -> dict[st
         else:
             names = [part.split("=")[0] for part in overrides.split(",")]
             config.update_from_string(overrides)
-    except (ValueError, AttributeError, TypeError) as error:
-        raise AtomError(f"--config_overrides {overrides!r} does not fit {config.model_type}: {error}") from error
+    except (ValueError, AttributeError, TypeError, StrictDataclassError) as error:
+        why = " ".join(str(error).split())
+        raise AtomError(f"--config_overrides {overrides!r} does not fit {config.model_type}: {why}") from error
     return {name: getattr(config, name) for name in names}
 
 
@@ -304,8 +306,10 @@ def _text_task(model: PreTrainedModel, tokenizer: Any, data: TaskData, max_lengt
 
 
 def _image_task(model: PreTrainedModel, processor: Any, data: TaskData, horizontal_flip: bool) -> Task:
+    config = model.config  # `transform` must not hold the model: Datasets pickles it, with all that it refers to
+
     def transform(rows: dict[str, list]) -> dict[str, Any]:
-        return {"pixel_values": image_inputs(rows["image"], processor, model.config), "labels": rows["label"]}
+        return {"pixel_values": image_inputs(rows["image"], processor, config), "labels": rows["label"]}
 
     def augment(rows: dict[str, list]) -> dict[str, Any]:
         inputs = transform(rows)
