@@ -33,6 +33,7 @@ configs = st.builds(
     tokens=st.sampled_from(["content", "all"]),
     token_reduction=st.sampled_from(["mean", "sum"]),
     softening=not_negative,
+    energy_weight=not_negative,
     neutrality=not_negative,
     charge_floor=st.floats(0, 1),
     charge_floor_weight=not_negative,
@@ -40,6 +41,7 @@ configs = st.builds(
     warmup_ratio=st.floats(0, 1),
     head_learning_rate=not_negative,
     importance_std=above_zero,
+    position_init=st.sampled_from(["random", "identity"]),
     hidden_size=st.none() | st.integers(1),
     special_token_ids=st.none() | st.lists(st.integers(0), max_size=3),
     base_model_class=st.none() | st.text(),
@@ -86,7 +88,7 @@ def test_the_weight_in_force_over_a_run():
 
 
 def test_edges_that_are_allowed():
-    AtomConfig(weight=0, softening=0, neutrality=0, charge_floor_weight=0, head_learning_rate=0)
+    AtomConfig(weight=0, softening=0, energy_weight=0, neutrality=0, charge_floor_weight=0, head_learning_rate=0)
     AtomConfig(charge_floor=0, warmup_ratio=0)
     AtomConfig(charge_floor=1, warmup_ratio=1)
     AtomConfig(special_token_ids=[])
@@ -100,6 +102,7 @@ BAD = [
         for name in (
             "weight",
             "softening",
+            "energy_weight",
             "neutrality",
             "charge_floor_weight",
             "head_learning_rate",
@@ -112,6 +115,7 @@ BAD = [
     *[("tokens", value) for value in ["words", "", None, 1, ["content"]]],
     *[("weighting", value) for value in ["both", "", None, 1, ["relative"]]],
     *[("schedule", value) for value in ["cosine", "", None, 1, ["linear"]]],
+    *[("position_init", value) for value in ["zero", "", None, 1, ["identity"]]],
     *[("token_reduction", value) for value in ["max", "", None, 1, ["mean"]]],
     *[("hidden_size", value) for value in [0, -1, 2.0, "8", [8], True]],
     *[("special_token_ids", value) for value in [1, "1", (1,), {1: 1}, [1.0], ["1"], [None], [True]]],

@@ -1,4 +1,4 @@
-"""Every kind of data set that may be named, every error, both embedded sets, and the recipe that makes one of them."""
+"""Every kind of data set that may be named, every error, the embedded sets, and the recipe that makes one of them."""
 
 import importlib.util
 import json
@@ -91,6 +91,31 @@ def test_digits():
     every = sorted(np.round(image * (255 / 16)).astype(np.uint8).tobytes() for image in load_digits().images)
     assert drawn == every  # the two parts are disjoint and together they are the whole
     assert labels(load_data("digits").train) == labels(data.train)
+
+
+def test_gaussians():
+    data = load_data("gaussians")
+    names = ["0+1", "0+2", "0+3", "1+2", "1+3", "2+3"]
+    assert (data.name, data.task, data.labels) == ("gaussians", "image-classification", names)
+    corners = np.array([[-1, -1], [-1, 1], [1, -1], [1, 1]])
+    found = {}
+    for rows, count in ((data.train, 2000), (data.eval, 1000)):
+        assert len(rows) == count and min(Counter(labels(rows)).values()) > count / 6 * 0.8
+        images = rows["image"][:]
+        assert {(image.mode, image.size) for image in images} == {("RGB", (4, 4))}
+        pixels = np.stack([np.asarray(image) for image in images]).reshape(count, 16, 3)
+        assert (pixels[..., 2] == 128).all()
+        points, classes = (pixels[..., :2] - 128.0) / 32, np.array(labels(rows))
+        found[count] = pixels
+        for number, name in enumerate(names):
+            mine = points[classes == number].reshape(-1, 2)
+            two = corners[[int(part) for part in name.split("+")]]
+            # The mean and the covariance of a mixture of two Gaussians of variance 1.44, each half of the points.
+            offsets = two - two.mean(0)
+            np.testing.assert_allclose(mine.mean(0), two.mean(0), atol=0.15)
+            np.testing.assert_allclose(np.cov(mine.T), offsets.T @ offsets / 2 + 1.44 * np.eye(2), atol=0.25)
+    assert not {row.tobytes() for row in found[2000]} & {row.tobytes() for row in found[1000]}
+    assert labels(load_data("gaussians").train) == labels(data.train)
 
 
 def bag(line):
@@ -310,7 +335,7 @@ def test_hub_cannot_be_reached(monkeypatch):
     assert message.startswith(
         "--dataset 'someone/poems': there is no such path, and the Hugging Face Hub cannot be reach"
     )
-    assert "embedded one (digits, verse)" in message
+    assert "embedded one (digits, gaussians, verse)" in message
 
 
 def test_hub_has_no_such_data_set(monkeypatch):
@@ -410,6 +435,47 @@ def test_samples_are_drawn(tmp_path, caplog):
     assert "--max_eval_samples is 1000 and there are 20 rows: all are used" in caplog.text
 
 
+def test_rows_are_held_out_even_where_there_is_a_split_to_evaluate_on():
+    """What settings are chosen by must not be what judges them."""
+    whole = load_data("digits")
+    data = load_data("digits", hold_out=True, eval_fraction=0.3, sample_seed=2)
+    assert (len(data.train), len(data.eval)) == (700, 300)
+
+    def images(rows):
+        return Counter(np.asarray(image).tobytes() for image in rows["image"])
+
+    assert images(data.train) + images(data.eval) == images(whole.train)
+    assert images(load_data("digits", hold_out=True, eval_fraction=0.3, sample_seed=2).eval) == images(data.eval)
+    few = load_data("digits", hold_out=True, eval_fraction=0.3, sample_seed=2, max_train_samples=20)
+    assert images(few.eval) == images(data.eval) and not images(few.train) - images(data.train)
+    for other in ({"eval_split": "test"}, {"eval_dataset": "digits"}):
+        assert error_of("digits", hold_out=True, **other).startswith("--hold_out evaluates on training rows; leave out")
+
+
+def parts_of(monkeypatch, counts):
+    texts = {split: [f"{split} {i}" for i in range(count)] for split, count in counts.items()}
+    kinds = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["no", "yes"])})
+    columns = {split: {"text": rows, "label": [i % 2 for i in range(len(rows))]} for split, rows in texts.items()}
+    on_hub(monkeypatch, {split: (rows, kinds) for split, rows in columns.items()})
+    return texts
+
+
+def test_splits_are_joined_by_a_plus(monkeypatch):
+    lines = parts_of(monkeypatch, {"train": 8, "validation": 4, "test": 6})
+    data = load_data("someone/poems", eval_split="validation+test")
+    assert texts(data.train) == lines["train"] and texts(data.eval) == lines["validation"] + lines["test"]
+    data = load_data("someone/poems", eval_dataset="someone/poems", eval_split="test+validation")
+    assert texts(data.eval) == lines["test"] + lines["validation"]
+    message = error_of("someone/poems", eval_split="validation+dev")
+    assert message.startswith("--eval_split 'validation+dev': 'someone/poems' has no such split; give one of train,")
+
+
+def test_a_split_that_is_trained_on_is_not_what_is_evaluated_on(monkeypatch):
+    lines = parts_of(monkeypatch, {"train": 8, "validation": 4, "test": 6})
+    data = load_data("someone/poems", train_split="train+validation")
+    assert texts(data.train) == lines["train"] + lines["validation"] and texts(data.eval) == lines["test"]
+
+
 def test_held_out_rows_leave_every_class_to_train_on(tmp_path):
     rows = {"text": [f"t{i}" for i in range(21)], "label": ["a"] * 10 + ["b"] * 10 + ["rare"]}
     data = load_data(write(tmp_path / "d.csv", rows), eval_fraction=0.5)
@@ -424,7 +490,8 @@ def test_held_out_rows_leave_every_class_to_train_on(tmp_path):
 def test_no_such_path(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     message = error_of(name)
-    assert message.startswith(f"--dataset {name!r}: there is no such file or folder") and "digits, verse" in message
+    assert message.startswith(f"--dataset {name!r}: there is no such file or folder")
+    assert "digits, gaussians, verse" in message
     assert error_of("verse", eval_dataset="nowhere.csv").startswith("--eval_dataset 'nowhere.csv': there is no such")
 
 
@@ -559,4 +626,4 @@ def test_evaluation_data_that_does_not_fit(tmp_path):
 
 
 def test_embedded_sets_are_described():
-    assert [*EMBEDDED] == ["digits", "verse"] and all(EMBEDDED.values())
+    assert [*EMBEDDED] == ["digits", "gaussians", "verse"] and all(EMBEDDED.values())

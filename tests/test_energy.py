@@ -570,6 +570,19 @@ def test_the_loss_is_the_energy_and_the_constraints(batch, neutrality, charge_fl
     assert torch.equal(parts.energy, means.energy) and torch.equal(parts.distance, means.distance)
 
 
+@pytest.mark.parametrize("energy_weight", [0.0, 0.5, 3.0])
+def test_the_energy_has_a_weight_of_its_own(energy_weight):
+    q, p, mask = random_batch(0, (4, 3, 2), mask=True)
+    atoms = Atoms.from_tokens(q.requires_grad_(), p.requires_grad_(), mask, token_reduction="mean")
+    parts = atom_loss(atoms, softening=0.1, energy_weight=energy_weight, **CONSTRAINTS)
+    whole = atom_loss(atoms, softening=0.1, **CONSTRAINTS)
+    assert torch.equal(parts.energy, whole.energy) and torch.equal(parts.constraint, whole.constraint)
+    torch.testing.assert_close(parts.loss, energy_weight * whole.energy + whole.constraint)
+    # At 0 the constraints alone act on the importance, and nothing on the positions.
+    (gradient,) = torch.autograd.grad(parts.loss, p)
+    assert (gradient.abs().max() > 0) == (energy_weight > 0)
+
+
 def test_the_constraints_wake_dead_charges_and_balance_them():
     dead = torch.tensor([[0.1, -0.1], [0.05, -0.05]], dtype=torch.float64, requires_grad=True)
     one_sided = torch.tensor([[0.9, 0.8], [0.7, 0.9]], dtype=torch.float64, requires_grad=True)

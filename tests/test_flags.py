@@ -1,5 +1,7 @@
 """Flags and files: typed alike, refused alike."""
 
+import json
+
 import pytest
 
 from atom_hf import AtomError, AtomTrainingArguments
@@ -12,7 +14,8 @@ KINDS = [RunArguments, AtomTrainingArguments]
 def test_a_mapping_is_the_flags_that_say_the_same():
     values = {"atom": True, "learning_rate": "1e-4", "model": None, "label_names": ["a", "b"]}
     assert as_flags(values) == ["--atom", "True", "--learning_rate", "1e-4", "--label_names", "a", "b"]
-    assert as_flags({"config_overrides": {"n_embd": 8, "n_layer": 1}}) == ["--config_overrides", "n_embd=8,n_layer=1"]
+    overrides = {"n_embd": 8, "hidden_sizes": [8, 16]}
+    assert as_flags({"config_overrides": overrides}) == ["--config_overrides", '{"n_embd": 8, "hidden_sizes": [8, 16]}']
 
 
 def test_mappings_of_training_arguments_keep_their_types(tmp_path):
@@ -21,6 +24,14 @@ def test_mappings_of_training_arguments_keep_their_types(tmp_path):
     _, args = parse_flags("train", ["--config", str(file)], KINDS)
     assert args.lr_scheduler_kwargs == {"num_cycles": 2}
     assert args.activation_checkpointing_kwargs == {"use_reentrant": False}
+
+
+def test_configuration_overrides_of_a_file_reach_the_run_with_their_types(tmp_path):
+    file = tmp_path / "run.yaml"
+    file.write_text("config_overrides: {hidden_sizes: [8, 16], layer_type: basic, dropout: 0.1, tie: false}\n")
+    run, _ = parse_flags("train", ["--config", str(file)], KINDS)
+    expected = {"hidden_sizes": [8, 16], "layer_type": "basic", "dropout": 0.1, "tie": False}
+    assert json.loads(run.config_overrides) == expected
 
 
 def test_flags_win_over_the_file_and_are_typed_like_it(tmp_path):

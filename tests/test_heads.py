@@ -120,6 +120,19 @@ def test_charges_start_alive_and_balanced(width):
         assert 0.3 < (head > 0).float().mean() < 0.7
 
 
+def test_positions_may_start_as_the_tokens():
+    torch.manual_seed(0)
+    heads, tokens = AtomHeads(6, position_init="identity"), tokens_of((2, 5, 6))
+    q, p = heads(tokens)
+    torch.testing.assert_close(p, torch.nn.functional.layer_norm(tokens, (6,)))
+    # Nothing else starts otherwise, and P learns from there.
+    torch.manual_seed(0)
+    other_q, other_p = AtomHeads(6, position_init="random")(tokens)
+    assert torch.equal(q, other_q) and not torch.allclose(p, other_p)
+    p.square().sum().backward()
+    assert heads.position.weight.grad.abs().max() > 0
+
+
 def test_importance_std_scales_the_start():
     score = {std: 2 * start(64, importance_std=std).double().atanh() for std in (0.5, 1.0, 2.0)}
     for std, values in score.items():

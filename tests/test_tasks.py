@@ -1,5 +1,6 @@
 """From a name and a data set to what a Trainer takes: metrics, labels, pixels, tokenizers."""
 
+import json
 import math
 
 import datasets
@@ -298,10 +299,81 @@ def test_a_model_or_a_model_type(both):
 
 
 @pytest.mark.parametrize(
-    "overrides", ["hidden_size=24,num_hidden_layers=1", {"hidden_size": 24, "num_hidden_layers": 1}]
+    "overrides",
+    [
+        "hidden_size=24,num_hidden_layers=1",
+        {"hidden_size": 24, "num_hidden_layers": 1},
+        '{"hidden_size": 24, "num_hidden_layers": 1}',
+    ],
 )
-def test_configuration_overrides_as_text_and_as_a_mapping(overrides):
+def test_configuration_overrides_as_text_a_mapping_and_json(overrides):
     data = image_data([Image.new("L", (8, 8))] * 2)
     model = prepare_task(data, model=None, model_type="vit", config_overrides=overrides).model
     assert model.config.hidden_size == 24 and model.config.num_hidden_layers == 1
     assert model.classifier.in_features == 24
+
+
+@pytest.mark.parametrize("form", [dict, json.dumps])
+def test_configuration_overrides_may_hold_lists(form):
+    overrides = {"embedding_size": 8, "hidden_sizes": [8, 12], "depths": [1, 1], "layer_type": "basic"}
+    data = image_data([Image.new("RGB", (8, 8))] * 2)
+    config = prepare_task(data, model=None, model_type="resnet", config_overrides=form(overrides)).model.config
+    assert {name: getattr(config, name) for name in overrides} == overrides
+
+
+@pytest.mark.parametrize("overrides", ["hidden_dropout_prob=0.25", '{"hidden_dropout_prob": 0.25}'])
+def test_configuration_overrides_of_a_pretrained_model_leave_its_weights(overrides):
+    data = image_data([Image.new("L", (28, 28), i) for i in range(4)])
+    torch.manual_seed(0)
+    before = prepare_task(data, model="vit-fashion-mnist").model
+    torch.manual_seed(0)
+    model = prepare_task(data, model="vit-fashion-mnist", config_overrides=overrides).model
+    assert before.config.hidden_dropout_prob != 0.25 and model.config.hidden_dropout_prob == 0.25
+    assert {part.p for name, part in model.named_modules() if name.endswith("embeddings.dropout")} == {0.25}
+    changed = {k for k, v in model.config.to_dict().items() if v != before.config.to_dict()[k]}
+    assert changed == {"hidden_dropout_prob"} and model.config.id2label == {0: "no", 1: "yes"}
+    for name, tensor in before.state_dict().items():
+        assert torch.equal(model.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    ["width=3", {"width": 3}, '{"width": 3}', "{", "hidden_size", "hidden_size=wide", '{"hidden_size": "wide"}'],
+)
+@pytest.mark.parametrize("source", [{"model": "vit-fashion-mnist"}, {"model": None, "model_type": "vit"}], ids=str)
+def test_configuration_overrides_that_do_not_fit_are_refused(source, overrides):
+    with pytest.raises(AtomError, match=r"^--config_overrides .* does not fit vit: .+") as caught:
+        prepare_task(image_data([Image.new("L", (8, 8))] * 2), config_overrides=overrides, **source)
+    assert "\n" not in str(caught.value)
+
+
+def test_encoded_evaluation_rows_are_the_evaluation_rows():
+    pictures = [Image.new("L", (8, 8), 20 * i) for i in range(4)]
+    for data, options in (
+        (image_data(pictures), {"model_type": "vit", "config_overrides": TINY_VIT, "horizontal_flip": True}),
+        (text_data(LINES, [0, 1, 0]), {"model_type": "bert", "config_overrides": TINY_BERT, "vocabulary_size": 300}),
+        (text_data(LINES), {"model_type": "gpt2", "config_overrides": TINY_GPT2, "vocabulary_size": 300}),
+    ):
+        task = prepare_task(data, model=None, **options)
+        for ours, theirs in zip(task.encode(data.eval), task.eval, strict=True):
+            assert {k: np.asarray(v).tolist() for k, v in ours.items()} == {
+                k: np.asarray(v).tolist() for k, v in theirs.items()
+            }
+
+
+def test_pixels_are_made_without_a_hold_on_the_model():
+    """Datasets pickles what makes them, with all that it refers to, each time that rows are encoded."""
+    data = image_data([Image.new("L", (8, 8))] * 2)
+    task = prepare_task(data, model=None, model_type="vit", config_overrides=TINY_VIT)
+    pickled = []
+
+    def reduce(model, protocol):
+        pickled.append(model)
+        return object.__reduce_ex__(model, protocol)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(task.model), "__reduce_ex__", reduce)
+        task.encode(data.eval)
+        assert pickled == []
+        data.eval.with_transform(lambda rows: {"n": [len(list(task.model.parameters()))]})
+        assert pickled, "what holds the model is found out"
