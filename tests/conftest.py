@@ -111,14 +111,15 @@ def batch_for(name, count=4, start=0, labels=False):
     return batch if labels else {key: value for key, value in batch.items() if key != "labels"}
 
 
-def arguments(folder, **options):
+def arguments(folder, cls=None, **options):
     """Arguments of a run of three steps of four samples, in the order of the rows, that prints and saves nothing."""
     from atom_hf import AtomTrainingArguments
 
     quiet = {"report_to": [], "disable_tqdm": True, "dataloader_pin_memory": False, "save_strategy": "no"}
     short = {"max_steps": 3, "per_device_train_batch_size": 4, "logging_steps": 1, "learning_rate": 1e-3}
     fixed = {"use_cpu": True, "train_sampling_strategy": "sequential"}
-    return AtomTrainingArguments(output_dir=str(folder), **{**quiet, **short, **fixed, **options})
+    cls = cls or AtomTrainingArguments
+    return cls(output_dir=str(folder), **{**quiet, **short, **fixed, **options})
 
 
 @pytest.fixture
