@@ -266,7 +266,8 @@ def _plot_sizes(study: Study, lines: list[dict[str, Any]], path: Path) -> Path:
         axis.set_title(setting.name, fontsize=9)
         axis.set_ylabel(setting.metric, fontsize=8)
         axis.grid(color="#dddddd", linewidth=0.6)
-    axes.flat[0].legend(fontsize=7)
+    if axes.flat[0].get_legend_handles_labels()[0]:  # of one seed nothing is drawn
+        axes.flat[0].legend(fontsize=7)
     figure.suptitle(f"{study.title}: mean and standard error by training samples", fontsize=11)
     return _save(figure, path)
 
