@@ -101,7 +101,7 @@ def study(arguments: list[str]) -> None:
     if not wants_help and (not arguments or arguments[0].startswith("-")):
         raise AtomError("give the study's file first: atom-hf study FILE.yaml")
     file, rest = ("", arguments) if wants_help else (arguments[0], arguments[1:])
-    (options,) = parse_flags("study", rest, [StudyArguments])
+    (options,) = parse_flags("study FILE", rest, [StudyArguments])
     check_packages()
     found, lines, folder = run_study(file, options)
     written = write_report(found, lines, folder)

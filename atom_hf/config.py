@@ -29,7 +29,7 @@ class AtomConfig:
 
     Every field but the last three, which describe the model, is also a flag of `AtomTrainingArguments`, named `atom_` + field.
     All are this library's own choices but `token_reduction="sum"` and `softening=0`, which give the paper's Eq. 5;
-    `recipes/defaults/README.md` has the runs that the defaults were chosen from.
+    `recipes/study/README.md` is the evidence for the defaults.
     `AtomConfig()` is the set of defaults. Raises `AtomError` for a value that cannot be used.
     """
 

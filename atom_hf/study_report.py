@@ -114,7 +114,8 @@ def write_report(study: Study, lines: list[dict[str, Any]], folder: Path) -> lis
     written = [folder / REPORT_NAME]
     written[0].write_text(tables(study, lines), encoding="utf-8")
     if main:
-        written.append(_plot_differences(study, main, loss, folder / "differences.png"))
+        picture = folder / "differences.png"
+        written.append(plot_differences(study.title, list(study.arms), main, loss, picture))
     if any(len(setting.sizes) > 1 for setting in study.settings) and lines:
         written.append(_plot_sizes(study, lines, folder / "sizes.png"))
     if pictures := sorted((folder / "latents").glob("*.json")):
@@ -134,7 +135,7 @@ def tables(study: Study, lines: list[dict[str, Any]]) -> str:
                 d.arm,
                 str(d.seeds),
                 _number(d.first),
-                f"{_sign(d.mean)} [{_sign(d.low)}, {_sign(d.high)}]" + ("" if d.verdict == 0 else _mark(d.verdict)),
+                interval(d),
                 f"{d.p:.3g}",
                 f"{d.holm:.3g}",
             ]
@@ -178,6 +179,11 @@ def _mark(verdict: int, d: Difference | None = None) -> str:
     return " ▲" if verdict > 0 else " ▼"
 
 
+def interval(d: Difference) -> str:
+    """The mean difference with its interval, and a mark where that excludes 0."""
+    return f"{_sign(d.mean)} [{_sign(d.low)}, {_sign(d.high)}]{_mark(d.verdict)}"
+
+
 def markdown(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table."""
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *rows]) + "\n"
@@ -205,26 +211,26 @@ def _save(figure: Any, path: Path) -> Path:
     return path
 
 
-def _plot_differences(study: Study, main: list[Difference], loss: list[Difference], path: Path) -> Path:
-    """One row a comparison: the interval of its difference in the main measure and in the loss."""
+def plot_differences(title: str, names: list[str], main: list[Difference], loss: list[Difference], path: Path) -> Path:
+    """One row a comparison of the arms `names`: the interval of its difference in the main measure and in the loss."""
     groups = list(dict.fromkeys((d.setting, d.size) for d in main))
-    arms = list(dict.fromkeys(d.arm for d in main))
+    first, *arms = names
     rows = {key: i for i, key in enumerate((g, a) for g in groups for a in arms)}
     figure, axes = _figure(11, 1.4 + 0.27 * len(rows), 1, 2, sharey=True)
     measures = sorted({d.measure for d in main})
-    unit = "points" if set(measures) <= set(SHARES) else "points; perplexity in its own unit"
-    for axis, found, title, factor in (
-        (axes[0][0], main, f"{' / '.join(measures)} ({unit}): right is better", 100),
-        (axes[0][1], loss, "cross-entropy (nats): left is better", 1),
+    unit = "points" if set(measures) <= set(SHARES) else "points; perplexity in % less"
+    for axis, found, head, is_main in (
+        (axes[0][0], main, f"{' / '.join(measures)} ({unit}): right is better", True),
+        (axes[0][1], loss, "cross-entropy (nats): left is better", False),
     ):
         for d in found:
-            scale = factor if d.measure in SHARES or factor == 1 else -1
+            scale = 1 if not is_main else 100 if d.measure in SHARES else -100 / d.first
             y = rows[(d.setting, d.size), d.arm]
             color = {1: GOOD, -1: BAD, 0: EVEN}[d.verdict]
             axis.plot([d.low * scale, d.high * scale], [y, y], color=color, linewidth=2, solid_capstyle="butt")
             axis.plot([d.mean * scale], [y], "o", color=color, markersize=5)
         axis.axvline(0, color="black", linewidth=0.8)
-        axis.set_title(title, fontsize=10)
+        axis.set_title(head, fontsize=10)
         axis.grid(axis="x", color="#dddddd", linewidth=0.6)
         for number in range(1, len(groups)):
             axis.axhline(number * len(arms) - 0.5, color="#bbbbbb", linewidth=0.6)
@@ -233,8 +239,7 @@ def _plot_differences(study: Study, main: list[Difference], loss: list[Differenc
         range(len(rows)), [f"{g[0]}, {g[1]}" if one else f"{g[0]}, {g[1]}: {a}" for g, a in rows], fontsize=8
     )
     axes[0][0].set_ylim(len(rows) - 0.5, -0.5)
-    first = next(iter(study.arms))
-    figure.suptitle(f"{study.title}: {'arm' if not one else arms[0]} - {first}, mean and 95 % interval", fontsize=11)
+    figure.suptitle(f"{title}: {'arm' if not one else arms[0]} - {first}, mean and 95 % interval", fontsize=11)
     return _save(figure, path)
 
 

@@ -1,16 +1,31 @@
-"""Writes the tables of the recipes' paired runs: python recipes/report.py
+"""Writes what the recipes' and the study's results say: python recipes/report.py
 
-They go into README.md here and in `defaults/`, and between the two marks in the project's README.md.
+The tables of the recipes go into README.md here, the report of the study into `study/README.md`, and the study's main table
+and verdict between the two marks in the project's README.md. Nothing is trained.
 """
 
 import json
 from pathlib import Path
 
-from atom_hf.compare import RESULTS_NAME, paired_table
+from atom_hf.compare import paired_table
+from atom_hf.paired import RESULTS_NAME, read_lines
+from atom_hf.study import Study, read_study
+from atom_hf.study_report import (
+    Difference,
+    differences,
+    interval,
+    markdown,
+    plot_differences,
+    tables,
+)
 
 HERE = Path(__file__).parent
 MAIN_METRIC = {"cola": "mcc", "gutenberg": "perplexity"}
 MARKS = "<!-- results: python recipes/report.py -->", "<!-- end of results -->"
+# The studies that put the default beside a plain run, on test data; and those that search, or take the method apart.
+MAIN_STUDIES = ("digits", "mnist", "cifar10", "gaussians", "text", "gutenberg")
+OTHER_STUDIES = ("arms_images", "arms_text", "search_images", "search_text")
+OVERVIEW = "overview.png"
 HEAD = """# Recipes
 
 One folder a recipe: `plain.yaml` and `atom.yaml` differ in one line. Data sets are named by their Hub id; each file says how
@@ -21,7 +36,7 @@ to name a local copy instead.
 
 The table is what the flag does, in paired runs on two CPU cores at the size that each recipe states: same seed, same samples,
 same initial weights, same order, same number of steps. Differences are atom minus plain, with a 95 % t interval over seeds.
-A difference whose interval holds 0 is not evidence of anything. `defaults/` has the runs by which the defaults were chosen.
+A difference whose interval holds 0 is not evidence of anything. [`study/`](study/README.md) is the evidence for the defaults.
 
 """
 TAIL = """
@@ -35,7 +50,7 @@ copy if there is no Hub; results of other settings or paths are not added to, so
 """
 
 
-def read(folder: Path) -> tuple[dict, list[int], dict]:
+def read_comparison(folder: Path) -> tuple[dict, list[int], dict]:
     """(description, seeds that every arm has, results by seed and arm) of a comparison."""
     about, *lines = [json.loads(line) for line in (folder / RESULTS_NAME).read_text(encoding="utf-8").splitlines()]
     done = {(line.pop("seed"), line.pop("arm")): line for line in lines}
@@ -44,48 +59,108 @@ def read(folder: Path) -> tuple[dict, list[int], dict]:
     return {**about, "arms": arms}, seeds, done
 
 
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *rows]) + "\n"
-
-
-def main() -> None:
+def recipes_table() -> str:
+    """What the flag does to each recipe."""
     rows = []
     for folder in sorted(HERE.glob("*/results")):
         name = folder.parent.name
-        about, seeds, done = read(folder)
-        table = paired_table("", about["arms"], seeds, done)
+        about, seeds, done = read_comparison(folder)
         wanted = (MAIN_METRIC.get(name, "accuracy"), "loss")
-        for metric, *cells in table.rows:
+        for metric, *cells in paired_table("", about["arms"], seeds, done).rows:
             if metric.split()[0] in wanted:
                 rows.append([name, str(about["train_samples"]), str(len(seeds)), metric, *cells])
-    header = ["recipe", "training samples", "seeds", "metric", "plain", "atom", "difference [95 %]"]
-    table = markdown(header, rows)
-    (HERE / "README.md").write_text(HEAD + table + TAIL, encoding="utf-8")
+    return markdown(["recipe", "training samples", "seeds", "metric", "plain", "atom", "difference [95 %]"], rows)
+
+
+def read_studies(names: tuple[str, ...]) -> dict[str, tuple[Study, list[dict]]]:
+    """The studies of these names that have results."""
+    found = {}
+    for name in names:
+        lines = read_lines(HERE / "study" / name / RESULTS_NAME)
+        if lines:
+            found[name] = read_study(str(HERE / "study" / f"{name}.yaml")), lines
+    return found
+
+
+def main_table(main: list[Difference], loss: list[Difference]) -> str:
+    """One row a setting and size: the main measure and the cross-entropy."""
+    by_key = {(d.setting, d.size): d for d in loss}
+    rows = [
+        [
+            d.setting,
+            f"{d.size:,}",
+            str(d.seeds),
+            d.measure,
+            f"{d.first:.3f}" if d.first < 10 else f"{d.first:.1f}",
+            interval(d),
+            interval(by_key[d.setting, d.size]),
+        ]
+        for d in main
+    ]
+    header = ["setting", "samples", "seeds", "measure", "plain", "atom - plain [95 %]", "cross-entropy, atom - plain"]
+    return markdown(header, rows)
+
+
+def verdict(main: list[Difference], loss: list[Difference]) -> str:
+    """The main table in sentences."""
+
+    def count(found: list[Difference], sign: int) -> str:
+        chosen = [d for d in found if d.verdict == sign]
+        corrected = sum(d.holm < 0.05 for d in chosen)
+        return f"{len(chosen)} ({corrected} after Holm's correction)"
+
+    worst = [d for d in main if d.verdict < 0]
+    named = "; ".join(f"{d.setting}, {d.size:,}: {interval(d)}" for d in worst)
+    return (
+        f"Of {len(main)} comparisons with a plain run, the flag is better in its main measure (accuracy, MCC or "
+        f"perplexity), with a 95 % interval that excludes 0, in {count(main, 1)}, and worse in {count(main, -1)}"
+        + (f" ({named})" if worst else "")
+        + f". In cross-entropy on the test data it is better in {count(loss, 1)}, and worse in {count(loss, -1)}.\n"
+    )
+
+
+def collect(studies: dict[str, tuple[Study, list[dict]]]) -> tuple[list[Difference], list[Difference]]:
+    """All differences of several studies in the main measure and in the loss, corrected together."""
+    from atom_hf.study_report import holm
+
+    both = []
+    for measure in (None, "loss"):
+        found = [d for study, lines in studies.values() for d in differences(study, lines, measure)]
+        both.append([d._replace(holm=p) for d, p in zip(found, holm([d.p for d in found]), strict=True)])
+    return both[0], both[1]
+
+
+def section(name: str, study: Study, lines: list[dict]) -> str:
+    """One study's part of the report."""
+    folder = HERE / "study" / name
+    file = HERE / "study" / f"{name}.yaml"
+    comments = [line[1:].strip() for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    pictures = [
+        f"![{study.title}: {path.stem}]({name}/{path.name})"
+        for path in (folder / p for p in ("differences.png", "sizes.png", "latents.png"))
+        if path.exists()
+    ]
+    command = f"    atom-hf study recipes/study/{name}.yaml"
+    parts = [f"## {study.title}", " ".join(comments), command, *pictures, tables(study, lines)]
+    return "\n\n".join(parts)
+
+
+def main() -> None:
+    (HERE / "README.md").write_text(HEAD + recipes_table() + TAIL, encoding="utf-8")
+    main_studies, others = read_studies(MAIN_STUDIES), read_studies(OTHER_STUDIES)
+    default, loss = collect(main_studies)
+    table, says = main_table(default, loss), verdict(default, loss)
+    plot_differences("The flag at its defaults", ["plain", "atom"], default, loss, HERE / "study" / OVERVIEW)
+
+    notes = (HERE / "study" / "notes.md").read_text(encoding="utf-8")
+    parts = [notes.replace("{{verdict}}", says).replace("{{table}}", table)]
+    parts += [section(name, *found) for name, found in {**main_studies, **others}.items()]
+    (HERE / "study" / "README.md").write_text("\n".join(parts), encoding="utf-8")
+
     readme = HERE.parent / "README.md"
     before, rest = readme.read_text(encoding="utf-8").split(MARKS[0])
     after = rest.split(MARKS[1])[1]
-    readme.write_text(f"{before}{MARKS[0]}\n\n{table}\n{MARKS[1]}{after}", encoding="utf-8")
-
-    parts = []
-    for folder in sorted(path.parent for path in (HERE / "defaults").glob(f"*/{RESULTS_NAME}")):
-        about, seeds, done = read(folder)
-        table = paired_table("", about["arms"], seeds, done)
-        by_arm = []
-        for number, arm in enumerate(about["arms"]):
-            cells = [arm]
-            for metric, *values in table.rows:
-                if metric.split()[0] in ("accuracy", "mcc", "loss", "perplexity"):
-                    cells += [values[0], ""] if number == 0 else values[2 * number - 1 : 2 * number + 1]
-            by_arm.append(cells)
-        names = [m.split()[0] for m, *_ in table.rows if m.split()[0] in ("accuracy", "mcc", "loss", "perplexity")]
-        header = ["arm"] + [cell for name in names for cell in (name, "difference [95 %]")]
-        size = (
-            f"{about['train_samples']} training samples, {about['eval_samples']} evaluation samples, {len(seeds)} seeds"
-        )
-        parts.append(f"## {folder.name}\n\n{size}.\n\n{markdown(header, by_arm)}")
-    notes = (HERE / "defaults" / "notes.md").read_text(encoding="utf-8")
-    (HERE / "defaults" / "README.md").write_text(notes + "\n" + "\n".join(parts), encoding="utf-8")
+    readme.write_text(f"{before}{MARKS[0]}\n\n{says}\n{table}\n{MARKS[1]}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":
