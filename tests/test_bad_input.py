@@ -312,7 +312,7 @@ FLAGS = [
     (f"{DIGITS} stray", "stray"),
     ("explain --dataset digits", "--model"),
     ("explain --model vit-fashion-mnist --dataset digits --atom_layer 2", "--atom_layer"),
-    ("trian --model vit-fashion-mnist", "no such command: 'trian'; there are train, compare, explain"),
+    ("trian --model vit-fashion-mnist", "no such command: 'trian'; there are train, compare, study, explain"),
     (f"{DIGITS} --load_best_model_at_end", "--load_best_model_at_end"),
     (f"{DIGITS} --output_dir file", "file"),
 ]

@@ -1,7 +1,6 @@
 """The command line on small real runs: what it trains, prints, writes and goes on with."""
 
 import contextlib
-import dataclasses
 import importlib.metadata
 import io
 import json
@@ -18,7 +17,6 @@ import pandas as pd
 import pytest
 import torch
 import transformers
-import yaml
 from safetensors.torch import load_file
 
 import atom_hf
@@ -27,12 +25,13 @@ from atom_hf.cli import format_number, main
 from atom_hf.data import load_data
 from atom_hf.flags import parse_flags
 from atom_hf.run import RunArguments
+from atom_hf.study import StudyArguments, run_study
 from atom_hf.tasks import find_model
 from atom_hf.trainer import AtomTrainingArguments
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(path for stem in ("plain", "atom") for path in (ROOT / "recipes").glob(f"*/{stem}.yaml"))
-ARMS = sorted((ROOT / "recipes").glob("*/arms*.yaml"))
+STUDIES = sorted((ROOT / "recipes" / "study").glob("*.yaml"))
 SHORT = "--max_steps 3 --per_device_train_batch_size 8 --max_train_samples 24 --max_eval_samples 16"
 BERT = (
     "--model_type bert --config_overrides hidden_size=16,num_hidden_layers=1,num_attention_heads=2,intermediate_size=16"
@@ -257,7 +256,7 @@ def test_overrides_as_a_mapping_reach_the_model(tmp_path):
 
 def test_every_recipe_is_seen():
     assert len(RECIPES) > 10
-    assert {*RECIPES, *ARMS} == {*(ROOT / "recipes").glob("*/*.yaml")}
+    assert {*RECIPES, *STUDIES} == {*(ROOT / "recipes").glob("*/*.yaml")}
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=[f"{path.parent.name}-{path.stem}" for path in RECIPES])
@@ -280,13 +279,11 @@ def test_a_pair_of_recipes_differs_in_the_flag_alone(folder):
     assert different == [("atom: false", "atom: true")]
 
 
-@pytest.mark.parametrize("file", ARMS, ids=lambda path: f"{path.parent.name}-{path.stem}")
-def test_arms_name_flags(file):
-    known = {f.name for f in dataclasses.fields(AtomTrainingArguments)}
-    for arm, changes in yaml.safe_load(file.read_text(encoding="utf-8")).items():
-        assert set(changes) <= known, arm
-        args = AtomTrainingArguments(output_dir="arms", **changes)
-        assert not args.atom or args.atom_config()
+@pytest.mark.parametrize("file", STUDIES, ids=lambda path: path.stem)
+def test_the_flags_of_a_study_are_read(tmp_path, file):
+    """Of each arm in each setting at each size; what else a study refuses is told by its first run."""
+    found, lines, _ = run_study(str(file), StudyArguments(seeds=2, output_dir=str(tmp_path), report_only=True))
+    assert len(found.arms) > 1 and found.settings and lines == []
 
 
 def test_a_recipe_with_flags_behind_it_runs(tmp_path):
