@@ -48,6 +48,7 @@ from .paired import (
 )
 from .regularizers import StudyTrainer, StudyTrainingArguments, output_layer
 from .run import Prepared, RunArguments, load_run_data, prepare_run
+from .trainer import keeping_random_state
 
 OWN_KEYS = ("sizes", "metric", "shifts", "latents")
 MOMENTS = (0.0, 0.05, 0.2, 1.0)  # of training, at which latents are kept
@@ -267,7 +268,7 @@ def _run(
         trainer, data, _ = prepared
         trainer.remove_callback(PrinterCallback)
         if job.setting.latents and job.seed == 0:
-            trainer.add_callback(_LatentCallback(prepared, _latents_path(folder, job)))
+            trainer.add_callback(_LatentCallback(prepared, job, _latents_path(folder, job)))
         began = time.process_time()
         trainer.train()
         seconds = time.process_time() - began
@@ -291,8 +292,8 @@ def _latents_path(folder: Path, job: Job) -> Path:
 class _LatentCallback(TrainerCallback):
     """Keeps the latents of 300 evaluation samples over training, in the plane of the last ones' principal components."""
 
-    def __init__(self, prepared: Prepared, path: Path):
-        self.prepared, self.path = prepared, path
+    def __init__(self, prepared: Prepared, job: Job, path: Path):
+        self.prepared, self.job, self.path = prepared, job, path
         self.kept: list[tuple[float, np.ndarray]] = []
 
     def _keep(self, state: Any) -> None:
@@ -302,9 +303,11 @@ class _LatentCallback(TrainerCallback):
             return
         rows = self.prepared.data.eval
         rows = rows.select(range(min(300, len(rows))))
-        _, self.labels, latent = read_outputs(self.prepared, self.prepared.task.encode(rows))
+        trainer = self.prepared.trainer
+        with keeping_random_state(trainer.args.device):  # the run goes on as if nobody had looked
+            _, self.labels, latent = read_outputs(self.prepared, self.prepared.task.encode(rows))
         self.kept.append((progress, latent))
-        self.prepared.trainer.model.train()
+        trainer.model.train()
 
     def on_train_begin(self, args, state, control, **kwargs):
         self._keep(state)
@@ -320,7 +323,10 @@ class _LatentCallback(TrainerCallback):
             {"progress": progress, "points": np.round((latent - latent.mean(0)) @ components[:2].T, 3).tolist()}
             for progress, latent in self.kept
         ]
-        self.path.write_text(json.dumps({"labels": self.labels.tolist(), "moments": moments}), encoding="utf-8")
+        about = {"setting": self.job.setting.name, "size": self.job.size, "arm": self.job.arm}
+        self.path.write_text(
+            json.dumps({**about, "labels": self.labels.tolist(), "moments": moments}), encoding="utf-8"
+        )
 
 
 def _is_map_of_maps(value: Any) -> bool:

@@ -279,20 +279,20 @@ def _plot_sizes(study: Study, lines: list[dict[str, Any]], path: Path) -> Path:
 
 def _plot_latents(study: Study, pictures: list[Path], path: Path) -> Path:
     """One row an arm, one column a moment of training: latents in their principal plane, coloured by class."""
-    found = {picture.stem: json.loads(picture.read_text(encoding="utf-8")) for picture in pictures}
-    # In the order of the study's arms.
-    order = list(study.arms)
-    names = sorted(found, key=lambda name: next((i for i, arm in enumerate(order) if name.endswith(f"-{arm}")), 99))
-    columns = max(len(one["moments"]) for one in found.values())
-    figure, axes = _figure(2.5 * columns + 0.5, 2.5 * len(names) + 0.4, len(names), columns)
-    for row, name in zip(axes, names, strict=True):
-        for axis, moment in zip(row, found[name]["moments"], strict=False):
+    found = [json.loads(picture.read_text(encoding="utf-8")) for picture in pictures]
+    arms, settings = list(study.arms), [setting.name for setting in study.settings]
+    found = [one for one in found if one["arm"] in arms and one["setting"] in settings]
+    found.sort(key=lambda one: (settings.index(one["setting"]), one["size"], arms.index(one["arm"])))
+    columns = max((len(one["moments"]) for one in found), default=1)
+    figure, axes = _figure(2.2 * columns + 0.5, 2.2 * len(found) + 0.4, max(1, len(found)), columns)
+    for row, one in zip(axes, found, strict=False):
+        for axis, moment in zip(row, one["moments"], strict=False):
             x, y = zip(*moment["points"], strict=True)
-            axis.scatter(x, y, c=found[name]["labels"], cmap="tab10", s=8, linewidths=0)
+            axis.scatter(x, y, c=one["labels"], cmap="tab10", s=7, linewidths=0)
             axis.set_title(f"{moment['progress']:.0%} of training", fontsize=8)
             axis.set_xticks([])
             axis.set_yticks([])
             axis.set_aspect("equal", "datalim")
-        row[0].set_ylabel(name, fontsize=8)
+        row[0].set_ylabel(f"{one['size']:,} samples: {one['arm']}", fontsize=8)
     figure.suptitle(f"{study.title}: the latent space over training, seed 0", fontsize=10)
     return _save(figure, path)

@@ -121,7 +121,7 @@ class AtomTrainerMixin:
         if len(self.train_dataset) < 2:
             return
         loader = self.get_train_dataloader()
-        with evaluating(self.model), _keeping_random_state(self.args.device), torch.no_grad():
+        with evaluating(self.model), keeping_random_state(self.args.device), torch.no_grad():
             inputs = self._prepare_inputs(loader.collate_fn([loader.dataset[0], loader.dataset[1]]))
             outputs = self.model(**inputs, return_atoms=True)
         self._atom_checked = True
@@ -272,7 +272,7 @@ def _init_names(cls: type) -> list[str]:
 
 
 @contextmanager
-def _keeping_random_state(device: torch.device):
+def keeping_random_state(device: torch.device):
     """What runs within it leaves no trace in any generator that augmentation or dropout draws from."""
     python, numpy = random.getstate(), np.random.get_state()
     try:

@@ -242,12 +242,12 @@ def test_latents_are_kept_over_training_for_the_first_seed(finished):
 
 @pytest.mark.parametrize("arm", ARMS)
 def test_an_arm_is_what_fine_tune_gives_for_its_seed(finished, tmp_path, arm):
-    # Without latents: they draw random numbers of their own.
-    line = next(line for line in finished[1] if (line["size"], line["arm"], line["seed"]) == (48, arm, 1))
+    # Latents are read in the first seed's run, and it goes on as if nobody had looked.
+    line = next(line for line in finished[1] if (line["size"], line["arm"], line["seed"]) == (48, arm, 0))
     overrides = json.dumps(DIGITS["config_overrides"])
     flags = ["--model_type", "vit", "--dataset", "digits", "--config_overrides", overrides, "--max_train_samples", "48"]
     flags += shlex.split("--max_eval_samples 40 --per_device_train_batch_size 8 --learning_rate 5e-3 --max_steps 3")
-    flags += [*shlex.split(f"--seed 1 --sample_seed 1 --output_dir {tmp_path}"), *(["--atom"] if arm == "atom" else [])]
+    flags += [*shlex.split(f"--seed 0 --sample_seed 0 --output_dir {tmp_path}"), *(["--atom"] if arm == "atom" else [])]
     found = fine_tune(*parse_flags("train", flags, [RunArguments, AtomTrainingArguments]), save=False).metrics
     assert line["loss"] == pytest.approx(found["loss"], rel=1e-5)
     assert (line["accuracy"], line["mcc"]) == (found["accuracy"], found["mcc"])

@@ -228,7 +228,8 @@ def test_a_report_is_tables_and_pictures(tmp_path, metric):
             (tmp_path / "latents").mkdir(exist_ok=True)
             points = np.random.default_rng(size).normal(size=(3, 20, 2)).tolist()
             moments = [{"progress": share, "points": one} for share, one in zip((0, 0.05, 1), points, strict=True)]
-            picture = {"labels": [i % 3 for i in range(20)], "moments": moments[: 3 if arm == "atom" else 2]}
+            about = {"setting": study.settings[0].name, "size": size, "arm": arm}
+            picture = {**about, "labels": [i % 3 for i in range(20)], "moments": moments[: 3 if arm == "atom" else 2]}
             (tmp_path / "latents" / f"digits-{size}-{arm}.json").write_text(json.dumps(picture))
     written = write_report(study, lines, tmp_path)
     assert [path.name for path in written] == ["tables.md", "differences.png", "sizes.png", "latents.png"]
