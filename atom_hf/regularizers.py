@@ -125,6 +125,7 @@ class StudyTrainer(AtomTrainer):
             )
         if name == "mixup":
             loss, outputs = self._mixed(model, inputs, weight)
+            loss = loss / self._atom_divisor(num_items_in_batch)
             return (loss, outputs) if return_outputs else loss
         with reading_latent(self.accelerator.unwrap_model(model)) as latents:
             loss, outputs = super().compute_loss(
@@ -140,7 +141,7 @@ class StudyTrainer(AtomTrainer):
             again = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
             loss = (loss + again[0]) / 2
             term = r_drop_divergence(outputs["logits"], again[1]["logits"])
-        loss = loss + weight * term
+        loss = loss + weight * term / self._atom_divisor(num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
     def _mixed(self, model: nn.Module, inputs: dict[str, Any], alpha: float) -> tuple[Tensor, Any]:

@@ -4,7 +4,7 @@ A study is a YAML file:
 
     title: Digits
     seeds: 10
-    arms:                       # what each arm changes; the first is what the others are compared to
+    arms:                       # flags in place of the setting's; the first arm is what the others are compared to
       plain: {atom: false}
       atom: {atom: true}
     settings:
