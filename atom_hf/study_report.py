@@ -235,11 +235,15 @@ def plot_differences(title: str, names: list[str], main: list[Difference], loss:
         for number in range(1, len(groups)):
             axis.axhline(number * len(arms) - 0.5, color="#bbbbbb", linewidth=0.6)
     one = len(arms) == 1
-    axes[0][0].set_yticks(
-        range(len(rows)), [f"{g[0]}, {g[1]}" if one else f"{g[0]}, {g[1]}: {a}" for g, a in rows], fontsize=8
-    )
+    where = f" ({groups[0][0]}, {groups[0][1]:,} samples)" if len(groups) == 1 and not one else ""
+
+    def label(group: tuple[str, int], arm: str) -> str:
+        named = f"{group[0]}, {group[1]:,}"
+        return named if one else arm if where else f"{named}: {arm}"
+
+    axes[0][0].set_yticks(range(len(rows)), [label(*row) for row in rows], fontsize=8)
     axes[0][0].set_ylim(len(rows) - 0.5, -0.5)
-    figure.suptitle(f"{title}: {'arm' if not one else arms[0]} - {first}, mean and 95 % interval", fontsize=11)
+    figure.suptitle(f"{title}{where}: {arms[0] if one else 'arm'} - {first}, mean and 95 % interval", fontsize=11)
     return _save(figure, path)
 
 
@@ -294,5 +298,5 @@ def _plot_latents(study: Study, pictures: list[Path], path: Path) -> Path:
             axis.set_yticks([])
             axis.set_aspect("equal", "datalim")
         row[0].set_ylabel(f"{one['size']:,} samples: {one['arm']}", fontsize=8)
-    figure.suptitle(f"{study.title}: the latent space over training, seed 0", fontsize=10)
+    figure.suptitle(f"{study.title}: latents over training, in the last ones' principal plane, seed 0", fontsize=10)
     return _save(figure, path)
