@@ -23,7 +23,7 @@ def test_the_ten_lines_run(tmp_path, monkeypatch):
 
 
 def test_tables_are_what_the_results_give(tmp_path, monkeypatch):
-    documents = ["README.md", "recipes/README.md", "recipes/defaults/README.md"]
+    documents = ["README.md", "recipes/README.md", "recipes/study/README.md"]
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     shutil.copy(ROOT / "README.md", tmp_path)
     for name in documents[1:]:
