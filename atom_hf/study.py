@@ -3,7 +3,7 @@
 A study is a YAML file:
 
     title: Digits
-    seeds: 10
+    seeds: 10                   # 0 to 9, or from first_seed on
     arms:                       # flags in place of the setting's; the first arm is what the others are compared to
       plain: {atom: false}
       atom: {atom: true}
@@ -87,6 +87,7 @@ class Study(NamedTuple):
     seeds: int
     arms: dict[str, dict[str, Any]]
     settings: list[Setting]
+    first_seed: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +98,8 @@ class Job:
     size: int
     arm: str
     seed: int
+    is_first: bool
+    """Whether the seed is the study's first, whose latents are kept."""
 
     @property
     def key(self) -> tuple[str, int, str, int]:
@@ -112,10 +115,13 @@ def read_study(path: str) -> Study:
             raise AtomError(f"study {path!r}: {what}")
 
     check(isinstance(raw, dict), "must hold title, seeds, arms and settings")
-    unknown = sorted(set(map(str, raw)) - {"title", "seeds", "arms", "settings"})
-    check(not unknown, f"unknown keys {', '.join(unknown)}; there are title, seeds, arms, settings")
+    known = ("title", "seeds", "first_seed", "arms", "settings")
+    unknown = sorted(set(map(str, raw)) - set(known))
+    check(not unknown, f"unknown keys {', '.join(unknown)}; there are {', '.join(known)}")
+    first_seed = raw.get("first_seed", 0)
+    check(_is_whole(first_seed) and first_seed >= 0, f"first_seed must be a whole number, got {first_seed!r}")
     seeds, arms, settings = raw.get("seeds"), raw.get("arms"), raw.get("settings")
-    check(isinstance(seeds, int) and seeds >= 2, f"seeds must be a whole number of at least 2, got {seeds!r}")
+    check(_is_whole(seeds) and seeds >= 2, f"seeds must be a whole number of at least 2, got {seeds!r}")
     check(_is_map_of_maps(arms) and len(arms) >= 2, "arms must hold at least two arms, each as 'name: {flag: value}'")
     check(_is_map_of_maps(settings) and bool(settings), "settings must hold 'name: {flag: value}'")
     found = []
@@ -133,9 +139,8 @@ def read_study(path: str) -> Study:
             f"setting {name!r}: metric must be accuracy, mcc or perplexity, got {metric!r}",
         )
         found.append(Setting(str(name), own, sizes, metric, shifts, bool(flags.get("latents"))))
-    return Study(
-        str(raw.get("title", Path(path).stem)), seeds, {str(name): flags for name, flags in arms.items()}, found
-    )
+    named = {str(name): flags for name, flags in arms.items()}
+    return Study(str(raw.get("title", Path(path).stem)), seeds, named, found, first_seed)
 
 
 def run_study(path: str, options: StudyArguments) -> tuple[Study, list[dict[str, Any]], Path]:
@@ -195,11 +200,11 @@ def run_study(path: str, options: StudyArguments) -> tuple[Study, list[dict[str,
 def _jobs(study: Study) -> Iterator[Job]:
     # Seeds outermost: a study that is cut short is a whole study of fewer seeds. Arms innermost: costs are compared
     # between runs that follow each other.
-    for seed in range(study.seeds):
+    for seed in range(study.first_seed, study.first_seed + study.seeds):
         for setting in study.settings:
             for size in setting.sizes:
                 for arm in study.arms:
-                    yield Job(setting, size, arm, seed)
+                    yield Job(setting, size, arm, seed, seed == study.first_seed)
 
 
 def _flags(study: Study, job: Job) -> tuple[RunArguments, StudyTrainingArguments]:
@@ -267,7 +272,7 @@ def _run(
         prepared = _prepare(one, quietly)
         trainer, data, _ = prepared
         trainer.remove_callback(PrinterCallback)
-        if job.setting.latents and job.seed == 0:
+        if job.setting.latents and job.is_first:
             trainer.add_callback(_LatentCallback(prepared, job, _latents_path(folder, job)))
         began = time.process_time()
         trainer.train()
@@ -327,6 +332,10 @@ class _LatentCallback(TrainerCallback):
         self.path.write_text(
             json.dumps({**about, "labels": self.labels.tolist(), "moments": moments}), encoding="utf-8"
         )
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_map_of_maps(value: Any) -> bool:

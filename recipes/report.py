@@ -24,7 +24,8 @@ MAIN_METRIC = {"cola": "mcc", "gutenberg": "perplexity"}
 MARKS = "<!-- results: python recipes/report.py -->", "<!-- end of results -->"
 # The studies that put the default beside a plain run, on test data; and those that search, or take the method apart.
 MAIN_STUDIES = ("digits", "mnist", "cifar10", "gaussians", "text", "cola", "gutenberg")
-OTHER_STUDIES = ("arms_images", "arms_text", "search_images")
+CONFIRMING = ("confirm_images", "confirm_text")
+OTHER_STUDIES = ("arms_images", "search_images")
 OVERVIEW = "overview.png"
 HEAD = """# Recipes
 

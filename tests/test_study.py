@@ -130,7 +130,7 @@ MALFORMED = [
     ("{", "cannot be read"),
     ("- 1", "must hold title, seeds, arms and settings"),
     ("", "must hold title, seeds, arms and settings"),
-    ({**STUDY, "arm": {}, 3: 4}, "unknown keys 3, arm; there are title, seeds, arms, settings"),
+    ({**STUDY, "arm": {}, 3: 4}, "unknown keys 3, arm; there are title, seeds, first_seed, arms, settings"),
     *[({**STUDY, "seeds": value}, "seeds must be a whole number of at least 2") for value in (1, 2.5, "3", None, True)],
     *[
         ({**STUDY, "arms": value}, "arms must hold at least two arms")
@@ -464,3 +464,12 @@ def test_help_lists_the_flags(capsys):
     assert stop.value.code == 0
     out = capsys.readouterr().out
     assert all(flag in out for flag in ("--seeds", "--local", "--output_dir", "--report_only"))
+
+
+def test_a_study_may_begin_at_another_seed(tmp_path):
+    later = {**SHORT, "first_seed": 5, "settings": with_setting(SHORT, latents=True)["settings"]}
+    lines = run(tmp_path, later)
+    assert {line["seed"] for line in lines} == {5, 6}
+    assert (tmp_path / "study" / "latents").is_dir()
+    with pytest.raises(AtomError, match="first_seed must be a whole number, got -1"):
+        run(tmp_path, {**later, "first_seed": -1})
