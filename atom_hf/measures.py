@@ -27,6 +27,8 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
         probabilities: [n, classes].
         labels: [n].
     """
+    if not np.isfinite(probabilities).all():
+        return float("nan")  # of a model that diverged
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     gaps = [abs(confidence[bins == b].sum() - right[bins == b].sum()) for b in range(BINS)]
@@ -40,6 +42,8 @@ def entropy(probabilities: np.ndarray) -> float:
 
 def effective_rank(latent: np.ndarray) -> float:
     """exp of the entropy of the normalised singular values of centred latents [n, h] (Roy and Vetterli, 2007, Eq. 4)."""
+    if not np.isfinite(latent).all():
+        return float("nan")
     values = np.linalg.svd(latent - latent.mean(0), compute_uv=False)
     share = values / max(values.sum(), 1e-30)
     return float(np.exp(-(share * np.log(np.clip(share, 1e-30, None))).sum()))
@@ -90,7 +94,8 @@ def corrupt(rows: datasets.Dataset, seed: int) -> datasets.Dataset:
         from PIL import Image
 
         def noisy(image: Any) -> Any:
-            pixels = np.asarray(image, dtype=np.float64)
+            # A palette's indices and a mask's bits are no brightness.
+            pixels = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"), dtype=np.float64)
             noise = rng.normal(0, NOISE * 255, pixels.shape)
             return Image.fromarray(np.clip(np.rint(pixels + noise), 0, 255).astype(np.uint8))
 

@@ -92,15 +92,18 @@ def read_yaml(path: str, given: str) -> Any:
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The results that were written whole: a line that was cut short as it was written is a run to be done again."""
+    """The results that were written whole: a last line that was cut short as it was written is a run to be done again.
+
+    Raises `AtomError` for another line that is no result.
+    """
     lines = []
-    for text in path.read_text(encoding="utf-8").splitlines(True) if path.exists() else []:
+    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(True) if path.exists() else [], 1):
+        if not text.endswith("\n") or not text.strip():
+            continue
         try:
-            line = json.loads(text)
-        except ValueError:
-            break
-        if text.endswith("\n"):
-            lines.append(line)
+            lines.append(json.loads(text))
+        except ValueError as error:
+            raise AtomError(f"{path}, line {number}, is no result: remove it, and its run is done again") from error
     return lines
 
 

@@ -51,6 +51,11 @@ from .run import Prepared, RunArguments, load_run_data, prepare_run
 from .trainer import keeping_random_state
 
 OWN_KEYS = ("sizes", "metric", "shifts", "latents")
+# What --local may say: the result is the same wherever the same data and model lie.
+WHERE = (
+    *("dataset", "eval_dataset", "dataset_config", "train_split", "eval_split", "model", "model_revision", "tokenizer"),
+    *("text_column", "text_pair_column", "image_column", "label_column"),
+)
 MOMENTS = (0.0, 0.05, 0.2, 1.0)  # of training, at which latents are kept
 
 
@@ -170,6 +175,10 @@ def run_study(path: str, options: StudyArguments) -> tuple[Study, list[dict[str,
     flags = {job: _flags(study, job) for job in jobs}
     hashes = {job: _fingerprint(job, *flags[job]) for job in jobs}
     lines = read_lines(folder / RESULTS_NAME)
+    if not all(
+        isinstance(line, dict) and {"setting", "size", "arm", "seed", "settings"} <= set(line) for line in lines
+    ):
+        raise AtomError(f"{folder / RESULTS_NAME} holds other results than a study's; give another --output_dir")
     done = {(line["setting"], line["size"], line["arm"], line["seed"]): line for line in lines}
     for job in jobs:
         if job.key in done and done[job.key]["settings"] != hashes[job]:
@@ -184,8 +193,9 @@ def run_study(path: str, options: StudyArguments) -> tuple[Study, list[dict[str,
             # What cannot run is refused before anything has run.
             for job in {(job.setting.name, job.size, job.arm): job for job in todo}.values():
                 with silent(*located[job], job.seed) as arguments:
-                    _check(job, _prepare(*arguments))
-                    _load_shifts(job, arguments[0], _local_shifts(job, local))
+                    prepared = _prepare(*arguments)
+                    _check(job, prepared)
+                    _load_shifts(job, arguments[0], _local_shifts(job, local), prepared.data.labels)
             start_lines(folder / RESULTS_NAME)
             for job in (bar := tqdm(todo, desc=study.title, unit="run")):
                 bar.set_postfix_str(f"{job.setting.name}, {job.size}, {job.arm}, seed {job.seed}")
@@ -224,7 +234,7 @@ def _flags(study: Study, job: Job) -> tuple[RunArguments, StudyTrainingArguments
 
 
 def _fingerprint(job: Job, run: RunArguments, args: StudyTrainingArguments) -> str:
-    """Of what was given and what the atom loss is made of: what is added to the flags later, at its default, is no change."""
+    """Of what was given, and of all that the atom loss is made of."""
     plain = StudyTrainingArguments(per_device_eval_batch_size=32)
     before = {**plain.to_dict(), **vars(RunArguments())}
     given = {k: v for k, v in {**args.to_dict(), **vars(run)}.items() if v != before[k] and k != "logging_dir"}
@@ -235,6 +245,10 @@ def _fingerprint(job: Job, run: RunArguments, args: StudyTrainingArguments) -> s
 def _locate(flags: tuple[RunArguments, Any], local: dict[str, Any], given: str | None) -> tuple[RunArguments, Any]:
     run, args = flags
     changes = {key: value for key, value in local.items() if key != "shifts"}
+    if others := sorted(map(str, set(changes) - set(WHERE))):
+        raise AtomError(
+            f"--local {given!r} sets {', '.join(others)}; it says where data lies: {', '.join(WHERE)}, shifts"
+        )
     return with_flags(run, changes, f"--local {given!r}"), args
 
 
@@ -258,11 +272,16 @@ def _local_shifts(job: Job, local: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return local.get(job.setting.name, {}).get("shifts", {})
 
 
-def _load_shifts(job: Job, run: RunArguments, local: dict[str, dict[str, Any]]) -> dict[str, datasets.Dataset]:
-    return {
-        name: load_run_data(with_flags(run, {**flags, **local.get(name, {})}, f"shift {name!r}")).eval
-        for name, flags in job.setting.shifts.items()
-    }
+def _load_shifts(
+    job: Job, run: RunArguments, local: dict[str, dict[str, Any]], labels: list[str] | None
+) -> dict[str, datasets.Dataset]:
+    found = {}
+    for name, flags in job.setting.shifts.items():
+        data = load_run_data(with_flags(run, {**flags, **local.get(name, {})}, f"shift {name!r}"))
+        if data.labels != labels:
+            raise AtomError(f"shift {name!r} has the classes {data.labels}, the training data {labels}")
+        found[name] = data.eval
+    return found
 
 
 def _run(
@@ -274,19 +293,16 @@ def _run(
         trainer.remove_callback(PrinterCallback)
         if job.setting.latents and job.is_first:
             trainer.add_callback(_LatentCallback(prepared, job, _latents_path(folder, job)))
-        began = time.process_time()
+        # On a CPU that others use too, its own time is what a run costs.
+        clock = time.perf_counter if trainer.args.device.type != "cpu" else time.process_time
+        began = clock()
         trainer.train()
-        seconds = time.process_time() - began
+        seconds = clock() - began
         if data.task == "causal-lm":
             measures, _ = measure_writer(prepared, job.seed)
         else:
-            shifts = _same_classes(data.eval, _load_shifts(job, one, local))
-            measures, _ = measure_classifier(prepared, shifts, job.seed)
+            measures, _ = measure_classifier(prepared, _load_shifts(job, one, local, data.labels), job.seed)
     return {**measures, "seconds": round(seconds, 2)}
-
-
-def _same_classes(rows: datasets.Dataset, shifts: dict[str, datasets.Dataset]) -> dict[str, datasets.Dataset]:
-    return {name: other.cast_column("label", rows.features["label"]) for name, other in shifts.items()}
 
 
 def _latents_path(folder: Path, job: Job) -> Path:

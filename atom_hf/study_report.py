@@ -8,6 +8,8 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from .errors import AtomError
 from .measures import less_is_better
 from .study import Setting, Study
@@ -40,9 +42,9 @@ class Difference(NamedTuple):
     high: float
     """The 95 % t interval of the difference."""
     p: float
-    """Of the paired t-test."""
+    """Of the paired t-test; NaN where the seeds do not differ in it."""
     holm: float
-    """p after Holm's correction over all comparisons of the study in its measure."""
+    """p after Holm's correction over the comparisons that it was found with: a study's in its measure."""
 
     @property
     def verdict(self) -> int:
@@ -70,33 +72,35 @@ def differences(study: Study, lines: list[dict[str, Any]], measure: str | None) 
                 pairs = [(base[s][name], mine[s][name]) for s in sorted(base.keys() & mine.keys()) if name in base[s]]
                 if len(pairs) < 2:
                     continue
-                gaps = [b - a for a, b in pairs]
-                mean, error = statistics.mean(gaps), statistics.stdev(gaps) / math.sqrt(len(gaps))
-                half = float(stats.t.ppf(0.975, len(gaps) - 1)) * error
-                # A difference that is the same for every seed has no spread to test it by.
-                p = float(2 * stats.t.sf(abs(mean) / error, len(gaps) - 1)) if error > 0 else float(mean == 0)
-                average = statistics.mean(a for a, _ in pairs)
-                found.append(
-                    Difference(
-                        setting.name, size, arm, name, len(gaps), average, mean, mean - half, mean + half, p, math.nan
-                    )
-                )
+                gaps = np.array([b - a for a, b in pairs])
+                mean, error = gaps.mean(), gaps.std(ddof=1) / math.sqrt(len(gaps))
+                half, p = stats.t.ppf(0.975, len(gaps) - 1) * error, math.nan
+                if np.isfinite(gaps).all() and error > 1e-12:
+                    p = 2 * stats.t.sf(abs(mean) / error, len(gaps) - 1)
+                elif mean == 0:
+                    p = 1.0
+                else:
+                    # The same for every seed, or a run that diverged: there is no spread to judge it by.
+                    half = math.nan
+                average = np.mean([a for a, _ in pairs])
+                numbers = map(float, (average, mean, mean - half, mean + half, p, math.nan))
+                found.append(Difference(setting.name, size, arm, name, len(gaps), *numbers))
     corrected = holm([d.p for d in found])
     return [d._replace(holm=p) for d, p in zip(found, corrected, strict=True)]
 
 
 def holm(ps: list[float]) -> list[float]:
-    """Holm's (1979) step-down correction of p values, in their order."""
-    order = sorted(range(len(ps)), key=ps.__getitem__)
-    corrected, largest = [0.0] * len(ps), 0.0
+    """Holm's (1979) step-down correction of p values, in their order; NaN stays and does not count."""
+    order = sorted((i for i, p in enumerate(ps) if not math.isnan(p)), key=ps.__getitem__)
+    corrected, largest = [math.nan] * len(ps), 0.0
     for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(ps) - rank) * ps[i]))
+        largest = max(largest, min(1.0, (len(order) - rank) * ps[i]))
         corrected[i] = largest
     return corrected
 
 
 def cost_ratio(setting: Setting, size: int, arm: str, first: str, lines: list[dict[str, Any]]) -> float:
-    """Median over seeds of an arm's training time over the first's."""
+    """Median over seeds of the CPU time of an arm's training over the first's (on an accelerator, of the time)."""
     seconds = {
         (line["arm"], line["seed"]): line["seconds"]
         for line in lines
@@ -116,7 +120,7 @@ def write_report(study: Study, lines: list[dict[str, Any]], folder: Path) -> lis
     if main:
         picture = folder / "differences.png"
         written.append(plot_differences(study.title, list(study.arms), main, loss, picture))
-    if any(len(setting.sizes) > 1 for setting in study.settings) and lines:
+    if lines and _growing(study):
         written.append(_plot_sizes(study, lines, folder / "sizes.png"))
     if pictures := sorted((folder / "latents").glob("*.json")):
         written.append(_plot_latents(study, pictures, folder / "latents.png"))
@@ -159,10 +163,11 @@ def tables(study: Study, lines: list[dict[str, Any]]) -> str:
                     cost = cost_ratio(setting, size, arm, first, lines)
                     shown = [("" if d is None else _sign(d.mean) + _mark(d.verdict, d)) for d in cells]
                     rows.append([f"{setting.name}, {size}", arm, *shown, f"{cost:.2f}"])
-    header = ["setting, samples", "arm", *by_measure, "training time"]
+    header = ["setting, samples", "arm", *by_measure, "cost"]
     parts.append(
         f"**Other measures**: mean difference to {first}; ● the 95 % interval excludes 0 (▲ better, ▼ worse, where one "
-        f"is better); training time as a multiple of {first}'s, median over seeds\n\n{markdown(header, rows)}"
+        f"is better), not corrected for their number; cost is the CPU time of training as a multiple of {first}'s, median over "
+        f"seeds\n\n{markdown(header, rows)}"
     )
     return "\n".join(parts)
 
@@ -247,9 +252,14 @@ def plot_differences(title: str, names: list[str], main: list[Difference], loss:
     return _save(figure, path)
 
 
+def _growing(study: Study) -> list[Setting]:
+    # A perplexity is per token of the vocabulary that each sample trains: no measure to follow over sizes.
+    return [setting for setting in study.settings if len(setting.sizes) > 1 and setting.metric != "perplexity"]
+
+
 def _plot_sizes(study: Study, lines: list[dict[str, Any]], path: Path) -> Path:
     """One panel a setting: the main measure of each arm by the number of training samples."""
-    settings = [s for s in study.settings if len(s.sizes) > 1]
+    settings = _growing(study)
     columns = min(4, len(settings))
     height = -(-len(settings) // columns)
     figure, axes = _figure(3.2 * columns + 0.6, 2.8 * height + 0.5, height, columns)
@@ -298,5 +308,7 @@ def _plot_latents(study: Study, pictures: list[Path], path: Path) -> Path:
             axis.set_yticks([])
             axis.set_aspect("equal", "datalim")
         row[0].set_ylabel(f"{one['size']:,} samples: {one['arm']}", fontsize=8)
-    figure.suptitle(f"{study.title}: latents over training, in the last ones' principal plane, seed 0", fontsize=10)
+    figure.suptitle(
+        f"{study.title}: latents over training, in the last ones' principal plane, seed {study.first_seed}", fontsize=10
+    )
     return _save(figure, path)

@@ -319,3 +319,8 @@ def test_the_loss_of_a_writer_is_over_tokens_however_they_are_batched(writer, mo
 def test_writing_is_by_the_seed_alone(writer):
     first, again, other = (measure_writer(writer, seed)[0] for seed in (0, 0, 1))
     assert first == again and first["loss"] == other["loss"] and first["self_bleu"] != other["self_bleu"]
+
+
+def test_a_model_that_diverged_has_no_measures():
+    nothing = np.full((4, 3), np.nan)
+    assert all(map(math.isnan, (calibration_error(nothing, np.zeros(4)), effective_rank(nothing), entropy(nothing))))

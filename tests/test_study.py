@@ -473,3 +473,33 @@ def test_a_study_may_begin_at_another_seed(tmp_path):
     assert (tmp_path / "study" / "latents").is_dir()
     with pytest.raises(AtomError, match="first_seed must be a whole number, got -1"):
         run(tmp_path, {**later, "first_seed": -1})
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [("{broken\n", "line 1, is no result: remove it"), ('{"settings": "x"}\n', "holds other results than a study's")],
+)
+def test_results_that_are_not_a_studys_are_refused(tmp_path, text, says):
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "results.jsonl").write_text(text)
+    with pytest.raises(AtomError, match=says):
+        run(tmp_path, SHORT)
+
+
+def test_a_blank_line_among_the_results_is_passed_over(tmp_path):
+    lines = run(tmp_path, SHORT)
+    results = tmp_path / "study" / "results.jsonl"
+    results.write_text("\n" + results.read_text().replace("\n", "\n\n"))
+    assert run(tmp_path, SHORT) == lines
+
+
+def test_local_says_where_data_lies_and_nothing_else(tmp_path):
+    (tmp_path / "local.yaml").write_text("digits: {learning_rate: 1.0}")
+    with pytest.raises(AtomError, match="sets learning_rate; it says where data lies: dataset, "):
+        run(tmp_path, SHORT, local=str(tmp_path / "local.yaml"))
+
+
+def test_a_shift_has_the_classes_of_the_training_data(tmp_path):
+    shifts = {"other": {"dataset": "gaussians"}}
+    with pytest.raises(AtomError, match="shift 'other' has the classes"):
+        run(tmp_path, with_setting(SHORT, shifts=shifts))

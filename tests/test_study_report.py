@@ -79,9 +79,17 @@ def test_what_fewer_than_two_seeds_have_is_left_out():
 def test_a_difference_without_spread_has_no_interval():
     lines = lines_of("plain", loss=[1.0, 2.0, 3.0]) + lines_of("atom", loss=[0.5, 1.5, 2.5])
     (found,) = differences(study_of(), lines, "loss")
-    assert (found.low, found.mean, found.high, found.p, found.verdict) == (-0.5, -0.5, -0.5, 0.0, 1)
+    assert found.mean == -0.5 and found.verdict == 0
+    assert all(map(math.isnan, (found.low, found.high, found.p, found.holm)))
     (same,) = differences(study_of(), lines_of("plain", loss=[1.0, 2.0]) + lines_of("atom", loss=[1.0, 2.0]), "loss")
     assert (same.mean, same.p, same.holm, same.verdict) == (0.0, 1.0, 1.0, 0)
+
+
+def test_a_run_that_diverged_is_no_evidence():
+    lines = lines_of("plain", loss=[1.0, 2.0, 3.0]) + lines_of("atom", loss=[0.5, math.nan, 2.4])
+    (found,) = differences(study_of(), lines, "loss")
+    assert math.isnan(found.mean) and math.isnan(found.holm) and found.verdict == 0
+    assert holm([0.01, math.nan, 0.02])[::2] == [0.02, 0.02]
 
 
 @pytest.mark.parametrize(
@@ -187,13 +195,13 @@ def test_tables_by_hand():
         *("atom", "3", "2.0000", f"-0.2000 [{-0.2 - half:+.4f}, {-0.2 + half:+.4f}]", "0.0742", "0.0742")
     ]
     # 0.1, 0.1, 0.2: mean 2/15, standard error 1/30, an interval down to -0.0101.
-    header = next(line for line in text.splitlines() if "training time |" in line)
+    header = next(line for line in text.splitlines() if " cost |" in line)
     shown = dict(
         zip(
             [cell.strip() for cell in header.strip("|").split("|")][2:], cells(text, "digits, 100", "atom"), strict=True
         )
     )
-    assert shown["entropy"] == "+0.1333" and shown["training time"] == "1.25"
+    assert shown["entropy"] == "+0.1333" and shown["cost"] == "1.25"
 
 
 def test_marks_say_which_way_is_better_where_one_is():
@@ -232,7 +240,9 @@ def test_a_report_is_tables_and_pictures(tmp_path, metric):
             picture = {**about, "labels": [i % 3 for i in range(20)], "moments": moments[: 3 if arm == "atom" else 2]}
             (tmp_path / "latents" / f"digits-{size}-{arm}.json").write_text(json.dumps(picture))
     written = write_report(study, lines, tmp_path)
-    assert [path.name for path in written] == ["tables.md", "differences.png", "sizes.png", "latents.png"]
+    # A perplexity is over the vocabulary of its own sample: there is no curve over sizes.
+    pictures = ["differences.png", *(["sizes.png"] if metric != "perplexity" else []), "latents.png"]
+    assert [path.name for path in written] == ["tables.md", *pictures]
     assert written[0].read_text(encoding="utf-8") == tables(study, lines)
     for picture in written[1:]:
         kind, shades = opened(picture)
