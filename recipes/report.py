@@ -29,7 +29,7 @@ MAIN_STUDIES = ("digits", "mnist", "cifar10", "gaussians", "text", "cola", "gute
 CONFIRMING = ("confirm_images", "confirm_text")
 OTHER_STUDIES = ("arms_images", "search_images")
 OVERVIEW = "overview.png"
-AGAIN = """Again with ten fresh seeds, for the three settings of 300 samples or more that spoke for the flag in accuracy or
+AGAIN = """Again with fresh seeds, for the three settings of 300 samples or more that spoke for the flag in accuracy or
 cross-entropy when MNIST, CIFAR-10, CoLA and Gutenberg had not run yet (digits 1,000 and poem 892 use all training rows:
 there, only initial weights and order are fresh):"""
 HEAD = """# Recipes
