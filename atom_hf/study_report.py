@@ -236,6 +236,7 @@ def plot_differences(title: str, names: list[str], main: list[Difference], loss:
             axis.plot([d.mean * scale], [y], "o", color=color, markersize=5)
         axis.axvline(0, color="black", linewidth=0.8)
         axis.set_title(head, fontsize=10)
+        axis.locator_params(axis="x", nbins=6)
         axis.grid(axis="x", color="#dddddd", linewidth=0.6)
         for number in range(1, len(groups)):
             axis.axhline(number * len(arms) - 0.5, color="#bbbbbb", linewidth=0.6)
