@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ENVIRONMENT := $(VENV)/.installed
 
-.PHONY: quickstart test slow lint clean
+.PHONY: quickstart test slow exactness lint clean
 
 quickstart: $(ENVIRONMENT)
 	$(BIN)/atom-hf compare --config recipes/digits/atom.yaml --output_dir runs/quickstart/digits --page runs/quickstart/digits.html
@@ -16,6 +16,10 @@ test: $(ENVIRONMENT) lint
 
 slow: $(ENVIRONMENT)
 	$(BIN)/python -m pytest -m slow
+
+# The exactness table: every comparison of gradients, the slow ones too.
+exactness: $(ENVIRONMENT)
+	$(BIN)/python -m pytest -m exactness --exactness recipes/cost/exactness.md
 
 lint: $(ENVIRONMENT)
 	$(BIN)/ruff check .

@@ -4,10 +4,12 @@ import functools
 import logging
 import os
 import string
+from pathlib import Path
 
 # One thread: sums are then added up in the same order in every process, and two runs can be compared to the bit.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+import exactness
 import pytest
 import torch
 
@@ -134,3 +136,13 @@ def library_log():
     yield messages
     for logger in loggers:
         logger.removeHandler(handler)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--exactness", metavar="FILE", help="write what the comparisons of gradients found into FILE")
+
+
+def pytest_sessionfinish(session, exitstatus):
+    file = session.config.getoption("--exactness")
+    if file and exitstatus == 0:
+        exactness.write(Path(file))
