@@ -26,11 +26,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.checkpoint import checkpoint
 
 from .errors import AtomError
 
-# Above this many entries a pair matrix is built in blocks of rows that the backward pass computes again.
+# Above this many entries a pair matrix is built in blocks of rows.
 BLOCK_ENTRIES = 2**24
 
 TOKEN_REDUCTIONS = ("sum", "mean")
@@ -66,26 +65,13 @@ class Atoms(NamedTuple):
             AtomError: shapes that do not fit, or an unknown `token_reduction`.
         """
         _check_tokens(importance, position, mask, token_reduction)
-        with torch.autocast(importance.device.type, enabled=False):
-            dtype = torch.promote_types(torch.promote_types(importance.dtype, position.dtype), torch.float32)
-            q, p = _wide(importance, dtype), _wide(position, dtype)
-            if mask is None:
-                mask = torch.ones_like(q, dtype=torch.bool)
-            q = q.masked_fill(~mask, 0)
-            p = p.masked_fill(~mask.unsqueeze(-1), 0)
-            count = mask.sum(1)
-            n = count.clamp(min=1).to(q.dtype)
-
-            electron = (-q).clamp(min=0)  # 1 - m_i, and so m_i = 1 - electron: Eq. 11
-            weight = 1 - electron
-            center = torch.einsum("bn,bnh->bh", weight, p) / n.unsqueeze(-1)  # Eq. 9
-            # vector_norm has gradient 0, not NaN, for a token that sits on the centre.
-            radius = (electron * torch.linalg.vector_norm(p - center.unsqueeze(1), dim=-1)).sum(1) / n  # Eq. 10
-
-            positive, negative = q.clamp(min=0).sum(1), electron.sum(1)
-            if token_reduction == "mean":
-                positive, negative = positive / n, negative / n
-            return cls(positive, negative, center, torch.where(count > 0, radius, -1.0))
+        if mask is None:
+            mask = torch.ones_like(importance, dtype=torch.bool)
+        positive, negative, center, radius = _Describe.apply(importance, position, mask)
+        if token_reduction == "mean":
+            count = mask.sum(1).clamp(min=1)
+            positive, negative = positive / count, negative / count
+        return cls(positive, negative, center, radius)
 
     @property
     def exists(self) -> Tensor:
@@ -94,12 +80,14 @@ class Atoms(NamedTuple):
 
     def pack(self) -> Tensor:
         """[B, h + 3]: all that has to leave `forward`, cross a device boundary or be cached."""
-        return torch.cat([torch.stack([self.positive, self.negative, self.radius], dim=1), self.center], dim=1)
+        scalars = (self.positive, self.negative, self.radius)
+        return torch.cat([*(scalar.unsqueeze(1) for scalar in scalars), self.center], dim=1)
 
     @classmethod
     def unpack(cls, packed: Tensor) -> "Atoms":
         """The inverse of `pack`."""
-        return cls(packed[:, 0], packed[:, 1], packed[:, 3:], packed[:, 2])
+        positive, negative, radius, center = packed.split([1, 1, 1, packed.shape[1] - 3], dim=1)
+        return cls(positive.squeeze(1), negative.squeeze(1), center, radius.squeeze(1))
 
 
 class PairMeans(NamedTuple):
@@ -127,28 +115,14 @@ def pair_means(atoms: Atoms, softening: float = 0.0) -> PairMeans:
     softening^2)`, in the units of the positions. At 0 the formula is the paper's; distances under the machine epsilon are
     then taken as that, so that coincident atoms stay finite.
 
-    Memory: O(B^2) up to 4,096 atoms; beyond, blocks of rows are computed again in the backward pass, and the peak grows as
-    O(B h) plus a few blocks of 64 MiB.
+    Memory: O(B^2) up to 4,096 atoms; beyond, blocks of rows, so that the peak grows as O(B h) plus a few blocks of 64 MiB.
     """
-    center = atoms.center
-    # A large common offset would ruin distances taken by a matrix product; no distance depends on it.
     exists = atoms.exists
     count = exists.sum()
-    mean = (center * exists.unsqueeze(1)).sum(0) / count.clamp(min=1)
-    atoms = atoms._replace(center=center - mean.detach())
-
-    size = len(center)
-    rows = max(1, BLOCK_ENTRIES // max(1, size))
-    if rows >= size:
-        sums = _pair_sums(atoms, atoms, 0, softening)
-    else:
-        sums = sum(
-            checkpoint(_pair_sums, Atoms(*(t[i : i + rows] for t in atoms)), atoms, i, softening, use_reentrant=False)
-            for i in range(0, size, rows)
-        )
+    with torch.autocast(atoms.center.device.type, enabled=False):
+        energy, distance = _PairSums.apply(*atoms, softening)
     pairs = (count * (count - 1)).clamp(min=1)
-    energy, distance = sums / pairs
-    return PairMeans(energy, distance.detach())
+    return PairMeans(energy / pairs, distance / pairs)
 
 
 def atomic_energy(
@@ -207,38 +181,136 @@ def atom_loss(
         return AtomLoss(energy_weight * energy + constraint, energy, constraint, distance)
 
 
-def _pair_sums(rows: Atoms, columns: Atoms, offset: int, softening: float) -> Tensor:
-    """[2]: the sums of U_AB and D_AB over A in `rows`, B in `columns`, A != B. Row 0 is column `offset`."""
-    like = torch.outer(rows.positive, columns.positive) + torch.outer(rows.negative, columns.negative)
-    opposite = torch.outer(rows.positive, columns.negative) + torch.outer(rows.negative, columns.positive)
+class _Describe(torch.autograd.Function):
+    """(Z+ [B], Z- [B], mu [B, h], r [B]) of tokens. Eqs. 9 to 11.
 
-    smallest = torch.finfo(rows.center.dtype).eps ** 2
-    squared = _squared_distances(rows.center, columns.center) + softening**2
-    distance = squared.clamp(min=smallest).sqrt()  # Eq. 7
-    radius = (rows.radius.clamp(min=0).unsqueeze(1) + columns.radius.clamp(min=0)) / 2
-    energy = like / distance - opposite / (distance + radius)  # Eq. 8 in Eq. 5
+    The gradient is written out, because autograd's would keep three more tensors as large as the positions. With
+    `w_i = (1 - m_i) / ||p_i - mu||`, `g` the incoming gradients and `G = g_mu - (g_r / N) sum_i w_i (p_i - mu)`, the whole
+    gradient of the centre:
 
-    pairs = torch.outer(rows.exists, columns.exists)
+        dL/dp_i       = (g_r / N) w_i (p_i - mu) + (m_i / N) G
+        dL/d(1 - m_i) = (g_r / N) ||p_i - mu|| - (1 / N) <G, p_i>
+    """
+
+    @staticmethod
+    def forward(ctx, importance: Tensor, position: Tensor, mask: Tensor):
+        with torch.autocast(importance.device.type, enabled=False):
+            q, p = _wide_tokens(importance, position, mask)
+            count = mask.sum(1)
+            n = count.clamp(min=1).to(q.dtype)
+            electron = (-q).clamp(min=0)  # 1 - m_i, and so m_i = 1 - electron: Eq. 11
+            center = torch.bmm((1 - electron).unsqueeze(1), p).squeeze(1) / n.unsqueeze(1)  # Eq. 9
+            distance = torch.linalg.vector_norm(p.sub_(center.unsqueeze(1)), dim=-1)
+            radius = torch.where(count > 0, (electron * distance).sum(1) / n, -1.0)  # Eq. 10
+        ctx.save_for_backward(importance, position, mask, center, distance)
+        return q.clamp(min=0).sum(1), electron.sum(1), center, radius
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, positive: Tensor, negative: Tensor, center: Tensor, radius: Tensor):
+        importance, position, mask, mu, distance = ctx.saved_tensors
+        with torch.autocast(importance.device.type, enabled=False):
+            q, p = _wide_tokens(importance, position, mask)
+            n = mask.sum(1, keepdim=True).clamp(min=1).to(q.dtype)
+            electron = (-q).clamp(min=0)
+            radius = (radius.unsqueeze(1) / n).masked_fill(~mask.any(1, keepdim=True), 0)
+            # A token that sits on the centre is left there: the subgradient 0.
+            pull = radius * torch.where(distance > 0, electron / distance, 0)
+            offset = p.sub_(mu.unsqueeze(1))
+            center = center.unsqueeze(1) - torch.bmm(pull.unsqueeze(1), offset)  # G [B, 1, h]
+            along = (torch.bmm(offset, center.mT) + torch.bmm(mu.unsqueeze(1), center.mT)).squeeze(2)
+            electron_gradient = negative.unsqueeze(1) + radius * distance - along / n
+            charge = (q >= 0) * positive.unsqueeze(1) - (q <= 0) * electron_gradient
+            weight = ((1 - electron) / n).masked_fill(~mask, 0)
+            offset.mul_(pull.unsqueeze(2)).baddbmm_(weight.unsqueeze(2), center)
+            charge = charge.masked_fill(~mask, 0)
+        return _narrow(charge, importance.dtype), _narrow(offset, position.dtype), None
+
+
+class _PairSums(torch.autograd.Function):
+    """(sum of U_AB, sum of D_AB) over the ordered pairs A != B. Eqs. 5, 7 and 8.
+
+    Both sums are symmetric in A and B, so the gradient of an atom is twice that of its row. It costs little more than the
+    energy, and is computed along with it: nothing of size [B, B] is kept.
+    """
+
+    @staticmethod
+    def forward(ctx, positive: Tensor, negative: Tensor, center: Tensor, radius: Tensor, softening: float):
+        exists = radius >= 0
+        charge = torch.stack([positive, negative], dim=1)
+        # A large common offset would ruin distances taken by a matrix product; no distance depends on it.
+        mean = (center * exists.unsqueeze(1)).sum(0) / exists.sum().clamp(min=1)
+        atoms = (charge, center - mean, radius.clamp(min=0), exists.to(center.dtype))
+        size = len(center)
+        rows = min(size, max(1, BLOCK_ENTRIES // max(1, size)))
+        blocks = [
+            _row_sums(tuple(t[i : i + rows] for t in atoms), atoms, i, softening, any(ctx.needs_input_grad))
+            for i in range(0, size, max(1, rows))
+        ]
+        if not blocks:
+            blocks = [(center.sum(), center.sum(), charge, center, radius)]
+        energies, distances, *gradients = zip(*blocks, strict=True)
+        if any(ctx.needs_input_grad):
+            charge, center, radius = (torch.cat(gradient) for gradient in gradients)
+            ctx.save_for_backward(charge[:, 0], charge[:, 1], center, radius)
+        distance = sum(distances)
+        ctx.mark_non_differentiable(distance)
+        return sum(energies), distance
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, energy: Tensor, _distance: Tensor):
+        return *(energy * gradient for gradient in ctx.saved_tensors), None
+
+
+def _row_sums(rows: tuple, columns: tuple, offset: int, softening: float, with_gradient: bool) -> tuple:
+    """The sums over A in `rows`, B in `columns`, A != B, and the gradient of the first for the whole of each row's atom.
+
+    Atoms are (charges [., 2], centre [., h], radius [.], 1 or 0 [.] for whether they exist). Row 0 is column `offset`.
+    """
+    (charge, center, radius, exists), (charges, centers, radii, exist) = rows, columns
+    pairs = torch.outer(exists, exist)
     pairs.diagonal(offset).zero_()  # A != B
-    return torch.stack([(energy * pairs).sum(), (distance.detach() * pairs).sum()])
+    like, opposite = charge @ charges.T, charge @ charges.flip(1).T
+
+    differences = None
+    if len(center) * centers.numel() <= BLOCK_ENTRIES:
+        differences = center.unsqueeze(1) - centers.unsqueeze(0)
+        squared = differences.square().sum(-1)
+    else:
+        squares = center.square().sum(1, keepdim=True) + centers.square().sum(1)
+        squared = torch.addmm(squares, center, centers.T, alpha=-2).clamp_(min=0)
+    squared = squared + softening**2
+    smallest = torch.finfo(center.dtype).eps ** 2
+    distance = squared.clamp(min=smallest).sqrt()  # Eq. 7
+    near = pairs / distance
+    far = pairs / (distance + (radius.unsqueeze(1) + radii) / 2)  # Eq. 8
+    energy = torch.sum(like * near - opposite * far)  # Eq. 5
+    total = torch.sum(distance * pairs)
+    if not with_gradient:
+        return energy, total, charge, center, radius
+
+    outer = opposite * far.square()  # dU/d(token distance) of opposite charges
+    slope = (outer - like * near.square()) / distance * (squared > smallest)  # dU/dD, over D
+    if differences is None:
+        centers = slope.sum(1, keepdim=True) * center - slope @ centers
+    else:
+        centers = torch.bmm(slope.unsqueeze(1), differences).squeeze(1)
+    return energy, total, 2 * (near @ charges - far @ charges.flip(1)), 2 * centers, outer.sum(1)
 
 
-def _squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """[A, B] from [A, h] and [B, h]: by differences while they fit, which is exact; else by a matrix product."""
-    if len(a) * len(b) * a.shape[1] <= BLOCK_ENTRIES:
-        return (a.unsqueeze(1) - b.unsqueeze(0)).square().sum(-1)
-    return torch.addmm(a.square().sum(1, keepdim=True) + b.square().sum(1), a, b.T, alpha=-2).clamp(min=0)
+def _wide_tokens(importance: Tensor, position: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in float32 or wider, 0 where there is no token; copies, which may be written to."""
+    dtype = torch.promote_types(torch.promote_types(importance.dtype, position.dtype), torch.float32)
+    return importance.to(dtype).masked_fill(~mask, 0), position.to(dtype).masked_fill(~mask.unsqueeze(-1), 0)
 
 
-def _wide(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """`x` in `dtype`. A gradient too large for a narrower `x` saturates instead of becoming infinite."""
-    if x.dtype == dtype:
-        return x
-    wide = x.to(dtype)
-    if wide.requires_grad:
-        largest = torch.finfo(x.dtype).max
-        wide.register_hook(lambda gradient: gradient.clamp(-largest, largest))
-    return wide
+def _narrow(gradient: Tensor, dtype: torch.dtype) -> Tensor:
+    """A gradient in the dtype of its input. One too large for that saturates instead of becoming infinite."""
+    if gradient.dtype == dtype:
+        return gradient
+    largest = torch.finfo(dtype).max
+    return gradient.clamp(-largest, largest).to(dtype)
 
 
 def _check_tokens(importance: Tensor, position: Tensor, mask: Tensor | None, token_reduction: str) -> None:
