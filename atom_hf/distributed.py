@@ -8,9 +8,10 @@ from torch import Tensor
 def gather_rows(rows: Tensor) -> Tensor:
     """The rows [b, k] of every process, one below the other in the order of ranks; `rows` itself on one process.
 
-    The gradient of what each process computes from all rows is summed over processes, so that a loss that every process
-    computes alike, averaged over processes as DDP and FSDP do, has the gradient of one process that holds the whole
-    batch. Processes may hold different numbers of rows.
+    For a loss that every process computes alike from all the rows: its gradient is then known to each without asking the
+    others, and arrives at a process's own rows times the number of processes, so that, averaged over processes as
+    DDP and FSDP do, it is the gradient of one process that holds the whole batch. Processes may hold different
+    numbers of rows.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return rows
@@ -35,6 +36,4 @@ class _AllGather(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
-        gradient = gradient.contiguous()
-        dist.all_reduce(gradient)
-        return gradient[dist.get_rank() * ctx.size :][: ctx.size]
+        return dist.get_world_size() * gradient[dist.get_rank() * ctx.size :][: ctx.size]

@@ -31,10 +31,11 @@ class GradientGate:
         self.ratio = ratio
         self.strength = 1.0
         """The share of the factor that is in force: 0 while the heads warm up, and what the schedule says after that."""
+        # Tensors, on the device of the hidden states: a number would make an accelerator wait at every step.
         # Before anything has been measured nothing passes, unless nothing is to be measured.
-        self._scale = 1.0 if ratio is None else 0.0
-        self._task_norm = self._atom_norm = 0.0
-        self._steps = 0
+        self._scale = torch.tensor(1.0 if ratio is None else 0.0)
+        self._norms = torch.zeros(2)  # of the task's gradient and of the atom term's, running
+        self._steps = torch.tensor(0)
         self._sums: Tensor | None = None
         self._passed: Tensor | None = None
 
@@ -49,6 +50,9 @@ class GradientGate:
             return hidden
         if self._sums is None:
             self._sums = torch.zeros(2, device=hidden.device)
+            self._scale, self._norms, self._steps = (
+                state.to(hidden.device) for state in (self._scale, self._norms, self._steps)
+            )
         # The hook sees the whole gradient of the hidden states, after both the task's part and the gate's have arrived.
         hidden.register_hook(self._measure_task)
         return _Gate.apply(hidden, self)
@@ -56,40 +60,47 @@ class GradientGate:
     @property
     def scale(self) -> float:
         """The factor in force."""
-        return self.strength * self._scale
+        return self.strength * self._scale.item()
 
     def update(self, reduce: Callable[[Tensor], Tensor]) -> None:
         """Ends a step and sets the factor for the next. `reduce` sums a tensor [2] over processes."""
         if self._sums is None:
             return
-        task, atom = reduce(self._sums).sqrt()
+        norms = reduce(self._sums).sqrt()
         self._sums = None
-        if task.isfinite() and atom.isfinite():  # else an overflow that the gradient scaler skips
-            keep = self.MOMENTUM if self._steps else 0.0
-            self._task_norm = keep * self._task_norm + (1 - keep) * task.item()
-            self._atom_norm = keep * self._atom_norm + (1 - keep) * atom.item()
-            self._steps += 1
-        if self.ratio is not None and self._atom_norm > 0:
-            self._scale = min(self.LIMIT, self.ratio * self._task_norm / self._atom_norm)
+        counts = norms.isfinite().all()  # else an overflow that the gradient scaler skips
+        keep = torch.where(self._steps > 0, self.MOMENTUM, 0.0)
+        self._norms = torch.where(counts, keep * self._norms + (1 - keep) * norms, self._norms)
+        self._steps = self._steps + counts
+        if self.ratio is not None:
+            task, atom = self._norms
+            self._scale = torch.where(atom > 0, (self.ratio * task / atom).clamp(max=self.LIMIT), self._scale)
 
     def state(self) -> dict[str, float]:
         """What a resumed run needs; `load` takes it back."""
-        return {"scale": self._scale, "task_norm": self._task_norm, "atom_norm": self._atom_norm, "steps": self._steps}
+        task, atom = self._norms.tolist()
+        return {"scale": self._scale.item(), "task_norm": task, "atom_norm": atom, "steps": self._steps.item()}
 
     def load(self, state: dict[str, float]) -> None:
         """The inverse of `state`."""
-        self._scale = state["scale"]
-        self._task_norm, self._atom_norm, self._steps = state["task_norm"], state["atom_norm"], int(state["steps"])
+        self._scale = torch.tensor(float(state["scale"]))
+        self._norms = torch.tensor([float(state["task_norm"]), float(state["atom_norm"])])
+        self._steps = torch.tensor(int(state["steps"]))
 
     def _measure_atom(self, gradient: Tensor) -> Tensor:
-        self._sums[1] += gradient.float().square().sum()
-        self._passed = gradient * self.scale
+        self._sums[1] += _squared_norm(gradient)
+        self._passed = gradient * (self.strength * self._scale)
         return self._passed
 
     def _measure_task(self, gradient: Tensor) -> None:
         task = gradient if self._passed is None else gradient - self._passed
         self._passed = None
-        self._sums[0] += task.float().square().sum()
+        self._sums[0] += _squared_norm(task)
+
+
+def _squared_norm(x: Tensor) -> Tensor:
+    """In float32 or wider, without a copy of `x` in it."""
+    return torch.linalg.vector_norm(x, dtype=torch.promote_types(x.dtype, torch.float32)).square()
 
 
 class _Gate(torch.autograd.Function):

@@ -270,16 +270,34 @@ def _forward_with_atoms(model: Any, base_forward: Any, args: tuple, kwargs: dict
     return_dict = kwargs.get("return_dict")
     if return_dict is None:
         return_dict = getattr(model.config, "return_dict", True)
-    kwargs = {**kwargs, "output_hidden_states": True, "return_dict": True}
+    kwargs = {**kwargs, "output_hidden_states": True if wants_states else _states_to_keep(model), "return_dict": True}
     outputs = base_forward(model, *args, **kwargs)
-    inputs = inspect.signature(base_forward).bind_partial(model, *args, **kwargs)
-    named = {**inputs.arguments, **inputs.arguments.get("kwargs", {})}
+    result = _add_atoms(model, outputs, _named(base_forward, model, args, kwargs), keep_states=bool(wants_states))
+    return result if return_dict else result.to_tuple()
 
+
+# The gate's hooks act on the running model, which a compiled graph cannot see.
+@torch.compiler.disable
+def _add_atoms(model: Any, outputs: ModelOutput, inputs: dict[str, Any], keep_states: bool) -> ModelOutput:
+    """`outputs` with the atoms, and without the hidden states if nobody else wants them."""
+    atoms, importance = _read_atoms(model, pick_layer(outputs, model.atom_config.layer, model), inputs)
+    values = {name: value for name, value in outputs.items() if keep_states or name not in STATE_KEYS}
+    return _output_class(type(outputs))(**values, atoms=atoms, atom_importance=importance)
+
+
+@torch.compiler.disable
+def _named(forward: Any, model: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by name."""
+    inputs = _signature(forward).bind_partial(model, *args, **kwargs).arguments
+    return {**inputs, **inputs.get("kwargs", {})}
+
+
+def _read_atoms(model: Any, hidden: Tensor, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """The packed atoms [B, h + 3] and the importance [B, N] of one layer's hidden states."""
     config = model.atom_config
-    hidden = pick_layer(outputs, config.layer, model)
     if torch.is_grad_enabled():
         hidden = model.atom_gate(hidden)
-    tokens, mask = find_tokens(hidden, named, config, model.config)
+    tokens, mask = find_tokens(hidden, inputs, config, model.config)
     if tokens.shape[-1] != config.hidden_size:
         raise AtomError(
             f"layer {config.layer} of {type(model).__name__} is {tokens.shape[-1]} wide, "
@@ -287,11 +305,22 @@ def _forward_with_atoms(model: Any, base_forward: Any, args: tuple, kwargs: dict
         )
     importance, position = model.atom_heads(tokens)
     atoms = Atoms.from_tokens(importance, position, mask, token_reduction=config.token_reduction)
+    return atoms.pack(), importance.detach().masked_fill(~mask, float("nan"))
 
-    values = {name: value for name, value in outputs.items() if wants_states or name not in STATE_KEYS}
-    shown = importance.detach().masked_fill(~mask, float("nan"))
-    result = _output_class(type(outputs))(**values, atoms=atoms.pack(), atom_importance=shown)
-    return result if return_dict else result.to_tuple()
+
+def _states_to_keep(model: Any) -> bool | list[int]:
+    """What to ask for as `output_hidden_states`, so that of all hidden states only the one that is read is kept.
+
+    A model that knows no such choice takes the list for True, and gives them all. One that does not say how many layers
+    it has cannot count from the end.
+    """
+    layer = model.atom_config.layer
+    if layer < 0 and not isinstance(getattr(model.config, "num_hidden_layers", None), int):
+        return True
+    return [layer]
+
+
+_signature = functools.cache(inspect.signature)
 
 
 @functools.cache

@@ -52,10 +52,7 @@ def work(rank, folder):
                 "gradient": gradient / 2,
             }
         )
-    # A loss that each process computes from the rows in its own way: the gradients of both reach the rows of either.
-    rows = torch.full((1 + rank, 2), float(rank), requires_grad=True)
-    (gather_rows(rows) * (1 + 10 * rank)).sum().backward()
-    torch.save({"splits": results, "sum": rows.grad}, f"{folder}/rank{rank}.pt")
+    torch.save({"splits": results}, f"{folder}/rank{rank}.pt")
     dist.destroy_process_group()
 
 
@@ -90,11 +87,6 @@ def test_rows_and_gradients_are_those_of_one_process(case, ranks):
     assert tuple(len(result["row_gradient"]) for result in found) == SPLITS[case]
     both = torch.cat([result["row_gradient"] for result in found])
     torch.testing.assert_close(both, row_gradient, rtol=1e-6, atol=1e-9)
-
-
-def test_gradients_are_summed_over_processes(ranks):
-    assert torch.equal(ranks[0]["sum"], torch.full((1, 2), 12.0))
-    assert torch.equal(ranks[1]["sum"], torch.full((2, 2), 12.0))
 
 
 def test_one_process_keeps_its_rows():
