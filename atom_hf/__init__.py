@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 from .errors import AtomError
 
 if TYPE_CHECKING:
+    from .arguments import AtomTrainingArguments
     from .config import AtomConfig
     from .energy import Atoms, atomic_energy
     from .heads import AtomHeads
     from .modeling import AtomMixin, attach_atoms, load_atom_model
-    from .trainer import AtomTrainer, AtomTrainerMixin, AtomTrainingArguments
+    from .trainer import AtomTrainer, AtomTrainerMixin
 
 __version__ = "0.1.0"
 
@@ -25,7 +26,7 @@ _HOMES = {
     "load_atom_model": "modeling",
     "AtomTrainer": "trainer",
     "AtomTrainerMixin": "trainer",
-    "AtomTrainingArguments": "trainer",
+    "AtomTrainingArguments": "arguments",
 }
 
 __all__ = [

@@ -46,9 +46,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def train(arguments: list[str]) -> None:
     """`atom-hf train`."""
+    from .arguments import AtomTrainingArguments
     from .flags import parse_flags
     from .run import DEFAULT_FOLDER, RunArguments, data_flags, default_output_dir, fine_tune
-    from .trainer import AtomTrainingArguments
 
     run, args = parse_flags("train", arguments, [RunArguments, AtomTrainingArguments])
     by_default = args.output_dir == DEFAULT_FOLDER
@@ -76,10 +76,10 @@ def train(arguments: list[str]) -> None:
 
 def compare(arguments: list[str]) -> None:
     """`atom-hf compare`."""
+    from .arguments import AtomTrainingArguments
     from .compare import CompareArguments, compare_runs
     from .flags import parse_flags
     from .run import RunArguments
-    from .trainer import AtomTrainingArguments
 
     run, args, options = parse_flags("compare", arguments, [RunArguments, AtomTrainingArguments, CompareArguments])
     report = compare_runs(run, args, options)

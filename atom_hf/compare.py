@@ -9,6 +9,7 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from .arguments import AtomTrainingArguments
 from .errors import AtomError
 from .explain import read_samples, write_picture
 from .page import Table, write_page
@@ -34,7 +35,6 @@ from .run import (
     load_run_data,
     prepare_run,
 )
-from .trainer import AtomTrainingArguments
 
 ARMS = {"plain": {"atom": False}, "atom": {"atom": True}}
 LESS_IS_BETTER = ("loss", "perplexity")

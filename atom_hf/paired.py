@@ -16,10 +16,10 @@ import transformers
 import yaml
 from transformers.trainer_utils import SaveStrategy
 
+from .arguments import AtomTrainingArguments
 from .errors import AtomError
 from .flags import as_flags, parse_kinds
 from .run import RunArguments
-from .trainer import AtomTrainingArguments
 
 RESULTS_NAME = "results.jsonl"
 # What may differ between two runs of the same result.

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .arguments import AtomTrainingArguments
 from .errors import AtomError
-from .trainer import AtomTrainer, AtomTrainingArguments
+from .trainer import AtomTrainer
 
 REGULARIZERS = ("none", "mixup", "supcon", "uniformity", "rdrop")
 

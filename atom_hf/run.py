@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 import torch
 from transformers import PrinterCallback, set_seed
 
+from .arguments import AtomTrainingArguments
 from .data import TASKS, TaskData, load_data
 from .errors import AtomError
 from .modeling import restore_heads
 from .sources import EMBEDDED
 from .tasks import EMBEDDED_MODELS, Task, find_model, perplexity, prepare_task
-from .trainer import AtomTrainer, AtomTrainingArguments
+from .trainer import AtomTrainer
 
 logger = logging.getLogger(__name__)
 

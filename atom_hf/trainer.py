@@ -1,4 +1,4 @@
-"""Trainer with the atom loss: `AtomTrainingArguments`, `AtomTrainerMixin`, `AtomTrainer`."""
+"""Trainer with the atom loss: `AtomTrainerMixin`, `AtomTrainer`."""
 
 import functools
 import inspect
@@ -6,68 +6,32 @@ import json
 import os
 import random
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, has_length
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
 from transformers.utils import logging
 
+from .arguments import check_arguments
 from .config import AtomConfig
 from .distributed import gather_rows
-from .energy import Atoms, atom_loss
+from .energy import AtomLoss, Atoms, atom_loss
 from .errors import AtomError
 from .gate import GradientGate
 from .modeling import OUTPUT_KEYS, AtomMixin, attach_atoms, evaluating
+from .pairs import PairCache
 
 logger = logging.get_logger(__name__)
 
 STATE_NAME = "atom_state.json"
-PREFIX = "atom_"
-
-
-def _from_config(name: str) -> Any:
-    """The field of `AtomConfig` as an argument: same default, same help text."""
-    source = next(f for f in fields(AtomConfig) if f.name == name)
-    return field(default=source.default, metadata=dict(source.metadata))
-
-
-@dataclass
-class AtomTrainingArguments(TrainingArguments):
-    """`TrainingArguments`, and the fields of `AtomConfig` as `atom_` + name. With `atom=False` none of them does anything."""
-
-    atom: bool = field(
-        default=False,
-        metadata={
-            "help": "Train with the atom loss: the one difference between a plain fine-tune and an atom fine-tune."
-        },
-    )
-    atom_weight: float = _from_config("weight")
-    atom_weighting: str = _from_config("weighting")
-    atom_layer: int = _from_config("layer")
-    atom_tokens: str = _from_config("tokens")
-    atom_token_reduction: str = _from_config("token_reduction")
-    atom_softening: float = _from_config("softening")
-    atom_energy_weight: float = _from_config("energy_weight")
-    atom_neutrality: float = _from_config("neutrality")
-    atom_charge_floor: float = _from_config("charge_floor")
-    atom_charge_floor_weight: float = _from_config("charge_floor_weight")
-    atom_warmup_ratio: float = _from_config("warmup_ratio")
-    atom_schedule: str = _from_config("schedule")
-    atom_head_learning_rate: float = _from_config("head_learning_rate")
-    atom_importance_std: float = _from_config("importance_std")
-    atom_position_init: str = _from_config("position_init")
-
-    def atom_config(self) -> AtomConfig:
-        """The `AtomConfig` that these arguments describe. Raises `AtomError`, naming the argument."""
-        values = {f.name: getattr(self, PREFIX + f.name) for f in fields(AtomConfig) if hasattr(self, PREFIX + f.name)}
-        try:
-            return AtomConfig(**values)
-        except AtomError as error:
-            raise AtomError(PREFIX + str(error)) from error
+LOGGED = (
+    *("task_loss", "atom_loss", "atom_energy", "atom_constraint", "atom_importance", "atom_positive_share"),
+    *("atom_negative_share", "atom_distance", "atom_radius", "atom_net_charge"),
+)
 
 
 class AtomTrainerMixin:
@@ -84,7 +48,7 @@ class AtomTrainerMixin:
         args = named.get("args")
         self._atom_on = bool(getattr(args, "atom", False))
         if self._atom_on:
-            _check_arguments(args)
+            check_arguments(args)
             tokenizer, make = named.get("processing_class"), named.get("model_init")
             if make is not None:
                 # A search changes `self.args` between its trials.
@@ -97,9 +61,15 @@ class AtomTrainerMixin:
                 named["model"] = _prepare(named.get("model"), args.atom_config(), tokenizer)
         super().__init__(**named)
         if self._atom_on:
-            self._atom_sums: dict[str, Tensor] = {}
+            self._atom_sums: Tensor | None = None
             self._atom_count = 0
             self._atom_checked = False
+            self._atom_ignores_items: bool | None = None
+            batches = (args.atom_pair_batch or 0) // (args.per_device_train_batch_size * args.world_size)
+            self._atom_pairs = PairCache(batches) if batches > 1 else None
+            if args.torch_compile:
+                # Compiled as a whole, a model's gradients at its hidden states would be out of the gate's sight.
+                self.accelerator.state.dynamo_plugin.use_regional_compilation = True
             self.add_callback(_AtomCallback(self))
 
     @property
@@ -155,16 +125,42 @@ class AtomTrainerMixin:
                     optimizer.add_param_group({**group, "params": mine, "lr": learning_rate})
         return optimizer
 
+    def get_batch_samples(self, *args: Any, **kwargs: Any):
+        batches, num_items_in_batch = super().get_batch_samples(*args, **kwargs)
+        if self._atom_on and self._atom_pairs is not None:
+            self._atom_pairs.start(batches)
+        return batches, num_items_in_batch
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        if self._atom_on and self._atom_pairs is not None:
+            model.train()
+            self._atom_pairs.enter(model, self.args.device, functools.partial(self._atom_read, model), self._atom_loss)
+        return super().training_step(model, inputs, num_items_in_batch)
+
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if not (self._atom_on and model.training):
             return super().compute_loss(
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
             )
+        share = self._atom_share_of_items(inputs, num_items_in_batch)
         loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        loss = loss if share is None else loss * share
         packed, importance = (outputs[key] for key in OUTPUT_KEYS)
+        if self._atom_pairs is not None:
+            cached = self._atom_pairs.of(packed)
+            parts, atoms, term = cached.loss, cached.atoms, cached.term(packed)
+        else:
+            atoms = Atoms.unpack(gather_rows(packed))
+            parts = self._atom_loss(atoms)
+            term = parts.loss
+        divisor = self._atom_divisor(num_items_in_batch)
+        self._atom_record(loss * divisor, parts, atoms, importance)
+        loss = loss + self._atom_model.atom_config.weight * term / divisor
+        return (loss, outputs) if return_outputs else loss
+
+    def _atom_loss(self, atoms: Atoms) -> AtomLoss:
         config = self._atom_model.atom_config
-        atoms = Atoms.unpack(gather_rows(packed))
-        parts = atom_loss(
+        return atom_loss(
             atoms,
             softening=config.softening,
             neutrality=config.neutrality,
@@ -172,10 +168,11 @@ class AtomTrainerMixin:
             charge_floor_weight=config.charge_floor_weight,
             energy_weight=config.energy_weight,
         )
-        divisor = self._atom_divisor(num_items_in_batch)
-        self._atom_record(loss * divisor, parts, atoms, importance)
-        loss = loss + config.weight * parts.loss / divisor
-        return (loss, outputs) if return_outputs else loss
+
+    def _atom_read(self, model: Any, inputs: Any) -> Tensor:
+        """The packed atoms of a batch, as `compute_loss` will see them again."""
+        with self.compute_loss_context_manager():
+            return model(**self._prepare_inputs(inputs), return_atoms=True)["atoms"].float()
 
     def _atom_divisor(self, num_items_in_batch: Any) -> int:
         """What the atom term is divided by here so that, after what Trainer does, it is a mean over accumulation steps."""
@@ -184,34 +181,60 @@ class AtomTrainerMixin:
             scaled = (self.model_accepts_loss_kwargs and num_items_in_batch is not None) or bool(self.compute_loss_func)
         return getattr(self, "current_gradient_accumulation_steps", 1) if scaled else 1
 
+    def _atom_share_of_items(self, inputs: Any, num_items_in_batch: Any) -> Tensor | None:
+        """The factor that makes the task loss of a model that ignores `num_items_in_batch` what Trainer takes it for.
+
+        Trainer hands the number of labels of the whole step to every model that takes further arguments, and then counts on
+        it that the loss is a sum over that number. BERT, DistilBERT, RoBERTa and GPT-2 classifiers, among others, go on
+        to return the mean over their own batch (transformers issue 47688), and the step becomes larger with every
+        accumulation step and process. Whether a model does so is tried out, once. None where there is nothing to mend.
+        """
+        own_loss = self.compute_loss_func is None and self.label_smoother is None
+        alone = self.args.world_size == 1 and getattr(self, "current_gradient_accumulation_steps", 1) == 1
+        if alone or num_items_in_batch is None or not (own_loss and self.model_accepts_loss_kwargs):
+            return None
+        if self._atom_ignores_items is None:
+            self._atom_ignores_items = self._atom_tries_items(inputs, num_items_in_batch)
+        if not self._atom_ignores_items:
+            return None
+        if "shift_labels" in inputs:
+            labels = inputs["shift_labels"]
+        else:
+            labels = inputs["labels"][..., 1:] if self._loss_shifts_labels else inputs["labels"]
+        return labels.ne(-100).sum() / num_items_in_batch
+
+    def _atom_tries_items(self, inputs: Any, num_items_in_batch: Any) -> bool:
+        model = self._atom_model
+        losses = []
+        with evaluating(model), keeping_random_state(self.args.device), torch.no_grad():
+            for factor in (1, 2):
+                outputs = model(**inputs, num_items_in_batch=factor * num_items_in_batch)
+                losses.append(abs(float(outputs["loss"] if isinstance(outputs, dict) else outputs[0])))
+        return losses[1] > 0.75 * losses[0]  # a sum over the number would be half as large
+
     @torch.no_grad()
-    def _atom_record(self, task: Tensor, parts: Any, atoms: Atoms, importance: Tensor) -> None:
+    def _atom_record(self, task: Tensor, parts: AtomLoss, atoms: Atoms, importance: Tensor) -> None:
         # Sums and counts rather than indexing by masks, which would make an accelerator wait at every step.
-        tokens = (~importance.isnan()).sum().clamp(min=1)
+        charge = importance.nan_to_num(0.0)
+        tokens = (importance.numel() - importance.isnan().sum()).clamp(min=1)
         exists = atoms.exists
         count = exists.sum().clamp(min=1)
-        values = {
-            "task_loss": task,
-            "atom_loss": parts.loss,
-            "atom_energy": parts.energy,
-            "atom_constraint": parts.constraint,
-            "atom_importance": importance.abs().nansum() / tokens,
-            "atom_positive_share": (importance > 0).sum() / tokens,
-            "atom_negative_share": (importance < 0).sum() / tokens,
-            "atom_distance": parts.distance,
-            "atom_radius": (atoms.radius * exists).sum() / count,
-            "atom_net_charge": (atoms.positive - atoms.negative).sum() / count,
-        }
-        for name, value in values.items():
-            self._atom_sums[name] = self._atom_sums.get(name, 0) + value.detach().float()
+        values = (
+            task,
+            *(parts.loss, parts.energy, parts.constraint),
+            *((value / tokens) for value in (charge.abs().sum(), (charge > 0).sum(), (charge < 0).sum())),
+            *(parts.distance, (atoms.radius * exists).sum() / count, (atoms.positive - atoms.negative).sum() / count),
+        )
+        values = torch.stack([value.detach().float() for value in values])
+        self._atom_sums = values if self._atom_sums is None else self._atom_sums + values
         self._atom_count += 1
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if self._atom_on and self._atom_count and "loss" in logs:
-            means = torch.stack(list(self._atom_sums.values())) / self._atom_count
-            logs.update(zip(self._atom_sums, self.accelerator.reduce(means, "mean").tolist(), strict=True))
+            means = self.accelerator.reduce(self._atom_sums / self._atom_count, "mean")
+            logs.update(zip(LOGGED, means.tolist(), strict=True))
             logs["atom_gate"] = self._atom_model.atom_gate.scale
-            self._atom_sums, self._atom_count = {}, 0
+            self._atom_sums, self._atom_count = None, 0
         super().log(logs, *args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -306,20 +329,3 @@ def _prepare(model: Any, config: AtomConfig, processing_class: Any) -> Any:
     model.atom_config = replace(config, **{name: getattr(own, name) for name in kept})
     model.atom_gate = GradientGate.of(config)
     return model
-
-
-def _check_arguments(args: Any) -> None:
-    if args.n_gpu > 1:
-        raise AtomError(
-            f"{args.n_gpu} GPUs in one process (DataParallel) are not supported with atom; "
-            "start one process for each: accelerate launch -m atom_hf train ..."
-        )
-    if args.per_device_train_batch_size * args.world_size < 2:
-        raise AtomError(
-            "per_device_train_batch_size is 1 on one process: the atom loss compares the samples of a batch and needs at "
-            "least 2; gradient accumulation does not help"
-        )
-    if args.push_to_hub and args.hub_strategy != HubStrategy.END:
-        raise AtomError(
-            f"hub_strategy {str(args.hub_strategy.value)!r} would push checkpoints without their heads; use hub_strategy 'end'"
-        )

@@ -13,9 +13,9 @@ HEADER = """\
 # Exactness
 
 The gradients of all parameters, heads and backbone, of one run against those of another that must be the same: for each
-parameter `||difference|| / ||reference||` (a parameter whose own gradient is under a thousandth of the whole is taken relative to
-that thousandth), and of these the largest. Float32 unless it says otherwise. Each row is a test; a difference above its bound
-fails it. Written by `make exactness`.
+parameter `||difference|| / ||reference||` (a parameter whose own gradient is under a thousandth of the whole is taken relative
+to that thousandth), and of these the largest. Float32 unless it says otherwise. Each row is a test; a difference above its
+bound fails it. Written by `make exactness`.
 
 | what | against | largest relative difference | bound |
 | --- | --- | --- | --- |

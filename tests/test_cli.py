@@ -21,13 +21,13 @@ from safetensors.torch import load_file
 
 import atom_hf
 from atom_hf import AtomMixin, load_atom_model
+from atom_hf.arguments import AtomTrainingArguments
 from atom_hf.cli import format_number, main
 from atom_hf.data import load_data
 from atom_hf.flags import parse_flags
 from atom_hf.run import RunArguments
 from atom_hf.study import StudyArguments, run_study
 from atom_hf.tasks import find_model
-from atom_hf.trainer import AtomTrainingArguments
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(path for stem in ("plain", "atom") for path in (ROOT / "recipes").glob(f"*/{stem}.yaml"))

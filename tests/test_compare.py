@@ -10,11 +10,11 @@ import transformers
 from scipy import stats
 
 from atom_hf import compare as module
+from atom_hf.arguments import AtomTrainingArguments
 from atom_hf.cli import main
 from atom_hf.compare import CompareArguments, compare_runs, paired_table
 from atom_hf.flags import parse_flags
 from atom_hf.run import RunArguments
-from atom_hf.trainer import AtomTrainingArguments
 
 FLAGS = shlex.split(
     "--model_type vit --config_overrides image_size=8,patch_size=4,num_channels=1,hidden_size=16,num_hidden_layers=1,"

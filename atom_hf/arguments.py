@@ -1,0 +1,96 @@
+"""`AtomTrainingArguments`: `TrainingArguments` with the fields of `AtomConfig`, and what is refused of them."""
+
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from transformers import TrainingArguments
+from transformers.trainer_utils import HubStrategy
+
+from .config import AtomConfig
+from .errors import AtomError
+
+PREFIX = "atom_"
+
+
+def _from_config(name: str) -> Any:
+    """The field of `AtomConfig` as an argument: same default, same help text."""
+    source = next(f for f in fields(AtomConfig) if f.name == name)
+    return field(default=source.default, metadata=dict(source.metadata))
+
+
+@dataclass
+class AtomTrainingArguments(TrainingArguments):
+    """`TrainingArguments`, and the fields of `AtomConfig` as `atom_` + name. With `atom=False` none of them does anything."""
+
+    atom: bool = field(
+        default=False,
+        metadata={
+            "help": "Train with the atom loss: the one difference between a plain fine-tune and an atom fine-tune."
+        },
+    )
+    atom_weight: float = _from_config("weight")
+    atom_weighting: str = _from_config("weighting")
+    atom_layer: int = _from_config("layer")
+    atom_tokens: str = _from_config("tokens")
+    atom_token_reduction: str = _from_config("token_reduction")
+    atom_softening: float = _from_config("softening")
+    atom_energy_weight: float = _from_config("energy_weight")
+    atom_neutrality: float = _from_config("neutrality")
+    atom_charge_floor: float = _from_config("charge_floor")
+    atom_charge_floor_weight: float = _from_config("charge_floor_weight")
+    atom_warmup_ratio: float = _from_config("warmup_ratio")
+    atom_schedule: str = _from_config("schedule")
+    atom_head_learning_rate: float = _from_config("head_learning_rate")
+    atom_importance_std: float = _from_config("importance_std")
+    atom_position_init: str = _from_config("position_init")
+
+    atom_pair_batch: int | None = field(
+        default=None,
+        metadata={
+            "help": "How many samples pairs are drawn from, over all processes and gradient accumulation steps: a multiple of "
+            "per_device_train_batch_size times the processes. Each batch is then passed forward twice, and memory "
+            "grows by the atoms alone (gradient caching). By default the samples of one forward pass on all processes."
+        },
+    )
+
+    def atom_config(self) -> AtomConfig:
+        """The `AtomConfig` that these arguments describe. Raises `AtomError`, naming the argument."""
+        values = {f.name: getattr(self, PREFIX + f.name) for f in fields(AtomConfig) if hasattr(self, PREFIX + f.name)}
+        try:
+            return AtomConfig(**values)
+        except AtomError as error:
+            raise AtomError(PREFIX + str(error)) from error
+
+
+def check_arguments(args: TrainingArguments) -> None:
+    """Refuses arguments of a run with the flag on that cannot work. Raises `AtomError`, naming the argument."""
+    if args.n_gpu > 1:
+        raise AtomError(
+            f"{args.n_gpu} GPUs in one process (DataParallel) are not supported with atom; "
+            "start one process for each: accelerate launch -m atom_hf train ..."
+        )
+    batch = args.per_device_train_batch_size * args.world_size
+    pairs = args.atom_pair_batch
+    if pairs is None:
+        if batch < 2:
+            raise AtomError(
+                "per_device_train_batch_size is 1 on one process: the atom loss compares the samples of a batch and needs "
+                "at least 2; gradient accumulation helps if atom_pair_batch draws pairs over its steps"
+            )
+    else:
+        steps = args.gradient_accumulation_steps
+        possible = [n * batch for n in range(1, steps + 1) if steps % n == 0 and n * batch > 1]
+        if pairs not in possible:
+            one_of = ", ".join(map(str, possible)) or "none"
+            raise AtomError(
+                f"atom_pair_batch is {pairs}: pairs can be drawn from whole batches of {batch} samples (over all processes), "
+                f"as many as divide gradient_accumulation_steps ({steps}); so here it may be {one_of}"
+            )
+        if args.auto_find_batch_size:
+            raise AtomError(
+                "auto_find_batch_size changes the batch size that atom_pair_batch is made of; leave one of them out"
+            )
+    if args.push_to_hub and args.hub_strategy != HubStrategy.END:
+        raise AtomError(
+            f"hub_strategy {str(args.hub_strategy.value)!r} would push checkpoints without their heads; use hub_strategy 'end'"
+        )
