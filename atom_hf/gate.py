@@ -76,6 +76,10 @@ class GradientGate:
             task, atom = self._norms
             self._scale = torch.where(atom > 0, (self.ratio * task / atom).clamp(max=self.LIMIT), self._scale)
 
+    def drop(self) -> None:
+        """Forgets what was measured in a step that did not come to its end."""
+        self._sums = self._passed = None
+
     def state(self) -> dict[str, float]:
         """What a resumed run needs; `load` takes it back."""
         task, atom = self._norms.tolist()

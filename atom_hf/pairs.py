@@ -1,6 +1,7 @@
 """Pairs over more samples than fit in memory at once, in the manner of gradient caching (arXiv 2101.06983)."""
 
 import random
+import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -99,9 +100,12 @@ class PairCache:
     def _first_pass(group: list[Any], model: Any, device: torch.device, read: Callable, loss: Callable) -> list:
         buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
         packed, states = [], []
-        for batch in group:
-            states.append(_random_state(device))
-            packed.append(read(batch))
+        with warnings.catch_warnings():
+            # Reentrant activation checkpointing says so of every pass that wants no gradient.
+            warnings.filterwarnings("ignore", "None of the inputs have requires_grad=True")
+            for batch in group:
+                states.append(_random_state(device))
+                packed.append(read(batch))
         for buffer, value in buffers:
             buffer.copy_(value)
         with torch.enable_grad():

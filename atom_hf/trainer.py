@@ -101,6 +101,16 @@ class AtomTrainerMixin:
                 "use atom_tokens='all'"
             )
 
+    def _atom_begin(self) -> None:
+        """With auto_find_batch_size a run begins anew, in the middle of a step, whenever memory was too small."""
+        self._atom_sums, self._atom_count = None, 0
+        self._atom_model.atom_gate.drop()
+        if self._atom_pairs is None and self._train_batch_size * self.args.world_size < 2:
+            raise AtomError(
+                "auto_find_batch_size went down to a batch of 1, and the atom loss compares the samples of a batch: "
+                "give per_device_train_batch_size 1 with atom_pair_batch and gradient_accumulation_steps"
+            )
+
     def create_optimizer(self, model: Any = None):
         fresh = self.optimizer is None
         optimizer = super().create_optimizer(model) if model is not None else super().create_optimizer()
@@ -276,6 +286,9 @@ class _AtomCallback(TrainerCallback):
 
     def __init__(self, trainer: AtomTrainerMixin):
         self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer._atom_begin()
 
     def on_step_begin(self, args, state, control, **kwargs):
         model = self.trainer._atom_model

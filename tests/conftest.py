@@ -21,6 +21,8 @@ IMAGE = dict(num_channels=1, image_size=8, patch_size=2, num_labels=10)
 TINY = {
     "bert": ("BertForSequenceClassification", dict(SIZES, max_position_embeddings=48)),
     "distilbert": ("DistilBertForSequenceClassification", dict(dim=32, n_layers=2, n_heads=2, hidden_dim=48)),
+    "roberta": ("RobertaForSequenceClassification", dict(SIZES, max_position_embeddings=50)),
+    "gpt2-classifier": ("GPT2ForSequenceClassification", dict(n_embd=32, n_layer=2, n_head=2, n_positions=48)),
     "gpt2": ("GPT2LMHeadModel", dict(n_embd=32, n_layer=2, n_head=2, n_positions=48, bos_token_id=2, eos_token_id=3)),
     "vit": ("ViTForImageClassification", dict(SIZES, **IMAGE)),
     "dinov2-registers": ("Dinov2WithRegistersForImageClassification", dict(SIZES, **IMAGE, num_register_tokens=4)),
@@ -33,7 +35,7 @@ TINY = {
         dict(IMAGE, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=2),
     ),
 }
-TEXT = ("bert", "distilbert", "gpt2")
+TEXT = ("bert", "distilbert", "roberta", "gpt2-classifier", "gpt2")
 
 
 def tiny(name, *, seed=0, dropout=0.0, **overrides):
