@@ -18,6 +18,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from atom_hf import AtomConfig, AtomError, AtomHeads, AtomMixin, AtomTrainer, attach_atoms, load_atom_model
 from atom_hf.tasks import find_model
+from atom_hf.tokens import pick_layer
 
 AUTO = {
     "bert": transformers.AutoModelForSequenceClassification,
@@ -100,6 +101,24 @@ def test_training_outputs_hold_atoms_beside_the_rest(name):
     model.config.output_hidden_states = False
     row = model(**batch, return_dict=False)
     assert isinstance(row, tuple) and same_outputs(row, after.to_tuple())
+
+
+@pytest.mark.parametrize("name", [*TEXT, "vit", "dinov2-registers"])
+@pytest.mark.parametrize("layer", [-2, -1, 0])
+def test_of_all_hidden_states_only_one_is_kept(name, layer, monkeypatch):
+    kept = []
+
+    def counting(outputs, layer, model):
+        kept.append(sum(state is not None for state in outputs.hidden_states))
+        return pick_layer(outputs, layer, model)
+
+    monkeypatch.setattr("atom_hf.modeling.pick_layer", counting)
+    model = attached(name, AtomConfig(layer=layer))
+    outputs = model(**batch_for(name))
+    assert kept == [1] and "hidden_states" not in outputs
+    # Whoever asks for them gets all.
+    states = model(**batch_for(name), output_hidden_states=True).hidden_states
+    assert len(states) == 3 and all(state is not None for state in states)
 
 
 def test_random_numbers_go_on_as_if_nothing_were_attached():

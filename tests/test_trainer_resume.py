@@ -13,7 +13,7 @@ import pytest
 import torch
 from conftest import batch_for, rows_for, tiny
 from test_trainer import equal, history, make
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback
 
 from atom_hf import AtomError, load_atom_model
 
@@ -122,6 +122,22 @@ def test_the_best_model_comes_back_with_its_heads(name, tmp_path):
     trainer.save_model(tmp_path / "final")
     assert (tmp_path / "final" / "atom_heads.safetensors").exists()
     assert equal(load_atom_model(tmp_path / "final").state_dict(), second.state_dict())
+
+
+@pytest.mark.parametrize("atom", [{}, ATOM])
+def test_early_stopping_goes_by_the_task_alone(atom, tmp_path):
+    # The task's loss on other rows rises from the first step on, at a rate this large; the atom loss is not in it.
+    pieces = {"eval_dataset": rows_for("bert")[8:], "callbacks": [EarlyStoppingCallback(2)]}
+    stop = {"load_best_model_at_end": True, "metric_for_best_model": "loss", "eval_strategy": "steps", "eval_steps": 1}
+    options = {**RUN, "save_steps": 1, "max_steps": 8, "learning_rate": 0.3}
+    trainer = make("bert", tmp_path, rows=rows_for("bert")[:8], pieces=pieces, **stop, **options, **atom)
+    trainer.train()
+    losses = [entry["eval_loss"] for entry in history(trainer) if "eval_loss" in entry]
+    best = losses.index(min(losses))
+    assert trainer.state.global_step == len(losses) == best + 3 < 8
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(min(losses), rel=1e-5)
+    plain = trainer.model if not atom else load_atom_model(tmp_path / f"checkpoint-{best + 1}")
+    assert equal(trainer.model.state_dict(), plain.state_dict())
 
 
 if __name__ == "__main__":
