@@ -22,6 +22,7 @@ ours"). The closed form, the softening, the averages over tokens and both constr
 Everything is computed in float32 or wider, with autocast off: sums of squares overflow in float16.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -67,11 +68,7 @@ class Atoms(NamedTuple):
         _check_tokens(importance, position, mask, token_reduction)
         if mask is None:
             mask = torch.ones_like(importance, dtype=torch.bool)
-        positive, negative, center, radius = _Describe.apply(importance, position, mask)
-        if token_reduction == "mean":
-            count = mask.sum(1).clamp(min=1)
-            positive, negative = positive / count, negative / count
-        return cls(positive, negative, center, radius)
+        return cls(*_Describe.apply(importance, position, mask, token_reduction == "mean"))
 
     @property
     def exists(self) -> Tensor:
@@ -100,7 +97,7 @@ class PairMeans(NamedTuple):
 
 
 class AtomLoss(NamedTuple):
-    """The atom loss of a batch and its parts, all scalars."""
+    """The atom loss of a batch and its parts, all scalars. The loss has a gradient; the parts are for the log."""
 
     loss: Tensor
     energy: Tensor
@@ -117,12 +114,8 @@ def pair_means(atoms: Atoms, softening: float = 0.0) -> PairMeans:
 
     Memory: O(B^2) up to 4,096 atoms; beyond, blocks of rows, so that the peak grows as O(B h) plus a few blocks of 64 MiB.
     """
-    exists = atoms.exists
-    count = exists.sum()
-    with torch.autocast(atoms.center.device.type, enabled=False):
-        energy, distance = _PairSums.apply(*atoms, softening)
-    pairs = (count * (count - 1)).clamp(min=1)
-    return PairMeans(energy / pairs, distance / pairs)
+    energy, distance = _WithGradient.apply(lambda atoms, wanted: _pairs(atoms, softening, wanted), *atoms)
+    return PairMeans(energy, distance)
 
 
 def atomic_energy(
@@ -171,14 +164,22 @@ def atom_loss(
 
     With charges averaged over tokens, `Z+ - Z-` is the net charge per token and `Z+ + Z-` the mean |importance|.
     """
-    with torch.autocast(atoms.center.device.type, enabled=False):
-        energy, distance = pair_means(atoms, softening)
-        exists = atoms.exists
-        n = exists.sum().clamp(min=1)
-        net = (atoms.positive - atoms.negative).square()
-        missing = (charge_floor - atoms.positive - atoms.negative).clamp(min=0).square()
-        constraint = ((neutrality * net + charge_floor_weight * missing) * exists).sum() / n
-        return AtomLoss(energy_weight * energy + constraint, energy, constraint, distance)
+
+    def compute(atoms: Atoms, wanted: bool) -> tuple:
+        energy, distance, pulls = _pairs(atoms, softening, wanted)
+        exists = atoms.exists.to(atoms.center.dtype)
+        share = exists / exists.sum().clamp(min=1)
+        net = atoms.positive - atoms.negative
+        missing = (charge_floor - (atoms.positive + atoms.negative)).clamp(min=0)
+        constraint = torch.dot(neutrality * net.square() + charge_floor_weight * missing.square(), share)
+        loss = energy_weight * energy + constraint
+        if wanted:
+            even, grow = 2 * neutrality * net * share, 2 * charge_floor_weight * missing * share
+            charges = torch.stack([even, -even], dim=1) - grow.unsqueeze(1)
+            pulls = (torch.add(charges, pulls[0], alpha=energy_weight), *(energy_weight * pull for pull in pulls[1:]))
+        return loss, energy, constraint, distance, pulls
+
+    return AtomLoss(*_WithGradient.apply(compute, *atoms))
 
 
 class _Describe(torch.autograd.Function):
@@ -193,85 +194,104 @@ class _Describe(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, importance: Tensor, position: Tensor, mask: Tensor):
+    def forward(ctx, importance: Tensor, position: Tensor, mask: Tensor, mean: bool):
         with torch.autocast(importance.device.type, enabled=False):
-            q, p = _wide_tokens(importance, position, mask)
-            count = mask.sum(1)
-            n = count.clamp(min=1).to(q.dtype)
-            electron = (-q).clamp(min=0)  # 1 - m_i, and so m_i = 1 - electron: Eq. 11
-            center = torch.bmm((1 - electron).unsqueeze(1), p).squeeze(1) / n.unsqueeze(1)  # Eq. 9
-            distance = torch.linalg.vector_norm(p.sub_(center.unsqueeze(1)), dim=-1)
-            radius = torch.where(count > 0, (electron * distance).sum(1) / n, -1.0)  # Eq. 10
-        ctx.save_for_backward(importance, position, mask, center, distance)
-        return q.clamp(min=0).sum(1), electron.sum(1), center, radius
+            dtype = torch.promote_types(torch.promote_types(importance.dtype, position.dtype), torch.float32)
+            hole = ~mask
+            q = importance.to(dtype).masked_fill(hole, 0)
+            p = position.to(dtype).masked_fill(hole.unsqueeze(2), 0)
+            count = mask.sum(1, keepdim=True)
+            n = count.clamp(min=1).to(dtype)
+            electron = torch.relu(-q)  # 1 - m_i, and so m_i = 1 - electron: Eq. 11
+            weight = ((1 - electron) / n).masked_fill(hole, 0)
+            center = torch.bmm(weight.unsqueeze(1), p)  # Eq. 9
+            distance = torch.linalg.vector_norm(p.sub_(center), dim=2)
+            radius = torch.bmm(electron.unsqueeze(1), distance.unsqueeze(2)).view(-1) / n.view(-1)  # Eq. 10
+            radius = radius.masked_fill(count.view(-1) == 0, -1)
+            charges = torch.relu(q).sum(1), electron.sum(1)
+            if mean:
+                charges = tuple(charge / n.view(-1) for charge in charges)
+        ctx.save_for_backward(position, hole, q, n, electron, weight, center, distance, radius)
+        ctx.mean, ctx.dtype = mean, importance.dtype
+        return *charges, center.squeeze(1), radius
 
     @staticmethod
     @torch.autograd.function.once_differentiable
     def backward(ctx, positive: Tensor, negative: Tensor, center: Tensor, radius: Tensor):
-        importance, position, mask, mu, distance = ctx.saved_tensors
-        with torch.autocast(importance.device.type, enabled=False):
-            q, p = _wide_tokens(importance, position, mask)
-            n = mask.sum(1, keepdim=True).clamp(min=1).to(q.dtype)
-            electron = (-q).clamp(min=0)
-            radius = (radius.unsqueeze(1) / n).masked_fill(~mask.any(1, keepdim=True), 0)
-            # A token that sits on the centre is left there: the subgradient 0.
-            pull = radius * torch.where(distance > 0, electron / distance, 0)
-            offset = p.sub_(mu.unsqueeze(1))
-            center = center.unsqueeze(1) - torch.bmm(pull.unsqueeze(1), offset)  # G [B, 1, h]
-            along = (torch.bmm(offset, center.mT) + torch.bmm(mu.unsqueeze(1), center.mT)).squeeze(2)
-            electron_gradient = negative.unsqueeze(1) + radius * distance - along / n
-            charge = (q >= 0) * positive.unsqueeze(1) - (q <= 0) * electron_gradient
-            weight = ((1 - electron) / n).masked_fill(~mask, 0)
+        position, hole, q, n, electron, weight, mu, distance, size = ctx.saved_tensors
+        with torch.autocast(q.device.type, enabled=False):
+            charges = torch.stack([positive, negative], dim=1)
+            positive, negative = (charges / n if ctx.mean else charges).split(1, dim=1)
+            outer = (radius * (size >= 0)).unsqueeze(1) / n
+            # A token that sits on the centre is left there, whatever this weight is.
+            pull = outer * electron / distance.clamp(min=torch.finfo(q.dtype).tiny ** 0.5)
+            offset = position.to(q.dtype).masked_fill(hole.unsqueeze(2), 0).sub_(mu)
+            center = torch.baddbmm(center.unsqueeze(1), pull.unsqueeze(1), offset, alpha=-1)  # G
+            along = torch.baddbmm(torch.bmm(center, mu.mT), offset, center.mT).squeeze(2)  # <G, p_i>
+            electron = torch.addcmul(negative - along / n, outer, distance)
+            importance = torch.where(q >= 0, positive, -electron).masked_fill(hole, 0)
             offset.mul_(pull.unsqueeze(2)).baddbmm_(weight.unsqueeze(2), center)
-            charge = charge.masked_fill(~mask, 0)
-        return _narrow(charge, importance.dtype), _narrow(offset, position.dtype), None
+        return _narrow(importance, ctx.dtype), _narrow(offset, position.dtype), None, None
 
 
-class _PairSums(torch.autograd.Function):
-    """(sum of U_AB, sum of D_AB) over the ordered pairs A != B. Eqs. 5, 7 and 8.
+class _WithGradient(torch.autograd.Function):
+    """A function of atoms that computes its own gradient, made one that autograd knows.
 
-    Both sums are symmetric in A and B, so the gradient of an atom is twice that of its row. It costs little more than the
-    energy, and is computed along with it: nothing of size [B, B] is kept.
+    `compute(atoms, wanted)` returns values, the first of which has a gradient, and that gradient if it is wanted: with respect
+    to the charges [B, 2], the centres and the radii. It costs little more than the value, and where it is computed along
+    with it nothing of size [B, B] has to be kept.
     """
 
     @staticmethod
-    def forward(ctx, positive: Tensor, negative: Tensor, center: Tensor, radius: Tensor, softening: float):
-        exists = radius >= 0
-        charge = torch.stack([positive, negative], dim=1)
-        # A large common offset would ruin distances taken by a matrix product; no distance depends on it.
-        mean = (center * exists.unsqueeze(1)).sum(0) / exists.sum().clamp(min=1)
-        atoms = (charge, center - mean, radius.clamp(min=0), exists.to(center.dtype))
-        size = len(center)
-        rows = min(size, max(1, BLOCK_ENTRIES // max(1, size)))
-        blocks = [
-            _row_sums(tuple(t[i : i + rows] for t in atoms), atoms, i, softening, any(ctx.needs_input_grad))
-            for i in range(0, size, max(1, rows))
-        ]
-        if not blocks:
-            blocks = [(center.sum(), center.sum(), charge, center, radius)]
-        energies, distances, *gradients = zip(*blocks, strict=True)
-        if any(ctx.needs_input_grad):
-            charge, center, radius = (torch.cat(gradient) for gradient in gradients)
-            ctx.save_for_backward(charge[:, 0], charge[:, 1], center, radius)
-        distance = sum(distances)
-        ctx.mark_non_differentiable(distance)
-        return sum(energies), distance
+    def forward(ctx, compute: Callable[[Atoms, bool], tuple], *atoms: Tensor):
+        wanted = any(ctx.needs_input_grad)
+        with torch.autocast(atoms[0].device.type, enabled=False):
+            *values, gradient = compute(Atoms(*atoms), wanted)
+        if wanted:
+            ctx.save_for_backward(*gradient)
+        ctx.mark_non_differentiable(*values[1:])
+        return tuple(values)
 
     @staticmethod
     @torch.autograd.function.once_differentiable
-    def backward(ctx, energy: Tensor, _distance: Tensor):
-        return *(energy * gradient for gradient in ctx.saved_tensors), None
+    def backward(ctx, scale: Tensor, *_rest: Tensor):
+        charges, center, radius = (scale * gradient for gradient in ctx.saved_tensors)
+        return None, charges[:, 0], charges[:, 1], center, radius
+
+
+def _pairs(atoms: Atoms, softening: float, with_gradient: bool) -> tuple:
+    """The mean energy and distance over ordered pairs A != B, and the gradient of the first. Eqs. 5, 7 and 8.
+
+    The sum is symmetric in A and B, so the gradient of an atom is twice that of its row.
+    """
+    center, exists = atoms.center, atoms.exists.to(atoms.center.dtype)
+    count = exists.sum()
+    pairs = (count * (count - 1)).clamp(min=1)
+    charge = torch.stack([atoms.positive, atoms.negative], dim=1)
+    parts = (charge, center, atoms.radius.clamp(min=0) / 2, exists)
+    size = len(center)
+    rows = max(1, BLOCK_ENTRIES // max(1, size))
+    if min(rows, size) * center.numel() > BLOCK_ENTRIES:
+        # A large common offset would ruin distances taken by a matrix product; no distance depends on it.
+        parts = (charge, center - exists @ center / count.clamp(min=1), *parts[2:])
+    blocks = [
+        _row_sums(tuple(part[i : i + rows] for part in parts), parts, i, softening, with_gradient)
+        for i in range(0, max(1, size), rows)
+    ]
+    energies, distances, *gradient = zip(*blocks, strict=True)
+    gradient = [torch.cat(part) * (2 / pairs) for part in gradient]
+    return sum(energies) / pairs, sum(distances) / pairs, gradient
 
 
 def _row_sums(rows: tuple, columns: tuple, offset: int, softening: float, with_gradient: bool) -> tuple:
-    """The sums over A in `rows`, B in `columns`, A != B, and the gradient of the first for the whole of each row's atom.
+    """The sums of U_AB and D_AB over A in `rows`, B in `columns`, A != B, and the first's gradient for each row.
 
-    Atoms are (charges [., 2], centre [., h], radius [.], 1 or 0 [.] for whether they exist). Row 0 is column `offset`.
+    Atoms are (charges [., 2], centre [., h], half the radius [.], 1 or 0 [.] for whether they exist). Row 0 is column `offset`.
     """
     (charge, center, radius, exists), (charges, centers, radii, exist) = rows, columns
+    swapped = charges.flip(1)
     pairs = torch.outer(exists, exist)
     pairs.diagonal(offset).zero_()  # A != B
-    like, opposite = charge @ charges.T, charge @ charges.flip(1).T
 
     differences = None
     if len(center) * centers.numel() <= BLOCK_ENTRIES:
@@ -284,25 +304,19 @@ def _row_sums(rows: tuple, columns: tuple, offset: int, softening: float, with_g
     smallest = torch.finfo(center.dtype).eps ** 2
     distance = squared.clamp(min=smallest).sqrt()  # Eq. 7
     near = pairs / distance
-    far = pairs / (distance + (radius.unsqueeze(1) + radii) / 2)  # Eq. 8
-    energy = torch.sum(like * near - opposite * far)  # Eq. 5
-    total = torch.sum(distance * pairs)
+    far = pairs / (distance + (radius.unsqueeze(1) + radii))  # Eq. 8
+    like, opposite = charge @ charges.T * near, charge @ swapped.T * far
+    sums = (like - opposite).sum(), (distance * pairs).sum()  # Eq. 5
     if not with_gradient:
-        return energy, total, charge, center, radius
+        return sums
 
-    outer = opposite * far.square()  # dU/d(token distance) of opposite charges
-    slope = (outer - like * near.square()) / distance * (squared > smallest)  # dU/dD, over D
+    outer = opposite * far  # dU/d(token distance) of opposite charges
+    slope = (outer - like * near) / distance * (squared > smallest)  # dU/dD, over D
     if differences is None:
-        centers = slope.sum(1, keepdim=True) * center - slope @ centers
+        pull = slope.sum(1, keepdim=True) * center - slope @ centers
     else:
-        centers = torch.bmm(slope.unsqueeze(1), differences).squeeze(1)
-    return energy, total, 2 * (near @ charges - far @ charges.flip(1)), 2 * centers, outer.sum(1)
-
-
-def _wide_tokens(importance: Tensor, position: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in float32 or wider, 0 where there is no token; copies, which may be written to."""
-    dtype = torch.promote_types(torch.promote_types(importance.dtype, position.dtype), torch.float32)
-    return importance.to(dtype).masked_fill(~mask, 0), position.to(dtype).masked_fill(~mask.unsqueeze(-1), 0)
+        pull = torch.bmm(slope.unsqueeze(1), differences).squeeze(1)
+    return *sums, torch.addmm(near @ charges, far, swapped, alpha=-1), pull, outer.sum(1) / 2
 
 
 def _narrow(gradient: Tensor, dtype: torch.dtype) -> Tensor:
