@@ -120,6 +120,14 @@ def prepare_run(
         horizontal_flip=run.horizontal_flip,
         **({"revision": run.model_revision} if run.model_revision else {}),
     )
+    trainer = make_trainer(run, args, task, trainer_class)
+    return Prepared(trainer, data, task)
+
+
+def make_trainer(
+    run: RunArguments, args: AtomTrainingArguments, task: Task, trainer_class: type = AtomTrainer
+) -> AtomTrainer:
+    """The trainer of a task, with the heads that the model was trained with, if any. Raises `AtomError`."""
     args.remove_unused_columns = args.remove_unused_columns and task.remove_unused_columns
     if args.atom and run.model is not None:
         # A model that was trained with atoms goes on with its heads.
@@ -135,7 +143,7 @@ def prepare_run(
     )
     if args.atom:
         trainer.check_atoms()
-    return Prepared(trainer, data, task)
+    return trainer
 
 
 def fine_tune(run: RunArguments, args: AtomTrainingArguments, *, save: bool = True) -> Outcome:
