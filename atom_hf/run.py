@@ -172,11 +172,11 @@ def fine_tune(run: RunArguments, args: AtomTrainingArguments, *, save: bool = Tr
     return Outcome(metrics, importance, args.output_dir, data, trainer)
 
 
-def check_page(page: str) -> None:
-    """Refuses a page that could not be written when all the work is done."""
+def check_page(page: str, flag: str = "--page") -> None:
+    """Refuses a file that could not be written when all the work is done."""
     parents = [path for path in Path(page).absolute().parents if path.exists()]
     if Path(page).is_dir() or not parents[0].is_dir():
-        raise AtomError(f"--page {page!r} cannot be written: give the path of a file in a folder")
+        raise AtomError(f"{flag} {page!r} cannot be written: give the path of a file in a folder")
 
 
 DATA_FIELDS = [

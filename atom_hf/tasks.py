@@ -193,9 +193,7 @@ def load_network(
     before = read_config(source, options)
     changed = _override(copy.deepcopy(before), overrides)
     try:
-        model = _auto_class(task).from_pretrained(
-            source, ignore_mismatched_sizes=True, **labels, **changed, **options
-        )
+        model = _auto_class(task).from_pretrained(source, ignore_mismatched_sizes=True, **labels, **changed, **options)
     except (OSError, ValueError) as error:
         raise AtomError(f"--model {source!r} cannot be loaded for {task}: {first_line(error)}") from error
     if labels and (before.architectures or [""])[0] == type(model).__name__:
