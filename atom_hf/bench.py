@@ -402,7 +402,7 @@ def _describe(
         "samples": args.per_device_train_batch_size,
         "tokens": floor.tokens / args.per_device_train_batch_size,
         "accumulation": args.gradient_accumulation_steps,
-        "gradient_checkpointing": bool(args.gradient_checkpointing),
+        "activation_checkpointing": bool(args.activation_checkpointing),
         "torch_compile": bool(args.torch_compile),
         "pairs": options.pairs,
         "warmup_pairs": options.warmup_pairs,

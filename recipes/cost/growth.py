@@ -141,7 +141,7 @@ def measure_sizes(sizes: list[tuple[int, int]], device: str, done: Callable[[], 
     """Each form at each size of samples and tokens, in times of the closed form at the first."""
     rows, forms = [], make_forms(device)
     for batch, tokens in sizes:
-        rounds = 3 if (batch * tokens) ** 2 > 1e8 else 7
+        rounds = 3 if (batch * tokens) ** 2 > 1e8 else 15
         seconds = time_forms(make_inputs(batch, tokens, device=device), rounds, forms)
         medians = {name: statistics.median(values) for name, values in seconds.items()}
         rows.append({"samples": batch, "tokens": tokens, **medians})
