@@ -269,7 +269,7 @@ def allocated_peak(call: Callable[[], Any]) -> int:
         call()
     events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
     changes = [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
-    return int(max(0, *np.cumsum(changes))) if changes else 0
+    return int(np.cumsum(changes, dtype=np.int64).max(initial=0))
 
 
 def count_flops(step: Callable[[list], None], batches: list[dict[str, Tensor]]) -> int:

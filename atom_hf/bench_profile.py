@@ -104,7 +104,14 @@ def _profile(arm: Any, batches: list[list]) -> dict[str, tuple[float, float]]:
                 if cuda:
                     torch.cuda.synchronize(arm.device)
     events = [e for e in found.events() if e.device_type == torch.autograd.DeviceType.CPU]
-    return attribute(events, (lambda e: e.device_time_total) if cuda else (lambda e: e.cpu_time_total))
+    return attribute(events, kernel_time if cuda else lambda event: event.cpu_time_total)
+
+
+def kernel_time(event: Any) -> float:
+    """The time of the kernels that an event and those within it launched."""
+    # A range appears among its own kernels, from the first of them to the last.
+    own = sum(kernel.duration for kernel in event.kernels if kernel.name != event.name)
+    return own + sum(kernel_time(child) for child in event.cpu_children)
 
 
 def attribute(events: list[Any], time_of: Callable[[Any], float]) -> dict[str, tuple[float, float]]:

@@ -19,7 +19,7 @@ from transformers import AutoConfig
 import atom_hf.bench as bench
 from atom_hf import AtomError, AtomTrainer, atomic_energy
 from atom_hf.bench import Arm, BenchArguments, allocated_peak, count_flops, paired_ratio, peak_memory, run_bench
-from atom_hf.bench_profile import PREFIX, STEP, attribute, profile_parts, wrapped
+from atom_hf.bench_profile import PREFIX, STEP, attribute, kernel_time, profile_parts, wrapped
 from atom_hf.cli import main
 from atom_hf.flags import parse_flags
 from atom_hf.random_inputs import random_task
@@ -340,6 +340,17 @@ def test_parts_have_the_time_of_their_forward_and_of_the_nodes_that_it_made():
     }
 
 
+def test_a_range_is_not_counted_among_its_kernels():
+    class Event:
+        def __init__(self, name, kernels, children=()):
+            self.name, self.cpu_children = name, children
+            self.kernels = [type("Kernel", (), {"name": n, "duration": d}) for n, d in kernels]
+
+    product = Event("aten::mm", [("gemm", 5), ("reduce", 1)])
+    heads = Event(PREFIX + "heads", [(PREFIX + "heads", 40), ("tanh", 2)], [product])
+    assert kernel_time(heads) == 8
+
+
 def test_profile_of_a_step(tmp_path):
     arms = {"plain": arm(tmp_path, atom=False), "atom": arm(tmp_path)}
     batches = [[batch_for("bert", labels=True)]]
@@ -458,7 +469,7 @@ def test_report_says_what_is_met_from_the_numbers(cost, tmp_path, monkeypatch):
     report.write_report()
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "| step time, CPU, float32, BERT-base | at most 1.05 | 1.0400 | met |" in text
-    assert "| GPU, bfloat16 | BERT-base | not run |" in text
+    assert "| GPU, bfloat16 | BERT-base | not run |" in text and "run.py --device cuda" in text
     assert "large blocks / closed form, CPU, 2 threads | more than 100 times | 150.0 | met |" in text
     assert "cache / closed form, CPU, 2 threads | more than 100 times | 50.0 | **not met** |" in text
 
@@ -467,7 +478,7 @@ def test_report_says_what_is_met_from_the_numbers(cost, tmp_path, monkeypatch):
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "| step time, GPU, bfloat16, ViT-base | at most 1.02 | 1.0400 | **not met** |" in text
     assert "| peak memory, GPU, bfloat16, ViT-base | at most 1.03 | 1.0200 | met |" in text
-    assert "not run" not in text
+    assert "not run" not in text and "run.py --device" not in text
     for picture in ("cost.png", "growth.png"):
         assert f"({picture})" in text and (tmp_path / picture).stat().st_size > 10_000
 

@@ -65,11 +65,14 @@ def read_results() -> dict[str, dict[str, Any]]:
 def step_table(results: dict[str, dict[str, Any]]) -> str:
     """One row a model and kind of device, whether it was run or not."""
     header = ["device", "model, batch", "step time [95 %]", "floor", "throughput", "peak memory", "floor", "operations"]
-    rows = []
+    rows, missing = [], {}
     for kind, found in ((k, results.get(k, {})) for k in KINDS):
         for model, title in MODELS.items():
             if model not in found:
                 rows.append([f"{KINDS[kind]}, {PRECISIONS[kind]}", title, NOT_RUN, *[""] * 5])
+                missing[kind] = (
+                    f"Rows of the {KINDS[kind]}: `python recipes/cost/run.py --device {kind}`, where there is one."
+                )
                 continue
             one = found[model]
             timed, memory, flops = one["time"], one["memory"], one["flops"]
@@ -85,7 +88,7 @@ def step_table(results: dict[str, dict[str, Any]]) -> str:
                     f"{flops['atom']:.4f}" if flops["atom"] else "",
                 ]
             )
-    return markdown(header, rows)
+    return "\n".join([markdown(header, rows), *(f"{line}\n" for line in missing.values())])
 
 
 def goal_table(results: dict[str, dict[str, Any]]) -> str:

@@ -67,6 +67,8 @@ def main() -> None:
     parser.add_argument("--report_only", action="store_true", help="measure nothing")
     given = parser.parse_args()
     kind = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    if kind == "cuda" and not torch.cuda.is_available() and not given.report_only:
+        parser.error("--device cuda: PyTorch sees no GPU here")
     if not given.report_only:
         run(kind, given.pairs, given.fresh)
     write_report()
