@@ -1,4 +1,4 @@
-"""Where the flag's extra time goes: one training step with it under the profiler, taken apart.
+"""Where the flag's extra time goes: training steps with it under the profiler, taken apart.
 
 The parts are wrapped from the outside, so that nothing is measured in a step that is not profiled. The time of a part's
 backward is that of the autograd nodes that its forward made. On a CPU times are those of the clock, on CUDA those of the
@@ -44,11 +44,14 @@ def profile_parts(arms: dict[str, Any], batches: list[list], done: Callable[[], 
     `rest` is what the profiled steps differ by beyond the parts: the states that are kept for the heads, sums of
     gradients, and noise.
     """
-    totals = {}
-    for name, arm in arms.items():
-        with wrapped(arm):
-            totals[name] = _profile(arm, batches)
-        done()
+    totals: dict[str, dict[str, tuple[float, float]]] = {name: {} for name in arms}
+    for number, step in enumerate(batches):
+        for name in list(arms)[:: -1 if number % 2 else 1]:
+            with wrapped(arms[name]):
+                for part, times in _profile(arms[name], step).items():
+                    before = totals[name].get(part, (0.0, 0.0))
+                    totals[name][part] = before[0] + times[0], before[1] + times[1]
+            done()
     plain, atom = totals["plain"], totals["atom"]
     whole = plain[STEP][0]
     rows = []
@@ -93,16 +96,14 @@ def _wrap(owner: Any, attribute: str, name: str):
             delattr(owner, attribute)
 
 
-def _profile(arm: Any, batches: list[list]) -> dict[str, tuple[float, float]]:
+def _profile(arm: Any, batches: list) -> dict[str, tuple[float, float]]:
     """(forward, backward) of each part, and of the whole step, in the profiler's units."""
     cuda = arm.device.type == "cuda"
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda
-    with profile(activities=activities) as found:
-        for step in batches:
-            with record_function(STEP):
-                arm.step(step)
-                if cuda:
-                    torch.cuda.synchronize(arm.device)
+    with profile(activities=activities) as found, record_function(STEP):
+        arm.step(batches)
+        if cuda:
+            torch.cuda.synchronize(arm.device)
     events = [e for e in found.events() if e.device_type == torch.autograd.DeviceType.CPU]
     return attribute(events, kernel_time if cuda else lambda event: event.cpu_time_total)
 

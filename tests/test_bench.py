@@ -14,12 +14,13 @@ import torch
 from conftest import arguments, batch_for, collator_for, rows_for, tiny
 from naive import naive_energy, to_lists
 from torch import nn
-from transformers import AutoConfig
+from transformers import AutoConfig, TrainerCallback
 
 import atom_hf.bench as bench
 from atom_hf import AtomError, AtomTrainer, atomic_energy
-from atom_hf.bench import Arm, BenchArguments, allocated_peak, count_flops, paired_ratio, peak_memory, run_bench
+from atom_hf.bench import BenchArguments, paired_ratio, run_bench
 from atom_hf.bench_profile import PREFIX, STEP, attribute, kernel_time, profile_parts, wrapped
+from atom_hf.bench_steps import Arm, allocated_peak, count_flops, peak_memory
 from atom_hf.cli import main
 from atom_hf.flags import parse_flags
 from atom_hf.random_inputs import random_task
@@ -213,8 +214,7 @@ def test_summary_of_given_measurements():
 def test_steps_are_taken_by_turns_in_an_order_that_is_reversed_each_time():
     taken = []
     steps = {name: (lambda batches, name=name: taken.append((name, batches))) for name in ("plain", "floor", "atom")}
-    options = BenchArguments(pairs=3, warmup_pairs=1)
-    seconds = bench.time_steps(steps, ["first", "second"], options, torch.device("cpu"))
+    seconds = bench.time_steps(steps, ["first", "second"], 3, 1, torch.device("cpu"))
     assert {name: len(values) for name, values in seconds.items()} == {"plain": 3, "floor": 3, "atom": 3}
     names = [name for name, _ in taken]
     rounds = [names[i : i + 3] for i in range(0, 12, 3)]
@@ -299,7 +299,7 @@ def test_a_measured_step_is_a_training_step(tmp_path):
     assert one.trainer.model.atom_gate.state() == whole.model.atom_gate.state()
 
 
-class _StopAfter(bench.TrainerCallback):
+class _StopAfter(TrainerCallback):
     def __init__(self, steps):
         self.steps = steps
 
