@@ -1,4 +1,4 @@
-"""The command line: `atom-hf train | compare | study | explain`, also `python -m atom_hf`."""
+"""The command line: `atom-hf train | compare | study | explain | bench`, also `python -m atom_hf`."""
 
 import logging
 import math
@@ -14,6 +14,7 @@ USAGE = """usage: atom-hf COMMAND [flags]
   compare   fine-tune with and without --atom over several seeds, and print both side by side
   study     run arms x data sets x sizes x seeds from a file, and write tables and plots
   explain   write a page of samples under their token importance
+  bench     measure what --atom costs: a training step with it and without it, interleaved
 
 atom-hf COMMAND --help lists the flags. On many processes: accelerate launch -m atom_hf train ..."""
 
@@ -119,6 +120,20 @@ def explain(arguments: list[str]) -> None:
     print(f"page      {explain_model(run, options)}")
 
 
+def bench(arguments: list[str]) -> None:
+    """`atom-hf bench`."""
+    from .bench import BenchArguments, report, run_bench
+    from .flags import parse_flags
+    from .run import RunArguments
+    from .trainer import AtomTrainingArguments
+
+    run, args, options = parse_flags("bench", arguments, [RunArguments, AtomTrainingArguments, BenchArguments])
+    result = run_bench(run, args, options)
+    print(f"\n{report(result)}")
+    if options.output:
+        print(f"\nresults   {options.output}")
+
+
 GO_ON = {
     "train": "if a checkpoint was written, the same command goes on with --resume_from_checkpoint true",
     "compare": "the same command goes on after the last finished run",
@@ -129,6 +144,7 @@ COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "compare": compare,
     "study": study,
     "explain": explain,
+    "bench": bench,
 }
 
 

@@ -121,6 +121,14 @@ def prepare_run(
         horizontal_flip=run.horizontal_flip,
         **({"revision": run.model_revision} if run.model_revision else {}),
     )
+    trainer = make_trainer(run, args, task, trainer_class)
+    return Prepared(trainer, data, task)
+
+
+def make_trainer(
+    run: RunArguments, args: AtomTrainingArguments, task: Task, trainer_class: type = AtomTrainer
+) -> AtomTrainer:
+    """The trainer of a task, with the heads that the model was trained with, if any. Raises `AtomError`."""
     args.remove_unused_columns = args.remove_unused_columns and task.remove_unused_columns
     if args.atom and run.model is not None:
         # A model that was trained with atoms goes on with its heads.
@@ -136,7 +144,7 @@ def prepare_run(
     )
     if args.atom:
         trainer.check_atoms()
-    return Prepared(trainer, data, task)
+    return trainer
 
 
 def fine_tune(run: RunArguments, args: AtomTrainingArguments, *, save: bool = True) -> Outcome:
@@ -165,11 +173,11 @@ def fine_tune(run: RunArguments, args: AtomTrainingArguments, *, save: bool = Tr
     return Outcome(metrics, importance, args.output_dir, data, trainer)
 
 
-def check_page(page: str) -> None:
-    """Refuses a page that could not be written when all the work is done."""
+def check_page(page: str, flag: str = "--page") -> None:
+    """Refuses a file that could not be written when all the work is done."""
     parents = [path for path in Path(page).absolute().parents if path.exists()]
     if Path(page).is_dir() or not parents[0].is_dir():
-        raise AtomError(f"--page {page!r} cannot be written: give the path of a file in a folder")
+        raise AtomError(f"{flag} {page!r} cannot be written: give the path of a file in a folder")
 
 
 DATA_FIELDS = [

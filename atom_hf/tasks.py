@@ -98,23 +98,20 @@ def prepare_task(
     Raises:
         AtomError: a model that is not there, or that does not do the task.
     """
-    if (model is None) == (model_type is None):
-        raise AtomError(
-            "give --model (a Hub id, a folder, or " + ", ".join(EMBEDDED_MODELS) + ") or --model_type, not both"
-        )
+    check_model_given(model, model_type)
     if max_length < 2:
         raise AtomError(f"--max_length must be at least 2, got {max_length}")
     is_image = data.task == "image-classification"
     labels = _label_options(data)
     if model is not None:
         source = find_model(model)
-        network = _load(source, data, labels, config_overrides, load_options)
+        network = load_network(source, data.task, labels, config_overrides, load_options)
         flag = "--model" if tokenizer is None else "--tokenizer"
         processor = load_processor(
             source if tokenizer is None else find_model(tokenizer), is_image, flag, **load_options
         )
     else:
-        config = _make_config(model_type, config_overrides, labels)
+        config = make_config(model_type, config_overrides, labels)
         if is_image:
             processor = _make_image_processor(config)
         elif tokenizer is not None:
@@ -125,13 +122,7 @@ def prepare_task(
             config.vocab_size = len(processor)
             for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
                 setattr(config, name, getattr(processor, name))
-        try:
-            network = _auto_class(data.task).from_config(config)
-        except Exception as error:  # a model's constructor raises what it likes for sizes that do not go together
-            raise AtomError(
-                f"--model_type {model_type!r} cannot be made for {data.task} with --config_overrides "
-                f"{config_overrides!r}: {first_line(error)}"
-            ) from error
+        network = make_network(config, data.task, config_overrides)
     if is_image:
         return _image_task(network, processor, data, horizontal_flip)
     return _text_task(network, processor, data, max_length)
@@ -172,27 +163,39 @@ def _label_options(data: TaskData) -> dict[str, Any]:
     return {"id2label": dict(enumerate(data.labels)), "label2id": {name: i for i, name in enumerate(data.labels)}}
 
 
-def _load(
-    source: str,
-    data: TaskData,
-    labels: dict[str, Any],
-    overrides: str | Mapping[str, Any] | None,
-    options: dict[str, Any],
-) -> PreTrainedModel:
+def check_model_given(model: str | None, model_type: str | None) -> None:
+    """Refuses both of them, and neither."""
+    if (model is None) == (model_type is None):
+        raise AtomError(
+            "give --model (a Hub id, a folder, or " + ", ".join(EMBEDDED_MODELS) + ") or --model_type, not both"
+        )
+
+
+def read_config(source: str, options: Mapping[str, Any]) -> Any:
+    """The configuration of a checkpoint. Raises `AtomError` if there is none."""
     try:
-        before = AutoConfig.from_pretrained(source, **{k: v for k, v in options.items() if k != "dtype"})
+        return AutoConfig.from_pretrained(source, **{k: v for k, v in options.items() if k != "dtype"})
     except (OSError, ValueError) as error:
         raise AtomError(
             f"--model {source!r}: no such model ({first_line(error)}); give a Hub id, a folder with a config.json, or "
             + " or ".join(EMBEDDED_MODELS)
         ) from error
+
+
+def load_network(
+    source: str,
+    task: str,
+    labels: dict[str, Any],
+    overrides: str | Mapping[str, Any] | None,
+    options: dict[str, Any],
+) -> PreTrainedModel:
+    """The model of a checkpoint, for a task with these labels. Raises `AtomError`, naming the flag."""
+    before = read_config(source, options)
     changed = _override(copy.deepcopy(before), overrides)
     try:
-        model = _auto_class(data.task).from_pretrained(
-            source, ignore_mismatched_sizes=True, **labels, **changed, **options
-        )
+        model = _auto_class(task).from_pretrained(source, ignore_mismatched_sizes=True, **labels, **changed, **options)
     except (OSError, ValueError) as error:
-        raise AtomError(f"--model {source!r} cannot be loaded for {data.task}: {first_line(error)}") from error
+        raise AtomError(f"--model {source!r} cannot be loaded for {task}: {first_line(error)}") from error
     if labels and (before.architectures or [""])[0] == type(model).__name__:
         _reset_classifier(model, {int(k): v for k, v in before.id2label.items()}, labels["id2label"])
     return model
@@ -222,7 +225,19 @@ def load_processor(source: str, is_image: bool, flag: str = "--model", **options
         raise AtomError(f"{flag} {source!r} has no {kind} that can be loaded ({first_line(error)}); {why}") from error
 
 
-def _make_config(model_type: str, overrides: str | Mapping[str, Any] | None, labels: dict[str, Any]) -> Any:
+def make_network(config: Any, task: str, overrides: str | Mapping[str, Any] | None) -> PreTrainedModel:
+    """A model from nothing. Raises `AtomError` for a configuration that none can be made from."""
+    try:
+        return _auto_class(task).from_config(config)
+    except Exception as error:  # a model's constructor raises what it likes for sizes that do not go together
+        raise AtomError(
+            f"--model_type {config.model_type!r} cannot be made for {task} with --config_overrides "
+            f"{overrides!r}: {first_line(error)}"
+        ) from error
+
+
+def make_config(model_type: str, overrides: str | Mapping[str, Any] | None, labels: dict[str, Any]) -> Any:
+    """The configuration of a model type, changed. Raises `AtomError`, naming the flag."""
     try:
         config = AutoConfig.for_model(model_type, **labels)
     except ValueError as error:

@@ -68,7 +68,7 @@ def read_comparison(folder: Path) -> tuple[dict, list[int], dict]:
 def recipes_table() -> str:
     """What the flag does to each recipe."""
     rows = []
-    for folder in sorted(HERE.glob("*/results")):
+    for folder in sorted(file.parent for file in HERE.glob(f"*/results/{RESULTS_NAME}")):
         name = folder.parent.name
         about, seeds, done = read_comparison(folder)
         wanted = (MAIN_METRIC.get(name, "accuracy"), "loss")

@@ -1,0 +1,537 @@
+"""What the flag costs: that it is measured rightly, on tiny models. No time is asserted."""
+
+import importlib
+import json
+import math
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import arguments, batch_for, collator_for, rows_for, tiny
+from naive import naive_energy, to_lists
+from torch import nn
+from transformers import AutoConfig, TrainerCallback
+
+import atom_hf.bench as bench
+from atom_hf import AtomError, AtomTrainer, atomic_energy
+from atom_hf.bench import BenchArguments, paired_ratio, run_bench
+from atom_hf.bench_profile import PREFIX, STEP, attribute, kernel_time, profile_parts, wrapped
+from atom_hf.bench_steps import Arm, allocated_peak, count_flops, peak_memory
+from atom_hf.cli import main
+from atom_hf.flags import parse_flags
+from atom_hf.random_inputs import random_task
+from atom_hf.run import RunArguments
+from atom_hf.trainer import AtomTrainingArguments
+
+ROOT = Path(__file__).parent.parent
+BERT = (
+    "--model_type bert --config_overrides hidden_size=16,num_hidden_layers=2,num_attention_heads=2,"
+    "intermediate_size=16,vocab_size=50"
+)
+VIT = (
+    "--model_type vit --config_overrides image_size=8,patch_size=4,num_channels=1,hidden_size=16,num_hidden_layers=2,"
+    "num_attention_heads=2,intermediate_size=16"
+)
+GPT2 = "--model_type gpt2 --config_overrides n_embd=16,n_layer=2,n_head=2,n_positions=32,vocab_size=50"
+SHORT = "--pairs 2 --warmup_pairs 1 --use_cpu true --per_device_train_batch_size 4"
+FIELDS = {
+    *("kind", "device", "precision", "heads_precision", "model", "model_class", "parameters", "width", "data"),
+    *("samples", "tokens", "accumulation", "activation_checkpointing", "torch_compile", "pairs", "warmup_pairs"),
+    *("versions", "interval", "time", "time_floor", "throughput", "memory", "flops", "seconds", "profile"),
+}
+
+
+def measured(line):
+    return run_bench(*parse_flags("bench", shlex.split(line), [RunArguments, AtomTrainingArguments, BenchArguments]))
+
+
+def arm(folder, name="bert", atom=True, **options):
+    args = arguments(folder, atom=atom, max_steps=100, logging_strategy="no", **options)
+    return Arm(AtomTrainer(tiny(name), args, train_dataset=rows_for(name), data_collator=collator_for(name)))
+
+
+@pytest.fixture
+def cost(monkeypatch):
+    """The modules of the cost report; they find each other as scripts of one folder do."""
+    monkeypatch.syspath_prepend(str(ROOT / "recipes" / "cost"))
+    names = ("growth", "cost_report")
+    yield tuple(importlib.import_module(name) for name in names)
+    for name in names:
+        sys.modules.pop(name)
+
+
+# The command
+
+
+@pytest.mark.parametrize(
+    ("line", "model", "tokens", "data"),
+    [
+        (f"{BERT} --tokens 12 --profile true", "BertForSequenceClassification", 12, "random inputs of full length"),
+        (f"{VIT} --gradient_accumulation_steps 2 --bf16 true", "ViTForImageClassification", 5, "random"),
+        (f"{GPT2} --tokens 12 --activation_checkpointing true", "GPT2LMHeadModel", 12, "random"),
+        (
+            f"{VIT} --dataset digits --max_train_samples 16 --max_eval_samples 4",
+            "ViTForImageClassification",
+            5,
+            "digits",
+        ),
+    ],
+)
+def test_command_writes_what_it_measured(tmp_path, capsys, line, model, tokens, data):
+    file = tmp_path / "found" / "cost.json"
+    assert main(["bench", *shlex.split(f"{line} {SHORT}"), "--output", str(file)]) == 0
+    found = json.loads(file.read_text(encoding="utf-8"))
+    assert set(found) == FIELDS
+    assert (found["model_class"], found["tokens"], found["samples"], found["width"]) == (model, tokens, 4, 16)
+    assert found["data"].startswith(data) and found["device"] == "CPU, 1 thread" and found["kind"] == "cpu"
+    assert found["accumulation"] == (2 if "accumulation" in line else 1)
+    assert found["precision"] == ("bfloat16" if "bf16" in line else "float32")
+    assert len(found["time"]["ratios"]) == len(found["time_floor"]["ratios"]) == found["pairs"] == 2
+    assert found["time"]["low"] <= found["time"]["ratio"] <= found["time"]["high"]
+    assert found["time_floor"]["ratio"] > 1
+    # More is held and more is done, by no less than the two layers.
+    assert found["memory"]["ratio"] >= found["memory"]["floor"] > 1
+    assert min(found["flops"]["atom"], found["flops"]["floor"]) > 1
+    out = capsys.readouterr().out
+    assert f"{found['time']['ratio']:.4f}" in out and data in out and str(file) in out
+    assert ("pair energy" in out) == ("profile" in line) == (found["profile"] is not None)
+
+
+REFUSED = [
+    ("", "give --model"),
+    (f"{BERT} --model minilm", "not both"),
+    ("--model ./nosuch", "--model './nosuch'"),
+    ("--model_type nonsense", "--model_type 'nonsense'"),
+    ("--model_type wav2vec2", "--model_type 'wav2vec2'"),
+    (f"{BERT},nonsense=1", "--config_overrides"),
+    (f"{BERT} --task image-segmentation", "--task"),
+    (f"{BERT} --task image-classification", "cannot be made for image-classification"),
+    (f"{BERT} --tokens 0", "--tokens"),
+    (f"{BERT} --tokens 5000", "--tokens"),
+    (f"{VIT} --tokens 5", "--tokens"),
+    (f"{VIT} --tokens 5 --dataset digits", "--max_length"),
+    (f"{VIT} --dataset nosuch.csv", "nosuch.csv"),
+    (f"{VIT} --dataset digits --max_train_samples 10 --per_device_train_batch_size 11", "--dataset has 10 rows"),
+    (f"{BERT} --pairs 1", "--pairs"),
+    (f"{BERT} --warmup_pairs 0", "--warmup_pairs"),
+    (f"{BERT} --per_device_train_batch_size 1", "per_device_train_batch_size"),
+    (f"{BERT} --atom_weight -1", "atom_weight"),
+    (f"{BERT} --output .", "--output '.'"),
+    (f"{BERT} --steps 3", "no such flag: --steps"),
+]
+
+
+@pytest.mark.parametrize(("line", "says"), REFUSED, ids=[says for _, says in REFUSED])
+def test_what_cannot_be_used_is_refused_in_one_line(capsys, monkeypatch, line, says):
+    def never(*_):
+        raise AssertionError("a step was timed")
+
+    monkeypatch.setattr(bench, "time_steps", never)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    assert main(["bench", *shlex.split(line)]) == 2
+    last = capsys.readouterr().err.replace("\r", "\n").splitlines()[-1]
+    assert last.startswith("atom-hf: error: ") and says in last
+
+
+# Inputs
+
+
+def test_random_texts_hold_no_special_token_and_the_same_seed_gives_the_same_rows():
+    run = RunArguments(
+        model_type="bert", config_overrides="hidden_size=16,num_attention_heads=2,vocab_size=9,pad_token_id=3"
+    )
+    first, second = (torch.manual_seed(0) and random_task(run, 7, 50) for _ in range(2))
+    ids = torch.stack([row["input_ids"] for row in first.train])
+    assert ids.shape == (50, 7) and set(ids.flatten().tolist()) == set(range(9)) - {3}
+    assert torch.equal(ids, torch.stack([row["input_ids"] for row in second.train]))
+    assert {int(row["labels"]) for row in first.train} == {0, 1}
+
+
+def test_both_arms_start_from_the_same_weights_and_read_the_same_batches(monkeypatch):
+    weights, seen = [], []
+
+    def look(steps, batches, *_):
+        for name in ("plain", "atom"):
+            trainer = steps[name].__self__.trainer
+            state = trainer.model.state_dict()
+            weights.append({k: v.clone() for k, v in state.items() if not k.startswith("atom_heads")})
+            assert trainer.args.atom == (name == "atom") and trainer.state.max_steps > 100
+        monkeypatch.undo()
+        for name in ("plain", "atom"):
+            trainer = steps[name].__self__.trainer
+            inner = trainer.compute_loss
+            trainer.compute_loss = lambda model, inputs, *a, inner=inner, **k: (
+                seen.append(inputs["pixel_values"].clone()) or inner(model, inputs, *a, **k)
+            )
+        return real(steps, batches, *_)
+
+    real = bench.time_steps
+    monkeypatch.setattr(bench, "time_steps", look)
+    measured(f"{VIT} {SHORT}")
+    assert weights[0].keys() == weights[1].keys()
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    timed = seen[:6]  # three pairs
+    assert all(torch.equal(*timed[i : i + 2]) for i in (0, 2, 4)) and not torch.equal(timed[0], timed[2])
+
+
+# What is measured
+
+
+def test_ratios_of_given_times():
+    found = paired_ratio([1.0, 2.0, 4.0, 1.0, 10.0], [1.1, 2.0, 6.0, 1.2, 13.0])
+    assert found["ratio"] == pytest.approx(1.2)
+    assert found["ratios"] == pytest.approx([1.1, 1.0, 1.5, 1.2, 1.3])
+    assert found["quartiles"] == pytest.approx([1.1, 1.3])
+    assert 1.0 <= found["low"] < 1.2 < found["high"] <= 1.5
+    same = paired_ratio([1.0, 2.0, 3.0], [2.0, 4.0, 6.0])
+    assert (same["ratio"], same["low"], same["high"]) == (2.0, 2.0, 2.0)
+
+
+def test_the_interval_holds_the_median_of_what_is_drawn_from():
+    # A 95 % interval that holds the median in 95 of 100 draws or so.
+    rng = np.random.default_rng(1)
+    draws = [paired_ratio([1.0] * 40, rng.lognormal(0, 0.1, 40).tolist(), 500) for _ in range(200)]
+    assert 0.88 <= sum(d["low"] <= 1 <= d["high"] for d in draws) / 200 <= 1
+
+
+def test_summary_of_given_measurements():
+    seconds = {"plain": [2.0, 4.0], "atom": [3.0, 5.0], "floor": [0.5, 0.5]}
+    flops = {"plain": 1000, "floor": 20, "atom": 1030}
+    found = bench.summarise(seconds, {"plain": 200, "atom": 220}, flops, 10)
+    assert found["time"]["ratios"] == [1.5, 1.25]
+    assert found["time_floor"]["ratios"] == [1.25, 1.125]
+    assert found["throughput"] == 6 / 8
+    assert (found["memory"]["ratio"], found["memory"]["floor"]) == (1.1, 1.05)
+    assert (found["flops"]["atom"], found["flops"]["floor"]) == (1.03, 1.02)
+    without = bench.summarise(seconds, {"plain": 200, "atom": 220}, {}, 10)["flops"]
+    assert without == {"atom": None, "floor": None, "counts": {}}
+
+
+def test_steps_are_taken_by_turns_in_an_order_that_is_reversed_each_time():
+    taken = []
+    steps = {name: (lambda batches, name=name: taken.append((name, batches))) for name in ("plain", "floor", "atom")}
+    seconds = bench.time_steps(steps, ["first", "second"], 3, 1, torch.device("cpu"))
+    assert {name: len(values) for name, values in seconds.items()} == {"plain": 3, "floor": 3, "atom": 3}
+    names = [name for name, _ in taken]
+    rounds = [names[i : i + 3] for i in range(0, 12, 3)]
+    forward = ["plain", "floor", "atom"]
+    assert rounds == [forward, forward[::-1], forward, forward[::-1]]
+    assert [batch for _, batch in taken[::3]] == ["second", "first", "second", "first"]
+
+
+def test_peak_of_known_allocations():
+    def call():
+        a = torch.empty(1000)  # 4,000
+        b = torch.empty(3000)  # 16,000
+        del a
+        c = torch.empty(500)  # 14,000
+        del b
+        return c, torch.empty(2000)  # 10,000
+
+    assert allocated_peak(call) == 16_000
+    assert allocated_peak(lambda: None) == 0
+
+
+def test_memory_of_a_step_whose_allocations_are_known():
+    class Optimizer:
+        def __init__(self, parameter):
+            self.state = {parameter: {"moment": torch.zeros(3, 5), "step": torch.zeros(())}}
+
+    class Known(Arm):
+        def __init__(self):
+            self.trainer = type("Trainer", (), {})()
+            self.trainer.args = type("Args", (), {"device": torch.device("cpu")})
+            model = nn.Linear(5, 3, bias=False)
+            model.tied = model.weight  # one storage, held once
+            model.register_buffer("buffer", torch.zeros(7))
+            self.trainer.model, self.trainer.optimizer = model, Optimizer(model.weight)
+
+        def step(self, batches):
+            torch.empty(1000)
+
+    assert peak_memory(Known(), []) == 4 * (15 + 7 + 15 + 1 + 1000)
+
+
+def test_heads_cost_their_parameters_and_moments_between_steps(tmp_path):
+    plain, atom = arm(tmp_path, atom=False), arm(tmp_path)
+    held = []
+    for one in (plain, atom):
+        one.step([batch_for("bert", labels=True)])
+        assert all(p.grad is None for p in one.trainer.model.parameters())
+        held.append(one.resident_bytes())
+    heads = atom.trainer.model.atom_heads
+    steps = 4 * len(list(heads.parameters()))
+    assert held[1] - held[0] == 3 * 4 * sum(p.numel() for p in heads.parameters()) + steps
+
+
+def test_operations_of_attention_and_of_products_are_counted():
+    query, weight = torch.randn(2, 3, 8, 4, requires_grad=True), torch.randn(4, 4)
+
+    def step(_):
+        nn.functional.scaled_dot_product_attention(query, query, query).sum().backward()
+        weight @ weight
+
+    # Attention: two products forward and five backward, of 2 x 3 heads, 8 x 8 x 4 each.
+    assert count_flops(step, []) == 2 * 2 * 3 * 8 * 8 * 4 * (2 + 5) + 2 * 4**3
+
+
+def test_a_measured_step_is_a_training_step(tmp_path):
+    """Two steps of an arm leave the parameters that the first two steps of a training run leave."""
+    torch.manual_seed(0)  # the heads are drawn
+    options = {"gradient_accumulation_steps": 2, "lr_scheduler_type": "constant"}
+    one = arm(tmp_path, **options)
+    loader = iter(one.trainer.get_train_dataloader())
+    batches = [[next(loader), next(loader)] for _ in range(2)]
+    for step in batches:
+        one.step(step)
+    args = arguments(tmp_path, atom=True, max_steps=100, logging_strategy="no", **options)
+    torch.manual_seed(0)
+    whole = AtomTrainer(tiny("bert"), args, train_dataset=rows_for("bert"), data_collator=collator_for("bert"))
+    whole.add_callback(_StopAfter(2))
+    whole.train()
+    assert whole.state.global_step == one.trainer.state.global_step == 2
+    for (name, a), b in zip(one.trainer.model.named_parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(a, b), name
+    assert one.trainer.model.atom_gate.state() == whole.model.atom_gate.state()
+
+
+class _StopAfter(TrainerCallback):
+    def __init__(self, steps):
+        self.steps = steps
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step >= self.steps
+
+
+# The profile
+
+
+def test_parts_have_the_time_of_their_forward_and_of_the_nodes_that_it_made():
+    class Event:
+        def __init__(self, name, start, time, sequence=-1, parent=None):
+            self.id, self.name, self.cpu_time_total, self.sequence_nr = start, name, time, sequence
+            self.cpu_parent, self.time_range = parent, type("Range", (), {"start": start})
+
+    step = Event(STEP, 0, 100)
+    model = Event("aten::mm", 1, 20, 7, step)
+    heads = Event(PREFIX + "heads", 2, 30, parent=step)
+    inner = Event(PREFIX + "atoms", 3, 10, parent=heads)
+    # A comparison makes no node, and so has the number of the one that comes after.
+    compared = Event("aten::lt", 4, 1, 8, heads)
+    product = Event("aten::mm", 5, 5, 8, heads)
+    last = Event("aten::neg", 6, 2, 9, inner)
+    later = Event("aten::gt", 7, 2, 10, inner)
+    outside = Event("aten::exp", 8, 2, 10, step)
+    back = Event("autograd::engine::evaluate_function: MmBackward0", 9, 12, 8, step)
+    gate = Event(PREFIX + "gate", 10, 4, parent=back)
+    negative = Event("autograd::engine::evaluate_function: NegBackward0", 11, 6, 9, step)
+    other = Event("autograd::engine::evaluate_function: ExpBackward0", 12, 6, 10, step)
+    events = [step, model, heads, inner, compared, product, last, later, outside, back, gate, negative, other]
+    found = attribute(events, lambda e: e.cpu_time_total)
+    assert found == {
+        STEP: (100, 0),
+        PREFIX + "heads": (20, 8),
+        PREFIX + "atoms": (10, 6),
+        PREFIX + "gate": (0, 4),
+    }
+
+
+def test_a_range_is_not_counted_among_its_kernels():
+    class Event:
+        def __init__(self, name, kernels, children=()):
+            self.name, self.cpu_children = name, children
+            self.kernels = [type("Kernel", (), {"name": n, "duration": d}) for n, d in kernels]
+
+    product = Event("aten::mm", [("gemm", 5), ("reduce", 1)])
+    heads = Event(PREFIX + "heads", [(PREFIX + "heads", 40), ("tanh", 2)], [product])
+    assert kernel_time(heads) == 8
+
+
+def test_profile_of_a_step(tmp_path):
+    arms = {"plain": arm(tmp_path, atom=False), "atom": arm(tmp_path)}
+    batches = [[batch_for("bert", labels=True)]]
+    for one in arms.values():
+        one.step(batches[0])
+    found = profile_parts(arms, batches)
+    rows = {name: (forward, backward) for name, forward, backward in found["rows"]}
+    assert {"heads", "atoms", "gate", "pair energy and constraints", "optimizer", "clipping"} <= set(rows)
+    assert all(side > 0 for name in ("heads", "atoms", "pair energy and constraints") for side in rows[name])
+    assert found["total"] == pytest.approx(found["rest"] + sum(map(sum, rows.values())))
+
+
+def test_wrapping_leaves_no_trace(tmp_path):
+    from atom_hf import energy, gate, heads, modeling, trainer
+
+    one = arm(tmp_path)
+    one.step([batch_for("bert", labels=True)])
+    places = (energy.Atoms, gate.GradientGate, heads.AtomHeads, modeling, trainer, trainer.AtomTrainerMixin)
+    places = (*places, one.trainer.accelerator, one.trainer.optimizer)
+    before = [dict(vars(place)) for place in places]
+    with wrapped(one):
+        assert [dict(vars(place)) for place in places] != before
+        one.step([batch_for("bert", labels=True)])
+    assert [vars(place).keys() for place in places] == [b.keys() for b in before]
+    assert all(vars(p)[k] is b[k] for p, b in zip(places[:6], before[:6], strict=True) for k in b)
+
+
+# The growth of the energy
+
+
+@pytest.mark.parametrize("block", [1, 300, 10**9])
+def test_the_double_sum_is_the_energy_as_written_and_the_closed_form(cost, block):
+    growth, _ = cost
+    inputs = [t.detach().double().requires_grad_() if t.is_floating_point() else t for t in growth.make_inputs(4, 5, 3)]
+    energy = growth.double_sum(*inputs, block=block)
+    gradients = [tensor.grad for tensor in inputs[:2]]
+
+    copies = [tensor.detach().clone().requires_grad_() for tensor in inputs[:2]]
+    written, _ = naive_energy(
+        *map(to_lists, copies), inputs[2].tolist(), softening=growth.SOFTENING, token_reduction="mean"
+    )
+    torch.testing.assert_close(energy, written.detach())
+    for found, expected in zip(gradients, torch.autograd.grad(written, copies), strict=True):
+        torch.testing.assert_close(found, expected)
+
+    closed = atomic_energy(*copies, inputs[2], softening=growth.SOFTENING, token_reduction="mean")
+    torch.testing.assert_close(energy, closed.detach())
+    for found, expected in zip(gradients, torch.autograd.grad(closed, copies), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_forms_are_timed_by_turns_and_left_out_when_they_would_take_long(cost, monkeypatch):
+    growth, _ = cost
+    calls = []
+    cost_of = {"closed": 0.001, "naive": 4.0, "cached": 1.0}
+    monkeypatch.setattr(growth, "make_forms", lambda device: dict.fromkeys(cost_of))
+
+    def timed(inputs, rounds, forms):
+        calls.append(list(forms))
+        return {name: [cost_of[name] * inputs[0].numel() / 8] * 3 for name in forms}
+
+    monkeypatch.setattr(growth, "time_forms", timed)
+    monkeypatch.setattr(growth, "WIDTH", 2)
+    rows = growth.measure_sizes([(2, 4), (4, 4), (8, 4), (16, 4)], "cpu", lambda: None)
+    assert calls == [["closed", "naive", "cached"], ["closed", "cached"], ["closed", "cached"], ["closed"]]
+    assert rows[0] == pytest.approx({"samples": 2, "tokens": 4, "closed": 1, "naive": 4000, "cached": 1000})
+    assert rows[3] == pytest.approx({"samples": 16, "tokens": 4, "closed": 8})
+    ratios = growth.ratios_to_closed({"closed": [1.0, 2.0, 1.0], "naive": [5.0, 4.0, 3.0]})
+    assert ratios == {"naive": {"ratio": 3.0, "ratios": [5.0, 2.0, 3.0]}}
+
+
+def test_times_are_taken_of_every_form_in_every_round(cost):
+    growth, _ = cost
+    seconds = growth.time_forms(growth.make_inputs(3, 4, 2), 2, growth.make_forms("cpu"))
+    assert {name: len(values) for name, values in seconds.items()} == {"closed": 2, "naive": 2, "cached": 2}
+
+
+# The report
+
+
+def made_up(kind, ratio):
+    one = bench.summarise(
+        {"plain": [1.0, 1.0], "atom": [ratio, ratio], "floor": [0.01, 0.01]},
+        {"plain": 1000, "atom": 1020},
+        {"plain": 100, "floor": 1, "atom": 2},
+        5,
+    )
+    one |= {"device": kind.upper(), "precision": "float32", "samples": 32, "tokens": 128.0}
+    one["profile"] = {"rows": [["heads", 0.01, 0.02]], "rest": 0.01, "total": 0.04}
+    rows = [
+        {"samples": 2, "tokens": 16, "closed": 1, "naive": 2, "cached": 3},
+        {"samples": 4, "tokens": 16, "closed": 2},
+    ]
+    target = {
+        "threads": 2,
+        "samples": 64,
+        "tokens": 197,
+        "width": 8,
+        "naive": {"ratio": 150.0},
+        "cached": {"ratio": 50.0},
+    }
+    growth = {"width": 8, "longest_seconds": 10.0, "target": [target], "samples": rows, "tokens": rows}
+    return {"bert": one, "vit": one, "growth": growth}
+
+
+def test_report_says_what_is_met_from_the_numbers(cost, tmp_path, monkeypatch):
+    _, report = cost
+    monkeypatch.setattr(report, "HERE", tmp_path)
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
+    report.write_report()
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert text.count("not run") >= 8 and "met |" not in text and not (tmp_path / "cost.png").exists()
+
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "cpu.json").write_text(json.dumps(made_up("cpu", 1.04)), encoding="utf-8")
+    report.write_report()
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| step time, CPU, float32, BERT-base | at most 1.05 | 1.0400 | met |" in text
+    assert "| GPU, bfloat16 | BERT-base | not run |" in text and "run.py --device cuda" in text
+    assert "large blocks / closed form, CPU, 2 threads | more than 100 times | 150.0 | met |" in text
+    assert "cache / closed form, CPU, 2 threads | more than 100 times | 50.0 | **not met** |" in text
+
+    (tmp_path / "results" / "cuda.json").write_text(json.dumps(made_up("cuda", 1.04)), encoding="utf-8")
+    report.write_report()
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert "| step time, GPU, bfloat16, ViT-base | at most 1.02 | 1.0400 | **not met** |" in text
+    assert "| peak memory, GPU, bfloat16, ViT-base | at most 1.03 | 1.0200 | met |" in text
+    assert "not run" not in text and "run.py --device" not in text
+    for picture in ("cost.png", "growth.png"):
+        assert f"({picture})" in text and (tmp_path / picture).stat().st_size > 10_000
+
+
+def test_a_finished_part_is_not_measured_again(cost, tmp_path, monkeypatch):
+    _, report = cost
+    run = importlib.import_module("run")
+    monkeypatch.delitem(sys.modules, "run")
+    for module in (report, run):
+        monkeypatch.setattr(module, "HERE", tmp_path)
+        monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    asked = []
+    whole = made_up("cpu", 1.04)
+    monkeypatch.setattr(run, "bench", lambda flags: asked.append(flags) or whole["bert"])
+    monkeypatch.setattr(run, "measure", lambda kind: asked.append(kind) or whole["growth"])
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "cpu.json").write_text(json.dumps({"vit": whole["vit"]}), encoding="utf-8")
+    run.run("cpu", pairs=3)
+    assert len(asked) == 2 and asked[1] == "cpu" and " ".join(asked[0]).startswith("--model_type bert ")
+    run.run("cpu")
+    assert len(asked) == 2
+    run.run("cpu", fresh=True)
+    assert len(asked) == 5
+    # Every flag that the report measures with is a flag of the command.
+    for flags in (run.bench_flags(model, kind) for model in report.MODELS for kind in ("cpu",)):
+        _, _, options = parse_flags("bench", flags, [RunArguments, AtomTrainingArguments, BenchArguments])
+        assert (options.pairs, options.warmup_pairs) == run.PAIRS["cpu"]
+
+
+def test_the_models_of_the_report_are_base_models(cost):
+    vit, bert = AutoConfig.for_model("vit"), AutoConfig.for_model("bert")
+    assert (vit.hidden_size, vit.num_hidden_layers, vit.image_size, vit.patch_size) == (768, 12, 224, 16)
+    assert (bert.hidden_size, bert.num_hidden_layers, bert.vocab_size) == (768, 12, 30522)
+    growth, _ = cost
+    assert growth.TARGET[1] == (vit.image_size // vit.patch_size) ** 2 + 1 and vit.hidden_size == growth.WIDTH
+    assert math.prod(growth.TARGET) == 64 * 197
+
+
+def test_the_report_is_what_the_results_give(cost, tmp_path, monkeypatch):
+    _, report = cost
+    if not (ROOT / "recipes" / "cost" / "README.md").exists():
+        pytest.skip("nothing has been measured yet")
+    shutil.copytree(ROOT / "recipes" / "cost", tmp_path / "cost")
+    (tmp_path / "cost" / "README.md").unlink()
+    monkeypatch.setattr(report, "HERE", tmp_path / "cost")
+    monkeypatch.setattr(report, "RESULTS", tmp_path / "cost" / "results")
+    report.write_report()
+    committed = (ROOT / "recipes" / "cost" / "README.md").read_text(encoding="utf-8")
+    assert (tmp_path / "cost" / "README.md").read_text(encoding="utf-8") == committed
+
+
+def test_more_than_one_process_is_refused():
+    _, args, options = parse_flags("bench", shlex.split(BERT), [RunArguments, AtomTrainingArguments, BenchArguments])
+    several = type("Several", (), {"atom_config": args.atom_config, "world_size": 2})()
+    with pytest.raises(AtomError, match="one process"):
+        bench._check(RunArguments(), several, options)
