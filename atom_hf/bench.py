@@ -34,12 +34,13 @@ from tqdm.auto import tqdm
 from transformers import set_seed
 from transformers.trainer_utils import IntervalStrategy
 
+from .arguments import AtomTrainingArguments
 from .bench_steps import Arm, Floor, Step, count_flops, peak_memory, time_steps
 from .errors import AtomError
 from .paired import quiet, silent
 from .random_inputs import random_task
 from .run import RunArguments, check_page, make_trainer, prepare_run
-from .trainer import AtomTrainer, AtomTrainingArguments
+from .trainer import AtomTrainer
 
 ARMS = ("plain", "atom")
 INTERVAL = "95 % interval of the median, by bootstrap over pairs"

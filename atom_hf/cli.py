@@ -122,10 +122,10 @@ def explain(arguments: list[str]) -> None:
 
 def bench(arguments: list[str]) -> None:
     """`atom-hf bench`."""
+    from .arguments import AtomTrainingArguments
     from .bench import BenchArguments, report, run_bench
     from .flags import parse_flags
     from .run import RunArguments
-    from .trainer import AtomTrainingArguments
 
     run, args, options = parse_flags("bench", arguments, [RunArguments, AtomTrainingArguments, BenchArguments])
     result = run_bench(run, args, options)

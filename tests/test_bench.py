@@ -18,6 +18,7 @@ from transformers import AutoConfig, TrainerCallback
 
 import atom_hf.bench as bench
 from atom_hf import AtomError, AtomTrainer, atomic_energy
+from atom_hf.arguments import AtomTrainingArguments
 from atom_hf.bench import BenchArguments, paired_ratio, run_bench
 from atom_hf.bench_profile import PREFIX, STEP, attribute, kernel_time, profile_parts, wrapped
 from atom_hf.bench_steps import Arm, allocated_peak, count_flops, peak_memory
@@ -25,7 +26,6 @@ from atom_hf.cli import main
 from atom_hf.flags import parse_flags
 from atom_hf.random_inputs import random_task
 from atom_hf.run import RunArguments
-from atom_hf.trainer import AtomTrainingArguments
 
 ROOT = Path(__file__).parent.parent
 BERT = (

@@ -3,24 +3,12 @@
 import pytest
 from conftest import rows_for, tiny
 from test_trainer import SUM, Gradients, equal, history, make, train
-from torch.profiler import ProfilerActivity, profile
 
 from atom_hf import AtomError, AtomTrainer
+from atom_hf.bench_steps import allocated_peak
 
 STEP = {**SUM, "atom_weight": 30.0, "max_steps": 1, "max_grad_norm": 0.0, "optim": "sgd"}
 LENGTH = 48
-
-
-def peak_bytes(run):
-    """The most that tensors take at once while `run` goes on, beyond what was there before."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as trace:
-        run()
-    events = [event for event in trace.profiler.kineto_results.events() if event.name() == "[memory]"]
-    now = peak = 0
-    for event in sorted(events, key=lambda event: event.start_ns()):
-        now += event.nbytes()
-        peak = max(peak, now)
-    return peak
 
 
 def long_rows(count):
@@ -41,7 +29,7 @@ def step_peak(folder, batch, batches, **options):
     sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": batches}
     trainer = make("bert", folder, rows=long_rows(batch * batches), **STEP, **sizes, **options)
     trainer.check_atoms()
-    return peak_bytes(trainer.train)
+    return allocated_peak(trainer.train)
 
 
 def test_memory_grows_by_atoms_and_not_by_activations(tmp_path):
