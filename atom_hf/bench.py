@@ -233,11 +233,11 @@ def _describe(
         "device": torch.cuda.get_device_name() if kind == "cuda" else f"CPU, {threads} thread{'s' * (threads > 1)}",
         "precision": "bfloat16" if args.bf16 else "float16" if args.fp16 else "float32",
         "heads_precision": str(floor.dtype).removeprefix("torch."),
-        "model": run.model or f"{run.model_type}, from its configuration",
+        "model": _name(run.model) if run.model else f"{run.model_type}, from its configuration",
         "model_class": type(model).__name__,
         "parameters": sum(p.numel() for p in model.parameters()),
         "width": floor.width,
-        "data": "random inputs of full length" if run.dataset is None else os.path.basename(run.dataset.rstrip("/")),
+        "data": "random inputs of full length" if run.dataset is None else _name(run.dataset),
         "samples": args.per_device_train_batch_size,
         "tokens": floor.tokens / args.per_device_train_batch_size,
         "accumulation": args.gradient_accumulation_steps,
@@ -247,3 +247,8 @@ def _describe(
         "warmup_pairs": options.warmup_pairs,
         "versions": {"torch": torch.__version__, "transformers": transformers.__version__},
     }
+
+
+def _name(given: str) -> str:
+    """A Hub id as it is, a path by its end: results may be published, and where a file lies is no part of them."""
+    return os.path.basename(given.rstrip("/")) if os.path.exists(given) else given
