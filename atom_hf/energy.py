@@ -32,6 +32,8 @@ from .errors import AtomError
 
 # Above this many entries a pair matrix is built in blocks of rows.
 BLOCK_ENTRIES = 2**24
+# On a CPU positions are gone through in blocks of samples of about this many entries, which stay in its cache.
+CACHED_ENTRIES = 2**20
 
 TOKEN_REDUCTIONS = ("sum", "mean")
 
@@ -199,13 +201,15 @@ class _Describe(torch.autograd.Function):
             dtype = torch.promote_types(torch.promote_types(importance.dtype, position.dtype), torch.float32)
             hole = ~mask
             q = importance.to(dtype).masked_fill(hole, 0)
-            p = position.to(dtype).masked_fill(hole.unsqueeze(2), 0)
             count = mask.sum(1, keepdim=True)
             n = count.clamp(min=1).to(dtype)
             electron = torch.relu(-q)  # 1 - m_i, and so m_i = 1 - electron: Eq. 11
             weight = ((1 - electron) / n).masked_fill(hole, 0)
-            center = torch.bmm(weight.unsqueeze(1), p)  # Eq. 9
-            distance = torch.linalg.vector_norm(p.sub_(center), dim=2)
+            center, distance = position.new_empty(len(q), 1, position.shape[2], dtype=dtype), torch.empty_like(q)
+            for rows in _sample_blocks(position):
+                p = _without_holes(position[rows], hole[rows], dtype)
+                torch.bmm(weight[rows].unsqueeze(1), p, out=center[rows])  # Eq. 9
+                torch.linalg.vector_norm(p.sub_(center[rows]), dim=2, out=distance[rows])
             radius = torch.bmm(electron.unsqueeze(1), distance.unsqueeze(2)).view(-1) / n.view(-1)  # Eq. 10
             radius = radius.masked_fill(count.view(-1) == 0, -1)
             charges = torch.relu(q).sum(1), electron.sum(1)
@@ -225,13 +229,17 @@ class _Describe(torch.autograd.Function):
             outer = (radius * (size >= 0)).unsqueeze(1) / n
             # A token that sits on the centre is left there, whatever this weight is.
             pull = outer * electron / distance.clamp(min=torch.finfo(q.dtype).tiny ** 0.5)
-            offset = position.to(q.dtype).masked_fill(hole.unsqueeze(2), 0).sub_(mu)
-            center = torch.baddbmm(center.unsqueeze(1), pull.unsqueeze(1), offset, alpha=-1)  # G
-            along = torch.baddbmm(torch.bmm(center, mu.mT), offset, center.mT).squeeze(2)  # <G, p_i>
+            center, along, gradient = center.unsqueeze(1), torch.empty_like(q), torch.empty_like(position)
+            for rows in _sample_blocks(position):
+                offset = _without_holes(position[rows], hole[rows], q.dtype).sub_(mu[rows])
+                whole = torch.baddbmm(center[rows], pull[rows].unsqueeze(1), offset, alpha=-1)  # G
+                shift = torch.bmm(whole, mu[rows].mT)
+                along[rows] = torch.baddbmm(shift, offset, whole.mT).squeeze(2)  # <G, p_i>
+                offset.mul_(pull[rows].unsqueeze(2)).baddbmm_(weight[rows].unsqueeze(2), whole)
+                gradient[rows] = _narrow(offset, position.dtype)
             electron = torch.addcmul(negative - along / n, outer, distance)
             importance = torch.where(q >= 0, positive, -electron).masked_fill(hole, 0)
-            offset.mul_(pull.unsqueeze(2)).baddbmm_(weight.unsqueeze(2), center)
-        return _narrow(importance, ctx.dtype), _narrow(offset, position.dtype), None, None
+        return _narrow(importance, ctx.dtype), gradient, None, None
 
 
 class _WithGradient(torch.autograd.Function):
@@ -296,7 +304,7 @@ def _row_sums(rows: tuple, columns: tuple, offset: int, softening: float, with_g
     differences = None
     if len(center) * centers.numel() <= BLOCK_ENTRIES:
         differences = center.unsqueeze(1) - centers.unsqueeze(0)
-        squared = differences.square().sum(-1)
+        squared = torch.linalg.vector_norm(differences, dim=-1).square()
     else:
         squares = center.square().sum(1, keepdim=True) + centers.square().sum(1)
         squared = torch.addmm(squares, center, centers.T, alpha=-2).clamp_(min=0)
@@ -317,6 +325,22 @@ def _row_sums(rows: tuple, columns: tuple, offset: int, softening: float, with_g
     else:
         pull = torch.bmm(slope.unsqueeze(1), differences).squeeze(1)
     return *sums, torch.addmm(near @ charges, far, swapped, alpha=-1), pull, outer.sum(1) / 2
+
+
+def _sample_blocks(position: Tensor) -> list[slice]:
+    """Which samples of [B, N, h] are gone through at once."""
+    size = len(position)
+    rows = size if position.device.type != "cpu" else CACHED_ENTRIES // max(1, position[:1].numel())
+    return [slice(i, i + max(1, rows)) for i in range(0, size, max(1, rows))]
+
+
+def _without_holes(position: Tensor, hole: Tensor, dtype: torch.dtype) -> Tensor:
+    """A copy that is 0 where there is no token."""
+    if position.device.type != "cpu":  # an index would make an accelerator wait
+        return position.to(dtype).masked_fill(hole.unsqueeze(2), 0)
+    copy = position.to(dtype, copy=True)
+    copy[hole.nonzero(as_tuple=True)] = 0
+    return copy
 
 
 def _narrow(gradient: Tensor, dtype: torch.dtype) -> Tensor:
