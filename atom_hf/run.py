@@ -12,6 +12,7 @@ from transformers import PrinterCallback, set_seed
 from .data import TASKS, TaskData, load_data
 from .errors import AtomError
 from .modeling import restore_heads
+from .sharding import name_units, shard_on_cpu
 from .sources import EMBEDDED
 from .tasks import EMBEDDED_MODELS, Task, find_model, perplexity, prepare_task
 from .trainer import AtomTrainer, AtomTrainingArguments
@@ -98,6 +99,7 @@ def prepare_run(
     Raises:
         AtomError: whatever is wrong with the arguments, before training starts.
     """
+    shard_on_cpu(args)
     if args.atom:
         args.atom_config()  # refuses bad values before anything is loaded
     with args.main_process_first(desc="loading data"):
@@ -120,6 +122,7 @@ def prepare_run(
         horizontal_flip=run.horizontal_flip,
         **({"revision": run.model_revision} if run.model_revision else {}),
     )
+    name_units(task.model)
     args.remove_unused_columns = args.remove_unused_columns and task.remove_unused_columns
     if args.atom and run.model is not None:
         # A model that was trained with atoms goes on with its heads.

@@ -22,6 +22,7 @@ from .energy import Atoms, atom_loss
 from .errors import AtomError
 from .gate import GradientGate
 from .modeling import OUTPUT_KEYS, AtomMixin, attach_atoms, evaluating
+from .sharding import prepare_precision
 
 logger = logging.get_logger(__name__)
 
@@ -116,20 +117,25 @@ class AtomTrainerMixin:
 
         `train` begins with it. Raises `AtomError`.
         """
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled or not has_length(self.train_dataset):
-            return  # parameters are sharded, or data can be read but once; the first step says the same
-        if len(self.train_dataset) < 2:
-            return
+        if not has_length(self.train_dataset) or len(self.train_dataset) < 2:
+            return  # data can be read but once; the first step says the same
+        if (self.is_fsdp_enabled or self.is_deepspeed_enabled) and not self.is_in_train:
+            return  # a model that is to be sharded runs only once it is: `train` comes back then
         loader = self.get_train_dataloader()
         with evaluating(self.model), keeping_random_state(self.args.device), torch.no_grad():
             inputs = self._prepare_inputs(loader.collate_fn([loader.dataset[0], loader.dataset[1]]))
-            outputs = self.model(**inputs, return_atoms=True)
+            outputs = self.model_wrapped(**inputs, return_atoms=True)
         self._atom_checked = True
         if torch.isnan(outputs["atom_importance"]).all():
             raise AtomError(
                 f"atom_tokens={self._atom_model.atom_config.tokens!r} leaves no token in the first two samples; "
                 "use atom_tokens='all'"
             )
+
+    def _wrap_model(self, model: Any, *args: Any, **kwargs: Any):
+        if self._atom_on:
+            prepare_precision(self.accelerator, self._atom_model)
+        return super()._wrap_model(model, *args, **kwargs)
 
     def create_optimizer(self, model: Any = None):
         fresh = self.optimizer is None
@@ -221,6 +227,7 @@ class AtomTrainerMixin:
         with self._atom_model._atom_checkpoint():
             super().save_model(output_dir, _internal_call)
         if self.args.should_save:
+            os.makedirs(output_dir, exist_ok=True)  # where FSDP saves shards, Trainer has not made it yet
             with open(os.path.join(output_dir, STATE_NAME), "w", encoding="utf-8") as file:
                 json.dump(self._atom_model.atom_gate.state(), file)
 
@@ -253,6 +260,10 @@ class _AtomCallback(TrainerCallback):
 
     def __init__(self, trainer: AtomTrainerMixin):
         self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        if not self.trainer._atom_checked:
+            self.trainer.check_atoms()
 
     def on_step_begin(self, args, state, control, **kwargs):
         model = self.trainer._atom_model

@@ -1,0 +1,62 @@
+"""What models whose parameters are sharded over processes (FSDP, DeepSpeed ZeRO) need from us."""
+
+import os
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+from accelerate import DistributedType, PartialState
+from torch import nn
+from transformers.integrations import is_deepspeed_zero3_enabled
+
+
+def name_units(model: Any) -> None:
+    """Names the classes that FSDP shards as units of their own, of a Transformers model, so that Accelerate can use them.
+
+    Accelerate shards the input embedding as a unit of its own, after these classes: one that holds the embedding
+    (BertEmbeddings, ViTEmbeddings) has sharded it by then, and Accelerate 1.15 fails on such models, with atoms or without.
+    """
+    embedding = getattr(model, "get_input_embeddings", lambda: None)()
+    holders = {
+        type(module).__name__
+        for module in model.modules()
+        if module is not embedding and any(part is embedding for part in module.modules())
+    }
+    names = getattr(model, "_no_split_modules", None) or []
+    model._no_split_modules = [name for name in names if name not in holders]
+
+
+def whole(parameters: Iterable[nn.Parameter]) -> AbstractContextManager:
+    """Within it parameters that ZeRO-3 has sharded are whole and may be written to; what rank 0 writes is kept."""
+    if not is_deepspeed_zero3_enabled():
+        return nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(list(parameters), modifier_rank=0)
+
+
+def prepare_precision(accelerator: Any, model: Any) -> None:
+    """What mixed precision needs before a model with atom heads is sharded."""
+    if is_deepspeed_zero3_enabled():
+        # DeepSpeed shards parameters of one precision only, and has float32 copies of its own; with ZeRO-3 it cast the model's
+        # when they were made, and leaves others as they are.
+        for parameter in model.atom_heads.parameters():
+            parameter.data = parameter.data.to(next(model.parameters()).dtype)
+    plugin = getattr(accelerator.state, "fsdp_plugin", None)
+    policy = getattr(plugin, "mixed_precision_policy", None)
+    if policy is not None and plugin.fsdp_version == 2:
+        # FSDP2 would cast all that a model gives, the float32 atoms too.
+        plugin.mixed_precision_policy = replace(policy, output_dtype=None)
+
+
+def shard_on_cpu(args: Any) -> None:
+    """Makes FSDP work over processes without accelerators (`use_cpu`): Accelerate leaves it out there without a word.
+
+    Args:
+        args: the TrainingArguments, just made: the processes have met, and the Accelerator is not there yet.
+    """
+    asked = os.environ.get("ACCELERATE_USE_FSDP") == "true"
+    if asked and args.use_cpu and PartialState().distributed_type == DistributedType.MULTI_CPU:
+        # The device is the CPU and the backend gloo already; of what is left only the choice of FSDP goes by this.
+        PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
