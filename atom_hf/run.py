@@ -12,7 +12,7 @@ from transformers import PrinterCallback, set_seed
 from .data import TASKS, TaskData, load_data
 from .errors import AtomError
 from .modeling import restore_heads
-from .sharding import name_units, shard_on_cpu
+from .sharding import check_processes, name_units
 from .sources import EMBEDDED
 from .tasks import EMBEDDED_MODELS, Task, find_model, perplexity, prepare_task
 from .trainer import AtomTrainer, AtomTrainingArguments
@@ -99,7 +99,7 @@ def prepare_run(
     Raises:
         AtomError: whatever is wrong with the arguments, before training starts.
     """
-    shard_on_cpu(args)
+    check_processes(args)
     if args.atom:
         args.atom_config()  # refuses bad values before anything is loaded
     with args.main_process_first(desc="loading data"):

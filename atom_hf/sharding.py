@@ -10,6 +10,8 @@ from accelerate import DistributedType, PartialState
 from torch import nn
 from transformers.integrations import is_deepspeed_zero3_enabled
 
+from .errors import AtomError
+
 
 def name_units(model: Any) -> None:
     """Names the classes that FSDP shards as units of their own, of a Transformers model, so that Accelerate can use them.
@@ -17,11 +19,14 @@ def name_units(model: Any) -> None:
     Accelerate shards the input embedding as a unit of its own, after these classes: one that holds the embedding
     (BertEmbeddings, ViTEmbeddings) has sharded it by then, and Accelerate 1.15 fails on such models, with atoms or without.
     """
-    embedding = getattr(model, "get_input_embeddings", lambda: None)()
+    try:
+        embedding = model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):  # a ResNet has none
+        embedding = None
     holders = {
         type(module).__name__
         for module in model.modules()
-        if module is not embedding and any(part is embedding for part in module.modules())
+        if embedding is not None and module is not embedding and any(part is embedding for part in module.modules())
     }
     names = getattr(model, "_no_split_modules", None) or []
     model._no_split_modules = [name for name in names if name not in holders]
@@ -50,13 +55,17 @@ def prepare_precision(accelerator: Any, model: Any) -> None:
         plugin.mixed_precision_policy = replace(policy, output_dtype=None)
 
 
-def shard_on_cpu(args: Any) -> None:
-    """Makes FSDP work over processes without accelerators (`use_cpu`): Accelerate leaves it out there without a word.
+def check_processes(args: Any) -> None:
+    """Refuses processes that know nothing of each other, and makes FSDP work over CPUs.
 
     Args:
         args: the TrainingArguments, just made: the processes have met, and the Accelerator is not there yet.
     """
+    started = int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else 1
+    if started > 1 and args.world_size == 1:
+        raise AtomError(f"{started} processes were started, and there is no GPU to train on; give --use_cpu")
     asked = os.environ.get("ACCELERATE_USE_FSDP") == "true"
     if asked and args.use_cpu and PartialState().distributed_type == DistributedType.MULTI_CPU:
-        # The device is the CPU and the backend gloo already; of what is left only the choice of FSDP goes by this.
+        # Accelerate leaves FSDP out over CPUs without a word. The device is the CPU and the backend gloo by now; of what is
+        # left only the choice of FSDP goes by this type.
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
