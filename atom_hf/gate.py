@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .config import AtomConfig
+from .sharding import watch_gradient
 
 
 class GradientGate:
@@ -50,7 +51,7 @@ class GradientGate:
         if self._sums is None:
             self._sums = torch.zeros(2, device=hidden.device)
         # The hook sees the whole gradient of the hidden states, after both the task's part and the gate's have arrived.
-        hidden.register_hook(self._measure_task)
+        watch_gradient(hidden, self._measure_task)
         return _Gate.apply(hidden, self)
 
     @property

@@ -1,13 +1,13 @@
 """What models whose parameters are sharded over processes (FSDP, DeepSpeed ZeRO) need from us."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
 from accelerate import DistributedType, PartialState
-from torch import nn
+from torch import Tensor, nn
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from .errors import AtomError
@@ -53,6 +53,21 @@ def prepare_precision(accelerator: Any, model: Any) -> None:
     if policy is not None and plugin.fsdp_version == 2:
         # FSDP2 would cast all that a model gives, the float32 atoms too.
         plugin.mixed_precision_policy = replace(policy, output_dtype=None)
+
+
+def watch_gradient(hidden: Tensor, measure: Callable[[Tensor], None]) -> None:
+    """Calls `measure` with the whole gradient of `hidden`, once it is there.
+
+    Under ZeRO-3 what a module gives are copies of its tensors, one for each place in its output: the task's gradient goes past
+    the one that was picked, and meets it at the tensor that they are copies of.
+    """
+    node, index = hidden.grad_fn, hidden.output_nr
+    while type(node).__name__.startswith(("PreBackwardFunction", "PostBackwardFunction")):
+        node, index = next((before, at) for before, at in node.next_functions if before is not None)
+    if node is hidden.grad_fn:
+        hidden.register_hook(measure)
+    else:
+        node.register_prehook(lambda gradients: measure(gradients[index]))
 
 
 def check_processes(args: Any) -> None:

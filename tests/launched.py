@@ -35,17 +35,14 @@ def rows_of(name):
     """Numbered rows. Texts are short and long by turns of four, so that processes differ in their number of tokens."""
     rows = rows_for(name, 40)
 
-    def joined(number):
-        return [rows[number + more] for more in (range(0, 24, 8) if number % 8 > 3 and name != "vit" else (0,))]
+    def lines(number, key):
+        parts = [rows[other][key] for other in range(number, number + 24, 8)]
+        return [token for part in (parts if number % 8 > 3 else parts[:1]) for token in part][:48]
 
-    return [
-        {"number": number}
-        | {
-            key: sum((row[key] for row in joined(number)), [])[:48] if isinstance(value, list) else value
-            for key, value in rows[number].items()
-        }
-        for number in range(ROWS)
-    ]
+    def columns(number):
+        return {key: lines(number, key) if isinstance(value, list) else value for key, value in rows[number].items()}
+
+    return [{"number": number, **columns(number)} for number in range(ROWS)]
 
 
 def trainer_of(name, folder, *, rows=None, callbacks=(), seed=0, dropout=0.0, dtype=None, **options):
@@ -82,7 +79,7 @@ def one_process(name, numbers, folder):
     options = {**STEPS, "max_steps": 1, "per_device_train_batch_size": len(numbers)}
     trainer, _ = trainer_of(name, folder, rows=[rows[n] for n in numbers], callbacks=[gradients], **options)
     trainer.train()
-    return gradients.steps[0]
+    return gradients.steps[0], trainer.model.atom_gate.state()
 
 
 class WholeGradients(TrainerCallback):
@@ -147,7 +144,9 @@ def gradients_of(name, folder, traffic, **options):
     gradients.trainer = trainer
     trainer.train()
     sharded = any(hasattr(p, "full_tensor") or hasattr(p, "ds_id") for p in trainer.model.parameters())
-    return {"steps": gradients.steps, "seen": seen[-2:], "calls": list(traffic.calls), "sharded": sharded}
+    gate = trainer.accelerator.unwrap_model(trainer.model).atom_gate.state()
+    found = {"steps": gradients.steps, "seen": seen[-2:], "gate": gate, "sharded": sharded}
+    return {**found, "calls": list(traffic.calls)}
 
 
 def save_and_resume(folder, **options):
