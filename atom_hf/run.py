@@ -161,6 +161,8 @@ def fine_tune(run: RunArguments, args: AtomTrainingArguments, *, save: bool = Tr
         metrics["perplexity"] = perplexity(metrics["loss"])
     importance = _importance(trainer) if args.atom else {}
     if save:
+        if trainer.is_fsdp_enabled:  # whatever form its checkpoints have, the model at the end is whole
+            trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
         trainer.save_model()
         trainer.save_state()
         trainer.save_metrics("eval", {**metrics, **importance})

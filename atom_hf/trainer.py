@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import Trainer, TrainerCallback, TrainingArguments
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, has_length
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, get_last_checkpoint, has_length
 from transformers.utils import logging
 
 from .config import AtomConfig
@@ -107,10 +107,16 @@ class AtomTrainerMixin:
     def _atom_model(self) -> AtomMixin:
         return self.accelerator.unwrap_model(self.model)
 
-    def train(self, *args: Any, **kwargs: Any):
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any):
+        if self.is_deepspeed_enabled and resume_from_checkpoint:  # DeepSpeed loads it without `_load_from_checkpoint`
+            last = (
+                get_last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
+            )
+            if last is not None:
+                self._check_checkpoint(last)
         if self._atom_on and not self._atom_checked:
             self.check_atoms()
-        return super().train(*args, **kwargs)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def check_atoms(self) -> None:
         """One forward pass of two samples, so that a model or data that cannot be used is refused before training.
@@ -232,6 +238,10 @@ class AtomTrainerMixin:
                 json.dump(self._atom_model.atom_gate.state(), file)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        self._check_checkpoint(resume_from_checkpoint)
+        super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _check_checkpoint(self, resume_from_checkpoint: str) -> None:
         with_atoms = os.path.isfile(os.path.join(resume_from_checkpoint, STATE_NAME))
         if with_atoms and not self._atom_on:
             raise AtomError(
@@ -242,7 +252,6 @@ class AtomTrainerMixin:
                 f"resume_from_checkpoint: {resume_from_checkpoint} was not written by a run with --atom, "
                 "and resuming from it would start new heads; resume without --atom, or start a new run from it"
             )
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)

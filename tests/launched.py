@@ -15,7 +15,7 @@ from conftest import arguments, collator_for, make_tokenizer, rows_for, tiny
 from test_trainer import SUM, Gradients
 from transformers import TrainerCallback
 
-from atom_hf import AtomTrainer
+from atom_hf import AtomError, AtomTrainer
 from atom_hf.sharding import check_processes
 
 # Thirteen rows in batches of eight over all processes: a whole batch, and one of five. At learning rates of 0 both meet the
@@ -191,6 +191,11 @@ def main(kind, folder):
     else:
         found["gates"] = save_and_resume(folder / "float32")
         found["gates, bf16"] = save_and_resume(folder / "bf16", bf16=True)
+        plain, _ = trainer_of("bert", folder / "plain", **{**SAVED, "atom": False})
+        try:
+            plain.train(resume_from_checkpoint=str(folder / "float32" / "alone" / "checkpoint-2"))
+        except AtomError as error:
+            found["refusal"] = str(error)
     if kind == "fsdp2":
         trainer, _ = trainer_of("bert", folder, dtype=torch.bfloat16, **SAVED)
         trainer.train()

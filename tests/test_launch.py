@@ -4,6 +4,7 @@ costs no more than the steps since the last checkpoint. launched.py is what each
 
 import functools
 import importlib.util
+import json
 import os
 import shutil
 import signal
@@ -172,6 +173,7 @@ def test_a_sharded_run_saves_a_plain_model_and_resumes(config, precision, launch
     assert equal(model.state_dict(), load_atom_model(folder / precision / "alone" / "checkpoint-6").state_dict())
     start = load_atom_model(folder / precision / "alone" / "checkpoint-2").atom_heads.state_dict()
     assert not equal(start, model.atom_heads.state_dict())
+    assert all("checkpoint-2 was written by a run with --atom" in part["refusal"] for part in parts)
 
 
 def test_fsdp_trains_a_bfloat16_model_with_float32_heads(launched):
@@ -191,19 +193,18 @@ def test_after_a_kill_two_processes_go_on_as_if_left_alone(launched):
 
 
 FLAGS = "--model vit-fashion-mnist --dataset digits --atom --max_train_samples 40 --max_eval_samples 20 --use_cpu"
-FLAGS += " --per_device_train_batch_size 4 --max_steps 60 --save_steps 20 --num_processes 2 --disable_tqdm true"
+FLAGS += " --per_device_train_batch_size 4 --num_processes 2 --disable_tqdm true"
 
 
-def command(folder, *more):
-    return [sys.executable, "-m", "atom_hf", "train", "--accelerate_config", "ddp", *FLAGS.split(), *more] + [
-        "--output_dir",
-        folder,
-    ]
+def command(config, folder, *more):
+    start = [sys.executable, "-m", "atom_hf", "train", "--accelerate_config", config, *FLAGS.split()]
+    return [*start, "--output_dir", folder, *more]
 
 
 def test_the_launcher_says_that_a_process_was_killed_and_the_run_goes_on(tmp_path):
+    steps = ["--max_steps", "60", "--save_steps", "20"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-    whole, broken = (subprocess.Popen(command(tmp_path / name), **quiet) for name in ("whole", "broken"))
+    whole, broken = (subprocess.Popen(command("ddp", tmp_path / name, *steps), **quiet) for name in ("whole", "broken"))
     try:
         end = time.monotonic() + SECONDS
         while not (tmp_path / "broken" / "checkpoint-20" / "trainer_state.json").exists():
@@ -217,8 +218,32 @@ def test_the_launcher_says_that_a_process_was_killed_and_the_run_goes_on(tmp_pat
             run.terminate()
             run.communicate()
     assert not (tmp_path / "broken" / "model.safetensors").exists()
-    resume = command(tmp_path / "broken", "--resume_from_checkpoint", "true")
+    resume = command("ddp", tmp_path / "broken", *steps, "--resume_from_checkpoint", "true")
     run = subprocess.run(resume, capture_output=True, text=True, timeout=SECONDS)
     assert run.returncode == 0 and "atom-hf explain" in run.stdout, run.stderr[-2000:]
     for file in ("model.safetensors", "atom_heads.safetensors"):
         assert equal(*(load_file(tmp_path / name / file) for name in ("whole", "broken")))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", [*SHARDED, "path"])
+def test_a_pretrained_model_is_trained_by_name(config, tmp_path):
+    # Loaded in shards under ZeRO-3, where its classifier, of other classes, starts anew all the same.
+    if why := why_not(config):
+        pytest.skip(why)
+    if config == "path":  # checkpoints in shards, and a whole model at the end
+        text = (CONFIGS / "fsdp2.yaml").read_text().replace("FULL_STATE_DICT", "SHARDED_STATE_DICT")
+        config = tmp_path / "own.yaml"
+        config.write_text(text)
+    folder = tmp_path / "out"
+    run = subprocess.run(
+        command(str(config), folder, "--max_steps", "2", "--save_steps", "1"),
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0 and "atom-hf explain" in run.stdout, run.stderr[-2000:]
+    assert json.loads((folder / "eval_results.json").read_text())["loss"] < 2.6  # ten classes at random: 2.3
+    model = load_atom_model(folder)
+    images = torch.zeros(1, model.config.num_channels, model.config.image_size, model.config.image_size)
+    assert not model.atom_importance(pixel_values=images).isnan().all()
