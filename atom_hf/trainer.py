@@ -108,12 +108,9 @@ class AtomTrainerMixin:
         return self.accelerator.unwrap_model(self.model)
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any):
-        if self.is_deepspeed_enabled and resume_from_checkpoint:  # DeepSpeed loads it without `_load_from_checkpoint`
-            last = (
-                get_last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
-            )
-            if last is not None:
-                self._check_checkpoint(last)
+        last = get_last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
+        if last:
+            self._check_checkpoint(last)
         if self._atom_on and not self._atom_checked:
             self.check_atoms()
         return super().train(resume_from_checkpoint, *args, **kwargs)
@@ -236,10 +233,6 @@ class AtomTrainerMixin:
             os.makedirs(output_dir, exist_ok=True)  # where FSDP saves shards, Trainer has not made it yet
             with open(os.path.join(output_dir, STATE_NAME), "w", encoding="utf-8") as file:
                 json.dump(self._atom_model.atom_gate.state(), file)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        self._check_checkpoint(resume_from_checkpoint)
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _check_checkpoint(self, resume_from_checkpoint: str) -> None:
         with_atoms = os.path.isfile(os.path.join(resume_from_checkpoint, STATE_NAME))
