@@ -16,11 +16,14 @@ USAGE = """usage: atom-hf COMMAND [flags]
   explain   write a page of samples under their token importance
   bench     measure what --atom costs: a training step with it and without it, interleaved
 
-atom-hf COMMAND --help lists the flags. On many processes: accelerate launch -m atom_hf train ..."""
+atom-hf COMMAND --help lists the flags. On many processes: atom-hf train --accelerate_config ddp ..."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command. Returns its exit status: 0, or 2 after one line that says what cannot be used."""
+    """Runs a command. Returns its exit status: 0, or 2 after one line that says what cannot be used.
+
+    That of processes that `train` started is the status of the first that failed.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):
@@ -36,21 +39,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("atom_hf").setLevel(logging.INFO)
     try:
-        COMMANDS[command](arguments[1:])
+        return COMMANDS[command](arguments[1:]) or 0
     except AtomError as error:
         return _refuse(str(error))
     except KeyboardInterrupt:
         print(f"\ninterrupted; {GO_ON.get(command, 'nothing was written')}", file=sys.stderr)
         return 130
-    return 0
 
 
-def train(arguments: list[str]) -> None:
-    """`atom-hf train`."""
+def train(arguments: list[str]) -> int | None:
+    """`atom-hf train`. Returns the exit status of the processes that it started, if it did."""
     from .arguments import AtomTrainingArguments
     from .flags import parse_flags
+    from .launch import launch, split
     from .run import DEFAULT_FOLDER, RunArguments, data_flags, default_output_dir, fine_tune
 
+    asked = split(arguments)
+    if asked.config is not None:
+        return launch(asked)
+    arguments = asked.arguments
     run, args = parse_flags("train", arguments, [RunArguments, AtomTrainingArguments])
     by_default = args.output_dir == DEFAULT_FOLDER
     outcome = fine_tune(run, args)
@@ -63,7 +70,7 @@ def train(arguments: list[str]) -> None:
             flags += ["--resume_from_checkpoint", "false"]
         shown = shlex.join(["atom-hf", "train", *arguments, *flags])
     if not outcome.trainer.is_world_process_zero():
-        return
+        return None
     rows = [[name, format_number(value)] for name, value in outcome.metrics.items() if name != "epoch"]
     rows += [
         [f"mean |{k}|" if k == "importance" else k.replace("_", " "), format_number(v)]
@@ -73,6 +80,7 @@ def train(arguments: list[str]) -> None:
     print(format_table([f"{outcome.data.name}, {outcome.data.task}", "atom" if args.atom else "plain"], rows))
     print(f"\nmodel     {outcome.output_dir}")
     print(f"next      {shown}")
+    return None
 
 
 def compare(arguments: list[str]) -> None:
@@ -139,7 +147,7 @@ GO_ON = {
     "compare": "the same command goes on after the last finished run",
     "study": "the same command goes on after the last finished run",
 }
-COMMANDS: dict[str, Callable[[list[str]], None]] = {
+COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "train": train,
     "compare": compare,
     "study": study,

@@ -11,6 +11,7 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from .errors import AtomError
+from .launch import FLAG, HELP
 
 
 class _Parser(HfArgumentParser):
@@ -39,6 +40,8 @@ def parse_kinds(command: str, arguments: list[str], kinds: list[type]) -> list[A
     """One instance of each dataclass in `kinds`, from flags. Raises `AtomError`."""
     parser = _Parser(kinds, prog=f"atom-hf {command}", allow_abbrev=False)
     parser.add_argument("--config", help="A YAML file with any of these flags as keys; flags win over it.")
+    if command == "train":
+        parser.add_argument(FLAG, help=HELP)  # shown here; it is taken out of the arguments before
     if any(issubclass(kind, TrainingArguments) for kind in kinds):
         # Where these defaults differ from TrainingArguments': small runs show a log, and evaluate in fewer batches.
         parser.set_defaults(logging_steps=50, per_device_eval_batch_size=32)

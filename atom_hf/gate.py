@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .config import AtomConfig
+from .sharding import watch_gradient
 
 
 class GradientGate:
@@ -54,7 +55,7 @@ class GradientGate:
                 state.to(hidden.device) for state in (self._scale, self._norms, self._steps)
             )
         # The hook sees the whole gradient of the hidden states, after both the task's part and the gate's have arrived.
-        hidden.register_hook(self._measure_task)
+        watch_gradient(hidden, self._measure_task)
         return _Gate.apply(hidden, self)
 
     @property

@@ -27,8 +27,8 @@ class AtomHeads(nn.Module):
     def __init__(self, hidden_size: int, *, importance_std: float = 1.5, position_init: str = "random"):
         super().__init__()
         self.hidden_size = hidden_size
-        self.importance = nn.Linear(hidden_size, 1, dtype=torch.float32)
-        self.position = nn.Linear(hidden_size, hidden_size, dtype=torch.float32)
+        self.importance = _Linear(hidden_size, 1, dtype=torch.float32)
+        self.position = _Linear(hidden_size, hidden_size, dtype=torch.float32)
         # A layer-normalised token has squared norm h, so this weight gives Q(e) the asked standard deviation.
         nn.init.normal_(self.importance.weight, std=importance_std / hidden_size**0.5)
         nn.init.zeros_(self.importance.bias)
@@ -48,3 +48,9 @@ class AtomHeads(nn.Module):
             return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
 
         return super()._apply(keep_precision, recurse)
+
+
+class _Linear(nn.Linear):
+    # FSDP's mixed precision hands a forward pass bfloat16 copies of float32 weights; the tokens are float32.
+    def forward(self, tokens: Tensor) -> Tensor:
+        return F.linear(tokens, self.weight.float(), self.bias.float())

@@ -19,6 +19,7 @@ from .errors import AtomError, first_line
 from .gate import GradientGate
 from .heads import AtomHeads
 from .saving import HEADS_NAME, HEADS_PREFIX, find_file, read_heads, write_heads
+from .sharding import name_units
 from .tokens import check_layer, check_width, find_tokens, hidden_size_of, pick_layer, special_token_ids
 
 OUTPUT_KEYS = ("atoms", "atom_importance")
@@ -140,7 +141,8 @@ def attach_atoms(
     model.atom_gate = GradientGate.of(config)
     model._atom_heads_inside = False
     # FSDP shards the heads as a unit of their own: they are float32 in a model that may be bfloat16.
-    model._no_split_modules = list(getattr(model, "_no_split_modules", None) or []) + ["AtomHeads"]
+    name_units(model)
+    model._no_split_modules.append("AtomHeads")
     return model
 
 

@@ -13,6 +13,7 @@ from .arguments import AtomTrainingArguments
 from .data import TASKS, TaskData, load_data
 from .errors import AtomError
 from .modeling import restore_heads
+from .sharding import check_processes, name_units
 from .sources import EMBEDDED
 from .tasks import EMBEDDED_MODELS, Task, find_model, perplexity, prepare_task
 from .trainer import AtomTrainer
@@ -99,6 +100,7 @@ def prepare_run(
     Raises:
         AtomError: whatever is wrong with the arguments, before training starts.
     """
+    check_processes(args)
     if args.atom:
         args.atom_config()  # refuses bad values before anything is loaded
     with args.main_process_first(desc="loading data"):
@@ -129,6 +131,7 @@ def make_trainer(
     run: RunArguments, args: AtomTrainingArguments, task: Task, trainer_class: type = AtomTrainer
 ) -> AtomTrainer:
     """The trainer of a task, with the heads that the model was trained with, if any. Raises `AtomError`."""
+    name_units(task.model)
     args.remove_unused_columns = args.remove_unused_columns and task.remove_unused_columns
     if args.atom and run.model is not None:
         # A model that was trained with atoms goes on with its heads.
@@ -167,6 +170,8 @@ def fine_tune(run: RunArguments, args: AtomTrainingArguments, *, save: bool = Tr
         metrics["perplexity"] = perplexity(metrics["loss"])
     importance = _importance(trainer) if args.atom else {}
     if save:
+        if trainer.is_fsdp_enabled:  # whatever form its checkpoints have, the model at the end is whole
+            trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
         trainer.save_model()
         trainer.save_state()
         trainer.save_metrics("eval", {**metrics, **importance})

@@ -27,6 +27,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from .data import TaskData
 from .errors import AtomError, first_line
+from .sharding import whole
 
 logger = logging.getLogger(__name__)
 
@@ -208,9 +209,10 @@ def _reset_classifier(model: PreTrainedModel, before: dict[int, str], after: dic
     for name, module in model.named_modules():
         outside = not name.startswith(model.base_model_prefix + ".")
         if outside and isinstance(module, nn.Linear) and module.out_features == len(after):
-            nn.init.normal_(module.weight, std=getattr(model.config, "initializer_range", 0.02))
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
+            with whole(module.parameters()):
+                nn.init.normal_(module.weight, std=getattr(model.config, "initializer_range", 0.02))
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
             logger.info("%s starts anew: the checkpoint has other classes (%s)", name, ", ".join(before.values()))
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from transformers import Trainer, TrainerCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, has_length
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, has_length
 from transformers.utils import logging
 
 from .arguments import check_arguments
@@ -24,6 +24,7 @@ from .errors import AtomError
 from .gate import GradientGate
 from .modeling import OUTPUT_KEYS, AtomMixin, attach_atoms, evaluating
 from .pairs import PairCache
+from .sharding import prepare_precision
 
 logger = logging.get_logger(__name__)
 
@@ -76,24 +77,27 @@ class AtomTrainerMixin:
     def _atom_model(self) -> AtomMixin:
         return self.accelerator.unwrap_model(self.model)
 
-    def train(self, *args: Any, **kwargs: Any):
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any):
+        last = get_last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
+        if last:
+            self._check_checkpoint(last)
         if self._atom_on and not self._atom_checked:
             self.check_atoms()
-        return super().train(*args, **kwargs)
+        return super().train(resume_from_checkpoint, *args, **kwargs)
 
     def check_atoms(self) -> None:
         """One forward pass of two samples, so that a model or data that cannot be used is refused before training.
 
         `train` begins with it. Raises `AtomError`.
         """
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled or not has_length(self.train_dataset):
-            return  # parameters are sharded, or data can be read but once; the first step says the same
-        if len(self.train_dataset) < 2:
-            return
+        if not has_length(self.train_dataset) or len(self.train_dataset) < 2:
+            return  # data can be read but once; the first step says the same
+        if (self.is_fsdp_enabled or self.is_deepspeed_enabled) and not self.is_in_train:
+            return  # a model that is to be sharded runs only once it is: `train` comes back then
         loader = self.get_train_dataloader()
         with evaluating(self.model), keeping_random_state(self.args.device), torch.no_grad():
             inputs = self._prepare_inputs(loader.collate_fn([loader.dataset[0], loader.dataset[1]]))
-            outputs = self.model(**inputs, return_atoms=True)
+            outputs = self.model_wrapped(**inputs, return_atoms=True)
         self._atom_checked = True
         if torch.isnan(outputs["atom_importance"]).all():
             raise AtomError(
@@ -110,6 +114,11 @@ class AtomTrainerMixin:
                 "auto_find_batch_size went down to a batch of 1, and the atom loss compares the samples of a batch: "
                 "give per_device_train_batch_size 1 with atom_pair_batch and gradient_accumulation_steps"
             )
+
+    def _wrap_model(self, model: Any, *args: Any, **kwargs: Any):
+        if self._atom_on:
+            prepare_precision(self.accelerator, self._atom_model)
+        return super()._wrap_model(model, *args, **kwargs)
 
     def create_optimizer(self, model: Any = None):
         fresh = self.optimizer is None
@@ -254,10 +263,11 @@ class AtomTrainerMixin:
         with self._atom_model._atom_checkpoint():
             super().save_model(output_dir, _internal_call)
         if self.args.should_save:
+            os.makedirs(output_dir, exist_ok=True)  # where FSDP saves shards, Trainer has not made it yet
             with open(os.path.join(output_dir, STATE_NAME), "w", encoding="utf-8") as file:
                 json.dump(self._atom_model.atom_gate.state(), file)
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+    def _check_checkpoint(self, resume_from_checkpoint: str) -> None:
         with_atoms = os.path.isfile(os.path.join(resume_from_checkpoint, STATE_NAME))
         if with_atoms and not self._atom_on:
             raise AtomError(
@@ -268,7 +278,6 @@ class AtomTrainerMixin:
                 f"resume_from_checkpoint: {resume_from_checkpoint} was not written by a run with --atom, "
                 "and resuming from it would start new heads; resume without --atom, or start a new run from it"
             )
-        super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -289,6 +298,8 @@ class _AtomCallback(TrainerCallback):
 
     def on_train_begin(self, args, state, control, **kwargs):
         self.trainer._atom_begin()
+        if not self.trainer._atom_checked:
+            self.trainer.check_atoms()
 
     def on_step_begin(self, args, state, control, **kwargs):
         model = self.trainer._atom_model

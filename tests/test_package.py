@@ -28,6 +28,7 @@ def test_the_wheel_holds_its_data_and_nothing_else(wheel):
     for name in (
         "atom_hf/py.typed",
         "atom_hf/assets/page.html.j2",
+        "atom_hf/assets/accelerate/zero3.yaml",
         "atom_hf/assets/verse/train.parquet",
         "atom_hf/assets/verse/test.parquet",
         "atom_hf/assets/vit_fashion_mnist/config.json",
