@@ -130,7 +130,7 @@ def _parser() -> Any:
 
 def _split_flags(arguments: list[str]) -> tuple[list[str], list[str]]:
     from .run import RunArguments
-    from .trainer import AtomTrainingArguments
+    from .arguments import AtomTrainingArguments
 
     ours = {f.name for kind in (RunArguments, AtomTrainingArguments) for f in fields(kind)} | {"config"}
     takes_value = {

@@ -23,9 +23,10 @@ from atom_hf.energy import atom_loss
 )
 def test_accumulation_averages_the_atom_term_over_batches(name, how, tmp_path):
     # Twelve rows are two updates, of two batches and of one. At learning rates of 0 the same weights meet all batches, so
-    # that what a plain run has can be taken away.
+    # that what a run of weight 0 has can be taken away.
     seen = []
-    for flags in ({}, {**SUM, "atom_weight": 30.0, "atom_head_learning_rate": 0.0}):
+    for weight in (0.0, 30.0):
+        flags = {**SUM, "atom_weight": weight, "atom_head_learning_rate": 0.0}
         gradients = Gradients()
         pieces = {"callbacks": [gradients], **({"compute_loss_func": mean_loss} if how == "loss function" else {})}
         options = {"gradient_accumulation_steps": 2, "max_steps": -1, "num_train_epochs": 1.0, "learning_rate": 0.0}
@@ -70,10 +71,7 @@ RUNS = {
 
 def train(key, folder, processes):
     name, options = RUNS[key]
-    # Trainer multiplies the loss by the number of processes for every model whose forward takes further arguments, but
-    # only language models divide by the number of tokens over all of them first.
-    options = {**SGD, **options, "average_tokens_across_devices": name == "gpt2"}
-    trainer = make(name, folder, per_device_train_batch_size=8 // processes, **options)
+    trainer = make(name, folder, per_device_train_batch_size=8 // processes, **SGD, **options)
     trainer.train()
     return trainer
 
