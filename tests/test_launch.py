@@ -92,8 +92,13 @@ def expected(tmp_path_factory):
     return functools.cache(lambda name, numbers: one_process(name, numbers, tmp_path_factory.getbasetemp()))
 
 
-CASES = [(config, processes, name) for config, processes in LAUNCHES for name in MODELS]
-CASES.append(("ddp", 2, "gpt2, not filled up"))
+def marked(config, *more):
+    """DeepSpeed compiles what it needs when it is first used: its cases are slow, and `make slow` installs it."""
+    return pytest.param(config, *more, marks=[pytest.mark.slow] if config.startswith("zero") else [])
+
+
+CASES = [marked(config, processes, name) for config, processes in LAUNCHES for name in MODELS]
+CASES.append(marked("ddp", 2, "gpt2, not filled up"))
 
 
 @pytest.mark.exactness
@@ -154,7 +159,7 @@ def test_only_atoms_go_between_processes(config, processes, case, launched):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
-@pytest.mark.parametrize("config", SHARDED)
+@pytest.mark.parametrize("config", [marked(config) for config in SHARDED])
 def test_a_sharded_run_saves_a_plain_model_and_resumes(config, precision, launched):
     if why := why_not(config):
         pytest.skip(why)
