@@ -129,8 +129,8 @@ def _parser() -> Any:
 
 
 def _split_flags(arguments: list[str]) -> tuple[list[str], list[str]]:
-    from .run import RunArguments
     from .arguments import AtomTrainingArguments
+    from .run import RunArguments
 
     ours = {f.name for kind in (RunArguments, AtomTrainingArguments) for f in fields(kind)} | {"config"}
     takes_value = {

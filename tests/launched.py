@@ -53,9 +53,8 @@ def trainer_of(name, folder, *, rows=None, callbacks=(), seed=0, dropout=0.0, dt
         seen.append([row["number"] for row in rows])
         return collate([{key: value for key, value in row.items() if key != "number"} for row in rows])
 
-    # Language models divide by the number of tokens, of all processes if they are told to; see test_trainer_distributed.py.
-    fixed = {"average_tokens_across_devices": name == "gpt2", "remove_unused_columns": False}
-    args = arguments(folder, **{"per_device_train_batch_size": 8 // world_size(), **fixed, **options})
+    fixed = {"per_device_train_batch_size": 8 // world_size(), "remove_unused_columns": False}
+    args = arguments(folder, **{**fixed, **options})
     check_processes(args)
     torch.manual_seed(1)  # where heads take their first weights from
     trainer = AtomTrainer(
@@ -180,6 +179,10 @@ def main(kind, folder):
     traffic, found = Traffic(), {}
     for name in MODELS:
         found[name] = gradients_of(name, folder, traffic)
+        # The first eight rows in two batches, and pairs among all of them.
+        sizes = {"per_device_train_batch_size": 4 // world_size(), "gradient_accumulation_steps": 2, "max_steps": 1}
+        options = {"rows": rows_of(name)[:8], "atom_pair_batch": 8, **sizes}
+        found[f"{name}, cached pairs"] = gradients_of(name, folder, traffic, **options)
     if kind == "ddp":
         found["gpt2, not filled up"] = gradients_of("gpt2", folder, traffic, **UNFILLED)
         if (folder / "killed").exists():

@@ -137,6 +137,26 @@ def test_processes_have_the_gradients_of_one(config, processes, case, step, laun
         assert found["task_norm"] / found["atom_norm"] == pytest.approx(ratios[0] / ratios[1], rel=1e-3)
 
 
+@pytest.mark.exactness
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("config", "processes"), [marked(*launch) for launch in LAUNCHES])
+def test_pairs_are_cached_over_processes(config, processes, name, launched, expected):
+    what = f"{TITLES[config]}, {processes} processes: {name}, cached pairs of 2 batches of 4"
+    against = "one process with a batch of 8"
+    if why := why_not(config):
+        exactness.not_run(what, against, why)
+        pytest.skip(why)
+    parts = [part[f"{name}, cached pairs"] for part in launched(config, processes)[0]]
+    assert {number for part in parts for batch in part["seen"] for number in batch} == set(range(BATCH))
+    gradients, _ = expected(name, tuple(range(BATCH)))
+    assert all(len(part["steps"]) == 1 for part in parts)
+    exactness.compare(what, against, parts[0]["steps"][0], gradients)
+    sent = [
+        n for part in parts for where, _, n, kind in part["calls"] if where == "distributed.forward" and "float" in kind
+    ]
+    assert sent == [BATCH // processes * (WIDTH + 3)] * processes, "the atoms go over once"
+
+
 @pytest.mark.parametrize(("config", "processes", "case"), CASES)
 def test_only_atoms_go_between_processes(config, processes, case, launched):
     if why := why_not(config):
