@@ -69,6 +69,17 @@ def check_arguments(args: TrainingArguments) -> None:
             f"{args.n_gpu} GPUs in one process (DataParallel) are not supported with atom; "
             "start one process for each: accelerate launch -m atom_hf train ..."
         )
+    parallel = getattr(args, "parallelism_config", None)
+    if any(getattr(parallel, f"{kind}_size", 1) > 1 for kind in ("tp", "cp", "sp")):
+        raise AtomError(
+            "parallelism_config: with tensor, context or sequence parallelism several processes hold the same samples, and "
+            "the atom loss would push them from themselves; use data parallelism (DDP, FSDP, ZeRO)"
+        )
+    if args.accelerator_config.split_batches:
+        raise AtomError(
+            "accelerator_config: split_batches makes per_device_train_batch_size the batch of all processes, and the atom loss "
+            "counts samples by it; leave it out"
+        )
     batch = args.per_device_train_batch_size * args.world_size
     pairs = args.atom_pair_batch
     if pairs is None:

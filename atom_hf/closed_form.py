@@ -1,6 +1,7 @@
 """The arithmetic of energy.py, and its gradients written out: what autograd would keep is many times as large.
 
-Everything is computed in float32 or wider, with autocast off: sums of squares overflow in float16.
+Everything is computed in float32 or wider, with autocast off: sums of squares overflow in float16. (Where TF32 is turned on,
+a GPU's products of matrices are in that.)
 """
 
 from collections.abc import Callable

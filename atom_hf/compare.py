@@ -22,6 +22,7 @@ from .paired import (
     read_yaml,
     silent,
     start_lines,
+    warn_of_accumulation,
     with_flags,
 )
 from .run import (
@@ -83,6 +84,7 @@ def compare_runs(run: RunArguments, args: AtomTrainingArguments, options: Compar
     for arm in configured.values():
         if arm.atom:
             arm.atom_config()
+    warn_of_accumulation(args)
     folder = Path(args.output_dir)
     if folder.exists() and not folder.is_dir():
         raise AtomError(f"--output_dir {args.output_dir!r} is a file; give a folder")

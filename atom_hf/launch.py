@@ -74,12 +74,15 @@ def launch(asked: Launch) -> int:
     if kind == "DEEPSPEED":
         if importlib.util.find_spec("deepspeed") is None:
             raise AtomError(f"{FLAG} {asked.config!r} needs DeepSpeed: pip install 'atom-hf[deepspeed]'")
-        if "--use_cpu" in asked.arguments:
+        if _uses_cpu(asked.arguments):
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if asked.config in NAMES:
         known = _names(flags)
         if not known & {"num_processes", "num_machines"}:
             devices = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
+            chosen = _value(flags, "gpu_ids")
+            if chosen not in (None, "all"):
+                devices = min(devices, len(chosen.split(",")))
             if not devices:
                 raise AtomError(f"{FLAG} {asked.config}: there is no GPU; give --use_cpu and --num_processes")
             flags += ["--num_processes", str(devices)]
@@ -111,6 +114,26 @@ def _file(config: str) -> Path:
 
 def _choices() -> str:
     return f"one of {', '.join(NAMES)}, or the path of a YAML file of accelerate"
+
+
+def _value(words: list[str], name: str) -> str | None:
+    """The value of a flag, "" if it stands alone, None if it is not there."""
+    for position, word in enumerate(words):
+        if name in _names([word]):
+            _, equals, value = word.partition("=")
+            following = words[position + 1 : position + 2]
+            return value if equals else "".join(v for v in following if not v.startswith("--"))
+    return None
+
+
+def _uses_cpu(arguments: list[str]) -> bool:
+    from .paired import read_yaml
+
+    value = _value(arguments, "use_cpu")
+    if value is None and (file := _value(arguments, "config")):
+        settings = read_yaml(file, "--config")
+        value = str(settings.get("use_cpu", False)) if isinstance(settings, dict) else None
+    return value is not None and value.lower() not in ("false", "0", "no")
 
 
 def _names(words: Collection[str]) -> set[str]:

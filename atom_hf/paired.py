@@ -21,9 +21,20 @@ from .errors import AtomError
 from .flags import as_flags, parse_kinds
 from .run import RunArguments
 
+logger = logging.getLogger(__name__)
+
 RESULTS_NAME = "results.jsonl"
 # What may differ between two runs of the same result.
 _NO_SETTING = {"output_dir", "seed", "run_name", "logging_dir", "local_rank", "disable_tqdm"}
+
+
+def warn_of_accumulation(args: AtomTrainingArguments) -> None:
+    """Says where Trainer's own scaling of the task loss would be taken for what the flag does."""
+    if args.gradient_accumulation_steps > 1 or args.world_size > 1:
+        logger.warning(
+            "over accumulation steps or processes Trainer scales the task loss of some classifiers (BERT, RoBERTa, ...) "
+            "wrongly, and with --atom it is scaled rightly: of such a model, runs with and without the flag differ by that too"
+        )
 
 
 @contextmanager

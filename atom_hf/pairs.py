@@ -52,13 +52,13 @@ class PairCache:
     def __init__(self, size: int):
         self.size = size
         self._batches: list[Any] = []
-        self._next = 0
+        self._next = self._asked = 0  # how many batches were entered, and for how many of them the cache was asked
         self._cached: list[tuple[CachedAtoms, list[Any]]] = []
         self._checked = False
 
     def start(self, batches: list[Any]) -> None:
         """Begins an optimizer step of these batches."""
-        self._batches, self._next, self._cached = batches, 0, []
+        self._batches, self._next, self._asked, self._cached = batches, 0, 0, []
 
     def enter(self, model: Any, device: torch.device, read: Callable[[Any], Tensor], loss: Callable[[Atoms], AtomLoss]):
         """Prepares the next batch, which is about to be passed through `model` with its gradient.
@@ -80,8 +80,15 @@ class PairCache:
         """What was cached for the batch whose atoms are `packed`.
 
         Raises:
-            AtomError: the second pass gave other atoms than the first, so that the cached gradient is not theirs.
+            AtomError: the first batch of a run had other atoms when it was passed through again, or any is asked for twice:
+                the cached gradient is not theirs.
         """
+        self._asked += 1
+        if self._asked != self._next:
+            raise AtomError(
+                "atom_pair_batch: this trainer passes a batch through the model more than once, each time with other dropout; "
+                "leave atom_pair_batch out"
+            )
         cached = self._cached[(self._next - 1) % self.size][0]
         if not self._checked:
             same = packed.shape == cached.packed.shape
@@ -99,6 +106,8 @@ class PairCache:
     @torch.no_grad()
     def _first_pass(group: list[Any], model: Any, device: torch.device, read: Callable, loss: Callable) -> list:
         buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
+        # DDP makes the buffers of all processes alike in the first forward pass of a step: that is to be the next one.
+        synchronizes = getattr(model, "require_forward_param_sync", None)
         packed, states = [], []
         with warnings.catch_warnings():
             # Reentrant activation checkpointing says so of every pass that wants no gradient.
@@ -108,6 +117,8 @@ class PairCache:
                 packed.append(read(batch))
         for buffer, value in buffers:
             buffer.copy_(value)
+        if synchronizes is not None:
+            model.require_forward_param_sync = synchronizes
         with torch.enable_grad():
             rows = torch.cat(packed).requires_grad_()
             atoms = Atoms.unpack(gather_rows(rows))

@@ -6,7 +6,6 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from typing import Any
 
-import torch
 from accelerate import DistributedType, PartialState
 from torch import Tensor, nn
 from transformers.integrations import is_deepspeed_zero3_enabled
@@ -62,9 +61,6 @@ def watch_gradient(hidden: Tensor, measure: Callable[[Tensor], None]) -> None:
     Under ZeRO-3 what a module gives are copies of its tensors, one for each place in its output: the task's gradient goes past
     the one that was picked, and meets it at the tensor that they are copies of.
     """
-    if torch.compiler.is_compiling():  # which knows hooks, and no graph to walk
-        hidden.register_hook(measure)
-        return
     node, index = hidden.grad_fn, hidden.output_nr
     while type(node).__name__.startswith(("PreBackwardFunction", "PostBackwardFunction")):
         node, index = next((before, at) for before, at in node.next_functions if before is not None)

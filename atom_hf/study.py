@@ -44,6 +44,7 @@ from .paired import (
     read_yaml,
     silent,
     start_lines,
+    warn_of_accumulation,
     with_flags,
 )
 from .regularizers import StudyTrainer, StudyTrainingArguments, output_layer
@@ -188,6 +189,7 @@ def run_study(path: str, options: StudyArguments) -> tuple[Study, list[dict[str,
             )
     todo = [job for job in jobs if job.key not in done]
     if todo and not options.report_only:
+        warn_of_accumulation(max((flags[job][1] for job in todo), key=lambda args: args.gradient_accumulation_steps))
         located = {job: _locate(flags[job], local.get(job.setting.name, {}), options.local) for job in todo}
         with quiet():
             # What cannot run is refused before anything has run.

@@ -1,5 +1,6 @@
 """Any model's output -> (tokens [B, N, h], mask bool [B, N]): which layer, and which of its tokens."""
 
+import functools
 from typing import Any
 
 import torch
@@ -60,12 +61,18 @@ def find_tokens(hidden: Tensor, inputs: dict[str, Any], config: AtomConfig, mode
 
     ids = inputs.get("input_ids")
     if torch.is_tensor(ids) and ids.dim() == 2 and config.special_token_ids:
-        special = torch.isin(ids, torch.tensor(config.special_token_ids, device=ids.device))
+        special = torch.isin(ids, _on_device(tuple(config.special_token_ids), ids.device))
         mask &= _align(~special, length)
     pixels = inputs.get("pixel_values")
     if torch.is_tensor(pixels) and not torch.is_tensor(ids):
         mask[:, : prefix_length(length, pixels, model_config)] = False
     return hidden, mask
+
+
+@functools.cache
+def _on_device(ids: tuple[int, ...], device: torch.device) -> Tensor:
+    # Copied there once: each copy makes an accelerator wait.
+    return torch.tensor(ids, device=device)
 
 
 def patch_grid(pixels: Tensor, model_config: Any) -> tuple[int, int] | None:

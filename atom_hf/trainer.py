@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import is_compiled_module
 from torch import Tensor
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, has_length
@@ -66,11 +67,7 @@ class AtomTrainerMixin:
             self._atom_count = 0
             self._atom_checked = False
             self._atom_ignores_items: bool | None = None
-            batches = (args.atom_pair_batch or 0) // (args.per_device_train_batch_size * args.world_size)
-            self._atom_pairs = PairCache(batches) if batches > 1 else None
-            if args.torch_compile:
-                # Compiled as a whole, a model's gradients at its hidden states would be out of the gate's sight.
-                self.accelerator.state.dynamo_plugin.use_regional_compilation = True
+            self._atom_pairs: PairCache | None = None
             self.add_callback(_AtomCallback(self))
 
     @property
@@ -81,9 +78,19 @@ class AtomTrainerMixin:
         last = get_last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
         if last:
             self._check_checkpoint(last)
-        if self._atom_on and not self._atom_checked:
+        if not self._atom_on:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        if not self._atom_checked:
             self.check_atoms()
-        return super().train(resume_from_checkpoint, *args, **kwargs)
+        # Compiled as a whole, a model's gradients at its hidden states would be out of the gate's sight. The plugin is one for
+        # all trainers of the process.
+        compiler = self.accelerator.state.dynamo_plugin
+        before = compiler.use_regional_compilation
+        compiler.use_regional_compilation = True
+        try:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        finally:
+            compiler.use_regional_compilation = before
 
     def check_atoms(self) -> None:
         """One forward pass of two samples, so that a model or data that cannot be used is refused before training.
@@ -96,8 +103,8 @@ class AtomTrainerMixin:
             return  # a model that is to be sharded runs only once it is: `train` comes back then
         loader = self.get_train_dataloader()
         with evaluating(self.model), keeping_random_state(self.args.device), torch.no_grad():
-            inputs = self._prepare_inputs(loader.collate_fn([loader.dataset[0], loader.dataset[1]]))
-            outputs = self.model_wrapped(**inputs, return_atoms=True)
+            inputs = loader.collate_fn([loader.dataset[0], loader.dataset[1]])
+            outputs = self.model_wrapped(**self._atom_inputs(inputs), return_atoms=True)
         self._atom_checked = True
         if torch.isnan(outputs["atom_importance"]).all():
             raise AtomError(
@@ -106,9 +113,18 @@ class AtomTrainerMixin:
             )
 
     def _atom_begin(self) -> None:
-        """With auto_find_batch_size a run begins anew, in the middle of a step, whenever memory was too small."""
+        """A run begins: the first, the next of a search, or anew in the middle of a step, where memory was too small."""
+        check_arguments(self.args)
+        batches = (self.args.atom_pair_batch or 0) // (self.args.per_device_train_batch_size * self.args.world_size)
+        self._atom_pairs = PairCache(batches) if batches > 1 else None
         self._atom_sums, self._atom_count = None, 0
         self._atom_model.atom_gate.drop()
+        compiled = (module._orig_mod for module in self.model_wrapped.modules() if is_compiled_module(module))
+        if self._atom_model.atom_gate.ratio and any(isinstance(module, AtomMixin) for module in compiled):
+            raise AtomError(
+                "torch_compile: this model has no repeated blocks, and compiled as a whole it hides its gradients from the "
+                "relative weight; use atom_weighting 'absolute', or leave torch_compile out"
+            )
         if self._atom_pairs is None and self._train_batch_size * self.args.world_size < 2:
             raise AtomError(
                 "auto_find_batch_size went down to a batch of 1, and the atom loss compares the samples of a batch: "
@@ -153,6 +169,10 @@ class AtomTrainerMixin:
     def training_step(self, model, inputs, num_items_in_batch=None):
         if self._atom_on and self._atom_pairs is not None:
             model.train()
+            if callable(
+                getattr(self.optimizer, "train", None)
+            ):  # a schedule-free one has weights of its own to train at
+                self.optimizer.train()
             self._atom_pairs.enter(model, self.args.device, functools.partial(self._atom_read, model), self._atom_loss)
         return super().training_step(model, inputs, num_items_in_batch)
 
@@ -191,7 +211,13 @@ class AtomTrainerMixin:
     def _atom_read(self, model: Any, inputs: Any) -> Tensor:
         """The packed atoms of a batch, as `compute_loss` will see them again."""
         with self.compute_loss_context_manager():
-            return model(**self._prepare_inputs(inputs), return_atoms=True)["atoms"].float()
+            return model(**self._atom_inputs(inputs), return_atoms=True)["atoms"].float()
+
+    def _atom_inputs(self, inputs: Any) -> dict[str, Any]:
+        """What the model is given of a batch: Trainer keeps the labels from it where the loss is not its own."""
+        inputs = self._prepare_inputs(inputs)
+        own_loss = self.label_smoother is None and self.compute_loss_func is None
+        return inputs if own_loss else {name: value for name, value in inputs.items() if name != "labels"}
 
     def _atom_divisor(self, num_items_in_batch: Any) -> int:
         """What the atom term is divided by here so that, after what Trainer does, it is a mean over accumulation steps."""
@@ -208,7 +234,10 @@ class AtomTrainerMixin:
         to return the mean over their own batch (transformers issue 47688), and the step becomes larger with every
         accumulation step and process. Whether a model does so is tried out, once. None where there is nothing to mend.
         """
-        own_loss = self.compute_loss_func is None and self.label_smoother is None
+        # Another trainer's loss, or one that it says how it is scaled, is its own affair.
+        computes = next(base for base in _bases(type(self)) if "compute_loss" in vars(base))
+        own_loss = computes is Trainer and self.compute_loss_func is None and self.label_smoother is None
+        own_loss = own_loss and self.loss_is_scaled_for_ga is None
         alone = self.args.world_size == 1 and getattr(self, "current_gradient_accumulation_steps", 1) == 1
         if alone or num_items_in_batch is None or not (own_loss and self.model_accepts_loss_kwargs):
             return None
@@ -309,9 +338,14 @@ class _AtomCallback(TrainerCallback):
         self.trainer._atom_model.atom_gate.update(lambda sums: self.trainer.accelerator.reduce(sums, "sum"))
 
 
+def _bases(cls: type) -> tuple[type, ...]:
+    """What the mixin was added to."""
+    return cls.__mro__[cls.__mro__.index(AtomTrainerMixin) + 1 :]
+
+
 def _init_names(cls: type) -> list[str]:
     """The names of the positional arguments of the Trainer that `cls` is made of."""
-    for base in cls.__mro__[cls.__mro__.index(AtomTrainerMixin) + 1 :]:
+    for base in _bases(cls):
         parameters = inspect.signature(base.__init__).parameters if "__init__" in vars(base) else {}
         if "args" in parameters and parameters["args"].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
             return list(parameters)[1:]

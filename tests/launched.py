@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from conftest import arguments, collator_for, make_tokenizer, rows_for, tiny
+from conftest import TEXT, arguments, collator_for, make_tokenizer, rows_for, tiny
 from test_trainer import SUM, Gradients
 from transformers import TrainerCallback
 
@@ -62,7 +62,7 @@ def trainer_of(name, folder, *, rows=None, callbacks=(), seed=0, dropout=0.0, dt
         args=args,
         train_dataset=rows_of(name) if rows is None else rows,
         data_collator=collator,
-        processing_class=make_tokenizer() if name != "vit" else None,
+        processing_class=make_tokenizer() if name in TEXT else None,
         callbacks=list(callbacks),
     )
     return trainer, seen
@@ -148,6 +148,14 @@ def gradients_of(name, folder, traffic, **options):
     return {**found, "calls": list(traffic.calls)}
 
 
+def buffers_of(name, folder, **options):
+    """The running statistics after two steps of two batches, on processes with other rows."""
+    sizes = {"per_device_train_batch_size": 4 // world_size(), "gradient_accumulation_steps": 2}
+    trainer, _ = trainer_of(name, folder, rows=rows_of(name)[:8], **{**STEPS, **sizes, **options})
+    trainer.train()
+    return {name: buffer.clone() for name, buffer in trainer.model.named_buffers()}
+
+
 def save_and_resume(folder, **options):
     """Two runs that must end alike, alone/ and resumed/: each writes its final model and what its gate measured."""
     options = {**SAVED, "dropout": 0.1, **options}
@@ -184,6 +192,10 @@ def main(kind, folder):
         options = {"rows": rows_of(name)[:8], "atom_pair_batch": 8, **sizes}
         found[f"{name}, cached pairs"] = gradients_of(name, folder, traffic, **options)
     if kind == "ddp":
+        found["buffers"] = [buffers_of("resnet", folder, **more) for more in ({}, {"atom_pair_batch": 8})]
+        # Nothing is skipped where the weight is 0: DDP that looks for unused parameters no more would wait for them.
+        options = {"ddp_find_unused_parameters": False, "atom_weight": 0.0}
+        found["weight 0"] = gradients_of("bert", folder, traffic, **options)["steps"]
         found["gpt2, not filled up"] = gradients_of("gpt2", folder, traffic, **UNFILLED)
         if (folder / "killed").exists():
             found["weights"] = []

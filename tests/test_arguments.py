@@ -3,7 +3,8 @@
 import dataclasses
 
 import pytest
-from conftest import tiny
+from accelerate import ParallelismConfig
+from conftest import arguments, tiny
 from test_trainer import make
 from transformers import HfArgumentParser
 
@@ -98,6 +99,15 @@ def test_batches_of_one_may_be_paired(tmp_path):
     make("bert", tmp_path, **options, atom_pair_batch=2, gradient_accumulation_steps=4)
     with pytest.raises(AtomError, match=r"atom_pair_batch is 1: .*may be 2, 4"):
         make("bert", tmp_path, **options, atom_pair_batch=1, gradient_accumulation_steps=4)
+
+
+def test_processes_that_share_samples_are_refused(tmp_path):
+    with pytest.raises(AtomError, match="split_batches"):
+        make("bert", tmp_path, atom=True, accelerator_config={"split_batches": True})
+    args = arguments(tmp_path, atom=True)
+    args.parallelism_config = ParallelismConfig(tp_size=2)
+    with pytest.raises(AtomError, match=r"parallelism_config: .*same samples"):
+        make("bert", tmp_path, pieces={"args": args})
 
 
 def test_a_pair_batch_of_a_batch_size_still_to_be_found_is_refused(tmp_path):

@@ -157,6 +157,20 @@ def test_pairs_are_cached_over_processes(config, processes, name, launched, expe
     assert sent == [BATCH // processes * (WIDTH + 3)] * processes, "the atoms go over once"
 
 
+@pytest.mark.parametrize("processes", [2, 4])
+def test_running_statistics_are_what_they_are_without_a_cache(processes, launched):
+    for part in launched("ddp", processes)[0]:
+        plain, cached = part["buffers"]
+        assert any(name.endswith("running_mean") for name in plain) and equal(plain, cached)
+
+
+def test_a_weight_of_0_leaves_no_process_waiting(launched):
+    for part in launched("ddp", 2)[0]:
+        heads = {name: gradient for name, gradient in part["weight 0"][0].items() if "atom_heads" in name}
+        assert len(heads) == 4 and all(gradient.abs().max() == 0 for gradient in heads.values())
+        assert len(part["weight 0"]) == 2
+
+
 @pytest.mark.parametrize(("config", "processes", "case"), CASES)
 def test_only_atoms_go_between_processes(config, processes, case, launched):
     if why := why_not(config):

@@ -1,6 +1,7 @@
 """`atom-hf train --accelerate_config`: what is passed to accelerate launch, and what is refused."""
 
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,38 @@ def test_by_default_there_is_a_process_for_each_gpu(monkeypatch):
     monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
     monkeypatch.setattr("torch.accelerator.device_count", lambda: 4)
     assert started(monkeypatch, "--accelerate_config=ddp", "--atom").num_processes == 4
+
+
+@pytest.mark.parametrize("flags", [["--gpu_ids", "0,2"], ["--gpu_ids=0,2"], ["--gpu-ids", "0,2"]])
+def test_gpus_that_are_named_have_a_process_each(flags, monkeypatch):
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: True)
+    monkeypatch.setattr("torch.accelerator.device_count", lambda: 4)
+    args = started(monkeypatch, "--accelerate_config=ddp", *flags)
+    assert args.num_processes == 2 and args.gpu_ids == "0,2"
+
+
+@pytest.mark.parametrize(
+    ("flags", "cpu"),
+    [
+        (["--use_cpu"], True),
+        (["--use_cpu", "--atom"], True),
+        (["--use-cpu"], True),
+        (["--use_cpu", "true"], True),
+        (["--use_cpu=True"], True),
+        (["--use_cpu", "false"], False),
+        (["--config", "own.yaml"], True),
+        (["--config", "own.yaml", "--use_cpu", "false"], False),
+        ([], False),
+    ],
+)
+def test_deepspeed_is_told_where_it_runs(flags, cpu, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    Path("own.yaml").write_text("model: minilm\nuse_cpu: true\n")
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: name)
+    monkeypatch.setenv("DS_ACCELERATOR", "cuda")
+    monkeypatch.delenv("DS_ACCELERATOR")
+    started(monkeypatch, "--accelerate_config=zero2", "--num_processes", "2", *flags)
+    assert os.environ.get("DS_ACCELERATOR") == ("cpu" if cpu else None)
 
 
 def test_a_file_of_ones_own_is_left_as_it_is(monkeypatch, tmp_path):

@@ -1,11 +1,13 @@
 """The cache of pairs: what it costs in memory, what it leaves as it was, and what it refuses."""
 
 import pytest
-from conftest import rows_for, tiny
+import torch
+from conftest import arguments, rows_for, tiny
 from test_trainer import SUM, Gradients, equal, history, make, train
 
-from atom_hf import AtomError, AtomTrainer
+from atom_hf import AtomError, AtomTrainer, attach_atoms
 from atom_hf.bench_steps import allocated_peak
+from atom_hf.regularizers import StudyTrainer, StudyTrainingArguments
 
 STEP = {**SUM, "atom_weight": 30.0, "max_steps": 1, "max_grad_norm": 0.0, "optim": "sgd"}
 LENGTH = 48
@@ -81,6 +83,45 @@ def test_another_batch_in_the_second_pass_is_refused(tmp_path):
     options = {**STEP, "gradient_accumulation_steps": 2, "atom_pair_batch": 8}
     with pytest.raises(AtomError, match="atom_pair_batch: the model gave a batch other atoms"):
         make("bert", tmp_path, cls=Shuffling, **options).train()
+
+
+def test_a_batch_that_is_passed_more_than_once_is_refused(tmp_path):
+    args = arguments(tmp_path, StudyTrainingArguments, **STEP, gradient_accumulation_steps=2, atom_pair_batch=8)
+    args.regularizer, args.regularizer_weight = "rdrop", 1.0
+    with pytest.raises(AtomError, match=r"atom_pair_batch: .*more than once"):
+        make("bert", tmp_path, cls=StudyTrainer, pieces={"args": args}).train()
+
+
+class ScheduleFree(torch.optim.SGD):
+    """As schedule-free optimizers do: weights are the ones to train at after `train`, others after `eval`."""
+
+    mode = "eval"
+
+    def train(self):
+        self.mode = "train"
+
+    def eval(self):
+        self.mode = "eval"
+
+
+def test_the_first_pass_has_the_weights_to_train_at(tmp_path, monkeypatch):
+    options = {**STEP, "gradient_accumulation_steps": 2, "atom_pair_batch": 8}
+    model = attach_atoms(tiny("vit"))
+    optimizer, modes = ScheduleFree(model.parameters(), lr=0.0), []
+    read = AtomTrainer._atom_read
+    monkeypatch.setattr(AtomTrainer, "_atom_read", lambda *args: modes.append(optimizer.mode) or read(*args))
+    make("vit", tmp_path, model=model, pieces={"optimizers": (optimizer, None)}, **options).train()
+    assert modes == ["train", "train"]
+
+
+@pytest.mark.parametrize("options", [{"label_smoothing_factor": 0.1}, {}])
+def test_the_first_pass_is_given_what_the_second_is(options, tmp_path):
+    # Where the loss is not the model's own, Trainer keeps the labels from it.
+    model, given = tiny("bert"), []
+    model.register_forward_pre_hook(lambda module, args, kwargs: given.append(set(kwargs)), with_kwargs=True)
+    make("bert", tmp_path, model=model, **STEP, **options, gradient_accumulation_steps=2, atom_pair_batch=8).train()
+    assert len(given) >= 4
+    assert all(("labels" in names) == (not options) for names in given)
 
 
 def test_dropout_without_a_memory_of_random_numbers_would_be_seen(tmp_path, monkeypatch):

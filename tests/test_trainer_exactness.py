@@ -7,10 +7,11 @@ import torch
 from conftest import batch_for, rows_for, tiny
 from exactness import compare, relative_difference
 from test_trainer import SUM, Gradients, make
-from transformers import TrainerCallback
+from transformers import Trainer, TrainerCallback
 
-from atom_hf import AtomError, Atoms, AtomTrainer, load_atom_model
+from atom_hf import AtomError, Atoms, AtomTrainer, AtomTrainerMixin, load_atom_model
 from atom_hf.energy import atom_loss
+from atom_hf.pairs import PairCache
 
 pytestmark = pytest.mark.exactness
 
@@ -140,16 +141,15 @@ def test_a_second_step_with_the_relative_weight(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["bert", "vit"])
-def test_dropout_is_the_same_in_both_passes(name, tmp_path):
+def test_dropout_is_the_same_in_both_passes(name, tmp_path, monkeypatch):
     # Of one batch the cached pairs are the plain ones: with dropout, only if both passes draw the same numbers.
     runs = []
+    monkeypatch.setattr("atom_hf.trainer.PairCache", lambda size: PairCache(1))
     for options in ({}, {"atom_pair_batch": 8}):
         gradients = Gradients()
         model = tiny(name, dropout=0.3)
         sizes = {"per_device_train_batch_size": 4, "gradient_accumulation_steps": 2}
         trainer = make(name, tmp_path, model=model, pieces={"callbacks": [gradients]}, **ONE_STEP, **sizes, **options)
-        if options:
-            trainer._atom_pairs.size = 1
         trainer.train()
         runs.append(gradients.steps[0])
     compare(f"cached pairs, {name}, groups of one, dropout", "the same without a cache", runs[1], runs[0])
@@ -218,6 +218,51 @@ def test_compiled(name, tmp_path):
         outputs.append(model.atom_importance(**batch_for(name)))
     compare(f"torch.compile, {name}, relative weight, second step", "eager", steps[1][1], steps[0][1])
     torch.testing.assert_close(*outputs, equal_nan=True)
+
+
+@pytest.mark.parametrize("how", ["argument", "environment"])
+def test_compilation_is_by_region_and_for_the_run_alone(how, tmp_path, monkeypatch):
+    options = {"atom": True, "atom_weighting": "relative", "atom_schedule": "constant", "max_steps": 2}
+    if how == "argument":
+        options |= {"torch_compile": True, "torch_compile_backend": "aot_eager"}
+    else:  # as `accelerate launch --dynamo_backend` does
+        monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "aot_eager")
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        trainer = make("vit", tmp_path, **options)
+        trainer.train()
+    plugin = trainer.accelerator.state.dynamo_plugin
+    assert plugin.backend.value.lower() == "aot_eager" and not plugin.use_regional_compilation
+    assert any(hasattr(module, "_orig_mod") for module in trainer.model_wrapped.modules())
+    assert trainer.model.atom_gate.scale > 0
+
+
+def test_a_model_compiled_as_a_whole_is_refused_the_relative_weight(tmp_path, monkeypatch):
+    monkeypatch.setattr("accelerate.accelerator.compile_regions", torch.compile)
+    options = {"atom": True, "torch_compile": True, "torch_compile_backend": "aot_eager", "max_steps": 1}
+    with pytest.raises(AtomError, match=r"torch_compile: .*atom_weighting 'absolute'"):
+        make("vit", tmp_path, **options).train()
+
+
+class Weighted(Trainer):
+    """A trainer with a loss of its own, and its own idea of how it is scaled."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        outputs = model(**inputs)
+        loss = torch.nn.functional.cross_entropy(outputs["logits"], inputs["labels"])
+        return (loss, outputs) if return_outputs else loss
+
+
+class WeightedAtomTrainer(AtomTrainerMixin, Weighted):
+    pass
+
+
+@pytest.mark.parametrize("scaled", [None, False, True])
+def test_another_trainers_loss_is_its_own_affair(scaled, tmp_path, monkeypatch):
+    monkeypatch.setattr(Weighted, "loss_is_scaled_for_ga", scaled)
+    plain = first_step("bert", tmp_path, 4, cls=Weighted, atom=False)
+    atom = first_step("bert", tmp_path, 4, cls=WeightedAtomTrainer, atom_weight=0.0)
+    assert relative_difference({key: atom[key] for key in plain}, plain) == 0
 
 
 def test_gradient_clipping(tmp_path):
