@@ -20,7 +20,7 @@ slow: $(DEEPSPEED)
 
 # The exactness table: every comparison of gradients, the slow ones too.
 exactness: $(DEEPSPEED)
-	$(BIN)/python -m pytest -m exactness --exactness recipes/cost/exactness.md
+	$(BIN)/python -m pytest tests -m exactness --exactness=recipes/cost/exactness.md
 
 lint: $(ENVIRONMENT)
 	$(BIN)/ruff check .

@@ -133,17 +133,24 @@ class StudyTrainer(AtomTrainer):
                 model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
             )
         if name == "supcon":
-            term = supervised_contrastive_loss(
-                latents[0].flatten(1), inputs["labels"], self.args.regularizer_temperature
-            )
+            latent = self._latent_of_samples(latents[0])
+            term = supervised_contrastive_loss(latent, inputs["labels"], self.args.regularizer_temperature)
         elif name == "uniformity":
-            term = uniformity_loss(latents[0].flatten(1))
+            term = uniformity_loss(self._latent_of_samples(latents[0]))
         else:
             again = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
             loss = (loss + again[0]) / 2
             term = r_drop_divergence(outputs["logits"], again[1]["logits"])
         loss = loss + weight * term / self._atom_divisor(num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
+
+    def _latent_of_samples(self, latent: Tensor) -> Tensor:
+        if latent.dim() == 3:
+            raise AtomError(
+                f"regularizer {self.args.regularizer!r} compares samples, and {type(self._atom_model).__name__} has a latent "
+                "for each token: it takes its logits first and one of them after that"
+            )
+        return latent.flatten(1)
 
     def _mixed(self, model: nn.Module, inputs: dict[str, Any], alpha: float) -> tuple[Tensor, Any]:
         """Zhang et al. (arXiv 1710.09412, Eq. 1)."""

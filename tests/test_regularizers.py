@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import TINY, arguments, batch_for, collator_for, make_tokenizer, rows_for, tiny
+from conftest import TEXT, TINY, arguments, batch_for, collator_for, make_tokenizer, rows_for, tiny
 from torch import nn
 from torch.nn import functional as F
 from transformers import BertConfig, BertModel
@@ -117,11 +117,11 @@ def test_samples_that_coincide_and_extreme_scales_are_finite(scale):
 
 
 @pytest.mark.parametrize("atoms", [False, True], ids=["plain", "with atoms"])
-@pytest.mark.parametrize("name", TINY)
+@pytest.mark.parametrize("name", [name for name in TINY if name != "gpt2-classifier"])
 def test_the_output_layer_gives_the_logits_of_the_latent_that_is_read(name, atoms):
     model = tiny(name)
     if atoms:
-        attach_atoms(model, AtomConfig(), make_tokenizer() if name in ("bert", "distilbert", "gpt2") else None)
+        attach_atoms(model, AtomConfig(), make_tokenizer() if name in TEXT else None)
     batch = batch_for(name)
     with reading_latent(model) as latents, torch.no_grad():
         first = model(**batch)["logits"]
@@ -130,6 +130,14 @@ def test_the_output_layer_gives_the_logits_of_the_latent_that_is_read(name, atom
     assert torch.equal(output_layer(model)(latents[0]).reshape(first.shape), first)
     model(**batch)
     assert len(latents) == 2, "outside, nothing is read"
+
+
+@pytest.mark.parametrize("name", ["supcon", "uniformity"])
+def test_a_latent_of_each_token_is_refused(name, tmp_path):
+    # A GPT-2 classifier gives logits for all tokens, and picks those of the last: its latent is not a sample's.
+    trainer = make("gpt2-classifier", tmp_path, regularizer=name, regularizer_weight=1.0)
+    with pytest.raises(AtomError, match=f"regularizer '{name}' compares samples.*GPT2ForSequenceClassification"):
+        trainer.train()
 
 
 def test_of_two_layers_as_wide_as_the_classes_the_last_is_the_output():
