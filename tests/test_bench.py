@@ -438,7 +438,7 @@ def made_up(kind, ratio):
         {"plain": 100, "floor": 1, "atom": 2},
         5,
     )
-    one |= {"device": kind.upper(), "precision": "float32", "samples": 32, "tokens": 128.0}
+    one |= {"device": kind.upper(), "precision": "float32", "samples": 32, "tokens": 128.0, "pairs": 8}
     one["profile"] = {"rows": [["heads", 0.01, 0.02]], "rest": 0.01, "total": 0.04}
     rows = [
         {"samples": 2, "tokens": 16, "closed": 1, "naive": 2, "cached": 3},
@@ -474,12 +474,24 @@ def test_report_says_what_is_met_from_the_numbers(cost, tmp_path, monkeypatch):
     assert "| GPU, bfloat16 | BERT-base | not run |" in text and "run.py --device cuda" in text
     assert "large blocks / closed form, CPU, 2 threads | more than 100 times | 150.0 | met |" in text
     assert "| CPU, 2 threads | 150.0 | 50.0 |" in text
+    assert "], 8 | 1.0300 |" in text, "heads: 1 % forward, 2 % backward"
     project = (tmp_path / "PROJECT.md").read_text(encoding="utf-8")
     assert project.startswith("before ") and project.endswith(" after") and "150 times as long (50 times" in project
     assert (
         "| BERT-base, CPU, float32, 32 x 128 tokens | 1.040 [" in project
         and "| ViT-base, GPU, bfloat16 | not run |" in project
     )
+
+    wide = made_up("cpu", 1.04)
+    wide["bert"]["time"] |= {"low": 0.9, "high": 1.2}
+    (tmp_path / "results" / "cpu.json").write_text(json.dumps(wide), encoding="utf-8")
+    report.write_report()
+    text = (tmp_path / "README.md").read_text(encoding="utf-8")
+    assert (
+        "| step time, CPU, float32, BERT-base | at most 1.05 | 1.0400 | not decided: the interval holds the goal |"
+        in text
+    )
+    assert "| own parts, CPU, float32, BERT-base | at most 1.05 | 1.0300 | met |" in text
 
     (tmp_path / "results" / "cuda.json").write_text(json.dumps(made_up("cuda", 1.04)), encoding="utf-8")
     report.write_report()

@@ -18,7 +18,7 @@ from cost_report import HERE, MODELS, RESULTS, read_results, write_report
 from growth import measure
 
 # On a CPU in float32, on a GPU in bfloat16: as each is trained.
-PAIRS = {"cpu": (8, 2), "cuda": (100, 10)}
+PAIRS = {"cpu": (12, 2), "cuda": (100, 10)}
 FLAGS = {"cpu": ["--use_cpu", "true"], "cuda": ["--bf16", "true"]}
 
 
@@ -62,7 +62,7 @@ def run(kind: str, pairs: int | None = None, fresh: bool = False) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--device", choices=list(PAIRS), help="the GPU if there is one, if not given")
-    parser.add_argument("--pairs", type=int, help="pairs of steps timed: 8 on a CPU, 100 on a GPU if not given")
+    parser.add_argument("--pairs", type=int, help="pairs of steps timed: 12 on a CPU, 100 on a GPU if not given")
     parser.add_argument("--fresh", action="store_true", help="measure all parts again")
     parser.add_argument("--report_only", action="store_true", help="measure nothing")
     given = parser.parse_args()
