@@ -98,9 +98,9 @@ def step_table(results: dict[str, dict[str, Any]]) -> str:
     return "\n".join([markdown(header, rows), *(f"{line}\n" for line in missing.values())])
 
 
-def _own_parts(one: dict[str, Any]) -> str:
+def _own_parts(one: dict[str, Any], digits: int = 4) -> str:
     parts = one.get("profile", {}).get("rows", [])
-    return f"{1 + sum(forward + backward for _, forward, backward in parts):.4f}" if parts else ""
+    return f"{1 + sum(forward + backward for _, forward, backward in parts):.{digits}f}" if parts else ""
 
 
 def goal_table(results: dict[str, dict[str, Any]]) -> str:
@@ -198,7 +198,7 @@ def summary(results: dict[str, dict[str, Any]]) -> str:
             rows.append(
                 [
                     f"{where}, {one['samples']} x {one['tokens']:.0f} tokens",
-                    *(spread, _own_parts(one)[:5], f"{one['time_floor']['ratio']:.3f}"),
+                    *(spread, _own_parts(one, 3), f"{one['time_floor']['ratio']:.3f}"),
                     *(f"{memory['ratio']:.3f}", f"{memory['floor']:.3f}"),
                 ]
             )
