@@ -25,7 +25,8 @@ class AtomTrainingArguments(TrainingArguments):
     atom: bool = field(
         default=False,
         metadata={
-            "help": "Train with the atom loss: the one difference between a plain fine-tune and an atom fine-tune."
+            "help": "Train with the atom loss: the one difference between a plain fine-tune and an atom fine-tune. (Over "
+            "accumulation steps or processes, task losses that Trainer scales wrongly are scaled rightly with it.)"
         },
     )
     atom_weight: float = _from_config("weight")

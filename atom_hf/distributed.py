@@ -25,7 +25,7 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 class _AllGather(torch.autograd.Function):
-    # torch.distributed.nn.functional.all_gather does this too, but announces its own end from torch 2.13 on.
+    # The all_gather of torch.distributed.nn.functional asks every process for its gradient, and announces its own end.
     @staticmethod
     def forward(ctx, rows: Tensor) -> Tensor:
         rows = rows.contiguous()

@@ -15,7 +15,7 @@ class AtomHeads(nn.Module):
         p_i = P(e_i),                                     P: R^h -> R^h linear (Eq. 12)
 
     The heads are, and stay, float32: they run with autocast off, and `model.half()` or `model.to(torch.bfloat16)` moves them
-    to the model's device but leaves their precision.
+    to the model's device but leaves their precision. (Under DeepSpeed in bfloat16 they are bfloat16, with its float32 copies.)
 
     Args:
         hidden_size: h, the width of the tokens.

@@ -1,17 +1,16 @@
 """Pairs over more samples than fit in memory at once, in the manner of gradient caching (arXiv 2101.06983)."""
 
-import random
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from .distributed import gather_rows
 from .energy import AtomLoss, Atoms
 from .errors import AtomError
+from .random_state import random_state, set_random_state
 
 
 class CachedAtoms(NamedTuple):
@@ -74,7 +73,7 @@ class PairCache:
             group = self._batches[self._next : self._next + self.size]
             self._cached = self._first_pass(group, model, device, read, loss)
         self._next += 1
-        _set_random_state(self._cached[position][1], device)
+        set_random_state(self._cached[position][1], device)
 
     def of(self, packed: Tensor) -> CachedAtoms:
         """What was cached for the batch whose atoms are `packed`.
@@ -113,7 +112,7 @@ class PairCache:
             # Reentrant activation checkpointing says so of every pass that wants no gradient.
             warnings.filterwarnings("ignore", "None of the inputs have requires_grad=True")
             for batch in group:
-                states.append(_random_state(device))
+                states.append(random_state(device))
                 packed.append(read(batch))
         for buffer, value in buffers:
             buffer.copy_(value)
@@ -130,16 +129,3 @@ class PairCache:
             (CachedAtoms(parts, atoms, rows, part, len(group)), state)
             for rows, part, state in zip(packed, gradient.split(sizes), states, strict=True)
         ]
-
-
-def _random_state(device: torch.device) -> list[Any]:
-    on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
-    return [random.getstate(), np.random.get_state(), torch.get_rng_state(), on_device]
-
-
-def _set_random_state(state: list[Any], device: torch.device) -> None:
-    random.setstate(state[0])
-    np.random.set_state(state[1])
-    torch.set_rng_state(state[2])
-    if state[3] is not None:
-        torch.cuda.set_rng_state(state[3], device)

@@ -47,9 +47,9 @@ from .paired import (
     warn_of_accumulation,
     with_flags,
 )
+from .random_state import keeping_random_state
 from .regularizers import StudyTrainer, StudyTrainingArguments, output_layer
 from .run import Prepared, RunArguments, load_run_data, prepare_run
-from .trainer import keeping_random_state
 
 OWN_KEYS = ("sizes", "metric", "shifts", "latents")
 # What --local may say: the result is the same wherever the same data and model lie.

@@ -4,12 +4,9 @@ import functools
 import inspect
 import json
 import os
-import random
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils import is_compiled_module
 from torch import Tensor
@@ -25,6 +22,7 @@ from .errors import AtomError
 from .gate import GradientGate
 from .modeling import OUTPUT_KEYS, AtomMixin, attach_atoms, evaluating
 from .pairs import PairCache
+from .random_state import keeping_random_state
 from .sharding import prepare_precision
 
 logger = logging.get_logger(__name__)
@@ -169,9 +167,8 @@ class AtomTrainerMixin:
     def training_step(self, model, inputs, num_items_in_batch=None):
         if self._atom_on and self._atom_pairs is not None:
             model.train()
-            if callable(
-                getattr(self.optimizer, "train", None)
-            ):  # a schedule-free one has weights of its own to train at
+            # A schedule-free optimizer has weights of its own to train at.
+            if callable(getattr(self.optimizer, "train", None)):
                 self.optimizer.train()
             self._atom_pairs.enter(model, self.args.device, functools.partial(self._atom_read, model), self._atom_loss)
         return super().training_step(model, inputs, num_items_in_batch)
@@ -208,6 +205,10 @@ class AtomTrainerMixin:
             energy_weight=config.energy_weight,
         )
 
+    @property
+    def _atom_models_own_loss(self) -> bool:
+        return self.label_smoother is None and self.compute_loss_func is None
+
     def _atom_read(self, model: Any, inputs: Any) -> Tensor:
         """The packed atoms of a batch, as `compute_loss` will see them again."""
         with self.compute_loss_context_manager():
@@ -216,8 +217,11 @@ class AtomTrainerMixin:
     def _atom_inputs(self, inputs: Any) -> dict[str, Any]:
         """What the model is given of a batch: Trainer keeps the labels from it where the loss is not its own."""
         inputs = self._prepare_inputs(inputs)
-        own_loss = self.label_smoother is None and self.compute_loss_func is None
-        return inputs if own_loss else {name: value for name, value in inputs.items() if name != "labels"}
+        return (
+            inputs
+            if self._atom_models_own_loss
+            else {name: value for name, value in inputs.items() if name != "labels"}
+        )
 
     def _atom_divisor(self, num_items_in_batch: Any) -> int:
         """What the atom term is divided by here so that, after what Trainer does, it is a mean over accumulation steps."""
@@ -236,8 +240,7 @@ class AtomTrainerMixin:
         """
         # Another trainer's loss, or one that it says how it is scaled, is its own affair.
         computes = next(base for base in _bases(type(self)) if "compute_loss" in vars(base))
-        own_loss = computes is Trainer and self.compute_loss_func is None and self.label_smoother is None
-        own_loss = own_loss and self.loss_is_scaled_for_ga is None
+        own_loss = self._atom_models_own_loss and computes is Trainer and self.loss_is_scaled_for_ga is None
         alone = self.args.world_size == 1 and getattr(self, "current_gradient_accumulation_steps", 1) == 1
         if alone or num_items_in_batch is None or not (own_loss and self.model_accepts_loss_kwargs):
             return None
@@ -350,18 +353,6 @@ def _init_names(cls: type) -> list[str]:
         if "args" in parameters and parameters["args"].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
             return list(parameters)[1:]
     return ["model", "args"]
-
-
-@contextmanager
-def keeping_random_state(device: torch.device):
-    """What runs within it leaves no trace in any generator that augmentation or dropout draws from."""
-    python, numpy = random.getstate(), np.random.get_state()
-    try:
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            yield
-    finally:
-        random.setstate(python)
-        np.random.set_state(numpy)
 
 
 def _prepare(model: Any, config: AtomConfig, processing_class: Any) -> Any:

@@ -179,10 +179,8 @@ def test_only_atoms_go_between_processes(config, processes, case, launched):
         calls = part[case]["calls"]
         assert calls
         floats = [numbers for where, _, numbers, kind in calls if where.startswith("distributed.") and "float" in kind]
-        # In both steps, whatever the number of tokens: forward the atoms of this process, backward their gradients at most.
-        own = BATCH // processes * (WIDTH + 3)
-        backward = [numbers for where, _, numbers, _ in calls if where == "distributed.backward"]
-        assert floats.count(own) >= 2 and sum(floats) - 2 * own == sum(backward) <= 2 * BATCH * (WIDTH + 3)
+        # In both steps, whatever the number of tokens: the atoms of this process, and nothing backward.
+        assert floats == 2 * [BATCH // processes * (WIDTH + 3)]
         assert {kind for where, _, _, kind in calls if where.startswith("distributed.")} <= {
             "torch.float32",
             "torch.int64",
