@@ -10,7 +10,8 @@ if TYPE_CHECKING:
     from .config import AtomConfig
     from .energy import Atoms, atomic_energy
     from .heads import AtomHeads
-    from .modeling import AtomMixin, attach_atoms, load_atom_model
+    from .loading import load_atom_model
+    from .modeling import AtomMixin, attach_atoms
     from .trainer import AtomTrainer, AtomTrainerMixin
 
 __version__ = "0.1.0"
@@ -23,7 +24,7 @@ _HOMES = {
     "AtomHeads": "heads",
     "AtomMixin": "modeling",
     "attach_atoms": "modeling",
-    "load_atom_model": "modeling",
+    "load_atom_model": "loading",
     "AtomTrainer": "trainer",
     "AtomTrainerMixin": "trainer",
     "AtomTrainingArguments": "arguments",

@@ -12,7 +12,7 @@ from transformers import PrinterCallback, set_seed
 from .arguments import AtomTrainingArguments
 from .data import TASKS, TaskData, load_data
 from .errors import AtomError
-from .modeling import restore_heads
+from .loading import restore_heads
 from .sharding import check_processes, name_units
 from .sources import EMBEDDED
 from .tasks import EMBEDDED_MODELS, Task, find_model, perplexity, prepare_task
