@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from .energy import Atoms, atomic_energy
     from .heads import AtomHeads
     from .loading import load_atom_model
-    from .modeling import AtomMixin, attach_atoms
+    from .modeling import AtomMixin, attach_atoms, detach_atoms
     from .trainer import AtomTrainer, AtomTrainerMixin
 
 __version__ = "0.1.0"
@@ -24,6 +24,7 @@ _HOMES = {
     "AtomHeads": "heads",
     "AtomMixin": "modeling",
     "attach_atoms": "modeling",
+    "detach_atoms": "modeling",
     "load_atom_model": "loading",
     "AtomTrainer": "trainer",
     "AtomTrainerMixin": "trainer",
@@ -41,6 +42,7 @@ __all__ = [
     "Atoms",
     "atomic_energy",
     "attach_atoms",
+    "detach_atoms",
     "load_atom_model",
 ]
 

@@ -80,6 +80,10 @@ class AtomMixin:
             chosen = {name: kwargs[name] for name in hub if name in kwargs}
             self.push_to_hub(**{"repo_id": Path(save_directory).name, **chosen})
 
+    def __reduce__(self) -> tuple:
+        # The class is made at run time: `pickle` would look for it where the base stands.
+        return _blank, (_base_of(type(self)),), vars(self)
+
     @contextmanager
     def _atom_checkpoint(self):
         """Within it `save_pretrained` keeps the heads in the model's own file, as a checkpoint that resumes needs."""
@@ -117,6 +121,11 @@ def attach_atoms(
     parameters = inspect.signature(model.forward).parameters
     if "output_hidden_states" not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
         raise AtomError(f"{type(model).__name__} gives no hidden states (its forward takes no output_hidden_states)")
+    if "forward" in vars(model) and not hasattr(model, "_old_forward"):
+        raise AtomError(
+            f"the forward of this {type(model).__name__} was replaced on the instance (model.forward = ...), and atoms "
+            "would never be read; attach atoms first"
+        )
     if config is not None and not isinstance(config, AtomConfig):
         raise AtomError(f"config must be an AtomConfig, got {type(config).__name__}")
     config = replace(config or AtomConfig())
@@ -134,14 +143,35 @@ def attach_atoms(
         heads = AtomHeads(
             config.hidden_size, importance_std=config.importance_std, position_init=config.position_init
         ).to(model.device)
-    model.__class__ = _atom_class(type(model))
+    before = {name: vars(model)[name] for name in ("_no_split_modules",) if name in vars(model)}
+    _become(model, _atom_class(type(model)))
     model.atom_config = config
     model.atom_heads = heads
     model.atom_gate = GradientGate.of(config)
     model._atom_heads_inside = False
+    model._atom_before = before
     # FSDP shards the heads as a unit of their own: they are float32 in a model that may be bfloat16.
     name_units(model)
     model._no_split_modules.append("AtomHeads")
+    return model
+
+
+def detach_atoms(model: PreTrainedModel) -> PreTrainedModel:
+    """Takes the heads off again: the same object, exactly what it was before `attach_atoms` but for what it has learned.
+
+    An optimizer made with the heads goes on to hold their parameters; make a new one.
+
+    Raises:
+        AtomError: no atoms attached.
+    """
+    if not isinstance(model, AtomMixin):
+        raise AtomError(f"this {type(model).__name__} has no atoms attached")
+    before = model._atom_before
+    del model.atom_heads
+    for name in ("atom_config", "atom_gate", "_atom_heads_inside", "_atom_before", "_no_split_modules"):
+        delattr(model, name)
+    vars(model).update(before)
+    _become(model, _base_of(type(model)))
     return model
 
 
@@ -157,12 +187,32 @@ def evaluating(model: Any):
             module.training = training
 
 
+def _become(model: Any, cls: type) -> None:
+    """Makes `model` an instance of `cls`."""
+    model.__class__ = cls
+    if hasattr(model, "_old_forward"):
+        # Accelerate's hooks (device_map over several devices) keep the forward that they found on the instance.
+        model._old_forward = cls.forward.__get__(model)
+
+
+def _base_of(cls: type) -> type:
+    return cls.__mro__[cls.__mro__.index(AtomMixin) + 1]
+
+
+def _blank(base: type) -> Any:
+    """An empty instance, to be filled by `pickle` or `copy`."""
+    cls = _atom_class(base)
+    return cls.__new__(cls)
+
+
 @functools.cache
 def _atom_class(base: type) -> type:
     """A subclass of `base` and `AtomMixin` under the base's own name."""
 
     @functools.wraps(base.forward)
     def forward(self, *args, return_atoms: bool | None = None, **kwargs):
+        if not isinstance(self, AtomMixin):  # detached, and called by what wrapped this forward before
+            return base.forward(self, *args, **kwargs)
         if return_atoms is None:
             return_atoms = self.training and torch.is_grad_enabled()
         if not return_atoms:
