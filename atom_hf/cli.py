@@ -1,12 +1,12 @@
 """The command line: `atom-hf train | compare | study | explain | bench`, also `python -m atom_hf`."""
 
 import logging
-import math
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 
 from .errors import AtomError
+from .formats import format_number, format_table
 
 USAGE = """usage: atom-hf COMMAND [flags]
 
@@ -154,25 +154,6 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "explain": explain,
     "bench": bench,
 }
-
-
-def format_table(header: list[str], rows: list[list[str]]) -> str:
-    """Columns aligned, the first to the left and the others to the right."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-
-    def line(row: list[str]) -> str:
-        return "  ".join(
-            cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-
-    return "\n".join([line(header), "  ".join("-" * w for w in widths), *map(line, rows)])
-
-
-def format_number(value: float) -> str:
-    """Four significant digits; whole numbers as they are."""
-    if isinstance(value, int) or not math.isfinite(value):
-        return str(value)
-    return f"{value:.4f}" if 0.001 <= abs(value) < 10 else f"{value:.4g}"
 
 
 def _refuse(message: str) -> int:

@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 from .arguments import AtomTrainingArguments
 from .errors import AtomError
 from .explain import read_samples, write_picture
+from .formats import read_yaml
 from .page import Table, write_page
 from .paired import (
     RESULTS_NAME,
@@ -19,7 +20,6 @@ from .paired import (
     fingerprint,
     quiet,
     read_lines,
-    read_yaml,
     silent,
     start_lines,
     warn_of_accumulation,
