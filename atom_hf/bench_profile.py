@@ -16,7 +16,7 @@ from . import modeling, trainer
 from .energy import Atoms
 from .gate import GradientGate
 from .heads import AtomHeads
-from .trainer import AtomTrainerMixin
+from .record import AtomRecord
 
 PREFIX = "atom-hf "
 STEP = PREFIX + "step"
@@ -31,7 +31,7 @@ PARTS = (
     (Atoms, "pack", "atoms"),
     (trainer, "gather_rows", "gather"),
     (trainer, "atom_loss", "pair energy and constraints"),
-    (AtomTrainerMixin, "_atom_record", "record for the log"),
+    (AtomRecord, "add", "record for the log"),
     (GradientGate, "_measure_task", "gate"),
     (GradientGate, "_measure_atom", "gate"),
     (GradientGate, "update", "gate"),

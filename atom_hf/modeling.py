@@ -17,9 +17,11 @@ from .energy import Atoms
 from .errors import AtomError
 from .gate import GradientGate
 from .heads import AtomHeads
+from .passes import AtomPasses
 from .saving import HEADS_PREFIX, write_heads
 from .sharding import name_units
 from .tokens import check_layer, check_width, find_tokens, hidden_size_of, pick_layer, special_token_ids
+from .wrapped import inside, is_adapter, is_sentence_transformer
 
 OUTPUT_KEYS = ("atoms", "atom_importance")
 STATE_KEYS = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states", "reshaped_hidden_states")
@@ -36,6 +38,12 @@ class AtomMixin:
     atom_config: AtomConfig
     atom_heads: AtomHeads
     atom_gate: GradientGate
+
+    _atom_passes: AtomPasses | None = None  # where a trainer collects what forward passes give
+    _atom_reading = False  # whether atoms are read around the forward pass that is running
+    _atom_text: dict[str, Tensor] | None = (
+        None  # what an adapter with a prompt was given, of which the base sees embeddings
+    )
 
     @torch.no_grad()
     def atom_importance(self, **inputs: Any) -> Tensor:
@@ -102,8 +110,11 @@ def attach_atoms(
     Attach before a Trainer, DDP, FSDP or `torch.compile` sees the model. The class keeps its name and its
     module, so that configuration, pipelines and `generate` go on as before.
 
+    A `PeftModel` gets them on its base, and saves them beside its adapter. Heads that were there before
+    `get_peft_model`, which freezes them, are enrolled by `attach_atoms(peft_model)`.
+
     Args:
-        model: any Transformers model that gives hidden states.
+        model: any Transformers model that gives hidden states, one with adapters (PEFT), or a SentenceTransformer.
         config: an `AtomConfig`; its defaults if None. It is copied.
         processing_class: the tokenizer, to know which tokens are special. Without one the ids in the model's own
             configuration count, and BERT's, for one, does not name [CLS] and [SEP].
@@ -111,10 +122,19 @@ def attach_atoms(
     Raises:
         AtomError: not a Transformers model, no hidden states, a layer that the model does not have, atoms already attached.
     """
+    if is_adapter(model):
+        from .adapters import enroll  # imports PEFT
+
+        if config is not None or not isinstance(inside(model), AtomMixin):
+            attach_atoms(inside(model), config, processing_class)
+        return enroll(model)
+    if is_sentence_transformer(model):
+        attach_atoms(inside(model), config, processing_class or model.tokenizer)
+        return model
     if not isinstance(model, PreTrainedModel):
         raise AtomError(
-            f"model must be a transformers.PreTrainedModel, got {type(model).__name__}; "
-            "attach atoms before the model is wrapped; models with adapters (PEFT) are not supported yet"
+            "model must be a transformers.PreTrainedModel, a peft.PeftModel or a SentenceTransformer, got "
+            f"{type(model).__name__}; attach atoms before the model is wrapped"
         )
     if hasattr(model, "atom_heads"):
         raise AtomError("model already has atoms attached")
@@ -164,6 +184,9 @@ def detach_atoms(model: PreTrainedModel) -> PreTrainedModel:
     Raises:
         AtomError: no atoms attached.
     """
+    if is_adapter(model) or is_sentence_transformer(model):
+        detach_atoms(inside(model))
+        return getattr(model, "_atom_withdraw", lambda: model)()
     if not isinstance(model, AtomMixin):
         raise AtomError(f"this {type(model).__name__} has no atoms attached")
     before = model._atom_before
@@ -213,9 +236,7 @@ def _atom_class(base: type) -> type:
     def forward(self, *args, return_atoms: bool | None = None, **kwargs):
         if not isinstance(self, AtomMixin):  # detached, and called by what wrapped this forward before
             return base.forward(self, *args, **kwargs)
-        if return_atoms is None:
-            return_atoms = self.training and torch.is_grad_enabled()
-        if not return_atoms:
+        if not _to_be_read(self, return_atoms):
             return base.forward(self, *args, **kwargs)
         return _forward_with_atoms(self, base.forward, args, kwargs)
 
@@ -229,31 +250,91 @@ def _atom_class(base: type) -> type:
     return type(base.__name__, (AtomMixin, base), namespace)
 
 
+def adopt_forward(model: AtomMixin) -> None:
+    """Reads atoms around a forward that was put on the instance (`model.forward = ...`), past the class's.
+
+    TRL does so: its forward runs the backbone and gives the log-probabilities of the labels, without hidden states. Does
+    nothing where there is no such forward.
+    """
+    theirs = vars(model).get("forward")
+    if theirs is None or hasattr(model, "_old_forward") or getattr(theirs, "_reads_atoms", False):
+        return
+
+    @functools.wraps(theirs)
+    def forward(*args, return_atoms: bool | None = None, **kwargs):
+        if not isinstance(model, AtomMixin) or not _to_be_read(model, return_atoms):
+            return theirs(*args, **kwargs)
+        return _forward_with_atoms(model, lambda _, *args, **kwargs: theirs(*args, **kwargs), args, kwargs)
+
+    forward._reads_atoms = True
+    model.forward = forward
+
+
+def _to_be_read(model: AtomMixin, return_atoms: bool | None) -> bool:
+    if model._atom_reading:
+        return False
+    if return_atoms is not None:
+        return return_atoms
+    if model._atom_passes is not None:
+        return model._atom_passes.wants(model)
+    return model.training and torch.is_grad_enabled()
+
+
 def _forward_with_atoms(model: Any, base_forward: Any, args: tuple, kwargs: dict[str, Any]) -> ModelOutput:
-    wants_states = kwargs.get("output_hidden_states", getattr(model.config, "output_hidden_states", False))
+    if torch.is_grad_enabled() and not any(parameter.requires_grad for parameter in model.atom_heads.parameters()):
+        raise AtomError(
+            "the atom heads are frozen and would learn nothing; where PEFT froze them, call attach_atoms(model) on what "
+            "get_peft_model gives, else model.atom_heads.requires_grad_(True)"
+        )
+    wants_states = kwargs.get("output_hidden_states")
+    if wants_states is None:
+        wants_states = getattr(model.config, "output_hidden_states", False)
     return_dict = kwargs.get("return_dict")
     if return_dict is None:
         return_dict = getattr(model.config, "return_dict", True)
     kwargs = {**kwargs, "output_hidden_states": True if wants_states else _states_to_keep(model), "return_dict": True}
-    outputs = base_forward(model, *args, **kwargs)
-    result = _add_atoms(model, outputs, _named(base_forward, model, args, kwargs), keep_states=bool(wants_states))
+    with _reading(model) as backbone:
+        outputs = base_forward(model, *args, **kwargs)
+    has_states = any(outputs.get(name) is not None for name in STATE_KEYS)
+    states = outputs if has_states or not backbone else backbone[-1]
+    result = _add_atoms(model, outputs, states, _named(model, args, kwargs), keep_states=bool(wants_states))
     return result if return_dict else result.to_tuple()
+
+
+@contextmanager
+def _reading(model: AtomMixin):
+    """The forward pass within it is not read a second time. The list that it gives holds what the backbone gave, where a
+    forward of somebody else's runs it, and keeps its hidden states to itself."""
+    given: list[ModelOutput] = []
+    adopted = getattr(vars(model).get("forward"), "_reads_atoms", False) and model.base_model is not model
+    hook = model.base_model.register_forward_hook(lambda _, inputs, outputs: given.append(outputs)) if adopted else None
+    model._atom_reading = True
+    try:
+        yield given
+    finally:
+        del model._atom_reading
+        if hook is not None:
+            hook.remove()
 
 
 # The gate's hooks act on the running model, which a compiled graph cannot see.
 @torch.compiler.disable
-def _add_atoms(model: Any, outputs: ModelOutput, inputs: dict[str, Any], keep_states: bool) -> ModelOutput:
-    """`outputs` with the atoms, and without the hidden states if nobody else wants them."""
-    atoms, importance = _read_atoms(model, pick_layer(outputs, model.atom_config.layer, model), inputs)
+def _add_atoms(
+    model: Any, outputs: ModelOutput, states: ModelOutput, inputs: dict[str, Any], keep_states: bool
+) -> ModelOutput:
+    """`outputs` with the atoms of `states`, and without the hidden states if nobody else wants them."""
+    atoms, importance = _read_atoms(model, pick_layer(states, model.atom_config.layer, model), inputs)
+    if model._atom_passes is not None:
+        model._atom_passes.add(atoms, importance)
     values = {name: value for name, value in outputs.items() if keep_states or name not in STATE_KEYS}
     return _output_class(type(outputs))(**values, atoms=atoms, atom_importance=importance)
 
 
 @torch.compiler.disable
-def _named(forward: Any, model: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+def _named(model: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a call by name."""
-    inputs = _signature(forward).bind_partial(model, *args, **kwargs).arguments
-    return {**inputs, **inputs.get("kwargs", {})}
+    _, *names = _signature(type(model).forward).parameters
+    return {**dict(zip(names, args, strict=False)), **kwargs, **(model._atom_text or {})}
 
 
 def _read_atoms(model: Any, hidden: Tensor, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:

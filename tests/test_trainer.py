@@ -526,7 +526,7 @@ def test_several_gpus_in_one_process_are_refused(tmp_path, monkeypatch):
 
 
 def test_a_wrapped_model_is_refused(tmp_path):
-    with pytest.raises(AtomError, match=r"Sequential.*adapters"):
+    with pytest.raises(AtomError, match=r"Sequential.*wrapped"):
         make("bert", tmp_path, model=torch.nn.Sequential(attach_atoms(tiny("bert"))), atom=True)
 
 

@@ -1,0 +1,110 @@
+"""What a trainer with the flag on is given, and what it has made of it: the model, its adapters, its loss."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.utils import logging
+
+from .config import AtomConfig
+from .errors import AtomError
+from .gate import GradientGate
+from .modeling import AtomMixin, adopt_forward, attach_atoms
+from .wrapped import inside, is_adapter
+
+logger = logging.get_logger(__name__)
+
+
+def prepare(model: Any, config: AtomConfig, processing_class: Any) -> Any:
+    """`model` with atoms that train as `config` says: attached, or, where it has them, with its own layer, tokens and charges.
+
+    Args:
+        model: a Transformers model, a `PeftModel`, a `SentenceTransformer`, or the name of a model that the trainer loads
+            itself: that is given back as it is, and what the trainer made of it is to be prepared then.
+    """
+    if isinstance(model, str):
+        return model
+    inner = inside(model)
+    if not isinstance(inner, AtomMixin):
+        with _class_forward(inner):
+            attach_atoms(model, config, processing_class)
+    else:
+        _take_on(inner, config)
+    settle(model)
+    return model
+
+
+def settle(model: Any, kept: dict[str, Tensor] | None = None) -> None:
+    """Takes the heads back from what a trainer did to its model: froze them for an adapter, cast them, or put a forward of its
+    own on the model.
+
+    Args:
+        model: the trainer's.
+        kept: the weights that the heads had before, for where they were cast.
+    """
+    if is_adapter(model):
+        attach_atoms(model)  # once more: enrolls the heads in what the adapter trains and saves
+    inner = inside(model)
+    adopt_forward(inner)
+    inner.atom_heads.requires_grad_(True)  # heads are never frozen, even where the model is
+    for name, parameter in inner.atom_heads.named_parameters():
+        # TRL trains the adapter of a quantized base in bfloat16, and all else that has a gradient.
+        if parameter.dtype != torch.float32 and not is_deepspeed_zero3_enabled():
+            source = parameter.data if kept is None else kept[name]
+            parameter.data = source.to(parameter.device, torch.float32)
+
+
+def check_loss(loss: Any) -> None:
+    """Refuses losses that pass a batch through the model out of the trainer's sight: once without a gradient, and again while
+    the gradients are being computed (GradCache).
+
+    Args:
+        loss: that of a `SentenceTransformerTrainer`: a module, or a dictionary of them.
+
+    Raises:
+        AtomError: naming the loss, and what would do.
+    """
+    for each in loss.values() if isinstance(loss, dict) else [loss]:
+        for module in each.modules():
+            name = type(module).__name__
+            if getattr(module, "uses_gradient_cache", name.startswith("Cached")):
+                raise AtomError(
+                    f"loss: {name} passes each batch through the model once more while its gradients are computed, where atoms "
+                    "cannot join the loss; use one without a gradient cache, such as MultipleNegativesRankingLoss"
+                )
+
+
+def _take_on(model: AtomMixin, config: AtomConfig) -> None:
+    own = model.atom_config
+    for name in ("layer", "tokens"):
+        asked, kept = getattr(config, name), getattr(own, name)
+        if asked != kept:
+            logger.warning_once(
+                f"atom_{name}: the model's heads were made for {kept!r}, and go on with it, not {asked!r}"
+            )
+    kept = (
+        "layer",
+        "tokens",
+        "importance_std",
+        "position_init",
+        "hidden_size",
+        "special_token_ids",
+        "base_model_class",
+    )
+    model.atom_config = replace(config, **{name: getattr(own, name) for name in kept})
+    model.atom_gate = GradientGate.of(config)
+
+
+@contextmanager
+def _class_forward(model: Any) -> Iterator[None]:
+    """Within it a forward that a trainer put on the model is not there."""
+    theirs = vars(model).pop("forward", None)
+    try:
+        yield
+    finally:
+        if theirs is not None:
+            model.forward = theirs
