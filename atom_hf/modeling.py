@@ -264,7 +264,8 @@ def adopt_forward(model: AtomMixin) -> None:
     def forward(*args, return_atoms: bool | None = None, **kwargs):
         if not isinstance(model, AtomMixin) or not _to_be_read(model, return_atoms):
             return theirs(*args, **kwargs)
-        return _forward_with_atoms(model, lambda _, *args, **kwargs: theirs(*args, **kwargs), args, kwargs)
+        backbone = None if model.base_model is model else model.base_model
+        return _forward_with_atoms(model, lambda _, *args, **kwargs: theirs(*args, **kwargs), args, kwargs, backbone)
 
     forward._reads_atoms = True
     model.forward = forward
@@ -280,7 +281,11 @@ def _to_be_read(model: AtomMixin, return_atoms: bool | None) -> bool:
     return model.training and torch.is_grad_enabled()
 
 
-def _forward_with_atoms(model: Any, base_forward: Any, args: tuple, kwargs: dict[str, Any]) -> ModelOutput:
+def _forward_with_atoms(
+    model: Any, base_forward: Any, args: tuple, kwargs: dict[str, Any], backbone: Any = None
+) -> ModelOutput:
+    """Runs a forward and adds the atoms to its outputs. `backbone` is the module whose outputs hold the hidden states, where
+    the forward's own do not."""
     if torch.is_grad_enabled() and not any(parameter.requires_grad for parameter in model.atom_heads.parameters()):
         raise AtomError(
             "the atom heads are frozen and would learn nothing; where PEFT froze them, call attach_atoms(model) on what "
@@ -293,21 +298,19 @@ def _forward_with_atoms(model: Any, base_forward: Any, args: tuple, kwargs: dict
     if return_dict is None:
         return_dict = getattr(model.config, "return_dict", True)
     kwargs = {**kwargs, "output_hidden_states": True if wants_states else _states_to_keep(model), "return_dict": True}
-    with _reading(model) as backbone:
+    with _reading(model, backbone) as given:
         outputs = base_forward(model, *args, **kwargs)
     has_states = any(outputs.get(name) is not None for name in STATE_KEYS)
-    states = outputs if has_states or not backbone else backbone[-1]
+    states = outputs if has_states or not given else given[-1]
     result = _add_atoms(model, outputs, states, _named(model, args, kwargs), keep_states=bool(wants_states))
     return result if return_dict else result.to_tuple()
 
 
 @contextmanager
-def _reading(model: AtomMixin):
-    """The forward pass within it is not read a second time. The list that it gives holds what the backbone gave, where a
-    forward of somebody else's runs it, and keeps its hidden states to itself."""
+def _reading(model: AtomMixin, backbone: Any):
+    """The forward pass within it is not read a second time. The list that it gives holds what the backbone, if any, gave."""
     given: list[ModelOutput] = []
-    adopted = getattr(vars(model).get("forward"), "_reads_atoms", False) and model.base_model is not model
-    hook = model.base_model.register_forward_hook(lambda _, inputs, outputs: given.append(outputs)) if adopted else None
+    hook = backbone and backbone.register_forward_hook(lambda _, inputs, outputs: given.append(outputs))
     model._atom_reading = True
     try:
         yield given
