@@ -7,6 +7,7 @@ import pytest
 import torch
 from conftest import _verse, arguments, collator_for, make_tokenizer, rows_for, tiny
 from exactness import compare, relative_difference
+from peft import LoraConfig, PeftModel, get_peft_model
 from test_trainer import LOGGED, SUM, Gradients, backbone, equal, heads, history
 from tokenizers.processors import TemplateProcessing
 from torch.nn import functional as F
@@ -366,6 +367,48 @@ def test_a_checkpoint_of_trl_goes_on(kind, tmp_path):
     again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert equal(alone.model.state_dict(), again.model.state_dict())
     assert alone.model.atom_gate.state() == again.model.atom_gate.state()
+
+
+def lora():
+    return LoraConfig(r=4, target_modules="all-linear", fan_in_fan_out=True, task_type="CAUSAL_LM")
+
+
+@pytest.mark.exactness
+@pytest.mark.parametrize("how", ["the trainer makes it", "it was there"])
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
+def test_gradients_of_trl_with_an_adapter(kind, how, tmp_path):
+    found, size = Gradients(), 16 if kind == "sft" else 8
+    options = {**ONE_STEP, "per_device_train_batch_size": size, "callbacks": [found]}
+    if kind == "dpo":
+        options["beta"] = 0.5
+    if how == "it was there":
+        trainer = make_trl(kind, tmp_path, get_peft_model(tiny("gpt2"), lora()), **options)
+    else:
+        trainer = make_trl(kind, tmp_path, peft_config=lora(), **options)
+    assert ("ref" in trainer.model.peft_config) == (kind == "dpo" and how == "it was there")
+    twin = attach_atoms(get_peft_model(tiny("gpt2"), lora()), AtomConfig(weighting="absolute"), tokenizer())
+    twin.load_state_dict({k: v.clone() for k, v in trainer.model.state_dict().items() if ".ref." not in k})
+    trainer.train()
+
+    rows = list(trainer.train_dataset)
+    if kind == "sft":
+        rows = [row["input_ids"] for row in rows]
+        task = -log_probabilities(twin, rows, [1] * 16).sum() / sum(map(len, rows))
+    else:
+        prompts = [len(row["prompt_ids"]) for row in rows]
+        sides = [[row["prompt_ids"] + row[name] for row in rows] for name in ("chosen_ids", "rejected_ids")]
+        # An adapter starts from nothing: the reference, whichever it is, is the base.
+        now, before = ([log_probabilities(model, side, prompts) for side in sides] for model in (twin, tiny("gpt2")))
+        task = -F.logsigmoid(0.5 * ((now[0] - before[0]) - (now[1] - before[1]))).mean()
+        rows = sides[0] + sides[1]
+    packed = twin(**collator_for("bert")([{"input_ids": row} for row in rows])).atoms
+    (task + WEIGHT * atom_term(packed)).backward()
+    compare(f"{kind}, LoRA, {how}", "row by row, by autograd", found.steps[0], gradients_of(twin))
+    trainer.save_model(tmp_path / "final")
+    assert (tmp_path / "final" / "atom_heads.safetensors").is_file()
+    assert PeftModel.from_pretrained(tiny("gpt2"), tmp_path / "final").state_dict().keys() == {
+        key for key in trainer.model.state_dict() if "atom" not in key and ".ref." not in key
+    }
 
 
 @pytest.mark.parametrize(
