@@ -68,14 +68,17 @@ def check_loss(loss: Any) -> None:
     Raises:
         AtomError: naming the loss, and what would do.
     """
-    for each in loss.values() if isinstance(loss, dict) else [loss]:
-        for module in each.modules():
-            name = type(module).__name__
-            if getattr(module, "uses_gradient_cache", name.startswith("Cached")):
-                raise AtomError(
-                    f"loss: {name} passes each batch through the model once more while its gradients are computed, where atoms "
-                    "cannot join the loss; use one without a gradient cache, such as MultipleNegativesRankingLoss"
-                )
+    losses = loss.values() if isinstance(loss, dict) else [loss]
+    names = [
+        type(module).__name__
+        for module in torch.nn.ModuleList(losses).modules()
+        if getattr(module, "uses_gradient_cache", type(module).__name__.startswith("Cached"))
+    ]
+    if names:
+        raise AtomError(
+            f"loss: {names[-1]} passes each batch through the model once more while its gradients are computed, where atoms "
+            "cannot join the loss; use one without a gradient cache, such as MultipleNegativesRankingLoss"
+        )
 
 
 def _take_on(model: AtomMixin, config: AtomConfig) -> None:
