@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from . import modeling, trainer
+from . import loop, modeling, trainer
 from .energy import Atoms
 from .gate import GradientGate
 from .heads import AtomHeads
@@ -30,7 +30,7 @@ PARTS = (
     (Atoms, "from_tokens", "atoms"),
     (Atoms, "pack", "atoms"),
     (trainer, "gather_rows", "gather"),
-    (trainer, "atom_loss", "pair energy and constraints"),
+    (loop, "atom_loss", "pair energy and constraints"),
     (AtomRecord, "add", "record for the log"),
     (GradientGate, "_measure_task", "gate"),
     (GradientGate, "_measure_atom", "gate"),

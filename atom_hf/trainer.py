@@ -16,8 +16,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoin
 from .accumulation import TaskShare, divisor
 from .arguments import check_arguments, check_class
 from .distributed import gather_rows
-from .energy import AtomLoss, Atoms, atom_loss
+from .energy import AtomLoss, Atoms
 from .errors import AtomError
+from .loop import loss_of
 from .modeling import AtomMixin, evaluating
 from .pairs import PairCache
 from .passes import AtomPasses, collecting
@@ -218,15 +219,7 @@ class AtomTrainerMixin:
         return (loss, outputs) if return_outputs else loss
 
     def _atom_loss(self, atoms: Atoms) -> AtomLoss:
-        config = self._atom_model.atom_config
-        return atom_loss(
-            atoms,
-            softening=config.softening,
-            neutrality=config.neutrality,
-            charge_floor=config.charge_floor,
-            charge_floor_weight=config.charge_floor_weight,
-            energy_weight=config.energy_weight,
-        )
+        return loss_of(atoms, self._atom_model.atom_config)
 
     def _atom_read(self, model: Any, inputs: Any) -> tuple[Tensor, Tensor]:
         """The packed atoms and the importance of a batch, as `compute_loss` will see them again."""
