@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import logging
@@ -14,7 +15,7 @@ from .config import AtomConfig
 from .errors import AtomError
 from .gate import GradientGate
 from .modeling import AtomMixin, adopt_forward, attach_atoms
-from .wrapped import inside, is_adapter
+from .wrapped import inside, is_adapter, is_sentence_transformer
 
 logger = logging.get_logger(__name__)
 
@@ -49,6 +50,8 @@ def settle(model: Any, kept: dict[str, Tensor] | None = None) -> None:
     if is_adapter(model):
         attach_atoms(model)  # once more: enrolls the heads in what the adapter trains and saves
     inner = inside(model)
+    if is_sentence_transformer(model) and _show_heads not in model._forward_hooks.values():
+        model.register_forward_hook(_show_heads)
     adopt_forward(inner)
     inner.atom_heads.requires_grad_(True)  # heads are never frozen, even where the model is
     for name, parameter in inner.atom_heads.named_parameters():
@@ -100,6 +103,14 @@ def _take_on(model: AtomMixin, config: AtomConfig) -> None:
     )
     model.atom_config = replace(config, **{name: getattr(own, name) for name in kept})
     model.atom_gate = GradientGate.of(config)
+
+
+def _show_heads(model: Any, _: Any, features: dict[str, Any]) -> None:
+    """Lets DDP see that the heads are in use, in what a SentenceTransformer gives: atoms are no part of that, and a parameter
+    that DDP takes for unused must get no gradient. Later columns do not use the heads, and DDP goes by the last."""
+    inner = inside(model)
+    if dist.is_available() and dist.is_initialized() and model.training and isinstance(inner, AtomMixin):
+        features["atom_heads"] = torch.stack([parameter.sum() for parameter in inner.atom_heads.parameters()])
 
 
 @contextmanager
