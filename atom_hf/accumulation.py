@@ -1,5 +1,7 @@
 """How a trainer scales its losses over accumulation steps and processes, and what the two terms of the loss need for it."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -8,6 +10,7 @@ from transformers import Trainer
 
 from .modeling import evaluating
 from .random_state import keeping_random_state
+from .wrapped import inside
 
 
 class TaskShare:
@@ -49,11 +52,21 @@ class TaskShare:
     def _tries(self, inputs: Any, num_items_in_batch: Any) -> bool:
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         losses = []
-        with evaluating(model), keeping_random_state(self.trainer.args.device), torch.no_grad():
+        with trying_out(model, self.trainer.args.device):
             for factor in (1, 2):
                 outputs = model(**inputs, num_items_in_batch=factor * num_items_in_batch)
                 losses.append(abs(float(outputs["loss"] if isinstance(outputs, dict) else outputs[0])))
         return losses[1] > 0.75 * losses[0]  # a sum over the number would be half as large
+
+
+@contextmanager
+def trying_out(model: Any, device: torch.device) -> Iterator[None]:
+    """Forward passes within it leave no trace: no gradients, no dropout, no random numbers drawn."""
+    with evaluating(model), keeping_random_state(device), torch.no_grad():
+        if getattr(inside(model), "is_loaded_in_4bit", False):
+            # On a CPU bitsandbytes packs the weights for inference in the first pass in evaluation, and has no gradients then.
+            model.train()
+        yield
 
 
 def divisor(trainer: Trainer, num_items_in_batch: Any) -> int:

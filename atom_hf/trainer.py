@@ -13,17 +13,16 @@ from torch import Tensor
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, has_length
 
-from .accumulation import TaskShare, divisor
+from .accumulation import TaskShare, divisor, trying_out
 from .arguments import check_arguments, check_class
 from .distributed import gather_rows
 from .energy import AtomLoss, Atoms
 from .errors import AtomError
 from .loop import loss_of
-from .modeling import AtomMixin, evaluating
+from .modeling import AtomMixin
 from .pairs import PairCache
 from .passes import AtomPasses, collecting
 from .preparation import check_loss, prepare, settle
-from .random_state import keeping_random_state
 from .record import AtomRecord
 from .saving import HEADS_NAME, read_heads
 from .sharding import prepare_precision
@@ -112,7 +111,7 @@ class AtomTrainerMixin:
         if (self.is_fsdp_enabled or self.is_deepspeed_enabled) and not self.is_in_train:
             return  # a model that is to be sharded runs only once it is: `train` comes back then
         loader = self.get_train_dataloader()
-        with evaluating(self.model), keeping_random_state(self.args.device), torch.no_grad():
+        with trying_out(self.model, self.args.device):
             inputs = loader.collate_fn([loader.dataset[0], loader.dataset[1]])
             packed, importance = self._atom_read(self.model_wrapped, inputs)
         self._atom_checked = True
