@@ -11,7 +11,8 @@ from transformers import BitsAndBytesConfig
 
 from atom_hf import AtomConfig, attach_atoms, load_atom_model
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
+pytest.importorskip("bitsandbytes")
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")]
 
 
 def quantization(bits):
