@@ -17,7 +17,7 @@ from .energy import Atoms
 from .errors import AtomError
 from .gate import GradientGate
 from .heads import AtomHeads
-from .passes import AtomPasses
+from .passes import AtomPasses, reading, to_be_read
 from .saving import HEADS_PREFIX, write_heads
 from .sharding import name_units
 from .tokens import check_layer, check_width, find_tokens, hidden_size_of, pick_layer, special_token_ids
@@ -236,9 +236,9 @@ def _atom_class(base: type) -> type:
     def forward(self, *args, return_atoms: bool | None = None, **kwargs):
         if not isinstance(self, AtomMixin):  # detached, and called by what wrapped this forward before
             return base.forward(self, *args, **kwargs)
-        if not _to_be_read(self, return_atoms):
+        if not to_be_read(self, return_atoms):
             return base.forward(self, *args, **kwargs)
-        return _forward_with_atoms(self, base.forward, args, kwargs)
+        return forward_with_atoms(self, base.forward, args, kwargs)
 
     namespace = {
         "forward": forward,
@@ -250,43 +250,13 @@ def _atom_class(base: type) -> type:
     return type(base.__name__, (AtomMixin, base), namespace)
 
 
-def adopt_forward(model: AtomMixin) -> None:
-    """Reads atoms around a forward that was put on the instance (`model.forward = ...`), past the class's.
-
-    TRL does so: its forward runs the backbone and gives the log-probabilities of the labels, without hidden states. Does
-    nothing where there is no such forward.
-    """
-    theirs = vars(model).get("forward")
-    if theirs is None or hasattr(model, "_old_forward") or getattr(theirs, "_reads_atoms", False):
-        return
-
-    @functools.wraps(theirs)
-    def forward(*args, return_atoms: bool | None = None, **kwargs):
-        if not isinstance(model, AtomMixin) or not _to_be_read(model, return_atoms):
-            return theirs(*args, **kwargs)
-        backbone = None if model.base_model is model else model.base_model
-        return _forward_with_atoms(model, lambda _, *args, **kwargs: theirs(*args, **kwargs), args, kwargs, backbone)
-
-    forward._reads_atoms = True
-    model.forward = forward
-
-
-def _to_be_read(model: AtomMixin, return_atoms: bool | None) -> bool:
-    if model._atom_reading:
-        return False
-    if return_atoms is not None:
-        return return_atoms
-    if model._atom_passes is not None:
-        return model._atom_passes.wants(model)
-    return model.training and torch.is_grad_enabled()
-
-
-def _forward_with_atoms(
+def forward_with_atoms(
     model: Any, base_forward: Any, args: tuple, kwargs: dict[str, Any], backbone: Any = None
 ) -> ModelOutput:
     """Runs a forward and adds the atoms to its outputs. `backbone` is the module whose outputs hold the hidden states, where
     the forward's own do not."""
-    if torch.is_grad_enabled() and not any(parameter.requires_grad for parameter in model.atom_heads.parameters()):
+    learns = model.training and torch.is_grad_enabled()
+    if learns and not any(parameter.requires_grad for parameter in model.atom_heads.parameters()):
         raise AtomError(
             "the atom heads are frozen and would learn nothing; where PEFT froze them, call attach_atoms(model) on what "
             "get_peft_model gives, else model.atom_heads.requires_grad_(True)"
@@ -298,26 +268,12 @@ def _forward_with_atoms(
     if return_dict is None:
         return_dict = getattr(model.config, "return_dict", True)
     kwargs = {**kwargs, "output_hidden_states": True if wants_states else _states_to_keep(model), "return_dict": True}
-    with _reading(model, backbone) as given:
+    with reading(model, backbone) as given:
         outputs = base_forward(model, *args, **kwargs)
     has_states = any(outputs.get(name) is not None for name in STATE_KEYS)
     states = outputs if has_states or not given else given[-1]
     result = _add_atoms(model, outputs, states, _named(model, args, kwargs), keep_states=bool(wants_states))
     return result if return_dict else result.to_tuple()
-
-
-@contextmanager
-def _reading(model: AtomMixin, backbone: Any):
-    """The forward pass within it is not read a second time. The list that it gives holds what the backbone, if any, gave."""
-    given: list[ModelOutput] = []
-    hook = backbone and backbone.register_forward_hook(lambda _, inputs, outputs: given.append(outputs))
-    model._atom_reading = True
-    try:
-        yield given
-    finally:
-        del model._atom_reading
-        if hook is not None:
-            hook.remove()
 
 
 # The gate's hooks act on the running model, which a compiled graph cannot see.

@@ -53,8 +53,35 @@ def collecting(model: Any, most: int | None = None, always: bool = False) -> Ite
 
     Nothing of it stays with the model afterwards. `most` and `always` are those of `AtomPasses`.
     """
-    before, model._atom_passes = model._atom_passes, AtomPasses(most, always)
+    model._atom_passes = AtomPasses(most, always)
     try:
         yield model._atom_passes
     finally:
-        model._atom_passes = before
+        del model._atom_passes
+
+
+def to_be_read(model: Any, return_atoms: bool | None) -> bool:
+    """Whether a forward pass of `model`, an `AtomMixin`, gives atoms: as it was asked, else as whoever collects them wants it,
+    else in training."""
+    if model._atom_reading:
+        return False
+    if return_atoms is not None:
+        return return_atoms
+    if model._atom_passes is not None:
+        return model._atom_passes.wants(model)
+    return model.training and torch.is_grad_enabled()
+
+
+@contextmanager
+def reading(model: Any, backbone: Any = None) -> Iterator[list[Any]]:
+    """The forward pass within it is not read a second time. The list that it gives holds what the backbone, if any, gave."""
+    given: list[Any] = []
+    modules = [] if backbone is None else [backbone]
+    hooks = [module.register_forward_hook(lambda _, inputs, outputs: given.append(outputs)) for module in modules]
+    model._atom_reading = True
+    try:
+        yield given
+    finally:
+        del model._atom_reading
+        for hook in hooks:
+            hook.remove()

@@ -1,6 +1,8 @@
 """What a trainer with the flag on is given, and what it has made of it: the model, its adapters, its loss."""
 
-from collections.abc import Iterator
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -8,13 +10,15 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from transformers import Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import logging
 
 from .config import AtomConfig
 from .errors import AtomError
 from .gate import GradientGate
-from .modeling import AtomMixin, adopt_forward, attach_atoms
+from .modeling import AtomMixin, attach_atoms, forward_with_atoms
+from .passes import to_be_read
 from .wrapped import inside, is_adapter, is_sentence_transformer
 
 logger = logging.get_logger(__name__)
@@ -52,7 +56,7 @@ def settle(model: Any, kept: dict[str, Tensor] | None = None) -> None:
     inner = inside(model)
     if is_sentence_transformer(model) and _show_heads not in model._forward_hooks.values():
         model.register_forward_hook(_show_heads)
-    adopt_forward(inner)
+    _adopt_forward(inner)
     inner.atom_heads.requires_grad_(True)  # heads are never frozen, even where the model is
     for name, parameter in inner.atom_heads.named_parameters():
         # TRL trains the adapter of a quantized base in bfloat16, and all else that has a gradient.
@@ -61,27 +65,49 @@ def settle(model: Any, kept: dict[str, Tensor] | None = None) -> None:
             parameter.data = source.to(parameter.device, torch.float32)
 
 
-def check_loss(loss: Any) -> None:
-    """Refuses losses that pass a batch through the model out of the trainer's sight: once without a gradient, and again while
-    the gradients are being computed (GradCache).
-
-    Args:
-        loss: that of a `SentenceTransformerTrainer`: a module, or a dictionary of them.
+def check_wrapped(trainer: Any) -> None:
+    """Refuses what a trainer cannot do with the flag on where its model stands inside another.
 
     Raises:
-        AtomError: naming the loss, and what would do.
+        AtomError: an adapter or a SentenceTransformer that is to be sharded; a loss of sentence-transformers that passes a
+            batch through the model out of the trainer's sight: once without a gradient, and again while the gradients are
+            being computed (GradCache).
     """
-    losses = loss.values() if isinstance(loss, dict) else [loss]
-    names = [
+    if inside(trainer.model) is trainer.model:
+        return
+    kind = type(trainer.model).__name__
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        raise AtomError(
+            f"model: the checkpoints of a {kind} under FSDP or DeepSpeed would leave its atom heads out; use DDP, or a model "
+            "without adapters"
+        )
+    if not is_sentence_transformer(trainer.model):
+        return
+    losses = trainer.loss.values() if isinstance(trainer.loss, dict) else [trainer.loss]
+    cached = [
         type(module).__name__
         for module in torch.nn.ModuleList(losses).modules()
         if getattr(module, "uses_gradient_cache", type(module).__name__.startswith("Cached"))
     ]
-    if names:
+    if cached:
         raise AtomError(
-            f"loss: {names[-1]} passes each batch through the model once more while its gradients are computed, where atoms "
+            f"loss: {cached[-1]} passes each batch through the model once more while its gradients are computed, where atoms "
             "cannot join the loss; use one without a gradient cache, such as MultipleNegativesRankingLoss"
         )
+
+
+def maker(bases: Iterable[type]) -> type:
+    """The first of a Trainer's classes whose `__init__` says what the arguments are called."""
+    for base in bases:
+        parameters = inspect.signature(base.__init__).parameters if "__init__" in vars(base) else {}
+        if "args" in parameters and parameters["args"].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
+            return base
+    return Trainer
+
+
+def names(method: Callable) -> list[str]:
+    """The names of a method's arguments, without that of the object."""
+    return list(inspect.signature(method).parameters)[1:]
 
 
 def _take_on(model: AtomMixin, config: AtomConfig) -> None:
@@ -111,6 +137,27 @@ def _show_heads(model: Any, _: Any, features: dict[str, Any]) -> None:
     inner = inside(model)
     if dist.is_available() and dist.is_initialized() and model.training and isinstance(inner, AtomMixin):
         features["atom_heads"] = torch.stack([parameter.sum() for parameter in inner.atom_heads.parameters()])
+
+
+def _adopt_forward(model: AtomMixin) -> None:
+    """Reads atoms around a forward that was put on the instance (`model.forward = ...`), past the class's.
+
+    TRL does so: its forward runs the backbone and gives the log-probabilities of the labels, without hidden states. Does
+    nothing where there is no such forward.
+    """
+    theirs = vars(model).get("forward")
+    if theirs is None or hasattr(model, "_old_forward") or getattr(theirs, "_reads_atoms", False):
+        return
+
+    @functools.wraps(theirs)
+    def forward(*args, return_atoms: bool | None = None, **kwargs):
+        if not isinstance(model, AtomMixin) or not to_be_read(model, return_atoms):
+            return theirs(*args, **kwargs)
+        backbone = None if model.base_model is model else model.base_model
+        return forward_with_atoms(model, lambda _, *args, **kwargs: theirs(*args, **kwargs), args, kwargs, backbone)
+
+    forward._reads_atoms = True
+    model.forward = forward
 
 
 @contextmanager

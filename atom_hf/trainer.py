@@ -1,7 +1,6 @@
 """Trainer with the atom loss: `AtomTrainerMixin`, `AtomTrainer`."""
 
 import functools
-import inspect
 import json
 import os
 from collections.abc import Callable
@@ -22,7 +21,7 @@ from .loop import loss_of
 from .modeling import AtomMixin
 from .pairs import PairCache
 from .passes import AtomPasses, collecting
-from .preparation import check_loss, prepare, settle
+from .preparation import check_wrapped, maker, names, prepare, settle
 from .record import AtomRecord
 from .saving import HEADS_NAME, read_heads
 from .sharding import prepare_precision
@@ -45,12 +44,13 @@ class AtomTrainerMixin:
     """
 
     def __init__(self, *positional: Any, **named: Any):
-        named.update(zip(_names(_makes(type(self)).__init__), positional, strict=False))
+        bases = type(self).__mro__[type(self).__mro__.index(AtomTrainerMixin) + 1 :]  # what the mixin was added to
+        named.update(zip(names(maker(bases).__init__), positional, strict=False))
         args = named.get("args")
         self._atom_on = bool(getattr(args, "atom", False))
         kept = None
         if self._atom_on:
-            check_class(args, _makes(type(self)))
+            check_class(args, maker(bases))
             check_arguments(args)
             tokenizer, make = named.get("processing_class"), named.get("model_init")
             if make is not None:
@@ -70,12 +70,11 @@ class AtomTrainerMixin:
                 settle(self.model, kept)
             else:  # a model that the trainer has loaded itself
                 prepare(self.model, args.atom_config(), self.processing_class)
+            check_wrapped(self)
             self._atom_one_column = is_sentence_transformer(self.model)
-            if self._atom_one_column:
-                check_loss(self.loss)
             self._atom_record = AtomRecord()
             self._atom_checked = False
-            self._atom_share = TaskShare(self, _made_of(type(self), "compute_loss"))
+            self._atom_share = TaskShare(self, next(base for base in bases if "compute_loss" in vars(base)))
             self._atom_pairs: PairCache | None = None
             self.add_callback(_AtomCallback(self))
 
@@ -238,8 +237,8 @@ class AtomTrainerMixin:
             return {name: value for name, value in inputs.items() if name != "labels"}
         if self._atom_share.computes is not Trainer:
             # Another trainer's batches hold more than the model takes.
-            names = _names(type(self._atom_model).forward)
-            return {name: value for name, value in inputs.items() if name in names}
+            taken = names(type(self._atom_model).forward)
+            return {name: value for name, value in inputs.items() if name in taken}
         return inputs
 
     def _atom_rows(self, inputs: Any) -> int | None:
@@ -338,26 +337,3 @@ class _AtomCallback(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         self.trainer._atom_model.atom_gate.update(lambda sums: self.trainer.accelerator.reduce(sums, "sum"))
-
-
-def _bases(cls: type) -> tuple[type, ...]:
-    """What the mixin was added to."""
-    return cls.__mro__[cls.__mro__.index(AtomTrainerMixin) + 1 :]
-
-
-def _made_of(cls: type, name: str) -> type:
-    """The first of these that has a method of that name."""
-    return next(base for base in _bases(cls) if name in vars(base))
-
-
-def _makes(cls: type) -> type:
-    """The Trainer whose `__init__` says what the arguments are called."""
-    for base in _bases(cls):
-        parameters = inspect.signature(base.__init__).parameters if "__init__" in vars(base) else {}
-        if "args" in parameters and parameters["args"].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
-            return base
-    return Trainer
-
-
-def _names(method: Callable) -> list[str]:
-    return list(inspect.signature(method).parameters)[1:]

@@ -13,6 +13,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from atom_hf import AtomConfig, AtomError, AtomMixin, attach_atoms, load_atom_model
 from atom_hf.modeling import detach_atoms
+from atom_hf.preparation import check_wrapped
 
 # PEFT 0.21 goes by names that Transformers 5.23 calls old.
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
@@ -138,6 +139,14 @@ def test_copies_of_the_heads_in_the_adapter_are_refused(tmp_path):
     model = get_peft_model(attach_atoms(base("bert", tmp_path)), config)
     with pytest.raises(AtomError, match=r"modules_to_save: .*leave atom_heads out"):
         attach_atoms(model)
+
+
+@pytest.mark.parametrize("plugin", ["is_fsdp_enabled", "is_deepspeed_enabled"])
+def test_an_adapter_that_is_to_be_sharded_is_refused(plugin, tmp_path, monkeypatch):
+    trainer = make("bert", tmp_path, model=adapted("lora", "bert", tmp_path), max_steps=1)
+    monkeypatch.setattr(trainer, plugin, True)
+    with pytest.raises(AtomError, match=r"model: the checkpoints of a PeftModelForSequenceClassification.*use DDP"):
+        check_wrapped(trainer)
 
 
 # Saving and loading

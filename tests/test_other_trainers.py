@@ -358,6 +358,22 @@ def test_trl_loads_the_model_itself(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["sft", "dpo"])
+def test_trl_loads_the_model_and_makes_the_adapter_itself(kind, tmp_path):
+    tiny("gpt2").save_pretrained(tmp_path / "base")
+    trainer = make_trl(kind, tmp_path, str(tmp_path / "base"), peft_config=lora(), atom=True)
+    before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
+    trainer.train()
+    check_log(trainer)
+    moved = {name for name, value in before.items() if not torch.equal(value, trainer.model.state_dict()[name])}
+    assert moved == {name for name, parameter in trainer.model.named_parameters() if parameter.requires_grad}
+    assert sum("atom_heads" in name for name in moved) == 4
+    trainer.save_model(tmp_path / "final")
+    loaded, ids = load_atom_model(tmp_path / "final"), torch.tensor([rows_for("gpt2")[0]["input_ids"]])
+    expected = trainer.model.atom_importance(input_ids=ids)
+    torch.testing.assert_close(loaded.atom_importance(input_ids=ids), expected, equal_nan=True)
+
+
+@pytest.mark.parametrize("kind", ["sft", "dpo"])
 def test_a_checkpoint_of_trl_goes_on(kind, tmp_path):
     options = {"atom": True, "save_strategy": "steps", "save_steps": 2, "max_steps": 4}
     other = {"ref_model": tiny("gpt2", seed=5)} if kind == "dpo" else {}
