@@ -74,7 +74,8 @@ class AtomMixin:
         if writes:
             Path(save_directory).mkdir(parents=True, exist_ok=True)
             self.atom_config.save(save_directory)
-        if self._atom_heads_inside:
+        # Of a model that Transformers has given an adapter (`add_adapter`) only that is saved: no file that heads could be in.
+        if self._atom_heads_inside and not getattr(self, "_hf_peft_config_loaded", False):
             # Trainer resumes by the names that parameters have in memory, not by those of an original checkpoint.
             kwargs["save_original_format"] = False
         else:

@@ -242,6 +242,25 @@ def test_copies(tmp_path):
         assert torch.equal(twin.atom_importance(**batch).nan_to_num(9), model.atom_importance(**batch).nan_to_num(9))
 
 
+@pytest.mark.parametrize("order", ["heads first", "adapter first"])
+def test_an_adapter_that_transformers_adds_itself(order, tmp_path):
+    model = base("bert", tmp_path)
+    if order == "heads first":
+        attach_atoms(model)
+    model.add_adapter(LoraConfig(r=4, target_modules="all-linear"))
+    trainer = make("bert", tmp_path, model=model, atom=True, save_strategy="steps", save_steps=3)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    trainer.train()
+    moved = {key for key, value in before.items() if not torch.equal(value, model.state_dict()[key])}
+    assert sum(key.startswith("atom_heads.") for key in moved) == 4
+    assert all("lora_" in key or key.startswith("atom_heads.") for key in moved)
+    trainer.save_model(tmp_path / "final")
+    for folder in ("final", "checkpoint-3"):
+        loaded, batch = load_atom_model(tmp_path / folder), batch_for("bert")
+        assert equal(heads_of(loaded), model.atom_heads.state_dict())
+        assert torch.equal(loaded.eval()(**batch).logits, model.eval()(**batch).logits)
+
+
 # Resuming
 
 

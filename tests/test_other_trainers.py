@@ -449,6 +449,7 @@ def test_a_collator_that_flattens_is_refused(tmp_path):
         trainer.train()
 
 
+@pytest.mark.exactness
 def test_pairs_over_the_steps_of_sft(tmp_path):
     runs = []
     for options in ({"per_device_train_batch_size": 16}, {"gradient_accumulation_steps": 4, "atom_pair_batch": 16}):
@@ -496,6 +497,7 @@ def make_own(cls, folder, **options):
     return cls(model=tiny("bert"), args=args, train_dataset=rows, **tools, **pieces)
 
 
+@pytest.mark.exactness
 @pytest.mark.parametrize("options", [{}, {"atom_weighting": "relative", "max_steps": 2, "learning_rate": 0.01}])
 def test_the_rows_of_several_passes_are_one_batch(options, tmp_path):
     runs, gates = [], []
