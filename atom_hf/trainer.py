@@ -107,6 +107,8 @@ class AtomTrainerMixin:
         """
         if not has_length(self.train_dataset) or len(self.train_dataset) < 2:
             return  # data can be read but once; the first step says the same
+        if type(self)._prepare_inputs is not Trainer._prepare_inputs:
+            return  # a trainer that makes its batches of prompts, such as GRPO's
         if (self.is_fsdp_enabled or self.is_deepspeed_enabled) and not self.is_in_train:
             return  # a model that is to be sharded runs only once it is: `train` comes back then
         loader = self.get_train_dataloader()

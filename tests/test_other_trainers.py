@@ -385,6 +385,40 @@ def test_a_checkpoint_of_trl_goes_on(kind, tmp_path):
     assert alone.model.atom_gate.state() == again.model.atom_gate.state()
 
 
+@pytest.mark.parametrize("kind", ["reward", "kto", "grpo"])
+def test_further_trainers_of_trl_train_on(kind, tmp_path):
+    import trl
+    from datasets import Dataset
+
+    base, config = {
+        "reward": (trl.RewardTrainer, trl.RewardConfig),
+        "kto": (trl.KTOTrainer, trl.KTOConfig),
+        "grpo": (trl.GRPOTrainer, trl.GRPOConfig),
+    }[kind]
+    cls = type("Joined", (AtomTrainerMixin, base), {})
+    options, pieces, rows = {}, {}, preferences()
+    if kind == "kto":
+        sides = [{"prompt": row["prompt"], "completion": row["chosen"], "label": True} for row in rows]
+        sides += [{"prompt": row["prompt"], "completion": row["rejected"], "label": False} for row in rows]
+        rows, pieces = Dataset.from_list(sides), {"ref_model": tiny("gpt2", seed=5)}
+    elif kind == "grpo":
+        rows = Dataset.from_list([{"prompt": first} for first, _ in halves()])
+        pieces = {"reward_funcs": lambda completions, **_: [float(len(text) % 5) for text in completions]}
+        options = {"num_generations": 4, "max_completion_length": 6}
+    trainer = cls(
+        model=tiny("gpt2-classifier", num_labels=1) if kind == "reward" else tiny("gpt2"),
+        args=arguments(tmp_path, type("Args", (AtomArguments, config), {}), atom=True, bf16=False, **options),
+        train_dataset=rows,
+        processing_class=tokenizer(),
+        **pieces,
+    )
+    before = heads(trainer)
+    trainer.train()
+    check_log(trainer)
+    assert not any(torch.equal(value, before[name]) for name, value in heads(trainer).items())
+    assert trainer.model.atom_gate.state()["atom_norm"] > 0
+
+
 def lora():
     return LoraConfig(r=4, target_modules="all-linear", fan_in_fan_out=True, task_type="CAUSAL_LM")
 

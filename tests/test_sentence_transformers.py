@@ -7,7 +7,7 @@ from datasets import Dataset
 from exactness import compare, relative_difference
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer import losses
-from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
 from test_other_trainers import ONE_STEP, WEIGHT, atom_term, check_log, gradients_of, halves
 from test_trainer import Gradients, equal
 from torch.nn import functional as F
@@ -171,6 +171,14 @@ def test_losses_with_a_gradient_cache_are_refused(loss, folder, tmp_path):
     with pytest.raises(AtomError, match=r"loss: CachedMultipleNegativesRankingLoss passes each batch"):
         make(folder, tmp_path, loss, atom=True)
     assert not isinstance(make(folder, tmp_path, loss).model[0].auto_model, AtomMixin)
+
+
+def test_arguments_of_another_trainer_and_models_of_another_kind_are_refused(folder, tmp_path):
+    model = sentences(folder)
+    with pytest.raises(AtomError, match=r"args: \w+ takes SentenceTransformerTrainingArguments.*class Args"):
+        AtomSentenceTransformerTrainer(model=model, args=arguments(tmp_path, atom=True), train_dataset=pairs())
+    with pytest.raises(AtomError, match=r"begins with a Normalize.*first module is a Transformer"):
+        attach_atoms(SentenceTransformer(modules=[Normalize()], device="cpu"))
 
 
 def test_what_is_saved_loads_plainly_and_with_its_heads(folder, tmp_path, library_log):
