@@ -163,7 +163,7 @@ def _adopt_forward(model: AtomMixin) -> None:
 @contextmanager
 def _class_forward(model: Any) -> Iterator[None]:
     """Within it a forward that a trainer put on the model is not there."""
-    theirs = vars(model).pop("forward", None)
+    theirs = getattr(model, "__dict__", {}).pop("forward", None)
     try:
         yield
     finally:

@@ -530,6 +530,11 @@ def test_a_wrapped_model_is_refused(tmp_path):
         make("bert", tmp_path, model=torch.nn.Sequential(attach_atoms(tiny("bert"))), atom=True)
 
 
+def test_no_model_is_refused(tmp_path):
+    with pytest.raises(AtomError, match=r"model must be .*PeftModel.*got NoneType"):
+        AtomTrainer(args=arguments(tmp_path, atom=True))
+
+
 def test_saving_at_the_end_of_a_push_leaves_the_model_clean(tmp_path):
     """Trainer.push_to_hub saves through the same door as a checkpoint, into the final folder."""
     trainer = make("bert", tmp_path, atom=True)
