@@ -7,7 +7,9 @@ import json
 import math
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from numbers import Real
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,6 +19,7 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 from transformers.modelcard import METRIC_TAGS
 
 from .config import AtomConfig
+from .errors import AtomError
 from .formats import format_number
 
 CARD_NAME = "README.md"
@@ -102,6 +105,13 @@ class CardFacts:
         self.datasets = [name for name in self.datasets if hub_id(name)]
 
 
+def check_facts(facts: Mapping[str, Any], flag: str) -> None:
+    """Refuses facts by other names than those of `CardFacts`. Raises `AtomError`, naming `flag`."""
+    names = [f.name for f in fields(CardFacts)]
+    if unknown := sorted(set(map(str, facts)) - set(names)):
+        raise AtomError(f"{flag} has {', '.join(unknown)}, which no card knows; it may have {', '.join(names)}")
+
+
 def hub_id(name: Any) -> str | None:
     """`name` if it can be the id of a repository on the Hub, else None."""
     try:
@@ -121,15 +131,15 @@ def model_card(facts: CardFacts) -> ModelCard:
         "summary": _summary(facts),
         "repo": _literal(facts.repo_id or NO_REPOSITORY),
         "plain_lines": _plain_lines(facts),
-        "metrics": [(_metric_name(facts, key), format_number(value)) for key, value in facts.metrics.items()],
+        "metrics": [(_metric_name(facts, key), _number(value)) for key, value in facts.metrics.items()],
         "metrics_of": facts.metrics_of,
         "comparison": facts.comparison,
         "seeds": span(facts.comparison.seeds) if facts.comparison else "",
         "data": _data_lines(facts),
-        "training": [(key, format_number(v) if isinstance(v, float) else v) for key, v in facts.training.items()],
+        "training": facts.training.items(),
         "settings": (settings := _settings(facts.atoms)),
         "changed": any(name.startswith("*") for name, _, _ in settings),
-        "importance": {key: format_number(value) for key, value in facts.importance.items()},
+        "importance": {key: _number(value) for key, value in facts.importance.items()},
         "limits": _limits(facts),
         "versions": ", ".join(f"{key} {_plain(value)}" for key, value in facts.versions.items()),
     }
@@ -161,20 +171,21 @@ def write_card(facts: CardFacts, folder: str | Path) -> None:
 
 
 def _metadata(facts: CardFacts, name: str) -> ModelCardData:
-    known = {key: value for key, value in facts.metrics.items() if key in METRIC_IDS and math.isfinite(value)}
+    numbers = {key: value for key, value in facts.metrics.items() if isinstance(value, Real) and math.isfinite(value)}
+    known = {key: value for key, value in numbers.items() if key in METRIC_IDS}
     results = [
         EvalResult(
             task_type=facts.pipeline_tag,
             dataset_type=_plain(facts.dataset_id or facts.dataset),
             dataset_name=_plain(facts.dataset),
-            dataset_config=facts.dataset_config,
-            dataset_split=facts.eval_split,
+            dataset_config=_plain(facts.dataset_config or "") or None,
+            dataset_split=_plain(facts.eval_split or "") or None,
             metric_type=METRIC_IDS[key],
             metric_value=round(float(value), 6),
-            metric_name=_plain(_metric_name(facts, key)),
+            metric_name=_plain(_metric_name(facts, key)) or None,
         )
         for key, value in known.items()
-        if facts.pipeline_tag and facts.dataset
+        if facts.pipeline_tag and _plain(facts.dataset or "")
     ]
     tags = ["atom-hf", "atom", "token-importance", *map(_plain, facts.tags)]
     more = {"base_model_relation": "adapter" if facts.library == "peft" else "finetune"} if facts.base_model else {}
@@ -278,6 +289,10 @@ def _metric_name(facts: CardFacts, key: str) -> str:
     return facts.metric_names.get(key, key)
 
 
+def _number(value: Any) -> str:
+    return format_number(value) if isinstance(value, Real) else _cell(value)
+
+
 def span(seeds: list[int]) -> str:
     """Seeds in words: "42 to 51", "3, 5"."""
     if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[0] + len(seeds))):
@@ -314,5 +329,6 @@ def _shown(value: Any) -> str:
 
 
 def _cell(value: Any) -> str:
-    """The same in a table, where a bar would end the cell."""
-    return _shown(value).replace("|", "\\|")
+    """The same in a table, where a bar would end the cell, and one after a backslash may or may not."""
+    text = _plain(value)
+    return "".join(c if c.isalnum() else f"&#{ord(c)};" for c in text) if "|" in text else _shown(text)

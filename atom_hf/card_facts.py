@@ -18,9 +18,9 @@ from transformers import PreTrainedModel, TrainingArguments
 from transformers.modelcard import TASK_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES
 from transformers.trainer_utils import has_length
-from transformers.utils import cached_file
+from transformers.utils import hf_api
 
-from .card import CARD_NAME, CardFacts, hub_id
+from .card import CARD_NAME, CardFacts, check_facts, hub_id
 
 # The models that come with the package or its extra, by name and by folder: a folder that is none of the user's.
 EMBEDDED = {
@@ -68,6 +68,7 @@ def facts_of_trainer(trainer: Any, given: Mapping[str, Any] | None = None) -> Ca
         given: what `create_model_card` was called with (language, license, tags, model_name, finetuned_from, tasks,
             dataset_tags, dataset, dataset_args, dataset_name), which wins over that.
     """
+    check_facts(trainer.card_facts, "card_facts")
     args, state = trainer.args, trainer.state
     model = trainer.accelerator.unwrap_model(trainer.model)
     repo = getattr(trainer, "hub_model_id", None) or args.hub_model_id
@@ -163,10 +164,16 @@ def _versions(*more: str) -> dict[str, str]:
 
 @functools.cache
 def _license_of(source: str) -> str | None:
-    """The licence that the base's own card states, if it is one of those that need no further text."""
+    """The licence that the base's own card states, if it is one that needs no further text."""
     try:
-        file = cached_file(source, CARD_NAME, _raise_exceptions_for_missing_entries=False)
-        found = (metadata_load(file) or {}).get("license") if file else None
+        if Path(source).is_dir():
+            found = (metadata_load(Path(source, CARD_NAME)) or {}).get("license")
+        elif hub_id(source):
+            # A single request, as for Trainer's own card; with HF_HUB_OFFLINE none.
+            tags = hf_api().model_info(source, timeout=5).tags or []
+            found = next((tag.removeprefix("license:") for tag in tags if tag.startswith("license:")), None)
+        else:
+            return None
     except Exception:  # a base whose card cannot be had or read: nothing is said of its licence
         return None
     known = (

@@ -15,7 +15,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoin
 from transformers.utils import logging
 
 from .arguments import check_arguments
-from .card import is_own, write_card
+from .card import check_facts, is_own, write_card
 from .card_facts import describes, facts_of_trainer
 from .config import AtomConfig
 from .distributed import gather_rows
@@ -82,6 +82,7 @@ class AtomTrainerMixin:
             self._check_checkpoint(last)
         if not self._atom_on:
             return super().train(resume_from_checkpoint, *args, **kwargs)
+        check_facts(self.card_facts, "card_facts")
         if not self._atom_checked:
             self.check_atoms()
         # Compiled as a whole, a model's gradients at its hidden states would be out of the gate's sight. The plugin is one for
