@@ -123,7 +123,7 @@ def hub_id(name: Any) -> str | None:
 
 def model_card(facts: CardFacts) -> ModelCard:
     """The card of a model: valid metadata of the Hub, and Markdown."""
-    name = _plain(facts.name or facts.model_class or "model")
+    name = _plain(facts.name or "") or _plain(facts.model_class or "model")
     values = {
         "facts": facts,
         "mark": MARK,
@@ -160,6 +160,24 @@ def is_own(folder: str | Path) -> bool:
         return False
     except (OSError, UnicodeDecodeError):
         return True
+
+
+def card_to_push(folder: str | Path, repo_id: str, there: str | None) -> str | None:
+    """The text of the card that a push of a folder brings; None where the repository is to keep what it has.
+
+    A card of somebody's own is pushed as it is, and one that was generated never goes over it: it learns the name of its
+    repository, and stays behind where the card that is `there` is somebody's own. Raises `AtomError` for a card that is no text.
+    """
+    file = Path(folder, CARD_NAME)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise AtomError(f"{file} is no text in UTF-8, as a model card must be: mend it or remove it") from error
+    if MARK not in text:
+        return text
+    return text.replace(_literal(NO_REPOSITORY), _literal(repo_id)) if there is None or MARK in there else None
 
 
 def write_card(facts: CardFacts, folder: str | Path) -> None:

@@ -315,13 +315,14 @@ class AtomTrainerMixin:
         Takes what the trainer's own `create_model_card` takes. With the flag off it is that.
         """
         make = super().create_model_card
-        if not (self._atom_on and describes(self._atom_model)):
+        if not (self._atom_on and describes(self.accelerator.unwrap_model(self.model))):
             return make(*args, **kwargs)
         if not is_own(self.args.output_dir):
             self._atom_write_card(self.args.output_dir, inspect.signature(make).bind(*args, **kwargs).arguments)
 
     def _atom_write_card(self, folder: str, given: dict[str, Any] | None = None) -> None:
-        if self.is_world_process_zero() and os.path.isdir(folder) and describes(self._atom_model):
+        known = describes(self.accelerator.unwrap_model(self.model))
+        if known and self.is_world_process_zero() and os.path.isdir(folder):
             write_card(facts_of_trainer(self, given), folder)
 
     def _check_checkpoint(self, resume_from_checkpoint: str) -> None:

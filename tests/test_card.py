@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import huggingface_hub.constants
@@ -14,7 +15,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from atom_hf.card import CardFacts, Comparison, model_card
+from atom_hf import AtomError
+from atom_hf.card import CardFacts, Comparison, card_to_push, model_card, write_card
 
 ROOT = Path(__file__).parent.parent
 HOSTILE = [
@@ -80,6 +82,21 @@ def test_names_mean_nothing_but_themselves(names):
     expected = MarkdownIt("gfm-like", {"linkify": False, "html": True}).render(ModelCard(ours).text)
     tags = [re.findall(r"<(/?\w+|!--)", page) for page in (html, expected)]
     assert [t for t in tags[0] if "code" not in t] == [t for t in tags[1] if "code" not in t]
+
+
+def test_a_push_names_the_repository_and_leaves_a_card_of_somebodys_own(tmp_path):
+    assert card_to_push(tmp_path, "org/name", None) is None
+    facts = CardFacts(name="x", model_class="BertForSequenceClassification")
+    write_card(facts, tmp_path)
+    text = card_to_push(tmp_path, "org/name", None)
+    assert text == str(model_card(replace(facts, repo_id="org/name"))) and text.count('"org/name"') == 2
+    assert card_to_push(tmp_path, "org/name", there=text) == text
+    assert card_to_push(tmp_path, "org/name", there="# Mine\n") is None
+    (tmp_path / "README.md").write_text("# Mine\n")
+    assert card_to_push(tmp_path, "org/name", there="# Theirs\n") == "# Mine\n"
+    (tmp_path / "README.md").write_bytes(b"\xff")
+    with pytest.raises(AtomError, match="README.md is no text in UTF-8"):
+        card_to_push(tmp_path, "org/name", None)
 
 
 def test_long_lists_and_long_names_are_cut():
