@@ -166,7 +166,9 @@ def card_to_push(folder: str | Path, repo_id: str, there: str | None) -> str | N
     """The text of the card that a push of a folder brings; None where the repository is to keep what it has.
 
     A card of somebody's own is pushed as it is, and one that was generated never goes over it: it learns the name of its
-    repository, and stays behind where the card that is `there` is somebody's own. Raises `AtomError` for a card that is no text.
+    repository, and stays behind where the card that is `there` is somebody's own.
+
+    Raises `AtomError` for a card that is no text.
     """
     file = Path(folder, CARD_NAME)
     try:
