@@ -15,8 +15,6 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoin
 from transformers.utils import logging
 
 from .arguments import check_arguments
-from .card import check_facts, is_own, write_card
-from .card_facts import describes, facts_of_trainer
 from .config import AtomConfig
 from .distributed import gather_rows
 from .energy import AtomLoss, Atoms, atom_loss
@@ -26,6 +24,7 @@ from .modeling import OUTPUT_KEYS, AtomMixin, attach_atoms, evaluating
 from .pairs import PairCache
 from .random_state import keeping_random_state
 from .sharding import prepare_precision
+from .trainer_card import CardMixin
 
 logger = logging.get_logger(__name__)
 
@@ -36,14 +35,13 @@ LOGGED = (
 )
 
 
-class AtomTrainerMixin:
+class AtomTrainerMixin(CardMixin):
     """Adds the atom loss to any Trainer: `class MyTrainer(AtomTrainerMixin, Seq2SeqTrainer): ...`
 
     With `args.atom` off, or with arguments that have no such field, nothing is changed: the run is the Trainer's own, bit for
     bit. With it on, atoms are attached to the model (unless it has them already: then its own layer, tokens and charges
     stay, and the arguments say how it trains), and each training loss is `task + atom_weight * atom loss`. `eval_loss` is
-    the task's alone. Whatever is saved in the end carries a model card, made of what the trainer knows and of `card_facts`:
-    a dictionary by the names of `CardFacts`, for what it cannot know (`trainer.card_facts["dataset"] = "my reviews"`).
+    the task's alone. What is saved in the end carries a model card of the run, with `card_facts` in it.
     """
 
     def __init__(self, *positional: Any, **named: Any):
@@ -64,7 +62,6 @@ class AtomTrainerMixin:
                 named["model"] = _prepare(named.get("model"), args.atom_config(), tokenizer)
         super().__init__(**named)
         if self._atom_on:
-            self.card_facts: dict[str, Any] = {}
             self._atom_sums: Tensor | None = None
             self._atom_count = 0
             self._atom_checked = False
@@ -82,7 +79,6 @@ class AtomTrainerMixin:
             self._check_checkpoint(last)
         if not self._atom_on:
             return super().train(resume_from_checkpoint, *args, **kwargs)
-        check_facts(self.card_facts, "card_facts")
         if not self._atom_checked:
             self.check_atoms()
         # Compiled as a whole, a model's gradients at its hidden states would be out of the gate's sight. The plugin is one for
@@ -296,34 +292,13 @@ class AtomTrainerMixin:
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         is_checkpoint = os.path.basename(output_dir or "").startswith(PREFIX_CHECKPOINT_DIR)
         if not (self._atom_on and _internal_call and is_checkpoint):
-            folder = output_dir or self.args.output_dir
-            kept = not self._atom_on or is_own(folder)  # asked before: an adapter writes a card of its own
-            super().save_model(output_dir, _internal_call)
-            if not kept:
-                self._atom_write_card(folder)
-            return
+            return super().save_model(output_dir, _internal_call)
         with self._atom_model._atom_checkpoint():
             super().save_model(output_dir, _internal_call)
         if self.args.should_save:
             os.makedirs(output_dir, exist_ok=True)  # where FSDP saves shards, Trainer has not made it yet
             with open(os.path.join(output_dir, STATE_NAME), "w", encoding="utf-8") as file:
                 json.dump(self._atom_model.atom_gate.state(), file)
-
-    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Writes the card of the run into `output_dir`, unless one of the user's own is there.
-
-        Takes what the trainer's own `create_model_card` takes. With the flag off it is that.
-        """
-        make = super().create_model_card
-        if not (self._atom_on and describes(self.accelerator.unwrap_model(self.model))):
-            return make(*args, **kwargs)
-        if not is_own(self.args.output_dir):
-            self._atom_write_card(self.args.output_dir, inspect.signature(make).bind(*args, **kwargs).arguments)
-
-    def _atom_write_card(self, folder: str, given: dict[str, Any] | None = None) -> None:
-        known = describes(self.accelerator.unwrap_model(self.model))
-        if known and self.is_world_process_zero() and os.path.isdir(folder):
-            write_card(facts_of_trainer(self, given), folder)
 
     def _check_checkpoint(self, resume_from_checkpoint: str) -> None:
         with_atoms = os.path.isfile(os.path.join(resume_from_checkpoint, STATE_NAME))
