@@ -5,11 +5,13 @@ import gc
 import math
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
+from transformers import TrainingArguments
+from transformers.trainer_utils import HubStrategy
 
 from .arguments import AtomTrainingArguments
 from .card import Comparison
@@ -43,6 +45,8 @@ from .run import (
 
 ARMS = {"plain": {"atom": False}, "atom": {"atom": True}}
 LESS_IS_BETTER = ("loss", "perplexity")
+_NO_HUB = {f.name: f.default for f in fields(TrainingArguments) if f.name.startswith("hub_")}
+_NO_HUB["hub_strategy"] = HubStrategy(_NO_HUB["hub_strategy"])
 
 
 @dataclass
@@ -187,9 +191,11 @@ def find_comparison(run: RunArguments, args: AtomTrainingArguments) -> Callable[
     """
     settings = set()
     for atom in (args.atom, False):  # compare sets the flag for each arm
-        args_of_it = copy.copy(args)
-        args_of_it.atom = atom
-        settings.add(fingerprint(run, args_of_it, arms=ARMS))
+        changed = copy.copy(args)
+        # Where a model goes says nothing of how it is trained.
+        for name, value in {"atom": atom, "push_to_hub": False, **_NO_HUB}.items():
+            setattr(changed, name, value)
+        settings.add(fingerprint(run, changed, arms=ARMS))
 
     def find(data: TaskData) -> Comparison | None:
         try:

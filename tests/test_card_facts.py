@@ -18,10 +18,14 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard import metadata_load
 from transformers import AutoConfig, AutoModelForSequenceClassification, Trainer
 
-from atom_hf import AtomConfig, AtomError, AtomTrainer, AtomTrainerMixin, attach_atoms
+from atom_hf import AtomConfig, AtomError, AtomTrainer, AtomTrainerMixin, AtomTrainingArguments, attach_atoms
 from atom_hf.card import MARK, CardFacts, is_own, model_card, write_card
 from atom_hf.card_facts import base_facts, facts_of_model, facts_of_trainer, pipeline_tag
 from atom_hf.cli import main
+from atom_hf.compare import find_comparison
+from atom_hf.data import load_data
+from atom_hf.flags import parse_flags
+from atom_hf.run import RunArguments
 
 ROOT = Path(__file__).parent.parent
 SECRET = "hf_aSecretThatNobodyMayRead"
@@ -122,6 +126,21 @@ def test_a_comparison_of_the_same_settings_is_shown_and_no_other(runs):
     assert "interval holds 0 is not evidence" in shown and "This model is not one of them" in shown
     other = (runs / "other" / "README.md").read_text()
     assert "With and without" not in other and "No plain run stands beside" in section(other, "Limits")
+
+
+def test_where_a_model_is_pushed_is_no_setting_of_its_training(runs, monkeypatch):
+    monkeypatch.chdir(runs)
+    data = load_data("digits", max_train_samples=40, max_eval_samples=50)
+
+    def found(*more):
+        flags = [*DIGITS, "--atom", *more]
+        return find_comparison(*parse_flags("train", flags, [RunArguments, AtomTrainingArguments]))(data)
+
+    assert (
+        found() and found("--push_to_hub", "--hub_model_id", "org/x", "--hub_strategy", "end") and found("--seed", "7")
+    )
+    for more in (("--learning_rate", "1e-3"), ("--max_length", "64"), ("--atom_layer", "1")):
+        assert found(*more) is None
 
 
 def test_settings_that_were_changed_stand_out(runs):
