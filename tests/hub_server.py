@@ -119,8 +119,13 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _validate(self, content: str) -> None:
         errors = [f"Error: {message}" for message in metadata_errors(content)]
-        text = "\n".join(["Invalid metadata in README.md.", *(f"- {error}" for error in errors)]) if errors else "OK"
-        self._send(400 if errors else 200, text.encode(), {"Content-Type": "text/plain; charset=utf-8"})
+        status = 400 if errors else 200
+        if self.headers.get("Accept") == "text/plain":  # as `ModelCard.validate` asks
+            return self._send(
+                status, "\n".join(f"- {error}" for error in errors).encode(), {"Content-Type": "text/plain"}
+            )
+        found = {"errors": [{"message": error} for error in errors], "warnings": []}
+        self._send(status, json.dumps(found).encode(), {"Content-Type": "application/json; charset=utf-8"})
 
     def _files(self, kind: str, name: str, revision: str, open_to_all: bool = False) -> tuple[str, dict[str, bytes]]:
         sent = self.headers.get("Authorization")

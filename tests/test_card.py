@@ -10,7 +10,7 @@ import huggingface_hub.constants
 import pytest
 from card_rules import metadata_errors
 from hub_server import Hub
-from huggingface_hub import ModelCard, ModelCardData
+from huggingface_hub import HfApi, ModelCard, ModelCardData
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
@@ -35,10 +35,15 @@ HOSTILE = [
 
 @pytest.fixture
 def validate(monkeypatch):
-    """The client's own `ModelCard.validate`, which asks the Hub."""
+    """The client's own validation, which asks the Hub."""
     with Hub() as hub:
         monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
-        yield lambda card: ModelCard(card).validate()
+
+        def validate(text):
+            ModelCard(text).validate()
+            HfApi(endpoint=hub.url)._validate_yaml(text, token=False)  # what goes before every commit
+
+        yield validate
 
 
 # Names of strangers
