@@ -2,7 +2,7 @@
 
 From the specification of model cards and the list of licences in huggingface/hub-docs (`modelcard.md`,
 `docs/hub/repositories-licenses.md`), the list of tasks in huggingface/huggingface.js (`packages/tasks/src/pipelines.ts`) and
-the documentation of `huggingface_hub.ModelCardData`. Beyond that nothing may be empty.
+the documentation of `huggingface_hub.ModelCardData`.
 """
 
 import math
@@ -41,15 +41,15 @@ RELATIONS = ("adapter", "finetune", "merge", "quantized")
 
 
 def metadata_errors(content: str) -> list[str]:
-    """What the Hub would refuse in a card, in its manner: '"license" must be one of [...]'."""
+    """What the Hub would refuse in a card, in its manner: '"license" must be one of [...]'. A card needs no metadata."""
     block = REGEX_YAML_BLOCK.search(content)
     try:
-        data = yaml.safe_load(block[2]) if block else None
+        data = yaml.safe_load(block[2]) if block else {}
     except yaml.YAMLError as error:
         return [f"YAML: {error}"]
     if not isinstance(data, dict):
-        return ["there is no metadata"]
-    found = [f'"{path}" is not allowed to be empty' for path in _empty(data)]
+        return ["the metadata must be an object"]
+    found = []
 
     def check(key, good, what):
         if key in data and not good(data[key]):
@@ -105,11 +105,12 @@ def _index_errors(index):
     return found
 
 
-def _empty(value, path=""):
+def empty_values(value, path=""):
+    """Where in metadata nothing stands, though its name does: the Hub may take it, and it says nothing."""
     if value is None or value in ("", [], {}):
         return [path]
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [p for key, v in inside for p in _empty(v, f"{path}.{key}" if path else str(key))]
+    return [p for key, v in inside for p in empty_values(v, f"{path}.{key}" if path else str(key))]
 
 
 def _is_id(value):

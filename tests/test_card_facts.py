@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from card_rules import metadata_errors
+from card_rules import empty_values, metadata_errors
 from conftest import TINY, arguments, collator_for, make_tokenizer, rows_for, tiny
 from hub_server import Hub
 from huggingface_hub import ModelCard
@@ -47,6 +47,12 @@ def run(*arguments):
         assert main(list(arguments)) == 0
 
 
+def check(card):
+    """That the Hub takes the metadata of a card, and that nothing in it is empty."""
+    data = ModelCard(card).data.to_dict()
+    assert data and metadata_errors(card) == [] and empty_values(data) == []
+
+
 def section(card, title):
     return card.split(f"\n## {title}\n")[1].split("\n## ")[0]
 
@@ -80,7 +86,7 @@ def runs(tmp_path_factory):
 def test_the_card_of_a_run_says_what_the_run_found(runs):
     folder = runs / "runs" / "digits-vit-fashion-mnist-atom"
     card = (folder / "README.md").read_text()
-    assert metadata_errors(card) == []
+    check(card)
     found = json.loads((folder / "eval_results.json").read_text())
     results, data = ModelCard(card).data.eval_results, metadata_load(folder / "README.md")
     assert [(r.metric_type, r.metric_value) for r in results] == [
@@ -171,7 +177,7 @@ def test_what_came_from_the_hub_is_named_by_its_id(tmp_path):
         )
     assert done.returncode == 0, done.stderr
     card = (tmp_path / "out" / "README.md").read_text()
-    assert metadata_errors(card) == []
+    check(card)
     data = metadata_load(tmp_path / "out" / "README.md")
     assert (data["base_model"], data["base_model_relation"], data["license"]) == ("org/base", "finetune", "mit")
     assert data["datasets"] == ["org/lines"]
@@ -188,7 +194,7 @@ def test_a_local_file_is_named_without_its_folder(tmp_path):
     flags = ["--model", str(private.parent / "my-base"), "--dataset", str(private), "--max_steps", "1", "--use_cpu"]
     run("train", *flags, "--atom", "--output_dir", str(tmp_path / "out"), "--save_strategy", "no")
     card = (tmp_path / "out" / "README.md").read_text()
-    assert metadata_errors(card) == []
+    check(card)
     assert "alice" not in card and "`my-base` (a local checkpoint)" in card and "Data set: `my-reviews`." in card
     assert "The evaluation samples were held out" in card
     data = ModelCard(card).data
@@ -205,7 +211,7 @@ def test_a_trainer_of_ones_own_script_says_what_it_knows(tmp_path):
     loss = trainer.evaluate()["eval_loss"]
     trainer.save_model(str(tmp_path / "final"))
     card = (tmp_path / "final" / "README.md").read_text()
-    assert metadata_errors(card) == []
+    check(card)
     assert f"| loss | {loss:.4f} |" in section(card, "Results") and "at step 3 of one run:" in section(card, "Results")
     assert "Training: 16 samples." in section(card, "Data") and "Data set" not in card
     assert 'load_atom_model("org/mine")' in card and "\n# mine\n" in card
@@ -260,7 +266,7 @@ def test_arguments_of_the_push_go_into_the_card(tmp_path):
         "en", license="mit", tags=["mine"], model_name="named", finetuned_from="org/base", dataset_tags="org/data"
     )
     card = (tmp_path / "README.md").read_text()
-    assert metadata_errors(card) == []
+    check(card)
     data = metadata_load(tmp_path / "README.md")
     assert (data["language"], data["license"], data["base_model"], data["datasets"]) == (
         "en",
@@ -323,7 +329,7 @@ def test_a_model_alone_claims_no_training(tmp_path):
     model = attach_atoms(tiny("bert"), AtomConfig(layer=1), make_tokenizer())
     model.save_pretrained(tmp_path)
     card = (tmp_path / "README.md").read_text()
-    assert metadata_errors(card) == []
+    check(card)
     assert MARK in card and "with the atom heads" in card and "| **layer** | 1 | -2 |" in card
     assert not re.search(r"fine-tuned|\n## (Results|Data|Training|With)", card)
     assert "has not been measured, as far as this card knows" in section(card, "Limits")
@@ -357,7 +363,7 @@ def test_an_adapter_is_called_one():
     model = get_peft_model(tiny("bert"), LoraConfig(target_modules=["query"], task_type="SEQ_CLS"))
     facts = replace(facts_of_model(model), base_model="org/base")
     card = str(model_card(facts))
-    assert metadata_errors(card) == []
+    check(card)
     data = ModelCard(card).data
     assert (data.library_name, data.base_model_relation, data.pipeline_tag) == (
         "peft",
