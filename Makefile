@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ENVIRONMENT := $(VENV)/.installed
 SLOW := $(VENV)/.slow
 
-.PHONY: quickstart test slow exactness lint clean
+.PHONY: quickstart test slow exactness cards lint clean
 
 quickstart: $(ENVIRONMENT)
 	$(BIN)/atom-hf compare --config recipes/digits/atom.yaml --output_dir runs/quickstart/digits --page runs/quickstart/digits.html
@@ -21,6 +21,10 @@ slow: $(SLOW)
 # The exactness table: every comparison of gradients, the slow ones too.
 exactness: $(SLOW)
 	$(BIN)/python -m pytest tests -m exactness --exactness=recipes/cost/exactness.md
+
+# The model cards of the recipes, from their files and committed results.
+cards: $(ENVIRONMENT)
+	$(BIN)/python recipes/cards.py
 
 lint: $(ENVIRONMENT)
 	$(BIN)/ruff check .

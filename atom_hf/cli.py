@@ -50,6 +50,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def train(arguments: list[str]) -> int | None:
     """`atom-hf train`. Returns the exit status of the processes that it started, if it did."""
     from .arguments import AtomTrainingArguments
+    from .compare import find_comparison
     from .flags import parse_flags
     from .launch import launch, split
     from .run import DEFAULT_FOLDER, RunArguments, data_flags, default_output_dir, fine_tune
@@ -60,7 +61,7 @@ def train(arguments: list[str]) -> int | None:
     arguments = asked.arguments
     run, args = parse_flags("train", arguments, [RunArguments, AtomTrainingArguments])
     by_default = args.output_dir == DEFAULT_FOLDER
-    outcome = fine_tune(run, args)
+    outcome = fine_tune(run, args, find_comparison=find_comparison(run, args) if args.atom else None)
     if args.atom:
         shown = shlex.join(["atom-hf", "explain", *data_flags(run), "--model", args.output_dir])
     else:

@@ -12,6 +12,8 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
+from .card import is_own, write_card
+from .card_facts import facts_of_model
 from .config import AtomConfig
 from .energy import Atoms
 from .errors import AtomError
@@ -66,6 +68,7 @@ class AtomMixin:
         """Saves the base model as if nothing had been attached, and the heads and their configuration beside it.
 
         `AutoModelFor...from_pretrained` loads the folder without this package; `load_atom_model` loads it with its heads.
+        A model card goes beside them, unless the folder has one that is the user's own.
         Arguments are those of `PreTrainedModel.save_pretrained`.
         """
         push_to_hub = kwargs.pop("push_to_hub", False)
@@ -84,6 +87,8 @@ class AtomMixin:
                 write_heads(heads, save_directory)
             state = {k: v for k, v in state.items() if not k.startswith(HEADS_PREFIX)}
         super().save_pretrained(save_directory, is_main_process=is_main_process, state_dict=state, **kwargs)
+        if writes and not self._atom_heads_inside and not is_own(save_directory):
+            write_card(facts_of_model(self), save_directory)
         if push_to_hub and writes:
             hub = ("repo_id", "commit_message", "private", "token", "create_pr", "revision")
             chosen = {name: kwargs[name] for name in hub if name in kwargs}

@@ -25,18 +25,19 @@ from .preparation import check_wrapped, maker, names, prepare, settle
 from .record import AtomRecord
 from .saving import HEADS_NAME, read_heads
 from .sharding import prepare_precision
+from .trainer_card import CardMixin
 from .wrapped import inside, is_sentence_transformer
 
 STATE_NAME = "atom_state.json"
 
 
-class AtomTrainerMixin:
+class AtomTrainerMixin(CardMixin):
     """Adds the atom loss to any Trainer: `class MyTrainer(AtomTrainerMixin, Seq2SeqTrainer): ...`
 
     With `args.atom` off, or with arguments that have no such field, nothing is changed: the run is the Trainer's own, bit for
     bit. With it on, atoms are attached to the model (unless it has them already: then its own layer, tokens and charges
     stay, and the arguments say how it trains), and each training loss is `task + atom_weight * atom loss`. `eval_loss` is
-    the task's alone.
+    the task's alone. What is saved in the end carries a model card of the run, with `card_facts` in it.
 
     The arguments are made of `AtomArguments` and the Trainer's own. Samples are the rows of the forward passes that the
     Trainer's `compute_loss` runs with a gradient; of a `SentenceTransformer` those of the first column (the anchors) alone,

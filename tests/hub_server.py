@@ -6,10 +6,13 @@ served by the Hub itself, as it does with small ones, and nothing can be pushed.
 
 import hashlib
 import json
+import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from card_rules import metadata_errors
 
 TOKEN = "hf_theTokenThatMayReadPrivateRepositories"
 
@@ -77,6 +80,8 @@ class _Handler(BaseHTTPRequestHandler):
         target = urlsplit(self.path)
         self.hub.requests.append(f"{self.command} {unquote(target.path)}")
         parts = [unquote(part) for part in target.path.strip("/").split("/")]
+        if parts == ["api", "validate-yaml"]:
+            return self._validate(json.loads(body)["content"])
         query = {**parse_qs(target.query), **parse_qs(body.decode())}
         try:
             self._answer(parts, query)
@@ -112,6 +117,16 @@ class _Handler(BaseHTTPRequestHandler):
             return self._send(200, files[path], {**headers, "Content-Type": "application/octet-stream"})
         raise _Refusal(404, "", "Sorry, we can't find the page you are looking for.")
 
+    def _validate(self, content: str) -> None:
+        errors = [f"Error: {message}" for message in metadata_errors(content)]
+        status = 400 if errors else 200
+        if self.headers.get("Accept") == "text/plain":  # as `ModelCard.validate` asks
+            return self._send(
+                status, "\n".join(f"- {error}" for error in errors).encode(), {"Content-Type": "text/plain"}
+            )
+        found = {"errors": [{"message": error} for error in errors], "warnings": []}
+        self._send(status, json.dumps(found).encode(), {"Content-Type": "application/json; charset=utf-8"})
+
     def _files(self, kind: str, name: str, revision: str, open_to_all: bool = False) -> tuple[str, dict[str, bytes]]:
         sent = self.headers.get("Authorization")
         known, allowed = (kind, name) in self.hub.repositories, sent == f"Bearer {TOKEN}"
@@ -139,7 +154,7 @@ class _Handler(BaseHTTPRequestHandler):
             "disabled": False,
             "downloads": 0,
             "likes": 0,
-            "tags": [],
+            "tags": _tags(files),
             "lastModified": "2026-01-01T00:00:00.000Z",
             "createdAt": "2026-01-01T00:00:00.000Z",
             "siblings": [{"rfilename": path} for path in sorted(files)],
@@ -155,6 +170,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         if self.command != "HEAD":
             self.wfile.write(body)
+
+
+def _tags(files: dict[str, bytes]) -> list[str]:
+    """Of the tags that the Hub makes of a card's metadata, that of the licence."""
+    found = re.search(rb"^license: ([\w.+-]+)$", files.get("README.md", b""), re.MULTILINE)
+    return [f"license:{found[1].decode()}"] if found else []
 
 
 def _tree(files: dict[str, bytes], folder: str, recursive: bool) -> list[dict]:
