@@ -8,11 +8,12 @@ import transformers
 from transformers import AutoConfig, PreTrainedModel
 
 from .config import CONFIG_NAME, AtomConfig
-from .errors import AtomError, first_line
+from .errors import AtomError
 from .heads import AtomHeads
+from .hub import find_file, in_words, pin, reason
 from .modeling import attach_atoms
-from .saving import HEADS_NAME, HEADS_PREFIX, find_file, read_heads
-from .tokens import check_width, hidden_size_of
+from .saving import HEADS_NAME, HEADS_PREFIX, check_index, read_heads
+from .tokens import check_layer, check_width, hidden_size_of
 
 
 def load_atom_model(
@@ -28,29 +29,37 @@ def load_atom_model(
         **kwargs: passed on to `from_pretrained` (dtype, device_map, token, ...). Remote code is never run.
 
     Raises:
-        AtomError: no heads there, heads that do not fit the base, a truncated or foreign heads file.
+        AtomError: no heads there, heads that do not fit the base, a truncated or foreign heads file, a repository that may
+            not or cannot be read.
     """
     source = str(name_or_folder)
     if source.startswith(("/", ".", "~")) and not Path(source).expanduser().is_dir():
         raise AtomError(f"{source!r}: no such folder")
     if kwargs.pop("trust_remote_code", False):
         raise AtomError("trust_remote_code is not taken: atom models need no remote code")
-    hub = {"revision": revision, "token": kwargs.get("token"), "cache_dir": kwargs.get("cache_dir")}
-    try:
-        names = AutoConfig.from_pretrained(source, **hub).architectures or []
-    except (OSError, ValueError) as error:
-        raise AtomError(f"{source!r} cannot be loaded: {first_line(error)}") from error
-    if find_file(source, CONFIG_NAME, **hub) is None:
+    hub = {"token": kwargs.get("token"), "cache_dir": kwargs.get("cache_dir")}
+    # The base and its heads are of one commit, whatever is pushed between the requests for them.
+    hub["revision"] = revision = pin(source, revision, **hub)
+    config_file = find_file(source, CONFIG_NAME, **hub)
+    if config_file is None:
         raise AtomError(f"{source} has no {CONFIG_NAME}: it is not an atom model; load it with from_pretrained")
+    AtomConfig.load(config_file)  # refused, if it is, before weights are fetched
+    check_index(source, **hub)
+    try:
+        names = AutoConfig.from_pretrained(source, trust_remote_code=False, **hub).architectures or []
+    except Exception as error:  # what is wrong with a stranger's configuration shows in many ways
+        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, revision)}") from error
     if auto_class is None:
         auto_class = getattr(transformers, names[0], None) if names else None
-        if auto_class is None:
+        if not (isinstance(auto_class, type) and issubclass(auto_class, PreTrainedModel)):
             raise AtomError(f"the configuration of {source} names no model class of Transformers; give auto_class")
-    if find_file(source, HEADS_NAME, **hub) is not None:
-        model = auto_class.from_pretrained(source, revision=revision, **kwargs)
-    else:
-        # A checkpoint of a run in progress keeps the heads in the model's own file.
-        model = _load_base_beside_heads(auto_class, source, revision=revision, **kwargs)
+    options = {**kwargs, "revision": revision, "trust_remote_code": False}
+    with in_words(f"{source!r} cannot be loaded", source, revision):
+        if find_file(source, HEADS_NAME, **hub) is not None:
+            model = auto_class.from_pretrained(source, **options)
+        else:
+            # A checkpoint of a run in progress keeps the heads in the model's own file.
+            model = _load_base_beside_heads(auto_class, source, **options)
     restore_heads(model, source, **hub)
     return model
 
@@ -64,21 +73,19 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, **hub: Any
         **hub: revision, token, cache_dir.
 
     Raises:
-        AtomError: heads that do not fit the base, a truncated or foreign heads file.
+        AtomError: heads that do not fit the base, a truncated or foreign heads file, a Hub that cannot be asked.
     """
     source = str(name_or_folder)
     config_file = find_file(source, CONFIG_NAME, **hub)
     if config_file is None:
         return False
-    heads, file = read_heads(source, **hub)
     config = AtomConfig.load(config_file)
     check_width(model, config)
+    check_layer(model, config.layer)
     with torch.device("meta"):
-        expected = AtomHeads(hidden_size_of(model, config.layer)).state_dict()
-    shapes = [{name: tuple(tensor.shape) for name, tensor in state.items()} for state in (expected, heads)]
-    if shapes[0] != shapes[1]:
-        fit = f"do not fit {type(model).__name__}: expected {shapes[0]}, found {shapes[1]}"
-        raise AtomError(f"the heads in {file} {fit}")
+        state = AtomHeads(hidden_size_of(model, config.layer)).state_dict()
+    expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    heads, _ = read_heads(source, expected, type(model).__name__, **hub)
     attach_atoms(model, config)
     model.atom_heads.load_state_dict(heads)
     return True

@@ -134,8 +134,9 @@ def make_trainer(
     name_units(task.model)
     args.remove_unused_columns = args.remove_unused_columns and task.remove_unused_columns
     if args.atom and run.model is not None:
-        # A model that was trained with atoms goes on with its heads.
-        restore_heads(task.model, find_model(run.model), revision=run.model_revision)
+        # A model that was trained with atoms goes on with its heads, those of the very commit that it was read from.
+        commit = getattr(task.model.config, "_commit_hash", None)
+        restore_heads(task.model, find_model(run.model), revision=commit or run.model_revision)
     trainer = trainer_class(
         model=task.model,
         args=args,

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 import transformers
-from hub_server import TOKEN, Hub
+from hub_server import TOKEN, Hub, commit_of
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from atom_hf import AtomConfig, attach_atoms, load_atom_model
@@ -227,8 +228,12 @@ def refusal(answer):
 
 
 def test_the_server_speaks_to_the_client_over_http(hub, loaded):
-    assert "HEAD /org/atoms/resolve/main/atom_config.json" in hub.requests
-    assert "GET /org/atoms/resolve/v2/atom_heads.safetensors" in [r.replace("HEAD", "GET") for r in hub.requests]
+    for revision in ("main", "v2"):
+        commit = commit_of(hub.repositories["models", "org/atoms"][revision])
+        for name in ("atom_config.json", "atom_heads.safetensors", "model.safetensors"):
+            assert any(
+                re.fullmatch(f"(GET|HEAD) /org/atoms/resolve/({revision}|{commit})/{name}", r) for r in hub.requests
+            ), name
 
 
 @pytest.mark.parametrize(("step", "revision"), [("main", "v1"), ("branch", "v2"), ("commit", "v2")])
@@ -297,7 +302,8 @@ def test_explaining_a_revision_reads_all_of_it_there(trained):
 def test_no_such_model_that_may_be_read(trained, step):
     message = refusal(trained[1][step])
     assert "--model 'org/" in message
-    assert "no such model" in message or "not a valid model identifier" in message
+    assert "there is no such model on the Hub, or" in message
+    assert ("your token may not read it" if "token" in step else "log in with `hf auth login`") in message
 
 
 @pytest.mark.parametrize("step", ["no data", "private data"])
@@ -314,11 +320,11 @@ def test_a_token_opens_what_is_private(trained, step):
 @pytest.mark.parametrize("step", ["gated", "gated, wrong token"])
 def test_a_gated_model_is_called_gated(trained, step):
     message = refusal(trained[1][step])
-    assert "--model 'org/gated'" in message and "gated repo" in message
+    assert "--model 'org/gated'" in message and "it is gated: ask for access at http" in message
 
 
 def test_no_such_revision_is_named(trained):
-    assert "v9" in refusal(trained[1]["no revision"])
+    assert "it has no branch, tag or commit 'v9'; it has main" in refusal(trained[1]["no revision"])
 
 
 @pytest.mark.parametrize("step", ["explain nothing", "explain private"])
