@@ -1,7 +1,7 @@
 """What is asked of the Hugging Face Hub: a file of one revision, a commit of many; and its refusals in a user's words."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,7 @@ from huggingface_hub import (
     CommitInfo,
     CommitOperationAdd,
     CommitOperationDelete,
-    HfApi,
+    ModelCard,
     constants,
     get_token,
     hf_hub_download,
@@ -31,14 +31,18 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import validate_repo_id
-from transformers.utils.hub import hf_api, resolve_revision
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils.hub import create_and_tag_model_card, hf_api, resolve_revision
 
 from .errors import AtomError, first_line
 
 # All that the client raises; a connection that breaks off is an `HTTPError`, which is no `OSError`.
 HUB_ERRORS = (OSError, ValueError, RuntimeError, HTTPError)
+CLIENT_ERRORS = (HTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled)
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
+_READ_BYTES = 2**24  # files up to this size are searched for the token
+_NOT_PUSHED = (".py", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 _WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
 
 
@@ -88,6 +92,8 @@ def reason(error: BaseException, repository: str, revision: str | None = None) -
         revision: the branch, tag or commit that was asked for.
     """
     chain = list(_chain(error))
+    if card := next((e for e in chain if str(e).startswith("Invalid metadata in README.md")), None):
+        return " ".join(str(card).split())
     found = next((e for e in chain if isinstance(e, HfHubHTTPError)), None)
     if found is not None:
         return without_token(_answer(found, repository, revision))
@@ -110,13 +116,15 @@ def reason(error: BaseException, repository: str, revision: str | None = None) -
 
 
 @contextmanager
-def in_words(what: str, repository: str, revision: str | None = None) -> Iterator[None]:
+def in_words(
+    what: str, repository: str, revision: str | None = None, errors: tuple[type[Exception], ...] = HUB_ERRORS
+) -> Iterator[None]:
     """Raises what the Hub's client raises within it as an `AtomError` of one line that begins with `what`."""
     try:
         yield
     except AtomError:
         raise
-    except HUB_ERRORS as error:
+    except errors as error:
         # Not "from error": a client's own message may hold the header that it could not send, and the token in it.
         raise AtomError(f"{what}: {reason(error, repository, revision)}") from None
 
@@ -127,6 +135,11 @@ def without_token(text: str) -> str:
     return re.sub(
         r"\b(hf|api_org|hf_oauth|hf_jwt)_\w{8,}", "<token>", text.replace(token, "<token>") if token else text
     )
+
+
+def page_of(repository: str) -> str:
+    """Where a model is shown on the Hub."""
+    return f"{constants.ENDPOINT}/{repository}"
 
 
 def check_repository(name: str, flag: str) -> None:
@@ -145,21 +158,50 @@ def check_token(token: Any = None) -> None:
         raise AtomError(f"there is no token for the Hub, and it takes one to push: {LOG_IN}")
 
 
-def open_repository(name: str, *, token: Any = None, private: bool | None = None, api: HfApi | None = None) -> str:
-    """Makes a model repository unless it is there, and makes sure that it can be written to. Returns its full name.
+def open_repository(name: str, *, token: Any = None, private: bool | None = None, write: bool = True) -> str:
+    """Makes a model repository unless it is there, and makes sure that it may be written to. Returns its full name.
 
     Raises:
-        AtomError: no token, no right to write, a public repository where a private one was asked for.
+        AtomError: no token, no right to write (if it is to be written to), a public repository where a private one was
+            asked for.
     """
     check_token(token)
-    api = api or hf_api()
     with in_words(f"{name!r} cannot be pushed to", name):
-        full = api.create_repo(name, token=token, private=private, exist_ok=True).repo_id
+        full = hf_api().create_repo(name, token=token, private=private, exist_ok=True).repo_id
         # That it exists does not say that it may be written to, and it should be known before hours of training.
-        api.auth_check(full, token=token, write=True)
-        if private and not api.repo_info(full, token=token).private:
+        if write:
+            hf_api().auth_check(full, token=token, write=True)
+        if private and not hf_api().repo_info(full, token=token).private:
             raise AtomError(f"{full!r} exists and is public: make it private on the Hub, or push without private")
     return full
+
+
+def files_to_push(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
+    """The files of a saved model by their path in a repository, and the names of what is left out.
+
+    Left out are checkpoints, hidden files and those that begin with _, code, and pickles: `training_args.bin`, for one, holds
+    the token of a run that was given one.
+
+    Raises:
+        AtomError: a link to a file outside the folder, whose content would be published.
+    """
+    root = Path(folder).resolve()
+    files, left = {}, set()
+    for path in sorted(root.rglob("*")):
+        steps = path.relative_to(root).parts
+        out = next(
+            (i for i, step in enumerate(steps) if step.startswith((".", "_", f"{PREFIX_CHECKPOINT_DIR}-"))), None
+        )
+        if out is not None or path.suffix in _NOT_PUSHED:
+            left.add("/".join(steps[: len(steps) if out is None else out + 1]))
+        elif path.is_file():
+            homes = (root, Path(constants.HF_HUB_CACHE).resolve())
+            if not any(path.resolve().is_relative_to(home) for home in homes):
+                raise AtomError(
+                    f"{path} is a link to {path.resolve()}, outside the folder: copy the file, or remove the link"
+                )
+            files["/".join(steps)] = path
+    return files, sorted(left)
 
 
 def commit(
@@ -171,7 +213,6 @@ def commit(
     token: Any = None,
     revision: str | None = None,
     create_pr: bool = False,
-    api: HfApi | None = None,
 ) -> CommitInfo:
     """All files as one commit: until it is there, the repository is what it was.
 
@@ -186,12 +227,14 @@ def commit(
         token: as `huggingface_hub` takes it.
         revision: a branch, made where there is none.
         create_pr: as a pull request to the main branch.
-        api: the client to use.
 
     Raises:
-        AtomError: whatever stopped it, in one line.
+        AtomError: whatever stopped it, in one line; a file with the token in it.
     """
-    api = api or hf_api()
+    api, secret = hf_api(), token if isinstance(token, str) else get_token()
+    for name, file in files.items():
+        if secret and file.stat().st_size < _READ_BYTES and secret.encode() in file.read_bytes():
+            raise AtomError(f"{name} holds the token that you log in with: remove it there before you push")
     with in_words(f"{repository!r} could not be pushed to", repository, revision):
         if revision is not None and not revision.startswith("refs/"):
             api.create_branch(repository, branch=revision, token=token, exist_ok=True)
@@ -214,6 +257,50 @@ def commit(
         )
 
 
+def push_model(
+    folder: str | Path,
+    name: str,
+    *,
+    only: Collection[str] | None = None,
+    commit_message: str | None = None,
+    commit_description: str | None = None,
+    private: bool | None = None,
+    token: Any = None,
+    revision: str | None = None,
+    create_pr: bool = False,
+    tags: list[str] | None = None,
+) -> CommitInfo:
+    """A saved model as one commit, in a repository that is made if there is none.
+
+    The folder's model card goes with it. Where it has none, that of the repository stays, or Transformers' own is made.
+
+    Args:
+        folder: what `save_pretrained` wrote.
+        name: org/name, or a name within one's own account.
+        only: the files at the top of the folder that are meant, beside the card; all by default.
+        tags: added to the card's.
+        **the rest: as in `commit` and `open_repository`.
+
+    Raises:
+        AtomError: whatever stopped it, in one line.
+    """
+    check_repository(name, "repo_id")
+    full = open_repository(name, token=token, private=private, write=not create_pr)
+    card = Path(folder, "README.md")
+    with in_words(f"{full!r} could not be pushed to", full, revision):
+        if not card.is_file():
+            create_and_tag_model_card(full, tags, token=token).save(card)
+        elif tags:
+            there = ModelCard.load(card)
+            there.data.tags = [*(there.data.tags or []), *(tag for tag in tags if tag not in (there.data.tags or []))]
+            there.save(card)
+    files, _ = files_to_push(folder)
+    if only is not None:
+        files = {path: file for path, file in files.items() if path in only or path == "README.md"}
+    options = {"token": token, "revision": revision, "create_pr": create_pr, "description": commit_description}
+    return commit(full, files, message=commit_message or "Upload model", **options)
+
+
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
@@ -224,7 +311,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 def _answer(error: HfHubHTTPError, repository: str, revision: str | None) -> str:
     """An answer of the server in a user's words."""
-    status, page = error.response.status_code, f"{constants.ENDPOINT}/{repository}"
+    status, page = error.response.status_code, page_of(repository)
     with_token = "authorization" in error.response.request.headers
     writing = error.response.request.method not in ("GET", "HEAD")
     if isinstance(error, GatedRepoError):

@@ -10,7 +10,7 @@ from transformers import AutoConfig, PreTrainedModel
 from .config import CONFIG_NAME, AtomConfig
 from .errors import AtomError
 from .heads import AtomHeads
-from .hub import find_file, in_words, pin, reason
+from .hub import find_file, pin, reason
 from .modeling import attach_atoms
 from .saving import HEADS_NAME, HEADS_PREFIX, check_index, read_heads
 from .tokens import check_layer, check_width, hidden_size_of
@@ -49,17 +49,25 @@ def load_atom_model(
         names = AutoConfig.from_pretrained(source, trust_remote_code=False, **hub).architectures or []
     except Exception as error:  # what is wrong with a stranger's configuration shows in many ways
         raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, revision)}") from error
-    if auto_class is None:
+    own_class = auto_class is None
+    if own_class:
         auto_class = getattr(transformers, names[0], None) if names else None
         if not (isinstance(auto_class, type) and issubclass(auto_class, PreTrainedModel)):
             raise AtomError(f"the configuration of {source} names no model class of Transformers; give auto_class")
+    # A checkpoint of a run in progress keeps the heads in the model's own file.
+    inside = find_file(source, HEADS_NAME, **hub) is None
     options = {**kwargs, "revision": revision, "trust_remote_code": False}
-    with in_words(f"{source!r} cannot be loaded", source, revision):
-        if find_file(source, HEADS_NAME, **hub) is not None:
-            model = auto_class.from_pretrained(source, **options)
-        else:
-            # A checkpoint of a run in progress keeps the heads in the model's own file.
-            model = _load_base_beside_heads(auto_class, source, **options)
+    try:
+        model, found = _load_base(auto_class, source, inside, options)
+    except Exception as error:  # and so does what is wrong with its weights
+        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, revision)}") from error
+    # Another class may have parameters of its own that begin at random; in the class that was saved nothing may be missing.
+    amiss = [*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])]
+    if own_class and amiss:
+        shown = f"{', '.join(sorted(amiss)[:5])}{', ...' if len(amiss) > 5 else ''}"
+        raise AtomError(
+            f"{source} does not hold a whole {type(model).__name__}: {shown} is missing or of another shape"
+        )
     restore_heads(model, source, **hub)
     return model
 
@@ -87,23 +95,25 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, **hub: Any
     expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
     heads, _ = read_heads(source, expected, type(model).__name__, **hub)
     attach_atoms(model, config)
-    model.atom_heads.load_state_dict(heads)
+    if model.device.type != "meta":  # a model without numbers, made to see whether all fits
+        model.atom_heads.load_state_dict(heads)
     return True
 
 
-def _load_base_beside_heads(auto_class: Any, source: str, **kwargs: Any) -> PreTrainedModel:
-    """`from_pretrained`, without its report that the heads were not expected; anything else amiss is an error."""
+def _load_base(auto_class: Any, source: str, heads_inside: bool, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """`from_pretrained`, and what it found; without its report on the heads where they are in the same file."""
     logger = transformers.utils.logging.get_logger("transformers.modeling_utils")
 
     def drop(record: Any) -> bool:
         return False
 
-    logger.addFilter(drop)
+    if heads_inside:
+        logger.addFilter(drop)
     try:
-        model, found = auto_class.from_pretrained(source, output_loading_info=True, **kwargs)
+        model, found = auto_class.from_pretrained(source, output_loading_info=True, **options)
     finally:
         logger.removeFilter(drop)
     foreign = [key for key in found["unexpected_keys"] if not key.startswith(HEADS_PREFIX)]
-    if foreign or found["missing_keys"] or found["mismatched_keys"]:
-        raise AtomError(f"{source} does not hold a whole {type(model).__name__}: {found}")
-    return model
+    if heads_inside and foreign:
+        raise AtomError(f"it holds what {type(model).__name__} has not: {', '.join(sorted(foreign)[:5])}")
+    return model, found

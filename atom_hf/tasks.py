@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -199,7 +200,7 @@ def load_network(
         model = _auto_class(task).from_pretrained(
             source, ignore_mismatched_sizes=True, trust_remote_code=False, **labels, **changed, **options
         )
-    except HUB_ERRORS as error:
+    except (*HUB_ERRORS, SafetensorError) as error:
         why = reason(error, source, options.get("revision"))
         raise AtomError(f"--model {source!r} cannot be loaded for {task}: {why}") from error
     if labels and (before.architectures or [""])[0] == type(model).__name__:

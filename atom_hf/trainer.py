@@ -24,6 +24,7 @@ from .modeling import OUTPUT_KEYS, AtomMixin, attach_atoms, evaluating
 from .pairs import PairCache
 from .random_state import keeping_random_state
 from .sharding import prepare_precision
+from .trainer_push import PushMixin
 
 logger = logging.get_logger(__name__)
 
@@ -34,7 +35,7 @@ LOGGED = (
 )
 
 
-class AtomTrainerMixin:
+class AtomTrainerMixin(PushMixin):
     """Adds the atom loss to any Trainer: `class MyTrainer(AtomTrainerMixin, Seq2SeqTrainer): ...`
 
     With `args.atom` off, or with arguments that have no such field, nothing is changed: the run is the Trainer's own, bit for
