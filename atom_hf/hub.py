@@ -31,7 +31,6 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 from huggingface_hub.utils import validate_repo_id
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils.hub import create_and_tag_model_card, hf_api, resolve_revision
 
 from .errors import AtomError, first_line
@@ -40,6 +39,7 @@ from .errors import AtomError, first_line
 HUB_ERRORS = (OSError, ValueError, RuntimeError, HTTPError)
 CLIENT_ERRORS = (HTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled)
 
+CHECKPOINT = "checkpoint-"  # how Trainer's begin; its own name for it would import all that Trainer needs
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 _READ_BYTES = 2**24  # files up to this size are searched for the token
 _NOT_PUSHED = (".py", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
@@ -107,7 +107,8 @@ def reason(error: BaseException, repository: str, revision: str | None = None) -
             "HF_HUB_OFFLINE is set, and not all of it is in the cache; unset HF_HUB_OFFLINE, or fetch it once with "
             f"`hf download {repository}`"
         )
-    # Named before what only wraps them.
+    if any(type(e).__name__ == "LocalProtocolError" for e in chain):
+        return f"the token cannot be sent as it is: {LOG_IN}"
     if any(type(e).__name__ in ("ReadError", "WriteError", "RemoteProtocolError") for e in chain):
         return "the connection to the Hub broke off; run the same again"
     if any(isinstance(e, HTTPError | EntryNotFoundError) for e in chain):
@@ -189,9 +190,7 @@ def files_to_push(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
     files, left = {}, set()
     for path in sorted(root.rglob("*")):
         steps = path.relative_to(root).parts
-        out = next(
-            (i for i, step in enumerate(steps) if step.startswith((".", "_", f"{PREFIX_CHECKPOINT_DIR}-"))), None
-        )
+        out = next((i for i, step in enumerate(steps) if step.startswith((".", "_", CHECKPOINT))), None)
         if out is not None or path.suffix in _NOT_PUSHED:
             left.add("/".join(steps[: len(steps) if out is None else out + 1]))
         elif path.is_file():
@@ -202,6 +201,14 @@ def files_to_push(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
                 )
             files["/".join(steps)] = path
     return files, sorted(left)
+
+
+def check_secret(files: Mapping[str, Path], token: Any = None) -> None:
+    """Refuses to publish the token that is pushed with. Raises `AtomError`, naming the file."""
+    secret = token if isinstance(token, str) else get_token()
+    for name, file in files.items():
+        if secret and file.stat().st_size < _READ_BYTES and secret.encode() in file.read_bytes():
+            raise AtomError(f"{name} holds the token that you log in with: remove it there before you push")
 
 
 def commit(
@@ -231,10 +238,8 @@ def commit(
     Raises:
         AtomError: whatever stopped it, in one line; a file with the token in it.
     """
-    api, secret = hf_api(), token if isinstance(token, str) else get_token()
-    for name, file in files.items():
-        if secret and file.stat().st_size < _READ_BYTES and secret.encode() in file.read_bytes():
-            raise AtomError(f"{name} holds the token that you log in with: remove it there before you push")
+    api = hf_api()
+    check_secret(files, token)
     with in_words(f"{repository!r} could not be pushed to", repository, revision):
         if revision is not None and not revision.startswith("refs/"):
             api.create_branch(repository, branch=revision, token=token, exist_ok=True)

@@ -8,12 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from transformers.utils import CONFIG_NAME
 
 from .config import CONFIG_NAME as ATOM_CONFIG_NAME
 from .errors import AtomError
-from .hub import check_repository, check_token, commit, files_to_push, open_repository
+from .hub import CHECKPOINT, check_repository, check_secret, check_token, commit, files_to_push, open_repository
 from .loading import load_atom_model
 from .saving import HEADS_NAME
 
@@ -62,6 +61,7 @@ def push_folder(folder: str, options: PushArguments) -> Pushed:
     check_token()
     with _final_form(folder) as ready:
         files, left_out = files_to_push(ready)
+        check_secret(files)
         name = open_repository(options.repo, private=options.private or None, write=not options.create_pr)
         made = commit(
             name,
@@ -85,9 +85,7 @@ def check_folder(folder: str | Path) -> bool:
     if not Path(folder).is_dir():
         raise AtomError(f"{str(folder)!r}: no such folder; give the one that the model was saved to")
     if not Path(folder, CONFIG_NAME).is_file():
-        inside = sorted(
-            p.name for p in Path(folder).glob(f"{PREFIX_CHECKPOINT_DIR}-*") if Path(p, CONFIG_NAME).is_file()
-        )
+        inside = sorted(p.name for p in Path(folder).glob(f"{CHECKPOINT}*") if Path(p, CONFIG_NAME).is_file())
         advice = f"; it holds {', '.join(inside)}, and each of them can be pushed" if inside else ""
         raise AtomError(f"{str(folder)!r} holds no model: there is no {CONFIG_NAME}{advice}")
     if not Path(folder, ATOM_CONFIG_NAME).is_file():

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, SaveStrategy
+from transformers.trainer_utils import HubStrategy, SaveStrategy
 from transformers.utils import logging
 from transformers.utils.hub import PushInProgress, hf_api
 
@@ -172,7 +172,7 @@ def _checkpoint_files(checkpoint: str, staging: str, name: str) -> dict[str, Pat
         steps = path.relative_to(checkpoint)
         if not path.is_file() or path.name == "training_args.bin":  # nothing resumes from it
             continue
-        held = Path(staging, f".{PREFIX_CHECKPOINT_DIR}", steps)
+        held = Path(staging, ".checkpoint", steps)
         held.parent.mkdir(parents=True, exist_ok=True)
         try:
             os.link(path, held)

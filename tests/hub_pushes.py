@@ -41,15 +41,21 @@ class Pushes:
             return self._create(json.loads(self.body))
         if parts == ["api", "validate-yaml"]:
             return self._json({"errors": [], "warnings": []})
+        if parts[0] == "tests":
+            return self._json(self.hub.control(parts[1], json.loads(self.body)))
         if parts[0] == "storage":
-            if hashlib.sha256(self.body).hexdigest() != parts[1]:
+            name, checksum = "/".join(parts[1:3]), parts[3]
+            if hashlib.sha256(self.body).hexdigest() != checksum:
                 raise Refusal(400, "", "The content does not have this checksum")
-            self.hub.stored[parts[1]] = self.body
-            return self._send(200, b"", {"ETag": f'"{parts[1]}"'})
+            self.hub.stored[name, checksum] = self.body
+            return self._send(200, b"", {"ETag": f'"{checksum}"'})
         if parts[-4:] == ["info", "lfs", "objects", "batch"] or parts[-3:] == ["info", "lfs", "verify"]:
             kind, name = "models", "/".join(parts[:2]).removesuffix(".git")
-            self._may_write(kind, name)
-            return self._verify() if parts[-1] == "verify" else self._batch(name)
+            asked = json.loads(self.body)
+            self._may_write(
+                kind, name, pull_request="ref" not in asked
+            )  # the client names no branch for a pull request
+            return self._verify(name, asked) if parts[-1] == "verify" else self._batch(name, asked)
         if parts[0] == "api" and len(parts) >= 6:
             kind, name, what, revision = parts[1], "/".join(parts[2:4]), parts[4], parts[5]
             pull_request = query.get("create_pr") == ["1"]
@@ -102,19 +108,18 @@ class Pushes:
         ]
         return {"branches": refs, "converts": [], "tags": []}
 
-    def _batch(self, name: str) -> None:
+    def _batch(self, name: str, asked: dict) -> None:
         objects = []
-        for wanted in json.loads(self.body)["objects"]:
+        for wanted in asked["objects"]:
             answer = {"oid": wanted["oid"], "size": wanted["size"]}
-            if wanted["oid"] not in self.hub.stored:
-                upload = {"href": f"{self.hub.url}/storage/{wanted['oid']}"}
+            if (name, wanted["oid"]) not in self.hub.stored:
+                upload = {"href": f"{self.hub.url}/storage/{name}/{wanted['oid']}"}
                 answer["actions"] = {"upload": upload, "verify": {"href": f"{self.hub.url}/{name}.git/info/lfs/verify"}}
             objects.append(answer)
         self._json({"transfer": "basic", "objects": objects})
 
-    def _verify(self) -> None:
-        wanted = json.loads(self.body)
-        if len(self.hub.stored.get(wanted["oid"], b"")) != wanted["size"]:
+    def _verify(self, name: str, asked: dict) -> None:
+        if len(self.hub.stored.get((name, asked["oid"]), b"")) != asked["size"]:
             raise Refusal(404, "", "There is no such object")
         self._json({})
 
@@ -126,21 +131,18 @@ class Pushes:
             if line["key"] == "file":
                 files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
-                if value["oid"] not in self.hub.stored:
+                if (name, value["oid"]) not in self.hub.stored:
                     raise Refusal(400, "", f"Your push was rejected: {value['path']} was never uploaded")
-                files[value["path"]] = self.hub.stored[value["oid"]]
+                files[value["path"]] = self.hub.stored[name, value["oid"]]
             else:
                 del files[value["path"]]
-        answer = {
-            "success": True,
-            "commitOid": commit_of(files),
-            "commitUrl": f"{self.hub.url}/{name}/commit/{commit_of(files)}",
-        }
+        commit = commit_of(files)
+        answer = {"success": True, "commitOid": commit, "commitUrl": f"{self.hub.url}/{name}/commit/{commit}"}
         if pull_request:
             revision = "refs/pr/1"
             answer["pullRequestUrl"] = f"{self.hub.url}/{name}/discussions/1"
         self.hub.add(name, files, kind=kind, revision=revision)
-        self.hub.log.append((name, revision, summary))
+        self.hub.log.append((name, revision, summary, commit))
         self._json(answer)
 
 

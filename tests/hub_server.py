@@ -39,10 +39,10 @@ class Hub:
         self.gated: set[tuple[str, str]] = set()
         self.requests: list[str] = []
         self.commits: dict[tuple[str, str], dict[str, dict[str, bytes]]] = {}
-        self.log: list[tuple[str, str, str]] = []
-        """Of each push: the repository, the revision and the first line of its message."""
-        self.stored: dict[str, bytes] = {}
-        """What was uploaded to the storage of large files, by its sha256."""
+        self.log: list[tuple[str, str, str, str]] = []
+        """Of each push: the repository, the revision, the first line of its message and the commit."""
+        self.stored: dict[tuple[str, str], bytes] = {}
+        """What was uploaded to the storage of large files, by the repository and its sha256."""
         self.faults: list[Fault] = []
 
     def __enter__(self) -> "Hub":
@@ -71,6 +71,16 @@ class Hub:
                 names.add((kind, name))
         return commit_of(files)
 
+    def control(self, what: str, value) -> dict:
+        """What a test's client asks of the tests' server: to fail from now on, or what is on it."""
+        if what == "faults":
+            self.faults = [Fault(**fault) for fault in value]
+        return {
+            f"{name}@{revision}": [commit_of(files), sorted(files)]
+            for (_, name), revisions in self.repositories.items()
+            for revision, files in revisions.items()
+        }
+
     def environment(self, home) -> dict[str, str]:
         """What a client's process needs to take this server for the Hub, with a cache of its own."""
         return {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
@@ -84,7 +94,8 @@ class _Handler(Pushes, BaseHTTPRequestHandler):
         target = urlsplit(self.path)
         request = f"{self.command} {unquote(target.path)}"
         self.hub.requests.append(request)
-        self.fault = next((f for f in self.hub.faults if f.times > 0 and re.search(f.pattern, request)), None)
+        faults = [] if target.path.startswith("/tests/") else self.hub.faults
+        self.fault = next((f for f in faults if f.times > 0 and re.search(f.pattern, request)), None)
         if self.fault is not None:
             self.fault.times -= 1
         cuts_request = self.fault is not None and self.fault.status is None and self.command not in ("GET", "HEAD")

@@ -1,84 +1,24 @@
 """Models and data sets by their id: the real client against a Hub of the tests' own, over HTTP."""
 
-import io
-import json
-import os
 import re
-import subprocess
-import sys
 
-import pandas as pd
 import pytest
 import torch
-import transformers
+from hub_client import (
+    LINES,
+    ROWS,
+    WRONG_TOKEN,
+    client,
+    importance_of,
+    make_model,
+    make_tokenizer,
+    parquet,
+    refusal,
+    succeeded,
+)
 from hub_server import TOKEN, Hub, commit_of
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from atom_hf import AtomConfig, attach_atoms, load_atom_model
-
-LINES = ["the sea is cold and grey", "a fire is warm and red", "they sleep by the cold sea", "we sing by the warm fire"]
-WORDS = sorted({word for line in LINES for word in line.split()})
-ROWS = pd.DataFrame({"line": LINES * 6, "label": [0, 1, 0, 1] * 6})
-KINDS = ["cold", "warm"]
-WRONG_TOKEN = "hf_aTokenThatMayReadNothing"
-
-# Runs in a process of its own, since the client reads the address of the Hub when it is imported. Reads a list of steps,
-# each either the arguments of the command line, or the number of a step whose printed next command is run, or a piece of
-# Python that leaves its answer in `found`.
-CLIENT = """
-import contextlib, io, json, os, shlex, sys, traceback, warnings
-import torch, transformers
-from atom_hf import AtomMixin, load_atom_model
-from atom_hf.cli import main
-
-answers = []
-for step in json.load(sys.stdin):
-    out, err = io.StringIO(), io.StringIO()
-    os.environ.pop("HF_TOKEN", None)
-    os.environ.update(step.get("environment", {}))
-    space = {**globals(), "found": None}
-    if "next_of" in step:
-        lines = answers[step["next_of"]]["out"].splitlines()
-        step["arguments"] = shlex.split(next(line for line in lines if line.startswith("next ")))[2:]
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        try:
-            status = main(step["arguments"]) if "arguments" in step else exec(step["python"], space)
-        except SystemExit as error:
-            status = error.code
-        except BaseException as error:
-            status = traceback.format_exc()
-    answers.append({"status": status, "out": out.getvalue(), "err": err.getvalue(), "found": space["found"]})
-json.dump(answers, sys.stdout)
-"""
-
-
-def make_tokenizer():
-    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    backend.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, [("[CLS]", 2), ("[SEP]", 3)])
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=16, **special)
-
-
-def make_model(seed):
-    torch.manual_seed(seed)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    config = transformers.BertConfig(vocab_size=len(WORDS) + 4, max_position_embeddings=16, **sizes)
-    config.id2label, config.label2id = dict(enumerate(KINDS)), {kind: i for i, kind in enumerate(KINDS)}
-    return transformers.BertForSequenceClassification(config).eval()
-
-
-def parquet(rows):
-    buffer = io.BytesIO()
-    rows.to_parquet(buffer)
-    return buffer.getvalue()
-
-
-def importance_of(model):
-    encoded = make_tokenizer()(LINES, padding=True, return_tensors="pt")
-    return model.atom_importance(**encoded).nan_to_num(9).tolist()
 
 
 @pytest.fixture(scope="module")
@@ -115,24 +55,6 @@ def hub(folders):
         several = {f"{name}.csv": ROWS[:n].to_csv(index=False).encode() for name, n in (("one", 12), ("two", 20))}
         hub.add("org/several", {"README.md": f"{card}---\n".encode(), **several}, kind="datasets")
         yield hub
-
-
-def client(hub, folder, steps):
-    """The answers of one process that takes the steps one after the other, in `folder`."""
-    environment = {**os.environ, **hub.environment(folder / "home"), "OMP_NUM_THREADS": "1"}
-    environment.pop("HF_TOKEN", None)
-    done = subprocess.run(
-        [sys.executable, "-c", CLIENT],
-        input=json.dumps(list(steps.values())),
-        env=environment,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    # What libraries log goes past the redirection of sys.stderr: it belongs to the process.
-    answers = [{**answer, "log": done.stderr} for answer in json.loads(done.stdout)]
-    return dict(zip(steps, answers, strict=True))
 
 
 SHORT = ["--max_steps", "2", "--per_device_train_batch_size", "4"]
@@ -208,23 +130,6 @@ def trained(hub, tmp_path_factory):
         },
     }
     return folder, client(hub, folder, steps)
-
-
-def succeeded(answer):
-    assert answer["status"] in (0, None), f"{answer['status']}\n{answer['err']}"
-    return answer
-
-
-def refusal(answer):
-    """The one line that a refused command ends with."""
-    assert answer["status"] == 2, f"{answer['status']}\n{answer['err']}"
-    lines = answer["err"].replace("\r", "\n").splitlines()
-    assert lines[-1].startswith("atom-hf: error: ")
-    assert sum(line.startswith("atom-hf: error: ") for line in lines) == 1
-    assert "Traceback" not in answer["err"]
-    for secret in (TOKEN, WRONG_TOKEN):
-        assert secret not in answer["err"] + answer["out"] + answer["log"]
-    return lines[-1]
 
 
 def test_the_server_speaks_to_the_client_over_http(hub, loaded):
