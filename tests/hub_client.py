@@ -22,7 +22,7 @@ WRONG_TOKEN = "hf_aTokenThatMayReadNothing"
 # each either the arguments of the command line, or the number of a step whose printed next command is run, or a piece of
 # Python that leaves its answer in `found`. A step may begin with faults of the Hub's; with it comes what is on the Hub after.
 CLIENT = """
-import contextlib, io, json, os, shlex, sys, time, traceback, urllib.request, warnings
+import contextlib, io, json, logging, os, shlex, sys, time, traceback, urllib.request, warnings
 import torch, transformers
 from atom_hf import AtomMixin, load_atom_model
 from atom_hf.cli import main
@@ -32,6 +32,7 @@ def tell_hub(what, value):
     with urllib.request.urlopen(os.environ["HF_ENDPOINT"] + "/tests/" + what, data) as answer:
         return json.load(answer)
 
+logging.basicConfig(format="%(message)s")
 waits, sleep = [], time.sleep
 
 answers = []
