@@ -56,7 +56,7 @@ def load_atom_model(
             raise AtomError(f"the configuration of {source} names no model class of Transformers; give auto_class")
     # A checkpoint of a run in progress keeps the heads in the model's own file.
     inside = find_file(source, HEADS_NAME, **hub) is None
-    options = {**kwargs, "revision": revision, "trust_remote_code": False}
+    options = {"ignore_mismatched_sizes": own_class, **kwargs, "revision": revision, "trust_remote_code": False}
     try:
         model, found = _load_base(auto_class, source, inside, options)
     except Exception as error:  # and so does what is wrong with its weights

@@ -3,6 +3,7 @@
 Files come from strangers: what is read here is safetensors or bounded JSON, of the shapes that the base calls for.
 """
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ HEADS_NAME = "atom_heads.safetensors"
 HEADS_PREFIX = "atom_heads."
 
 _DTYPES = ("F64", "F32", "F16", "BF16")
+_HEADER_BYTES = 2**20
 _INDEX_BYTES = 2**26  # a model of a million parameters' names has some 100 bytes for each of them
 
 
@@ -50,7 +52,12 @@ def read_heads(
     file = find_file(source, HEADS_NAME, **hub)
     parts = [(file, "")] if file is not None else [(f, HEADS_PREFIX) for f in _files_with_heads(source, **hub)]
     heads: dict[str, Tensor] = {}
+    most = _HEADER_BYTES + 8 * sum(math.prod(shape) for shape in expected.values())
     for file, prefix in parts:
+        if not prefix and Path(file).stat().st_size > most:
+            raise AtomError(
+                f"the heads in {file} do not fit {fits}: they need no more than {most} bytes, and the file has more"
+            )
         try:
             with safe_open(file, framework="pt") as tensors:
                 names = [key for key in tensors.keys() if key.startswith(prefix)]  # noqa: SIM118, no mapping
@@ -62,7 +69,7 @@ def read_heads(
                 if not kinds <= set(_DTYPES):
                     raise AtomError(f"the heads in {file} are of type {', '.join(sorted(kinds))}, not floating numbers")
                 heads.update({name: tensors.get_tensor(prefix + name).float() for name in found})
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             if isinstance(error, AtomError):
                 raise
             raise AtomError(f"{file} is truncated or not a safetensors file: {first_line(error)}") from error

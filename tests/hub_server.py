@@ -75,11 +75,17 @@ class Hub:
         """What a test's client asks of the tests' server: to fail from now on, or what is on it."""
         if what == "faults":
             self.faults = [Fault(**fault) for fault in value]
+        if what == "log":
+            return {"log": self.log}
         return {
             f"{name}@{revision}": [commit_of(files), sorted(files)]
             for (_, name), revisions in self.repositories.items()
             for revision, files in revisions.items()
         }
+
+    def log_of(self, name: str) -> list[str]:
+        """The commits that were pushed to a repository, in their order."""
+        return [commit for repository, _, _, commit in self.log if repository == name]
 
     def environment(self, home) -> dict[str, str]:
         """What a client's process needs to take this server for the Hub, with a cache of its own."""

@@ -25,6 +25,8 @@ ATOMS = {"atom_config.json", "atom_heads.safetensors"}
 
 # What a pushed model is made of, in the client's process: the base of "base", with the heads that a seed makes.
 MAKE = """
+import huggingface_hub
+from unittest import mock
 from atom_hf import AtomConfig, AtomError, attach_atoms
 def make(seed):
     base = transformers.AutoModelForSequenceClassification.from_pretrained("base")
@@ -51,6 +53,18 @@ def refused(code, **options):
 def push(*arguments, faults=None, **environment):
     step = {"arguments": ["push", *arguments], "environment": environment}
     return step if faults is None else {**step, "faults": faults}
+
+
+def offline(code):
+    return f"with mock.patch.object(huggingface_hub.constants, 'HF_HUB_OFFLINE', True):\n    {code}\n"
+
+
+def nowhere(code):
+    """`code` where nobody answers at the address of the Hub."""
+    template = "'http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}'"
+    return (
+        f"with mock.patch.object(huggingface_hub.constants, 'HUGGINGFACE_CO_URL_TEMPLATE', {template}):\n    {code}\n"
+    )
 
 
 def cut(pattern, times, cut_after=0):
@@ -163,18 +177,17 @@ def answers(hub, folder):
             'load_atom_model("org/cut", cache_dir="half")', faults=[{"pattern": "heads", "times": 99, "status": 503}]
         ),
         "download again": python('model = load_atom_model("org/cut", cache_dir="never")' + READ, faults=[]),
-        "offline, cached": python(OFFLINE + 'model = load_atom_model("org/cut", cache_dir="never")' + READ),
-        "offline, nothing": refused(OFFLINE + 'load_atom_model("org/cut", cache_dir="nothing")'),
-        "offline, without heads": refused(OFFLINE + 'load_atom_model("org/cut", cache_dir="half")'),
-        "offline, push": refused(OFFLINE + 'make(1).push_to_hub("org/none")', **WRITER),
-        "online": python("huggingface_hub.constants.HF_HUB_OFFLINE = False\n".join(["import huggingface_hub\n", ""])),
+        "offline, cached": python(offline('model = load_atom_model("org/cut", cache_dir="never")') + READ),
+        "offline, nothing": refused(offline('load_atom_model("org/cut", cache_dir="nothing")')),
+        "offline, without heads": refused(offline('load_atom_model("org/cut", cache_dir="half")')),
+        "offline, push": refused(offline('make(1).push_to_hub("org/none")'), **WRITER),
+        "unreachable": refused(nowhere('load_atom_model("org/model", cache_dir="nothing")'), faults=[]),
         "no revision": refused('load_atom_model("org/model", revision="v9")'),
         "expired, read": refused('load_atom_model("org/model")', HF_TOKEN=EXPIRED),
     }
     return client(hub, folder, steps)
 
 
-OFFLINE = "import huggingface_hub; huggingface_hub.constants.HF_HUB_OFFLINE = True\n"
 SPOILT = {
     "base": "has no atom_config.json: it was not trained with --atom",
     "headless": "do not fit BertForSequenceClassification",
@@ -316,6 +329,11 @@ def test_offline(answers):
     message = answers["offline, nothing"]["found"]
     assert "HF_HUB_OFFLINE is set, and not all of it is in the cache" in message and "hf download org/cut" in message
     assert "nothing can be pushed" in answers["offline, push"]["found"]
+
+
+def test_a_hub_that_is_not_there(answers):
+    message = answers["unreachable"]["found"]
+    assert "cannot be reached, and the cache does not hold it; check the connection" in message
 
 
 def test_a_revision_or_token_that_is_none(answers):

@@ -8,7 +8,7 @@ import sys
 import pytest
 from hub_client import LINES, ROWS, client, has_no_token, make_model, make_tokenizer, parquet, refusal, succeeded
 from hub_server import READER, TOKEN, Hub
-from safetensors.torch import load_file
+from safetensors.torch import load, load_file
 from torch import equal
 
 WRITER = {"HF_TOKEN": TOKEN}
@@ -69,6 +69,24 @@ def python(code, **environment):
     return {"python": code, "environment": environment}
 
 
+FETCH = """
+import huggingface_hub
+first = next(commit for name, _, _, commit in tell_hub("log", None)["log"] if name == "org/NAME")
+huggingface_hub.snapshot_download("org/NAME", revision=first, local_dir="fetched-NAME")
+"""
+# Pushes in the background wait until training is over.
+BUSY = """
+import threading
+from transformers.utils.hub import hf_api
+from atom_hf import AtomTrainer
+over, finish = threading.Event(), AtomTrainer._finish_current_push
+hf_api().run_as_future(over.wait)
+AtomTrainer._finish_current_push = lambda self: (over.set(), finish(self))
+found = main(ARGUMENTS)
+AtomTrainer._finish_current_push = finish
+"""
+
+
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory):
     folder = tmp_path_factory.mktemp("base")
@@ -110,32 +128,26 @@ def answers(hub, folder):
         ),
         "plain": train("plain", "--push_to_hub", "--hub_model_id", "org/plain", "--atom", "false", steps=2, **WRITER),
     }
-    return client(hub, folder, steps)
-
-
-@pytest.fixture(scope="module")
-def resumed(answers, hub, folder):
-    """Both kinds of checkpoint, fetched as they were after two steps of four, and trained on to the fourth."""
-    steps = {}
+    # Both kinds of checkpoint, fetched as they were after two steps of four, and trained on to the fourth.
     for name, checkpoint in (("checkpoint", "last-checkpoint"), ("all_checkpoints", "checkpoint-2")):
-        first = next(entry[3] for entry in hub.log if entry[0] == f"org/{name}")
-        fetch = f'huggingface_hub.snapshot_download("org/{name}", revision="{first}", local_dir="fetched-{name}")'
-        steps[f"fetch {name}"] = python(f"import huggingface_hub\n{fetch}")
-        steps[name] = train(f"resumed-{name}", "--resume_from_checkpoint", f"fetched-{name}/{checkpoint}")
-    steps["push"] = {
-        "arguments": ["push", "fetched-all_checkpoints/checkpoint-2", "--repo", "org/half"],
-        "environment": WRITER,
-    }
-    steps["importance"] = python(
-        'found = [load_atom_model(name).atom_heads.position.weight.tolist() for name in ("org/half", "alone/checkpoint-2")]'
+        steps[f"fetch {name}"] = python(FETCH.replace("NAME", name))
+        steps[f"resume {name}"] = train(f"resumed-{name}", "--resume_from_checkpoint", f"fetched-{name}/{checkpoint}")
+    half = ["push", "fetched-all_checkpoints/checkpoint-2", "--repo", "org/half"]
+    steps["half"] = {"arguments": half, "environment": WRITER}
+    steps["busy"] = python(
+        BUSY.replace("ARGUMENTS", repr(train("busy", *strategy("every_save", "busy")[:-1])["arguments"])), **WRITER
     )
+    rotated = (*strategy("all_checkpoints", "rotated"), "--save_total_limit", "1")
+    steps["rotated"] = python(BUSY.replace("ARGUMENTS", repr(train("rotated", *rotated)["arguments"])), **WRITER)
     return client(hub, folder, steps)
 
 
 @pytest.fixture(scope="module")
-def without(answers, resumed, hub, folder):
-    """What a process without this package loads of each push."""
-    asked = [(entry[0], entry[3]) for entry in hub.log if entry[0] != "org/plain"]
+def without(answers, hub, folder):
+    """What a process without this package loads of the first and the last push of each run."""
+    runs = ("every_save", "checkpoint", "all_checkpoints", "cut", "half")
+    each = {name: hub.log_of(f"org/{name}") for name in ("end", *runs)}
+    asked = [(f"org/{name}", commit) for name, commits in each.items() for commit in {commits[0], commits[-1]}]
     done = subprocess.run(
         [sys.executable, "-I", "-c", WITHOUT],
         input=json.dumps(asked),
@@ -201,23 +213,42 @@ def test_it_loads_without_this_package(without, answers, hub):
 
 
 @pytest.mark.parametrize("name", ["checkpoint", "all_checkpoints"])
-def test_a_run_goes_on_from_what_was_pulled(resumed, folder, name):
-    succeeded(resumed[f"fetch {name}"])
-    succeeded(resumed[name])
+def test_a_run_goes_on_from_what_was_pulled(answers, folder, name):
+    for step in ("fetch", "resume"):
+        succeeded(answers[f"{step} {name}"])
     for file in ("model.safetensors", "atom_heads.safetensors"):
         alone, again = load_file(folder / "alone" / file), load_file(folder / f"resumed-{name}" / file)
         assert alone.keys() == again.keys() and all(equal(alone[key], again[key]) for key in alone)
-    half = load_file(folder / "fetched-checkpoint" / "atom_heads.safetensors")
+    half = load_file(folder / f"fetched-{name}" / "atom_heads.safetensors")
     assert not equal(half["position.weight"], alone["position.weight"])  # two steps on they are others
 
 
-def test_a_checkpoint_is_pushed_in_the_form_of_a_finished_model(resumed, without, hub):
-    succeeded(resumed["push"])
+def test_a_checkpoint_is_pushed_in_the_form_of_a_finished_model(answers, without, hub, folder):
+    succeeded(answers["half"])
     ((_, names),) = pushes(hub, "half")
     assert names == {".gitattributes", "trainer_state.json", "atom_state.json", *PLAIN, *ATOMS}
-    pushed, checkpoint = succeeded(resumed["importance"])["found"]
-    assert pushed == checkpoint
+    files = hub.repositories["models", "org/half"]["main"]
+    checkpoint = load_file(folder / "alone" / "checkpoint-2" / "model.safetensors")
+    heads = {f"atom_heads.{name}": tensor for name, tensor in load(files["atom_heads.safetensors"]).items()}
+    pushed = {**load(files["model.safetensors"]), **heads}
+    assert pushed.keys() == checkpoint.keys() and all(equal(pushed[key], checkpoint[key]) for key in pushed)
     assert any(name.startswith("org/half@") for name in without["found"])
+
+
+def test_training_goes_on_while_a_push_waits_and_the_push_is_of_its_own_step(answers, hub, folder):
+    assert succeeded(answers["busy"])["found"] == 0
+    assert [message for message, _ in pushes(hub, "busy")] == ["Training in progress, step 2", "Model save"]
+    assert succeeded(answers["rotated"])["found"] == 0
+    assert [p.name for p in (folder / "rotated").glob("checkpoint-*")] == ["checkpoint-4"]
+    first, second, _ = (hub.commits["models", "org/rotated"][commit] for commit in hub.log_of("org/rotated"))
+    local = load_file(folder / "alone" / "checkpoint-2" / "model.safetensors")
+    for name, files in (("busy", hub.commits["models", "org/busy"][hub.log_of("org/busy")[0]]), ("rotated", first)):
+        assert equal(load(files["atom_heads.safetensors"])["position.weight"], local["atom_heads.position.weight"]), (
+            name
+        )
+    for step, files in ((2, first), (4, second)):
+        state = json.loads(files[f"checkpoint-{step}/trainer_state.json"])
+        assert state["global_step"] == step and f"checkpoint-{step}/optimizer.pt" in files
 
 
 def test_a_push_that_breaks_off_is_said_and_training_goes_on(answers, hub):
