@@ -158,7 +158,8 @@ class AtomConfig:
             )
         unknown = sorted(set(data) - {f.name for f in fields(cls)})
         if unknown:
-            shown = ", ".join(name[:60] for name in unknown[:10])
+            # A stranger's names: what would steer a terminal is shown, not sent.
+            shown = ", ".join(name[:60] if name.isprintable() else repr(name[:60]) for name in unknown[:10])
             raise AtomError(
                 f"the atom configuration has unknown fields {shown}{', ...' if len(unknown) > 10 else ''}; "
                 "if a newer atom-hf wrote it, install that"

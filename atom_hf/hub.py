@@ -100,7 +100,9 @@ def reason(error: BaseException, repository: str, revision: str | None = None) -
     if any(isinstance(e, LocalTokenNotFoundError) for e in chain):
         return f"there is no token for the Hub: {LOG_IN}"
     if invalid := next((e for e in chain if isinstance(e, HFValidationError)), None):
-        return without_token(f"that is no name on the Hub, such as org/name ({first_line(invalid)})")
+        return without_token(
+            f"there is no such folder, and it is no name on the Hub such as org/name ({first_line(invalid)})"
+        )
     offline = constants.HF_HUB_OFFLINE or any(isinstance(e, OfflineModeIsEnabled) for e in chain)
     if offline and any(isinstance(e, EntryNotFoundError | OfflineModeIsEnabled) for e in chain):
         return (

@@ -33,8 +33,10 @@ def load_atom_model(
             not or cannot be read.
     """
     source = str(name_or_folder)
-    if source.startswith(("/", ".", "~")) and not Path(source).expanduser().is_dir():
-        raise AtomError(f"{source!r}: no such folder")
+    if source.startswith(("/", ".", "~")):
+        source = str(Path(source).expanduser())
+        if not Path(source).is_dir():
+            raise AtomError(f"{str(name_or_folder)!r}: no such folder")
     if kwargs.pop("trust_remote_code", False):
         raise AtomError("trust_remote_code is not taken: atom models need no remote code")
     hub = {"token": kwargs.get("token"), "cache_dir": kwargs.get("cache_dir")}

@@ -24,7 +24,7 @@ from .modeling import OUTPUT_KEYS, AtomMixin, attach_atoms, evaluating
 from .pairs import PairCache
 from .random_state import keeping_random_state
 from .sharding import prepare_precision
-from .trainer_push import PushMixin
+from .trainer_push import PushMixin, check_whole
 
 logger = logging.get_logger(__name__)
 
@@ -311,6 +311,8 @@ class AtomTrainerMixin(PushMixin):
                 f"resume_from_checkpoint: {resume_from_checkpoint} was not written by a run with --atom, "
                 "and resuming from it would start new heads; resume without --atom, or start a new run from it"
             )
+        if self._atom_on:
+            check_whole(resume_from_checkpoint)
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)

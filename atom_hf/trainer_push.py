@@ -62,7 +62,8 @@ class PushMixin:
         token = token or self.args.hub_token
         if self.hub_model_id is None:
             self.init_hf_repo(token=token, private=private)
-        self.save_model(_internal_call=True)
+        with self._atom_whole_state():
+            self.save_model(_internal_call=True)
         if not self.is_world_process_zero():
             return None
         given = kwargs.pop("tags", None) or []
@@ -163,6 +164,25 @@ class PushMixin:
             super()._save(output_dir, state_dict=state_dict)
         finally:
             self.args.hub_token = token
+
+
+def check_whole(checkpoint: str) -> None:
+    """Refuses a checkpoint that was fetched by half: Trainer begins anew, without a word, what a file is missing for.
+
+    One that was saved with `save_only_model` has none of these files. Raises `AtomError`.
+    """
+    parts = {
+        "optimizer.*": "the optimizer's state",
+        "scheduler.pt": "the scheduler's state",
+        "rng_state*": "the random state",
+    }
+    if list(Path(checkpoint).glob("global_step*")) or list(Path(checkpoint).glob("optimizer_*")):
+        return  # DeepSpeed and FSDP have forms of their own
+    missing = [what for pattern, what in parts.items() if not list(Path(checkpoint).glob(pattern))]
+    if missing and len(missing) < len(parts):
+        raise AtomError(
+            f"resume_from_checkpoint: {checkpoint} is not whole, {' and '.join(missing)} is missing; fetch or copy it again"
+        )
 
 
 def _checkpoint_files(checkpoint: str, staging: str, name: str) -> dict[str, Path]:

@@ -47,6 +47,7 @@ def hub(folders):
         hub.add("org/gated", folders / "base", gated=True)
         files = {"data/train.parquet": parquet(ROWS), "data/test.parquet": parquet(ROWS[:8]), "README.md": b"# Lines\n"}
         hub.add("org/data", files, kind="datasets")
+        hub.add("org/gated-data", files, kind="datasets", gated=True)
         hub.add("org/table", {"train.csv": ROWS.to_csv(index=False).encode()}, kind="datasets")
         hub.add("org/secret-data", {"train.csv": ROWS.to_csv(index=False).encode()}, kind="datasets", private=True)
         card = "---\nconfigs:\n" + "".join(
@@ -58,6 +59,12 @@ def hub(folders):
 
 
 SHORT = ["--max_steps", "2", "--per_device_train_batch_size", "4"]
+OFFLINE = """
+from unittest import mock
+import huggingface_hub
+with mock.patch.object(huggingface_hub.constants, "HF_HUB_OFFLINE", True):
+    raise SystemExit(main(ARGUMENTS))
+"""
 READ = """
 encoded = transformers.AutoTokenizer.from_pretrained("org/atoms")(LINES, padding=True, return_tensors="pt")
 found = model.atom_importance(**encoded).nan_to_num(9).tolist()
@@ -67,6 +74,10 @@ READ = READ.replace("LINES", repr(LINES))
 
 def train(*arguments, **environment):
     return {"arguments": ["train", *arguments, *SHORT], "environment": environment}
+
+
+def offline(*arguments):
+    return {"python": OFFLINE.replace("ARGUMENTS", repr(train(*arguments)["arguments"]))}
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +129,13 @@ def trained(hub, tmp_path_factory):
         "private data, token": train(*on_data[:2], "--dataset", "org/secret-data", "--output_dir", "sd", **token),
         "gated": train("--model", "org/gated", *on_data[2:]),
         "gated, wrong token": train("--model", "org/gated", *on_data[2:], **wrong),
+        "gated data": train(*on_data[:2], "--dataset", "org/gated-data", **wrong),
+        "offline": {
+            "python": OFFLINE.replace("ARGUMENTS", repr(train("--model", "org/base2", *on_data[2:])["arguments"]))
+        },
+        "offline data": {
+            "python": OFFLINE.replace("ARGUMENTS", repr(train("--dataset", "org/table2", *on_data[:2])["arguments"]))
+        },
         "explain": {"arguments": ["explain", "--model", "org/atoms", "--dataset", "org/data", "--page", "page.html"]},
         "explain branch": {
             "arguments": ["explain", "--model", "org/branched", "--model_revision", "v2", "--text", "the sea"]
@@ -226,6 +244,18 @@ def test_a_token_opens_what_is_private(trained, step):
 def test_a_gated_model_is_called_gated(trained, step):
     message = refusal(trained[1][step])
     assert "--model 'org/gated'" in message and "it is gated: ask for access at http" in message
+
+
+def test_gated_data_is_called_gated(trained):
+    message = refusal(trained[1]["gated data"])
+    assert "--dataset 'org/gated-data'" in message and "it is gated, ask for access at http" in message
+
+
+def test_what_is_not_in_the_cache_while_offline(trained):
+    message = refusal(trained[1]["offline"])
+    assert "--model 'org/base2'" in message and "HF_HUB_OFFLINE is set, and not all of it is in the cache" in message
+    message = refusal(trained[1]["offline data"])
+    assert "--dataset 'org/table2'" in message and "HF_HUB_OFFLINE keeps the Hub from being asked" in message
 
 
 def test_no_such_revision_is_named(trained):

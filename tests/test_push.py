@@ -135,6 +135,11 @@ def answers(hub, folder):
         "folder again": push("saved", "--repo", "org/folder", **WRITER),
         "sharded": push("sharded", "--repo", "org/folder", **WRITER),
         "one file again": push("saved", "--repo", "org/folder", **WRITER),
+        "cached": python(
+            'folder = huggingface_hub.snapshot_download("org/model")\n'
+            'found = main(["push", folder, "--repo", "org/copied"])',
+            **WRITER,
+        ),
         "pull request": push("saved", "--repo", "org/open", "--create_pr", HF_TOKEN=READER),
         "no token": push("saved", "--repo", "org/none"),
         "no token, model": refused('make(1).push_to_hub("org/none")'),
@@ -258,6 +263,11 @@ def test_weights_of_an_earlier_push_do_not_stay_beside_the_new_ones(answers):
     assert "model.safetensors" not in names and "model.safetensors.index.json" in names
     names = files_at(succeeded(answers["one file again"]), "org/folder@main")
     assert {n for n in names if n.startswith("model")} == {"model.safetensors"}
+
+
+def test_what_was_fetched_can_be_pushed_from_the_cache_with_its_links(answers):
+    answer = succeeded(answers["cached"])
+    assert answer["found"] == 0 and files_at(answer, "org/copied@main") == files_at(answer, "org/model@main")
 
 
 def test_a_pull_request_needs_no_right_to_write(answers):

@@ -4,12 +4,15 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from hub_client import LINES, ROWS, client, has_no_token, make_model, make_tokenizer, parquet, refusal, succeeded
 from hub_server import READER, TOKEN, Hub
 from safetensors.torch import load, load_file
 from torch import equal
+
+import atom_hf
 
 WRITER = {"HF_TOKEN": TOKEN}
 PLAIN = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
@@ -134,6 +137,10 @@ def answers(hub, folder):
         steps[f"resume {name}"] = train(f"resumed-{name}", "--resume_from_checkpoint", f"fetched-{name}/{checkpoint}")
     half = ["push", "fetched-all_checkpoints/checkpoint-2", "--repo", "org/half"]
     steps["half"] = {"arguments": half, "environment": WRITER}
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        spoil = f"shutil.copytree('fetched-checkpoint/last-checkpoint', 'no-{name}'); os.remove('no-{name}/{name}')"
+        steps[f"spoil {name}"] = python(f"import shutil; {spoil}")
+        steps[f"no {name}"] = train("again", "--resume_from_checkpoint", f"no-{name}")
     steps["busy"] = python(
         BUSY.replace("ARGUMENTS", repr(train("busy", *strategy("every_save", "busy")[:-1])["arguments"])), **WRITER
     )
@@ -223,6 +230,11 @@ def test_a_run_goes_on_from_what_was_pulled(answers, folder, name):
     assert not equal(half["position.weight"], alone["position.weight"])  # two steps on they are others
 
 
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_checkpoint_that_was_fetched_by_half_is_refused(answers, name):
+    assert f"no-{name} is not whole" in refusal(answers[f"no {name}"])
+
+
 def test_a_checkpoint_is_pushed_in_the_form_of_a_finished_model(answers, without, hub, folder):
     succeeded(answers["half"])
     ((_, names),) = pushes(hub, "half")
@@ -284,6 +296,34 @@ def test_no_token_goes_anywhere(answers, hub, folder):
         for files in commits.values():
             assert not any(TOKEN.encode() in content for content in files.values())
     assert not any(TOKEN.encode() in path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["FULL_STATE_DICT", "SHARDED_STATE_DICT"])
+def test_the_root_is_whole_whatever_form_the_checkpoints_of_fsdp_have(answers, hub, folder, form):
+    config = (Path(atom_hf.__file__).parent / "assets" / "accelerate" / "fsdp2.yaml").read_text(encoding="utf-8")
+    (folder / f"{form}.yaml").write_text(config.replace("FULL_STATE_DICT", form), encoding="utf-8")
+    launched = ["--accelerate_config", f"{form}.yaml", "--num_processes", "2", "--use_cpu"]
+    arguments = train(form, *strategy("checkpoint", form))["arguments"]
+    done = subprocess.run(
+        [sys.executable, "-m", "atom_hf", arguments[0], *launched, *arguments[1:]],
+        env={**os.environ, **hub.environment(folder / "home"), **WRITER, "OMP_NUM_THREADS": "1"},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [message for message, _ in pushes(hub, form)] == [f"Training in progress, step {n}" for n in (2, 4)] + [
+        "Model save"
+    ]
+    kept = "pytorch_model_fsdp.bin" if form.startswith("FULL") else "pytorch_model_fsdp_0/__1_0.distcp"
+    heads = []
+    for commit in hub.log_of(f"org/{form}"):
+        files = hub.commits["models", f"org/{form}"][commit]
+        assert f"last-checkpoint/{kept}" in files
+        heads.append(load(files["atom_heads.safetensors"])["position.weight"])
+        assert load(files["model.safetensors"]).keys() == load_file(folder / "alone" / "model.safetensors").keys()
+    assert not equal(heads[0], heads[1]) and equal(heads[1], heads[2])
 
 
 def test_nothing_is_left_of_the_pushes(answers, folder):
