@@ -19,7 +19,7 @@ from .energy import Atoms
 from .errors import AtomError
 from .gate import GradientGate
 from .heads import AtomHeads
-from .hub import push_model
+from .repository import push_model
 from .saving import HEADS_PREFIX, write_heads
 from .sharding import name_units
 from .tokens import check_layer, check_width, find_tokens, hidden_size_of, pick_layer, special_token_ids

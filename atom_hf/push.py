@@ -12,8 +12,8 @@ from transformers.utils import CONFIG_NAME
 
 from .config import CONFIG_NAME as ATOM_CONFIG_NAME
 from .errors import AtomError
-from .hub import CHECKPOINT, check_repository, check_secret, check_token, commit, files_to_push, open_repository
 from .loading import load_atom_model
+from .repository import CHECKPOINT, check_repository, check_secret, check_token, commit, files_to_push, open_repository
 from .saving import HEADS_NAME
 
 

@@ -12,8 +12,9 @@ from transformers import PrinterCallback, set_seed
 from .arguments import AtomTrainingArguments
 from .data import TASKS, TaskData, load_data
 from .errors import AtomError
-from .hub import CLIENT_ERRORS, check_repository, check_token, in_words
+from .hub import CLIENT_ERRORS, in_words
 from .loading import restore_heads
+from .repository import check_repository, check_token
 from .sharding import check_processes, name_units
 from .sources import EMBEDDED
 from .tasks import EMBEDDED_MODELS, Task, find_model, perplexity, prepare_task

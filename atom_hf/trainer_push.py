@@ -14,7 +14,7 @@ from transformers.utils import logging
 from transformers.utils.hub import PushInProgress, hf_api
 
 from .errors import AtomError
-from .hub import check_repository, commit, files_to_push, open_repository
+from .repository import check_repository, commit, files_to_push, open_repository
 
 logger = logging.get_logger(__name__)
 
