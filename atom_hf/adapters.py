@@ -13,11 +13,12 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from .config import CONFIG_NAME, AtomConfig
-from .errors import AtomError, first_line
+from .errors import AtomError
 from .heads import AtomHeads
+from .hub import find_file, reason
 from .loading import restore_heads
 from .modeling import AtomMixin, attach_atoms
-from .saving import HEADS_PREFIX, find_file, write_heads
+from .saving import HEADS_PREFIX, write_heads
 
 
 class AdapterMixin:
@@ -97,8 +98,8 @@ def load_adapter_model(
         raise AtomError(f"{source} has no {CONFIG_NAME}: no heads beside this adapter; load it with PeftModel")
     try:
         adapter = PeftConfig.from_pretrained(source, **hub)
-    except (OSError, ValueError, TypeError) as error:
-        raise AtomError(f"{source!r} cannot be loaded: {first_line(error)}") from error
+    except Exception as error:  # what is wrong with a stranger's configuration shows in many ways
+        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, hub.get('revision'))}") from error
     name = adapter.base_model_name_or_path
     if not name:
         raise AtomError(f"the adapter {source} does not say which base it is for (base_model_name_or_path)")
@@ -107,9 +108,10 @@ def load_adapter_model(
         if not (isinstance(auto_class, type) and issubclass(auto_class, PreTrainedModel)):
             raise AtomError(f"the heads in {source} name no model class of Transformers; give auto_class")
     try:
-        base = auto_class.from_pretrained(name, revision=adapter.revision, **kwargs)
-    except (OSError, ValueError) as error:
-        raise AtomError(f"{name!r}, the base of the adapter {source}, cannot be loaded: {first_line(error)}") from error
+        base = auto_class.from_pretrained(name, revision=adapter.revision, trust_remote_code=False, **kwargs)
+    except Exception as error:  # and so does what is wrong with its weights
+        why = reason(error, name, adapter.revision)
+        raise AtomError(f"{name!r}, the base of the adapter {source}, cannot be loaded: {why}") from error
     restore_heads(base, source, **hub)
     return attach_atoms(PeftModel.from_pretrained(base, source, is_trainable=is_trainable, **hub))
 

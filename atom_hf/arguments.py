@@ -7,7 +7,6 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from transformers import TrainingArguments
-from transformers.trainer_utils import HubStrategy
 
 from .config import AtomConfig
 from .errors import AtomError
@@ -150,7 +149,3 @@ def check_arguments(args: TrainingArguments) -> None:
             raise AtomError(
                 "auto_find_batch_size changes the batch size that atom_pair_batch is made of; leave one of them out"
             )
-    if args.push_to_hub and args.hub_strategy != HubStrategy.END:
-        raise AtomError(
-            f"hub_strategy {str(args.hub_strategy.value)!r} would push checkpoints without their heads; use hub_strategy 'end'"
-        )

@@ -2,12 +2,14 @@
 
 import functools
 import inspect
+import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import CommitInfo
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
@@ -20,12 +22,14 @@ from .errors import AtomError
 from .gate import GradientGate
 from .heads import AtomHeads
 from .passes import AtomPasses, reading, to_be_read
+from .repository import push_model
 from .saving import HEADS_PREFIX, write_heads
 from .sharding import name_units
 from .tokens import check_layer, check_width, find_tokens, hidden_size_of, pick_layer, special_token_ids
 from .wrapped import inside, is_adapter, is_sentence_transformer
 
 OUTPUT_KEYS = ("atoms", "atom_importance")
+HUB_OPTIONS = ("repo_id", "commit_message", "commit_description", "private", "revision", "create_pr")
 STATE_KEYS = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states", "reshaped_hidden_states")
 
 
@@ -69,9 +73,11 @@ class AtomMixin:
 
         `AutoModelFor...from_pretrained` loads the folder without this package; `load_atom_model` loads it with its heads.
         A model card goes beside them, unless the folder has one that is the user's own.
-        Arguments are those of `PreTrainedModel.save_pretrained`.
+        Arguments are those of `PreTrainedModel.save_pretrained`. With `push_to_hub` what was written is one commit on the Hub.
         """
         push_to_hub = kwargs.pop("push_to_hub", False)
+        hub = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
+        before = _times(save_directory)
         state = state_dict or self.state_dict()
         writes = is_main_process and not Path(save_directory).is_file()
         if writes:
@@ -90,9 +96,41 @@ class AtomMixin:
         if writes and not self._atom_heads_inside and not is_own(save_directory):
             write_card(facts_of_model(self), save_directory)
         if push_to_hub and writes:
-            hub = ("repo_id", "commit_message", "private", "token", "create_pr", "revision")
-            chosen = {name: kwargs[name] for name in hub if name in kwargs}
-            self.push_to_hub(**{"repo_id": Path(save_directory).name, **chosen})
+            written = {name for name, time in _times(save_directory).items() if before.get(name) != time}
+            repo_id = hub.pop("repo_id", Path(save_directory).resolve().name)
+            push_model(save_directory, repo_id, only=written, token=kwargs.get("token"), tags=self.model_tags, **hub)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str | None = None,
+        commit_description: str | None = None,
+        private: bool | None = None,
+        token: bool | str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        max_shard_size: int | str | None = "50GB",
+        tags: list[str] | str | None = None,
+    ) -> CommitInfo:
+        """Pushes the base, the heads and their configuration as one commit. Arguments are those of `PreTrainedModel`'s.
+
+        Raises:
+            AtomError: no token, no right to write, a name that is none, a connection that broke off; in one line.
+        """
+        options = {"commit_message": commit_message, "commit_description": commit_description, "create_pr": create_pr}
+        tags = [*(self.model_tags or []), *([tags] if isinstance(tags, str) else tags or [])]
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, max_shard_size=max_shard_size)
+            return push_model(
+                folder,
+                repo_id,
+                private=private,
+                token=token,
+                revision=revision,
+                tags=list(dict.fromkeys(tags)),
+                **options,
+            )
 
     def __reduce__(self) -> tuple:
         # The class is made at run time: `pickle` would look for it where the base stands.
@@ -328,6 +366,11 @@ def _states_to_keep(model: Any) -> bool | list[int]:
     if layer < 0 and not isinstance(getattr(model.config, "num_hidden_layers", None), int):
         return True
     return [layer]
+
+
+def _times(folder: str | Path) -> dict[str, int]:
+    """When each file of a folder was written."""
+    return {path.name: path.stat().st_mtime_ns for path in Path(folder).glob("*") if path.is_file()}
 
 
 _signature = functools.cache(inspect.signature)

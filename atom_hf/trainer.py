@@ -26,12 +26,13 @@ from .record import AtomRecord
 from .saving import HEADS_NAME, read_heads
 from .sharding import prepare_precision
 from .trainer_card import CardMixin
+from .trainer_push import PushMixin, check_whole
 from .wrapped import inside, is_sentence_transformer
 
 STATE_NAME = "atom_state.json"
 
 
-class AtomTrainerMixin(CardMixin):
+class AtomTrainerMixin(CardMixin, PushMixin):
     """Adds the atom loss to any Trainer: `class MyTrainer(AtomTrainerMixin, Seq2SeqTrainer): ...`
 
     With `args.atom` off, or with arguments that have no such field, nothing is changed: the run is the Trainer's own, bit for
@@ -291,6 +292,8 @@ class AtomTrainerMixin(CardMixin):
                 f"resume_from_checkpoint: {resume_from_checkpoint} was not written by a run with --atom, "
                 "and resuming from it would start new heads; resume without --atom, or start a new run from it"
             )
+        if self._atom_on:
+            check_whole(resume_from_checkpoint)
 
     def _load_from_checkpoint(self, checkpoint: str, *args: Any, **kwargs: Any) -> None:
         load = functools.partial(super()._load_from_checkpoint, checkpoint, *args, **kwargs)

@@ -514,11 +514,6 @@ def test_an_encoder_decoder_makes_atoms_of_what_its_encoder_reads(kind, tmp_path
 # What would lose the heads or compare the wrong samples
 
 
-def test_a_push_of_checkpoints_without_their_heads_is_refused(tmp_path):
-    with pytest.raises(AtomError, match="hub_strategy 'every_save'"):
-        make("bert", tmp_path, atom=True, push_to_hub=True, hub_strategy="every_save")
-
-
 def test_several_gpus_in_one_process_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(AtomTrainingArguments, "n_gpu", 2)
     with pytest.raises(AtomError, match="accelerate launch"):
