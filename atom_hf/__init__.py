@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 from .errors import AtomError
 
 if TYPE_CHECKING:
-    from .arguments import AtomTrainingArguments
+    from .arguments import AtomArguments, AtomTrainingArguments
     from .config import AtomConfig
     from .energy import Atoms, atomic_energy
     from .heads import AtomHeads
     from .loading import load_atom_model
-    from .modeling import AtomMixin, attach_atoms
+    from .modeling import AtomMixin, attach_atoms, detach_atoms
     from .trainer import AtomTrainer, AtomTrainerMixin
 
 __version__ = "0.1.0"
@@ -24,13 +24,16 @@ _HOMES = {
     "AtomHeads": "heads",
     "AtomMixin": "modeling",
     "attach_atoms": "modeling",
+    "detach_atoms": "modeling",
     "load_atom_model": "loading",
     "AtomTrainer": "trainer",
     "AtomTrainerMixin": "trainer",
+    "AtomArguments": "arguments",
     "AtomTrainingArguments": "arguments",
 }
 
 __all__ = [
+    "AtomArguments",
     "AtomConfig",
     "AtomError",
     "AtomHeads",
@@ -41,6 +44,7 @@ __all__ = [
     "Atoms",
     "atomic_energy",
     "attach_atoms",
+    "detach_atoms",
     "load_atom_model",
 ]
 

@@ -37,6 +37,7 @@ from transformers.trainer_utils import IntervalStrategy
 from .arguments import AtomTrainingArguments
 from .bench_steps import Arm, Floor, Step, count_flops, peak_memory, time_steps
 from .errors import AtomError
+from .formats import format_number, format_table
 from .paired import quiet, silent
 from .random_inputs import random_task
 from .run import RunArguments, check_page, make_trainer, prepare_run
@@ -146,7 +147,6 @@ def summarise(
 
 def report(result: dict[str, Any]) -> str:
     """The results as they are printed."""
-    from .cli import format_number, format_table
 
     def number(value: float | None) -> str:
         return "-" if value is None else format_number(value)

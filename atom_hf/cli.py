@@ -1,13 +1,13 @@
 """The command line: `atom-hf train | compare | study | explain | push | bench`, also `python -m atom_hf`."""
 
 import logging
-import math
 import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
 
 from .errors import AtomError
+from .formats import format_number, format_table
 
 USAGE = """usage: atom-hf COMMAND [flags]
 
@@ -52,6 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def train(arguments: list[str]) -> int | None:
     """`atom-hf train`. Returns the exit status of the processes that it started, if it did."""
     from .arguments import AtomTrainingArguments
+    from .compare import find_comparison
     from .flags import parse_flags
     from .hub import page_of
     from .launch import launch, split
@@ -66,7 +67,7 @@ def train(arguments: list[str]) -> int | None:
         # Where the Hub's client looks for it. Among the arguments it would be saved, and pushed, in training_args.bin.
         os.environ["HF_TOKEN"], args.hub_token = args.hub_token.strip(), None
     by_default = args.output_dir == DEFAULT_FOLDER
-    outcome = fine_tune(run, args)
+    outcome = fine_tune(run, args, find_comparison=find_comparison(run, args) if args.atom else None)
     if args.atom:
         shown = shlex.join(["atom-hf", "explain", *data_flags(run), "--model", args.output_dir])
     else:
@@ -181,25 +182,6 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "push": push,
     "bench": bench,
 }
-
-
-def format_table(header: list[str], rows: list[list[str]]) -> str:
-    """Columns aligned, the first to the left and the others to the right."""
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-
-    def line(row: list[str]) -> str:
-        return "  ".join(
-            cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True))
-        )
-
-    return "\n".join([line(header), "  ".join("-" * w for w in widths), *map(line, rows)])
-
-
-def format_number(value: float) -> str:
-    """Four significant digits; whole numbers as they are."""
-    if isinstance(value, int) or not math.isfinite(value):
-        return str(value)
-    return f"{value:.4f}" if 0.001 <= abs(value) < 10 else f"{value:.4g}"
 
 
 def _refuse(message: str) -> int:

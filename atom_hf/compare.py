@@ -1,17 +1,24 @@
 """Paired runs: the same seeds with and without the atom loss, side by side."""
 
+import copy
 import gc
 import math
 import statistics
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
+from transformers import TrainingArguments
+from transformers.trainer_utils import HubStrategy
 
 from .arguments import AtomTrainingArguments
+from .card import Comparison
+from .data import TaskData
 from .errors import AtomError
 from .explain import read_samples, write_picture
+from .formats import read_yaml
 from .page import Table, write_page
 from .paired import (
     RESULTS_NAME,
@@ -19,7 +26,6 @@ from .paired import (
     fingerprint,
     quiet,
     read_lines,
-    read_yaml,
     silent,
     start_lines,
     warn_of_accumulation,
@@ -39,6 +45,8 @@ from .run import (
 
 ARMS = {"plain": {"atom": False}, "atom": {"atom": True}}
 LESS_IS_BETTER = ("loss", "perplexity")
+_NO_HUB = {f.name: f.default for f in fields(TrainingArguments) if f.name.startswith("hub_")}
+_NO_HUB["hub_strategy"] = HubStrategy(_NO_HUB["hub_strategy"])
 
 
 @dataclass
@@ -90,7 +98,7 @@ def compare_runs(run: RunArguments, args: AtomTrainingArguments, options: Compar
         raise AtomError(f"--output_dir {args.output_dir!r} is a file; give a folder")
     data = load_run_data(run)
     if args.output_dir == DEFAULT_FOLDER:
-        folder = Path(default_output_dir(run, data, True).removesuffix("-atom") + "-compare")
+        folder = _default_folder(run, data)
     about = {"data": data.name, "task": data.task, "train_samples": len(data.train), "eval_samples": len(data.eval)}
     head = {"settings": fingerprint(run, args, arms=arms), **about}
     done = _read_results(folder / RESULTS_NAME, head)
@@ -150,6 +158,57 @@ def paired_table(caption: str, arms: Any, seeds: list[int], done: dict[tuple[int
         rows.append(row)
     note = f"Mean ± standard deviation over {len(seeds)} seeds; differences are paired by seed."
     return Table(caption, header, rows, note)
+
+
+def read_comparison(folder: str | Path) -> tuple[dict[str, Any], Comparison]:
+    """What `compare_runs` wrote into a folder: (its first line, the seeds that every arm has run with, as a table).
+
+    Raises `AtomError` if there is no such comparison, or one of fewer than two seeds.
+    """
+    lines = read_lines(Path(folder, RESULTS_NAME))
+    try:
+        about, *rest = lines
+        done = {(line.pop("seed"), line.pop("arm")): line for line in rest}
+        counts = about["train_samples"], about["eval_samples"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AtomError(f"{Path(folder, RESULTS_NAME)} holds no results of atom-hf compare") from error
+    arms = list(dict.fromkeys(arm for _, arm in done))
+    seeds = sorted(seed for seed in {s for s, _ in done} if all((seed, arm) in done for arm in arms))
+    if len(seeds) < 2 or len(arms) < 2:
+        raise AtomError(f"{Path(folder, RESULTS_NAME)} holds fewer than two seeds that every arm has run with")
+    table = paired_table("", arms, seeds, done)
+    means = {
+        arm: {name: statistics.mean(done[seed, arm][name] for seed in seeds) for name in done[seeds[0], arm]}
+        for arm in arms
+    }
+    return about, Comparison(table.header, table.rows, seeds, *counts, means)
+
+
+def find_comparison(run: RunArguments, args: AtomTrainingArguments) -> Callable[[TaskData], Comparison | None]:
+    """What finds the comparison that was made of the very settings of a run to come, where `compare` puts it by itself.
+
+    Ask before the run: it fills in what its arguments leave open.
+    """
+    settings = set()
+    for atom in (args.atom, False):  # compare sets the flag for each arm
+        changed = copy.copy(args)
+        # Where a model goes says nothing of how it is trained.
+        for name, value in {"atom": atom, "push_to_hub": False, **_NO_HUB}.items():
+            setattr(changed, name, value)
+        settings.add(fingerprint(run, changed, arms=ARMS))
+
+    def find(data: TaskData) -> Comparison | None:
+        try:
+            about, found = read_comparison(_default_folder(run, data))
+        except AtomError:
+            return None
+        return found if about.get("settings") in settings else None
+
+    return find
+
+
+def _default_folder(run: RunArguments, data: TaskData) -> Path:
+    return Path(default_output_dir(run, data, True).removesuffix("-atom") + "-compare")
 
 
 def _read_arms(path: str | None) -> dict[str, dict[str, Any]]:

@@ -38,7 +38,8 @@ class TaskData:
     """A data set ready for its task: the same columns in both parts, and no others.
 
     The columns are "text" and perhaps "text_pair", or "image", and for classification "label" (a ClassLabel).
-    `labels` are the names of the classes in the order of their ids, None for causal-lm.
+    `labels` are the names of the classes in the order of their ids, None for causal-lm. `splits` are the names of the splits
+    that the rows are of, the second None where rows of the first were held out.
     """
 
     name: str
@@ -46,6 +47,7 @@ class TaskData:
     train: datasets.Dataset
     eval: datasets.Dataset
     labels: list[str] | None
+    splits: tuple[str | None, str | None] = (None, None)
 
 
 def load_data(
@@ -129,7 +131,7 @@ def load_data(
     train = _draw(train, max_train_samples, sample_seed, "--max_train_samples")
     evaluation = _draw(evaluation, max_eval_samples, sample_seed, "--max_eval_samples")
     logger.info("%s: %s of %s, %d training and %d evaluation rows", dataset, task, columns, len(train), len(evaluation))
-    return TaskData(short_name(dataset, dataset_config), task, train, evaluation, names)
+    return TaskData(short_name(dataset, dataset_config), task, train, evaluation, names, (train_name, eval_name))
 
 
 def stratified_rows(classes: np.ndarray, count: int, seed: int) -> np.ndarray:

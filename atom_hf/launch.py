@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import AtomError, first_line
+from .formats import read_yaml
 
 FLAG = "--accelerate_config"
 NAMES = ("ddp", "fsdp2", "zero2", "zero3")
@@ -127,8 +128,6 @@ def _value(words: list[str], name: str) -> str | None:
 
 
 def _uses_cpu(arguments: list[str]) -> bool:
-    from .paired import read_yaml
-
     value = _value(arguments, "use_cpu")
     if value is None and (file := _value(arguments, "config")):
         settings = read_yaml(file, "--config")

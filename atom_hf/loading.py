@@ -6,6 +6,7 @@ from typing import Any
 import torch
 import transformers
 from transformers import AutoConfig, PreTrainedModel
+from transformers.utils import ADAPTER_CONFIG_NAME, is_peft_available
 
 from .config import CONFIG_NAME, AtomConfig
 from .errors import AtomError
@@ -22,11 +23,13 @@ def load_atom_model(
     """The base model of the right class, with its heads.
 
     Args:
-        name_or_folder: a Hub id, or a folder that an AtomTrainer or `save_pretrained` wrote; a `checkpoint-*` will do.
+        name_or_folder: a Hub id, or a folder that an AtomTrainer or `save_pretrained` wrote; a `checkpoint-*` will do. Of an
+            adapter (PEFT): its base is loaded too, by the name that the adapter has for it.
         auto_class: the class to load the base with, such as `AutoModelForSequenceClassification`; by default the one that
             its configuration names.
         revision: a branch, tag or commit on the Hub.
-        **kwargs: passed on to `from_pretrained` (dtype, device_map, token, ...). Remote code is never run.
+        **kwargs: passed on to `from_pretrained` (dtype, device_map, token, ...). Remote code is never run. For an adapter
+            also `is_trainable`.
 
     Raises:
         AtomError: no heads there, heads that do not fit the base, a truncated or foreign heads file, a repository that may
@@ -42,6 +45,12 @@ def load_atom_model(
     hub = {"token": kwargs.get("token"), "cache_dir": kwargs.get("cache_dir")}
     # The base and its heads are of one commit, whatever is pushed between the requests for them.
     hub["revision"] = revision = pin(source, revision, **hub)
+    if find_file(source, ADAPTER_CONFIG_NAME, **hub) is not None:
+        if not is_peft_available():
+            raise AtomError(f"{source} is an adapter, and peft is not installed: pip install 'atom-hf[peft]'")
+        from .adapters import load_adapter_model
+
+        return load_adapter_model(source, auto_class, hub, **kwargs)
     config_file = find_file(source, CONFIG_NAME, **hub)
     if config_file is None:
         raise AtomError(f"{source} has no {CONFIG_NAME}: it is not an atom model; load it with from_pretrained")

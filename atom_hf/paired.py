@@ -13,7 +13,6 @@ from typing import Any
 
 import datasets
 import transformers
-import yaml
 from transformers.trainer_utils import SaveStrategy
 
 from .arguments import AtomTrainingArguments
@@ -92,14 +91,6 @@ def fingerprint(run: RunArguments, args: AtomTrainingArguments, **more: Any) -> 
 def hashed(settings: dict[str, Any]) -> str:
     """Sixteen hexadecimal digits that stand for the settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def read_yaml(path: str, given: str) -> Any:
-    """What a YAML file holds. Raises `AtomError`, naming the argument that gave it."""
-    try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise AtomError(f"{given} {path!r} cannot be read: {' '.join(str(error).split())}") from error
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +11,8 @@ import torch
 from transformers import PrinterCallback, set_seed
 
 from .arguments import AtomTrainingArguments
+from .card import Comparison
+from .card_facts import base_facts
 from .data import TASKS, TaskData, load_data
 from .errors import AtomError
 from .hub import CLIENT_ERRORS, in_words
@@ -64,6 +67,7 @@ class RunArguments:
     model_revision: str | None = _flag("A branch, tag or commit of the model on the Hub.")
 
 
+IMPORTANCE_BATCHES = 32
 IMPORTANCE_KEYS = ("importance", "positive_share", "negative_share")
 
 
@@ -130,6 +134,8 @@ def prepare_run(
         **({"revision": run.model_revision} if run.model_revision else {}),
     )
     trainer = make_trainer(run, args, task, trainer_class)
+    if args.atom:
+        trainer.card_facts.update(run_facts(run, data, type(task.model).__name__))
     return Prepared(trainer, data, task)
 
 
@@ -158,8 +164,16 @@ def make_trainer(
     return trainer
 
 
-def fine_tune(run: RunArguments, args: AtomTrainingArguments, *, save: bool = True) -> Outcome:
+def fine_tune(
+    run: RunArguments,
+    args: AtomTrainingArguments,
+    *,
+    save: bool = True,
+    find_comparison: Callable[[TaskData], Comparison | None] | None = None,
+) -> Outcome:
     """Trains, evaluates and saves. With `save=False` no model is written at the end, and nothing is printed.
+
+    `find_comparison` gives the paired runs of the same settings that the model's card may show, if there are any.
 
     Raises:
         AtomError: whatever is wrong with the arguments, before training starts.
@@ -177,6 +191,13 @@ def fine_tune(run: RunArguments, args: AtomTrainingArguments, *, save: bool = Tr
     if data.task == "causal-lm":
         metrics["perplexity"] = perplexity(metrics["loss"])
     importance = _importance(trainer) if args.atom else {}
+    if args.atom:
+        trainer.card_facts |= {
+            "metrics": {name: value for name, value in metrics.items() if name != "epoch"},
+            "importance": importance,
+            "importance_of": f"On up to {IMPORTANCE_BATCHES} batches of the evaluation data",
+            "comparison": find_comparison(data) if find_comparison else None,
+        }
     if save:
         if trainer.is_fsdp_enabled:  # whatever form its checkpoints have, the model at the end is whole
             trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
@@ -185,6 +206,43 @@ def fine_tune(run: RunArguments, args: AtomTrainingArguments, *, save: bool = Tr
         trainer.save_state()
         trainer.save_metrics("eval", {**metrics, **importance})
     return Outcome(metrics, importance, args.output_dir, data, trainer)
+
+
+GPT2_LOSS = (
+    "Loss and perplexity are Trainer's, which divides a GPT-2's by one token too many per text (Transformers 5.23)."
+)
+
+
+def run_facts(run: RunArguments, data: TaskData, model_class: str) -> dict[str, Any]:
+    """What the arguments and the data say of a model that no trainer knows, by the names of `CardFacts`."""
+    found = {"from_nothing": True} if run.model is None else base_facts(run.model)
+    by_id = run.dataset not in EMBEDDED and not Path(run.dataset).expanduser().exists()
+    if by_id:
+        found |= {"dataset_id": run.dataset, "dataset_config": run.dataset_config or None}
+    notes = []
+    if run.max_train_samples or run.max_eval_samples or data.splits[1] is None:
+        notes.append(f"Samples were drawn in proportion to the classes, with seed {run.sample_seed}.")
+    if data.splits[1] is None:
+        notes.append("The evaluation samples were held out of the same split.")
+    if run.eval_dataset:
+        notes.append("The evaluation samples are of another data set or file.")
+    if data.task != "image-classification":
+        notes.append(f"Texts were cut after {run.max_length} tokens.")
+    if run.horizontal_flip:
+        notes.append("Training images were mirrored at random.")
+    is_lm = data.task == "causal-lm"
+    return {
+        **found,
+        "dataset": data.name,
+        "train_split": data.splits[0],
+        "eval_split": data.splits[1] if not run.eval_dataset else None,
+        "train_samples": len(data.train),
+        "eval_samples": len(data.eval),
+        "labels": data.labels,
+        "data_notes": notes,
+        "metric_names": {} if is_lm else {"f1": "F1 (mean over classes)", "mcc": "Matthews correlation"},
+        "limits": [GPT2_LOSS] if model_class == "GPT2LMHeadModel" else [],
+    }
 
 
 def check_page(page: str, flag: str = "--page") -> None:
@@ -252,7 +310,7 @@ def _last_checkpoint(folder: str) -> str | None:
     return max(found)[1] if found else None
 
 
-def _importance(trainer: AtomTrainer, batches: int = 32) -> dict[str, float]:
+def _importance(trainer: AtomTrainer, batches: int = IMPORTANCE_BATCHES) -> dict[str, float]:
     """Over the first `batches` batches of the evaluation data."""
     found = []
     model = trainer.accelerator.unwrap_model(trainer.model)

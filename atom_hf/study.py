@@ -34,6 +34,7 @@ from tqdm.auto import tqdm
 from transformers import PrinterCallback, TrainerCallback
 
 from .errors import AtomError
+from .formats import read_yaml
 from .measures import measure_classifier, measure_writer, read_outputs
 from .paired import (
     RESULTS_NAME,
@@ -41,7 +42,6 @@ from .paired import (
     hashed,
     quiet,
     read_lines,
-    read_yaml,
     silent,
     start_lines,
     warn_of_accumulation,

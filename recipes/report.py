@@ -4,10 +4,9 @@ The tables of the recipes go into README.md here, the report of the study into `
 and verdict between the two marks in the project's README.md. Nothing is trained.
 """
 
-import json
 from pathlib import Path
 
-from atom_hf.compare import paired_table
+from atom_hf.compare import read_comparison
 from atom_hf.errors import AtomError
 from atom_hf.paired import RESULTS_NAME
 from atom_hf.study import Study, StudyArguments, run_study
@@ -56,25 +55,16 @@ copy if there is no Hub; results of other settings or paths are not added to, so
 """
 
 
-def read_comparison(folder: Path) -> tuple[dict, list[int], dict]:
-    """(description, seeds that every arm has, results by seed and arm) of a comparison."""
-    about, *lines = [json.loads(line) for line in (folder / RESULTS_NAME).read_text(encoding="utf-8").splitlines()]
-    done = {(line.pop("seed"), line.pop("arm")): line for line in lines}
-    arms = list(dict.fromkeys(arm for _, arm in done))
-    seeds = sorted(seed for seed in {s for s, _ in done} if all((seed, arm) in done for arm in arms))
-    return {**about, "arms": arms}, seeds, done
-
-
 def recipes_table() -> str:
     """What the flag does to each recipe."""
     rows = []
     for folder in sorted(file.parent for file in HERE.glob(f"*/results/{RESULTS_NAME}")):
         name = folder.parent.name
-        about, seeds, done = read_comparison(folder)
+        _, found = read_comparison(folder)
         wanted = (MAIN_METRIC.get(name, "accuracy"), "loss")
-        for metric, *cells in paired_table("", about["arms"], seeds, done).rows:
+        for metric, *cells in found.rows:
             if metric.split()[0] in wanted:
-                rows.append([name, str(about["train_samples"]), str(len(seeds)), metric, *cells])
+                rows.append([name, str(found.train_samples), str(len(found.seeds)), metric, *cells])
     return markdown(["recipe", "training samples", "seeds", "metric", "plain", "atom", "difference [95 %]"], rows)
 
 

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from card_rules import metadata_errors
 from hub_pushes import EXPIRED, READER, TOKEN, Pushes, Refusal, commit_of, oid
 
 
@@ -113,6 +114,8 @@ class _Handler(Pushes, BaseHTTPRequestHandler):
         if cuts_request:
             return self._cut()
         parts = [unquote(part) for part in target.path.strip("/").split("/")]
+        if parts == ["api", "validate-yaml"]:
+            return self._validate(json.loads(self.body)["content"])
         form = self.headers.get("Content-Type", "").startswith("application/x-www-form-urlencoded")
         query = {**parse_qs(target.query), **(parse_qs(self.body.decode()) if form else {})}
         try:
@@ -183,6 +186,16 @@ class _Handler(Pushes, BaseHTTPRequestHandler):
             return self._send(206, files[path][start:], headers)
         raise Refusal(404, "", "Sorry, we can't find the page you are looking for.")
 
+    def _validate(self, content: str) -> None:
+        errors = [f"Error: {message}" for message in metadata_errors(content)]
+        status = 400 if errors else 200
+        if self.headers.get("Accept") == "text/plain":  # as `ModelCard.validate` asks
+            return self._send(
+                status, "\n".join(f"- {error}" for error in errors).encode(), {"Content-Type": "text/plain"}
+            )
+        found = {"errors": [{"message": error} for error in errors], "warnings": []}
+        self._send(status, json.dumps(found).encode(), {"Content-Type": "application/json; charset=utf-8"})
+
     def _files(self, kind: str, name: str, revision: str, open_to_all: bool = False) -> tuple[str, dict[str, bytes]]:
         sent = self.headers.get("Authorization")
         known, allowed = (kind, name) in self.hub.repositories, sent in (f"Bearer {TOKEN}", f"Bearer {READER}")
@@ -210,7 +223,7 @@ class _Handler(Pushes, BaseHTTPRequestHandler):
             "disabled": False,
             "downloads": 0,
             "likes": 0,
-            "tags": [],
+            "tags": _tags(files),
             "lastModified": "2026-01-01T00:00:00.000Z",
             "createdAt": "2026-01-01T00:00:00.000Z",
             "siblings": [{"rfilename": path} for path in sorted(files)],
@@ -229,6 +242,12 @@ class _Handler(Pushes, BaseHTTPRequestHandler):
             self.wfile.write(body[: self.fault.cut_after] if cut else body)
             if cut:
                 self._cut()
+
+
+def _tags(files: dict[str, bytes]) -> list[str]:
+    """Of the tags that the Hub makes of a card's metadata, that of the licence."""
+    found = re.search(rb"^license: ([\w.+-]+)$", files.get("README.md", b""), re.MULTILINE)
+    return [f"license:{found[1].decode()}"] if found else []
 
 
 def _tree(files: dict[str, bytes], folder: str, recursive: bool) -> list[dict]:

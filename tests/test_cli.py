@@ -22,9 +22,10 @@ from safetensors.torch import load_file
 import atom_hf
 from atom_hf import AtomMixin, load_atom_model
 from atom_hf.arguments import AtomTrainingArguments
-from atom_hf.cli import format_number, main
+from atom_hf.cli import main
 from atom_hf.data import load_data
 from atom_hf.flags import parse_flags
+from atom_hf.formats import format_number
 from atom_hf.run import RunArguments
 from atom_hf.study import StudyArguments, run_study
 from atom_hf.tasks import find_model

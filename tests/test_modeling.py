@@ -336,7 +336,7 @@ def test_the_base_is_saved_as_if_nothing_were_attached(name, tmp_path):
     attached(name).save_pretrained(tmp_path / "atoms")
     plain = {file.name: file.read_bytes() for file in (tmp_path / "plain").iterdir()}
     atoms = {file.name: file.read_bytes() for file in (tmp_path / "atoms").iterdir()}
-    assert set(atoms) - set(plain) == {"atom_config.json", "atom_heads.safetensors"}
+    assert set(atoms) - set(plain) == {"atom_config.json", "atom_heads.safetensors", "README.md"}
     assert {key: atoms[key] for key in plain} == plain
     config = json.loads(plain["config.json"])
     assert config["architectures"] == [TINY[name][0]] and not [key for key in config if "atom" in key]

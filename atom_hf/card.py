@@ -1,0 +1,354 @@
+"""Model cards: what is known of a model, as the README.md that a folder or repository of it carries.
+
+`card_facts.py` gathers what is known; nothing is said here that is not a fact of it.
+"""
+
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from numbers import Real
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import transformers
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+from transformers.modelcard import METRIC_TAGS
+
+from .config import AtomConfig
+from .errors import AtomError
+from .formats import format_number
+
+CARD_NAME = "README.md"
+TEMPLATE = Path(__file__).parent / "assets" / "model_card.md"
+MARK = (
+    "<!-- Written by atom-hf from what it knew of this model, and written anew whenever the model is saved again: "
+    "take this line out, and the card is yours. -->"
+)
+NO_REPOSITORY = "path/to/model"
+# How atom-hf's own metrics are called on the Hub. Any other is in the text of the card alone.
+METRIC_IDS = {**{name: name for name in METRIC_TAGS}, "mcc": "matthews_correlation", "perplexity": "perplexity"}
+MOST_LABELS = 20
+
+
+class Comparison(NamedTuple):
+    """Paired runs with and without the atom loss: as a table, and the mean over seeds of each arm's numbers."""
+
+    header: list[str]
+    rows: list[list[str]]
+    seeds: list[int]
+    train_samples: int
+    eval_samples: int
+    means: dict[str, dict[str, float]]
+
+
+@dataclass
+class CardFacts:
+    """What is known of a model. What is None or empty is not known, and the card is silent about it.
+
+    All text may be anybody's: it is made harmless where it is printed.
+    """
+
+    name: str | None = None
+    repo_id: str | None = None
+    model_class: str | None = None
+    pipeline_tag: str | None = None
+    library: str = "transformers"
+    """"transformers", or "peft" for an adapter."""
+    base_model: str | None = None
+    """The id of the base on the Hub."""
+    base_name: str | None = None
+    """What a base is called that has no id there: never a path."""
+    base_note: str | None = None
+    """What else is known of such a base, in a few words."""
+    from_nothing: bool = False
+    license: str | None = None
+    language: str | list[str] | None = None
+    tags: list[str] = field(default_factory=list)
+
+    dataset: str | None = None
+    """What the data set is called: never a path."""
+    dataset_id: str | None = None
+    """Its id on the Hub."""
+    datasets: list[str] = field(default_factory=list)
+    """The ids of all data sets, where there are several."""
+    dataset_config: str | None = None
+    train_split: str | None = None
+    eval_split: str | None = None
+    """None of a data set that is known: rows that were held out."""
+    train_samples: int | None = None
+    eval_samples: int | None = None
+    labels: list[str] | None = None
+    data_notes: list[str] = field(default_factory=list)
+
+    metrics: dict[str, float] = field(default_factory=dict)
+    metric_names: dict[str, str] = field(default_factory=dict)
+    metrics_of: str | None = None
+    """What was measured when, as a sentence; where there is none, the metrics stand in the metadata alone."""
+    comparison: Comparison | None = None
+    importance: dict[str, float] = field(default_factory=dict)
+    """importance (the mean of its size), positive_share and negative_share."""
+    importance_of: str | None = None
+    training: dict[str, Any] = field(default_factory=dict)
+    atoms: AtomConfig | None = None
+    versions: dict[str, str] = field(default_factory=dict)
+    preface: str | None = None
+    limits: list[str] = field(default_factory=list)
+    citations: list[str] = field(default_factory=list)
+
+    def __post_init__(self):
+        for name in ("repo_id", "base_model", "dataset_id"):
+            setattr(self, name, hub_id(getattr(self, name)))
+        self.datasets = [name for name in self.datasets if hub_id(name)]
+
+
+def check_facts(facts: Mapping[str, Any], flag: str) -> None:
+    """Refuses facts by other names than those of `CardFacts`. Raises `AtomError`, naming `flag`."""
+    names = [f.name for f in fields(CardFacts)]
+    if unknown := sorted(set(map(str, facts)) - set(names)):
+        raise AtomError(f"{flag} has {', '.join(unknown)}, which no card knows; it may have {', '.join(names)}")
+
+
+def hub_id(name: Any) -> str | None:
+    """`name` if it can be the id of a repository on the Hub, else None."""
+    try:
+        validate_repo_id(name)
+    except (HFValidationError, TypeError):
+        return None
+    return name
+
+
+def model_card(facts: CardFacts) -> ModelCard:
+    """The card of a model: valid metadata of the Hub, and Markdown."""
+    name = _plain(facts.name or "") or _plain(facts.model_class or "model")
+    values = {
+        "facts": facts,
+        "mark": MARK,
+        "title": _shown(name),
+        "summary": _summary(facts),
+        "repo": _literal(facts.repo_id or NO_REPOSITORY),
+        "plain_lines": _plain_lines(facts),
+        "metrics": [(_metric_name(facts, key), _number(value)) for key, value in facts.metrics.items()],
+        "metrics_of": facts.metrics_of,
+        "comparison": facts.comparison,
+        "seeds": span(facts.comparison.seeds) if facts.comparison else "",
+        "data": _data_lines(facts),
+        "training": facts.training.items(),
+        "settings": (settings := _settings(facts.atoms)),
+        "changed": any(name.startswith("*") for name, _, _ in settings),
+        "importance": {key: _number(value) for key, value in facts.importance.items()},
+        "limits": _limits(facts),
+        "versions": ", ".join(f"{key} {_plain(value)}" for key, value in facts.versions.items()),
+    }
+    helpers = {"cell": _cell, "thousands": lambda number: f"{number:,}"}
+    card = ModelCard.from_template(_metadata(facts, name), template_path=str(TEMPLATE), **values, **helpers)
+    # What is not known leaves only blank lines behind, and a table bears none between its rows.
+    text = re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+\n", "\n", card.text))
+    card.text = re.sub(r"\|\n\n(?=\|)", "|\n", text).rstrip("\n") + "\n"
+    return card
+
+
+def is_own(folder: str | Path) -> bool:
+    """Whether the card of a folder is somebody's own, which is never written over."""
+    file = Path(folder, CARD_NAME)
+    try:
+        return MARK not in file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
+    except (OSError, UnicodeDecodeError):
+        return True
+
+
+def card_to_push(folder: str | Path, repo_id: str, there: str | None) -> str | None:
+    """The text of the card that a push of a folder brings; None where the repository is to keep what it has.
+
+    A card of somebody's own is pushed as it is, and one that was generated never goes over it: it learns the name of its
+    repository, and stays behind where the card that is `there` is somebody's own.
+
+    Raises `AtomError` for a card that is no text.
+    """
+    file = Path(folder, CARD_NAME)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise AtomError(f"{file} is no text in UTF-8, as a model card must be: mend it or remove it") from error
+    if MARK not in text:
+        return text
+    return text.replace(_literal(NO_REPOSITORY), _literal(repo_id)) if there is None or MARK in there else None
+
+
+def write_card(facts: CardFacts, folder: str | Path) -> None:
+    """Writes the card into a folder, which must exist, so that no reader ever sees half of it."""
+    file = Path(folder, CARD_NAME)
+    part = file.with_name(f".{CARD_NAME}.{os.getpid()}")
+    model_card(facts).save(part)
+    part.replace(file)
+
+
+def _metadata(facts: CardFacts, name: str) -> ModelCardData:
+    numbers = {key: value for key, value in facts.metrics.items() if isinstance(value, Real) and math.isfinite(value)}
+    known = {key: value for key, value in numbers.items() if key in METRIC_IDS}
+    results = [
+        EvalResult(
+            task_type=facts.pipeline_tag,
+            dataset_type=_plain(facts.dataset_id or facts.dataset),
+            dataset_name=_plain(facts.dataset),
+            dataset_config=_plain(facts.dataset_config or "") or None,
+            dataset_split=_plain(facts.eval_split or "") or None,
+            metric_type=METRIC_IDS[key],
+            metric_value=round(float(value), 6),
+            metric_name=_plain(_metric_name(facts, key)) or None,
+        )
+        for key, value in known.items()
+        if facts.pipeline_tag and _plain(facts.dataset or "")
+    ]
+    tags = ["atom-hf", "atom", "token-importance", *map(_plain, facts.tags)]
+    more = {"base_model_relation": "adapter" if facts.library == "peft" else "finetune"} if facts.base_model else {}
+    return ModelCardData(
+        base_model=facts.base_model,
+        datasets=facts.datasets or ([facts.dataset_id] if facts.dataset_id else None),
+        language=facts.language or None,
+        library_name=facts.library,
+        license=facts.license,
+        metrics=list(dict.fromkeys(METRIC_IDS[key] for key in known)) or None,
+        pipeline_tag=facts.pipeline_tag,
+        tags=[tag for tag in tags if tag],
+        eval_results=results or None,
+        model_name=name if results else None,
+        **more,
+    )
+
+
+def _summary(facts: CardFacts) -> str:
+    base, trained = None, bool(facts.training)
+    if facts.base_model:
+        base = f"[{facts.base_model}](https://huggingface.co/{facts.base_model})"
+    elif facts.base_name:
+        base = _code(facts.base_name) + (f" ({facts.base_note})" if facts.base_note else "")
+    what = f"A {_code(facts.model_class)}" if facts.model_class else "A model"
+    if facts.library == "peft":
+        what = f"An adapter of {base or what[2:]}" + (f" for {_code(facts.model_class)}" if base else "")
+        base = None
+    origin = "trained from nothing" if facts.from_nothing else "trained"
+    if base:
+        origin = f"fine-tuned from {base}"
+        what += "" if trained else f" with the weights of {base} or what became of them"
+    data = f" on {_dataset(facts)}" if facts.dataset else ""
+    return (
+        f"{what}{f', {origin}{data},' if trained else ''} with the atom {'loss' if trained else 'heads'} of *Dynamic Latent "
+        "Separation for Deep Learning* ([arXiv 2210.03728](https://arxiv.org/abs/2210.03728)), by atom-hf."
+    )
+
+
+def _dataset(facts: CardFacts) -> str:
+    if facts.dataset_id:
+        link = f"[{facts.dataset_id}](https://huggingface.co/datasets/{facts.dataset_id})"
+        return link + (f" ({_code(facts.dataset_config)})" if facts.dataset_config else "")
+    return _code(facts.dataset)
+
+
+def _plain_lines(facts: CardFacts) -> str:
+    """The Python that loads the model without this package; nothing for a class that Transformers does not have."""
+    name, repo = facts.model_class, _literal(facts.repo_id or NO_REPOSITORY)
+    if not name or not hasattr(transformers, name):
+        return ""
+    if facts.library != "peft":
+        return f"from transformers import {name}\n\nmodel = {name}.from_pretrained({repo})"
+    base = f"{name}.from_pretrained({_literal(facts.base_model or 'path/to/base')})"
+    imports = f"from peft import PeftModel\nfrom transformers import {name}"
+    return f"{imports}\n\nmodel = PeftModel.from_pretrained({base}, {repo})"
+
+
+def _data_lines(facts: CardFacts) -> list[str]:
+    lines = [f"Data set: {_dataset(facts)}."] if facts.dataset else []
+    for what, count, split in (
+        ("Training", facts.train_samples, facts.train_split),
+        ("Evaluation", facts.eval_samples, facts.eval_split),
+    ):
+        if count is not None:
+            lines.append(f"{what}: {count:,} samples{f' of split {_code(split)}' if split else ''}.")
+    if facts.labels:
+        shown = ", ".join(map(_code, facts.labels[:MOST_LABELS]))
+        more = len(facts.labels) - MOST_LABELS
+        lines.append(f"Classes ({len(facts.labels)}): {shown}{f' and {more} more' if more > 0 else ''}.")
+    return lines + facts.data_notes
+
+
+def _settings(config: AtomConfig | None) -> list[tuple[str, str, str]]:
+    """(name, value, default) of each field that has a value; the name is bold where the value is not the default."""
+    rows = []
+    for f in fields(config) if config else ():
+        value = getattr(config, f.name)
+        if value is not None:
+            # What has no default describes the model that the heads were made for.
+            name = f"**{f.name}**" if f.default not in (None, value) else f.name
+            rows.append((name, _cell(value), "" if f.default is None else _cell(f.default)))
+    return rows
+
+
+def _limits(facts: CardFacts) -> list[str]:
+    lines = list(facts.limits)
+    if facts.comparison is None:
+        lines.append("No plain run stands beside this model: nothing here says what the atom loss changed.")
+    if facts.metrics or facts.comparison:
+        lines.append("Nothing was measured but what stands above: no other data, no robustness, no bias.")
+    else:
+        lines.append("How good the model is has not been measured, as far as this card knows.")
+    lines.append(
+        "The heads belong to these very weights. Where the weights change without them, their importances say nothing."
+    )
+    return lines
+
+
+def _metric_name(facts: CardFacts, key: str) -> str:
+    return facts.metric_names.get(key, key)
+
+
+def _number(value: Any) -> str:
+    return format_number(value) if isinstance(value, Real) else _cell(value)
+
+
+def span(seeds: list[int]) -> str:
+    """Seeds in words: "42 to 51", "3, 5"."""
+    if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[0] + len(seeds))):
+        return f"{seeds[0]} to {seeds[-1]}"
+    return ", ".join(map(str, seeds))
+
+
+def _plain(value: Any, limit: int = 100) -> str:
+    """Anybody's text in one line of letters that can be seen; what would reorder or hide others is replaced."""
+    text = " ".join(str(value).split())
+    text = "".join(c if c.isprintable() or c in "\u200c\u200d" else "\ufffd" for c in text)
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _literal(value: str) -> str:
+    return json.dumps(_plain(value), ensure_ascii=False)
+
+
+def _code(value: Any) -> str:
+    """Anybody's text as code, between more backticks than it holds."""
+    text = _plain(value)
+    if not text:
+        return "(empty)"
+    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
+    pad = " " if text[0] == "`" or text[-1] == "`" else ""
+    return f"{fence}{pad}{text}{pad}{fence}"
+
+
+def _shown(value: Any) -> str:
+    """Anybody's text as it is where Markdown makes nothing else of it, else as code."""
+    text = _plain(value)
+    plain = re.fullmatch(r"[\w ,;%()\[\]+±.-]+", text) and not re.search(r"\]\(|www\.|\b_|_\b", text)
+    return text if plain else _code(text)
+
+
+def _cell(value: Any) -> str:
+    """The same in a table, where a bar would end the cell, and one after a backslash may or may not."""
+    text = _plain(value)
+    return "".join(c if c.isalnum() else f"&#{ord(c)};" for c in text) if "|" in text else _shown(text)

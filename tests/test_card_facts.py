@@ -1,0 +1,385 @@
+"""What a card knows of a run, a trainer or a model, and that it says nothing else: no path, no token, no guess."""
+
+import contextlib
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from card_rules import empty_values, metadata_errors
+from conftest import TINY, arguments, collator_for, make_tokenizer, rows_for, tiny
+from hub_server import Hub
+from huggingface_hub import ModelCard
+from huggingface_hub.repocard import metadata_load
+from transformers import AutoConfig, AutoModelForSequenceClassification, Trainer
+
+from atom_hf import AtomConfig, AtomError, AtomTrainer, AtomTrainerMixin, AtomTrainingArguments, attach_atoms
+from atom_hf.card import MARK, CardFacts, is_own, model_card, write_card
+from atom_hf.card_facts import base_facts, facts_of_model, facts_of_trainer, pipeline_tag
+from atom_hf.cli import main
+from atom_hf.compare import find_comparison
+from atom_hf.data import load_data
+from atom_hf.flags import parse_flags
+from atom_hf.run import RunArguments
+
+ROOT = Path(__file__).parent.parent
+SECRET = "hf_aSecretThatNobodyMayRead"
+DIGITS = [
+    "--model",
+    "vit-fashion-mnist",
+    "--dataset",
+    "digits",
+    "--max_train_samples",
+    "40",
+    "--max_eval_samples",
+    "50",
+]
+DIGITS += ["--max_steps", "2", "--per_device_train_batch_size", "8", "--use_cpu", "--save_strategy", "no"]
+
+
+def run(*arguments):
+    with contextlib.redirect_stdout(io.StringIO()):
+        assert main(list(arguments)) == 0
+
+
+def check(card):
+    """That the Hub takes the metadata of a card, and that nothing in it is empty."""
+    data = ModelCard(card).data.to_dict()
+    assert data and metadata_errors(card) == [] and empty_values(data) == []
+
+
+def section(card, title):
+    return card.split(f"\n## {title}\n")[1].split("\n## ")[0]
+
+
+def make_trainer(folder, name="bert", cls=AtomTrainer, model=None, **options):
+    return cls(
+        model=model or tiny(name),
+        args=arguments(folder, **{"atom": True, **options}),
+        train_dataset=rows_for(name),
+        eval_dataset=rows_for(name)[:6],
+        data_collator=collator_for(name),
+    )
+
+
+# The card of a run
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder with a run of the command line in it, with a comparison of the same settings beside it."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("cards")
+        patch.chdir(folder)
+        patch.setenv("HF_TOKEN", SECRET)
+        run("compare", *DIGITS, "--seeds", "2")
+        run("train", *DIGITS, "--atom", "--hub_token", SECRET)
+        run("train", *DIGITS, "--atom", "--output_dir", "other", "--atom_weight", "0.2", "--data_seed", "5")
+    return folder
+
+
+def test_the_card_of_a_run_says_what_the_run_found(runs):
+    folder = runs / "runs" / "digits-vit-fashion-mnist-atom"
+    card = (folder / "README.md").read_text()
+    check(card)
+    found = json.loads((folder / "eval_results.json").read_text())
+    results, data = ModelCard(card).data.eval_results, metadata_load(folder / "README.md")
+    assert [(r.metric_type, r.metric_value) for r in results] == [
+        ("accuracy", round(found["accuracy"], 6)),
+        ("f1", round(found["f1"], 6)),
+        ("matthews_correlation", round(found["mcc"], 6)),
+    ]
+    assert {(r.task_type, r.dataset_type, r.dataset_split) for r in results} == {
+        ("image-classification", "digits", "test")
+    }
+    assert data["library_name"] == "transformers" and data["pipeline_tag"] == "image-classification"
+    # The ViT that ships with the package is nowhere on the Hub.
+    assert "base_model" not in data and "datasets" not in data and data["license"] == "apache-2.0"
+    assert {"atom-hf", "atom", "token-importance", "generated_from_trainer"} <= set(data["tags"])
+    assert "ships with atom-hf" in card.split("## ")[0]
+    assert f"| accuracy | {found['accuracy']:.4f} |" in section(card, "Results")
+    rows = section(card, "Data")
+    assert (
+        "40 samples of split `train`" in rows
+        and "50 samples of split `test`" in rows
+        and "Classes (10): `0`, `1`" in rows
+    )
+    assert "| seed | 42 |" in section(card, "Training") and "| steps | 2 |" in section(card, "Training")
+    assert f"mean |importance| {found['importance']:.4f}" in section(card, "Reading importances")
+    assert 'ViTForImageClassification.from_pretrained("path/to/model")' in card and "load_atom_model(" in card
+    assert "tuan2022dynamic" in section(card, "Citation")
+
+
+def test_no_path_and_no_token_is_in_a_card(runs):
+    for card in runs.rglob("README.md"):
+        text = card.read_text()
+        places = (str(runs), str(Path.home()), str(ROOT), os.sep + "tmp", SECRET, os.uname().nodename)
+        assert not [place for place in places if len(place) > 1 and place in text]
+
+
+def test_a_comparison_of_the_same_settings_is_shown_and_no_other(runs):
+    card = (runs / "runs" / "digits-vit-fashion-mnist-atom" / "README.md").read_text()
+    results = (runs / "runs/digits-vit-fashion-mnist-compare/results.jsonl").read_text().splitlines()
+    lines = [json.loads(line) for line in results[1:]]
+    plain = [line["accuracy"] for line in lines if line["arm"] == "plain"]
+    shown = section(card, "With and without the atom loss")
+    assert f"| accuracy | {sum(plain) / 2:.4f} ±" in shown and "2 seeds (42, 43)" in shown
+    assert "interval holds 0 is not evidence" in shown and "This model is not one of them" in shown
+    other = (runs / "other" / "README.md").read_text()
+    assert "With and without" not in other and "No plain run stands beside" in section(other, "Limits")
+
+
+def test_where_a_model_is_pushed_is_no_setting_of_its_training(runs, monkeypatch):
+    monkeypatch.chdir(runs)
+    data = load_data("digits", max_train_samples=40, max_eval_samples=50)
+
+    def found(*more):
+        flags = [*DIGITS, "--atom", *more]
+        return find_comparison(*parse_flags("train", flags, [RunArguments, AtomTrainingArguments]))(data)
+
+    assert (
+        found() and found("--push_to_hub", "--hub_model_id", "org/x", "--hub_strategy", "end") and found("--seed", "7")
+    )
+    for more in (("--learning_rate", "1e-3"), ("--max_length", "64"), ("--atom_layer", "1")):
+        assert found(*more) is None
+
+
+def test_settings_that_were_changed_stand_out(runs):
+    other = section((runs / "other" / "README.md").read_text(), "Atom settings")
+    assert "| **weight** | 0.2 | 0.1 |" in other and other.count("**") == 2
+    default = section((runs / "runs/digits-vit-fashion-mnist-atom/README.md").read_text(), "Atom settings")
+    assert "**" not in default and "All are atom-hf's defaults." in default
+    for field in ("weighting", "softening", "head_learning_rate", "hidden_size"):
+        assert f"| {field} | " in other and f"| {field} | " in default
+
+
+def test_what_came_from_the_hub_is_named_by_its_id(tmp_path):
+    base = tiny("bert", num_labels=2)
+    base.save_pretrained(tmp_path / "base")
+    make_tokenizer().save_pretrained(tmp_path / "base")
+    (tmp_path / "base" / "README.md").write_text("---\nlicense: mit\n---\n# Base\n")
+    table = "verse,label\n" + "".join(f"the sea is cold {i},{i % 2}\n" for i in range(24))
+    with Hub() as hub:
+        hub.add("org/base", tmp_path / "base")
+        hub.add("org/lines", {"train.csv": table.encode(), "test.csv": table.encode()}, kind="datasets")
+        flags = ["--model", "org/base", "--dataset", "org/lines", "--max_steps", "2", "--use_cpu", "--atom"]
+        done = subprocess.run(
+            [sys.executable, "-m", "atom_hf", "train", *flags, "--output_dir", "out", "--save_strategy", "no"],
+            env={**os.environ, **hub.environment(tmp_path / "home"), "PYTHONPATH": str(ROOT)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+        )
+    assert done.returncode == 0, done.stderr
+    card = (tmp_path / "out" / "README.md").read_text()
+    check(card)
+    data = metadata_load(tmp_path / "out" / "README.md")
+    assert (data["base_model"], data["base_model_relation"], data["license"]) == ("org/base", "finetune", "mit")
+    assert data["datasets"] == ["org/lines"]
+    assert data["model-index"][0]["results"][0]["dataset"] == {"name": "lines", "type": "org/lines", "split": "test"}
+    assert "[org/base](https://huggingface.co/org/base)" in card
+
+
+def test_a_local_file_is_named_without_its_folder(tmp_path):
+    private = tmp_path / "alice" / "my-reviews.csv"
+    private.parent.mkdir()
+    private.write_text("text,label\n" + "".join(f"the sea is cold {i},{i % 2}\n" for i in range(20)))
+    tiny("bert").save_pretrained(private.parent / "my-base")
+    make_tokenizer().save_pretrained(private.parent / "my-base")
+    flags = ["--model", str(private.parent / "my-base"), "--dataset", str(private), "--max_steps", "1", "--use_cpu"]
+    run("train", *flags, "--atom", "--output_dir", str(tmp_path / "out"), "--save_strategy", "no")
+    card = (tmp_path / "out" / "README.md").read_text()
+    check(card)
+    assert "alice" not in card and "`my-base` (a local checkpoint)" in card and "Data set: `my-reviews`." in card
+    assert "The evaluation samples were held out" in card
+    data = ModelCard(card).data
+    assert data.base_model is None and data.datasets is None
+    assert {(r.dataset_type, r.dataset_split) for r in data.eval_results} == {("my-reviews", None)}
+
+
+# The card of a trainer, and of a model alone
+
+
+def test_a_trainer_of_ones_own_script_says_what_it_knows(tmp_path):
+    trainer = make_trainer(tmp_path / "mine", hub_model_id="org/mine", atom_softening=0.5)
+    trainer.train()
+    loss = trainer.evaluate()["eval_loss"]
+    trainer.save_model(str(tmp_path / "final"))
+    card = (tmp_path / "final" / "README.md").read_text()
+    check(card)
+    assert f"| loss | {loss:.4f} |" in section(card, "Results") and "at step 3 of one run:" in section(card, "Results")
+    assert "Training: 16 samples." in section(card, "Data") and "Data set" not in card
+    assert 'load_atom_model("org/mine")' in card and "\n# mine\n" in card
+    assert (
+        "trained, with the atom loss" in card and "nothing" not in card.split("##")[0]
+    )  # of its base nothing is known
+    last = [line for line in trainer.state.log_history if "atom_importance" in line][-1]
+    assert f"mean |importance| {last['atom_importance']:.4f}" in section(card, "Reading importances")
+    data = metadata_load(tmp_path / "final" / "README.md")
+    assert not {"base_model", "datasets", "model-index", "license", "metrics"} & set(data)
+
+    trainer.card_facts |= {"dataset": "my reviews", "metrics": {"accuracy": 0.5}}
+    trainer.save_model(str(tmp_path / "final"))
+    result = ModelCard.load(tmp_path / "final" / "README.md").data.eval_results[0]
+    assert (result.dataset_name, result.metric_value, result.dataset_split) == ("my reviews", 0.5, None)
+
+
+def test_facts_that_no_card_knows_are_refused_before_training(tmp_path):
+    trainer = make_trainer(tmp_path)
+    trainer.card_facts["datset"] = "my reviews"
+    with pytest.raises(AtomError, match="card_facts has datset, which no card knows; it may have name, repo_id"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+def test_the_metrics_are_those_of_the_weights_that_were_saved(tmp_path):
+    class Scripted(AtomTrainer):
+        losses = iter([3.0, 1.0, 2.0])
+
+        def evaluate(self, *args, **kwargs):
+            value = next(self.losses, 9.0)
+            self.log({"eval_loss": value})
+            return {"eval_loss": value}
+
+    options = dict(eval_strategy="steps", eval_steps=1, save_strategy="steps", save_steps=1)
+    trainer = make_trainer(tmp_path, cls=Scripted, load_best_model_at_end=True, save_total_limit=1, **options)
+    trainer.train()
+    assert trainer.state.best_global_step == 2
+    facts = facts_of_trainer(trainer)
+    assert facts.metrics == {"loss": 1.0} and "at step 2 of one run; training went on to step 3" in facts.metrics_of
+    trainer.evaluate()
+    assert facts_of_trainer(trainer).metrics == {"loss": 9.0}
+    assert not list(tmp_path.glob("checkpoint-*/README.md"))
+
+
+def test_arguments_of_the_push_go_into_the_card(tmp_path):
+    trainer = make_trainer(tmp_path)
+    trainer.train()
+    trainer.evaluate()
+    trainer.save_model()
+    trainer.create_model_card(
+        "en", license="mit", tags=["mine"], model_name="named", finetuned_from="org/base", dataset_tags="org/data"
+    )
+    card = (tmp_path / "README.md").read_text()
+    check(card)
+    data = metadata_load(tmp_path / "README.md")
+    assert (data["language"], data["license"], data["base_model"], data["datasets"]) == (
+        "en",
+        "mit",
+        "org/base",
+        ["org/data"],
+    )
+    assert {"mine", "generated_from_trainer"} <= set(data["tags"]) and "\n# named\n" in card
+
+    class Other(Trainer):
+        _tag_names = ("other-trainer",)
+        _paper = {"citation": "@article{other2024}"}
+
+        def create_model_card(self, model_name=None, dataset_name=None, tags=None):
+            raise AssertionError("the mixin writes it")
+
+    trainer = make_trainer(tmp_path / "other", cls=type("Mine", (AtomTrainerMixin, Other), {}))
+    trainer.save_model()
+    trainer.create_model_card("short", "reviews", tags="x")
+    card = ModelCard.load(tmp_path / "other" / "README.md")
+    assert {"other-trainer", "x"} <= set(card.data.tags) and "\n# short\n" in card.text
+    assert "`reviews`" in card.text or "reviews" in section(card.text, "Data")
+    assert "@article{other2024}" in card.text
+
+
+def test_with_the_flag_off_the_card_is_trainers_own(tmp_path):
+    cards = []
+    for cls, name in ((AtomTrainer, "ours"), (Trainer, "theirs")):
+        trainer = make_trainer(tmp_path / name / "run", cls=cls, atom=False)
+        trainer.train()
+        trainer.save_model()
+        assert not (tmp_path / name / "run" / "README.md").exists()
+        trainer.create_model_card(language="en", tags="t")
+        cards.append((tmp_path / name / "run" / "README.md").read_bytes())
+    assert cards[0] == cards[1] and b"atom" not in cards[0]
+
+
+def test_a_card_of_the_users_own_is_never_written_over(tmp_path):
+    own = "---\nlicense: mit\n---\n# Mine\n"
+    trainer = make_trainer(tmp_path / "run")
+    for folder in ("run", "saved", "model"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "README.md").write_text(own)
+    trainer.save_model()
+    trainer.create_model_card()
+    trainer.save_model(str(tmp_path / "saved"))
+    trainer.model.save_pretrained(tmp_path / "model")
+    assert {(tmp_path / folder / "README.md").read_text() for folder in ("run", "saved", "model")} == {own}
+    (tmp_path / "model" / "README.md").write_bytes(b"\xff\xfe")  # no text, and still somebody's
+    trainer.model.save_pretrained(tmp_path / "model")
+    assert (tmp_path / "model" / "README.md").read_bytes() == b"\xff\xfe"
+    # One of ours is written anew: it would tell of another model.
+    write_card(CardFacts(name="of-another-model"), tmp_path / "model")
+    trainer.model.save_pretrained(tmp_path / "model")
+    assert "of-another-model" not in (tmp_path / "model" / "README.md").read_text()
+    assert not is_own(tmp_path / "model") and sorted(p.name for p in (tmp_path / "model").glob(".*")) == []
+
+
+def test_a_model_alone_claims_no_training(tmp_path):
+    model = attach_atoms(tiny("bert"), AtomConfig(layer=1), make_tokenizer())
+    model.save_pretrained(tmp_path)
+    card = (tmp_path / "README.md").read_text()
+    check(card)
+    assert MARK in card and "with the atom heads" in card and "| **layer** | 1 | -2 |" in card
+    assert not re.search(r"fine-tuned|\n## (Results|Data|Training|With)", card)
+    assert "has not been measured, as far as this card knows" in section(card, "Limits")
+    assert set(metadata_load(tmp_path / "README.md")) == {"library_name", "pipeline_tag", "tags"}
+
+
+def test_weights_that_were_never_loaded_have_no_base(tmp_path):
+    tiny("bert").save_pretrained(tmp_path / "base")
+    (tmp_path / "base" / "README.md").write_text("---\nlicense: bsd\n---\n")
+    config = AutoConfig.from_pretrained(tmp_path / "base")
+    assert config._name_or_path == str(tmp_path / "base")
+    made = AutoModelForSequenceClassification.from_config(config)
+    assert facts_of_model(made).base_name is None
+    loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base")
+    facts = facts_of_model(loaded)
+    assert (facts.base_model, facts.base_name, facts.license) == (None, "base", "bsd")
+
+
+def test_embedded_models_are_known_by_folder_and_by_name():
+    from atom_hf.tasks import EMBEDDED_MODELS, find_model
+
+    for name in EMBEDDED_MODELS:
+        assert base_facts(name) == base_facts(find_model(name)) and base_facts(name)["license"] == "apache-2.0"
+    assert base_facts("minilm")["base_model"] == "sentence-transformers/all-MiniLM-L6-v2"
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT 0.21.2 on Transformers 5.23
+def test_an_adapter_is_called_one():
+    from peft import LoraConfig, get_peft_model
+
+    model = get_peft_model(tiny("bert"), LoraConfig(target_modules=["query"], task_type="SEQ_CLS"))
+    facts = replace(facts_of_model(model), base_model="org/base")
+    card = str(model_card(facts))
+    check(card)
+    data = ModelCard(card).data
+    assert (data.library_name, data.base_model_relation, data.pipeline_tag) == (
+        "peft",
+        "adapter",
+        "text-classification",
+    )
+    lines = section(card, "How to load it")
+    assert (
+        'PeftModel.from_pretrained(BertForSequenceClassification.from_pretrained("org/base"), "path/to/model")' in lines
+    )
+    assert "An adapter of [org/base]" in card and "peft" in section(card, "Versions")
+
+
+def test_the_task_of_a_model_is_found_by_its_class():
+    tasks = {name: pipeline_tag(TINY[name][0]) for name in ("bert", "gpt2", "vit")}
+    assert tasks == {"bert": "text-classification", "gpt2": "text-generation", "vit": "image-classification"}
+    assert pipeline_tag("BertForMultipleChoice") == "multiple-choice"
+    assert pipeline_tag("WhisperForConditionalGeneration") == "automatic-speech-recognition"
+    assert pipeline_tag("MyOwnModel") is None
