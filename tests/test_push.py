@@ -131,6 +131,13 @@ def answers(hub, folder):
             'make(1).save_pretrained("kept", push_to_hub=True, repo_id="org/kept", commit_message="Kept")',
             **WRITER,
         ),
+        "card": python(
+            "model = make(1); save = model.save_pretrained\n"
+            "def save_with_card(folder, **options):\n"
+            "    save(folder, **options); open(folder + '/README.md', 'w').write('---\\ntags:\\n- a\\n---\\n# Own\\n')\n"
+            'model.save_pretrained = save_with_card; model.push_to_hub("org/card", tags="b")',
+            **WRITER,
+        ),
         "folder": push("saved", "--repo", "org/folder", "--private", "--commit_message", "The first", **WRITER),
         "folder again": push("saved", "--repo", "org/folder", **WRITER),
         "sharded": push("sharded", "--repo", "org/folder", **WRITER),
@@ -242,6 +249,12 @@ def test_saving_pushes_what_was_written_and_its_card(answers, hub):
     assert files_at(succeeded(answers["saving"]), "org/kept@main") == {".gitattributes", "README.md", *PLAIN, *ATOMS}
     assert hub.repositories["models", "org/kept"]["main"]["README.md"] == b"# Kept\n"
     assert [entry[2] for entry in hub.log if entry[0] == "org/kept"] == ["Kept"]
+
+
+def test_a_card_that_was_saved_is_the_one_that_is_pushed(answers, hub):
+    succeeded(answers["card"])
+    card = hub.repositories["models", "org/card"]["main"]["README.md"].decode()
+    assert card.endswith("# Own\n") and "tags:\n- a\n- b\n" in card
 
 
 def test_a_folder_is_pushed_without_pickles_code_and_checkpoints(answers, hub, folder):

@@ -6,13 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import huggingface_hub
 import pytest
+from conftest import arguments, rows_for, tiny
 from hub_client import LINES, ROWS, client, has_no_token, make_model, make_tokenizer, parquet, refusal, succeeded
 from hub_server import READER, TOKEN, Hub
 from safetensors.torch import load, load_file
 from torch import equal
 
 import atom_hf
+from atom_hf import AtomError, AtomTrainer
 
 WRITER = {"HF_TOKEN": TOKEN}
 PLAIN = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
@@ -29,6 +32,7 @@ class Blocker(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Blocker())
 try:
     import atom_hf
+from atom_hf import AtomError, AtomTrainer
     raise SystemExit("atom_hf can be imported")
 except ModuleNotFoundError:
     pass
@@ -284,6 +288,20 @@ def test_a_push_that_breaks_off_is_said_and_training_goes_on(answers, hub):
 def test_a_run_that_could_not_push_does_not_begin(answers, folder, step, says):
     assert says in refusal(answers[step])
     assert not (folder / "none").exists() or not list((folder / "none").iterdir())
+
+
+def test_a_trainer_that_could_not_push_is_not_made(tmp_path, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    rows = {"model": tiny("bert"), "train_dataset": rows_for("bert")}
+    for name, says in (
+        ("org/name", "there is no token for the Hub"),
+        ("org--name", "hub_model_id 'org--name' is no name"),
+    ):
+        args = arguments(tmp_path, atom=True, push_to_hub=True, hub_model_id=name, hub_strategy="checkpoint")
+        with pytest.raises(AtomError, match=says):
+            AtomTrainer(args=args, **rows)
 
 
 def test_no_token_goes_anywhere(answers, hub, folder):
