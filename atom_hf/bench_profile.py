@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from . import modeling, trainer
+from . import loop, modeling, trainer
 from .energy import Atoms
 from .gate import GradientGate
 from .heads import AtomHeads
-from .trainer import AtomTrainerMixin
+from .record import AtomRecord
 
 PREFIX = "atom-hf "
 STEP = PREFIX + "step"
@@ -30,8 +30,8 @@ PARTS = (
     (Atoms, "from_tokens", "atoms"),
     (Atoms, "pack", "atoms"),
     (trainer, "gather_rows", "gather"),
-    (trainer, "atom_loss", "pair energy and constraints"),
-    (AtomTrainerMixin, "_atom_record", "record for the log"),
+    (loop, "atom_loss", "pair energy and constraints"),
+    (AtomRecord, "add", "record for the log"),
     (GradientGate, "_measure_task", "gate"),
     (GradientGate, "_measure_atom", "gate"),
     (GradientGate, "update", "gate"),

@@ -1,6 +1,7 @@
-"""The command line: `atom-hf train | compare | study | explain | bench`, also `python -m atom_hf`."""
+"""The command line: `atom-hf train | compare | study | explain | push | bench`, also `python -m atom_hf`."""
 
 import logging
+import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -14,6 +15,7 @@ USAGE = """usage: atom-hf COMMAND [flags]
   compare   fine-tune with and without --atom over several seeds, and print both side by side
   study     run arms x data sets x sizes x seeds from a file, and write tables and plots
   explain   write a page of samples under their token importance
+  push      check a saved model and push it to the Hugging Face Hub
   bench     measure what --atom costs: a training step with it and without it, interleaved
 
 atom-hf COMMAND --help lists the flags. On many processes: atom-hf train --accelerate_config ddp ..."""
@@ -52,6 +54,7 @@ def train(arguments: list[str]) -> int | None:
     from .arguments import AtomTrainingArguments
     from .compare import find_comparison
     from .flags import parse_flags
+    from .hub import page_of
     from .launch import launch, split
     from .run import DEFAULT_FOLDER, RunArguments, data_flags, default_output_dir, fine_tune
 
@@ -60,6 +63,9 @@ def train(arguments: list[str]) -> int | None:
         return launch(asked)
     arguments = asked.arguments
     run, args = parse_flags("train", arguments, [RunArguments, AtomTrainingArguments])
+    if args.hub_token is not None:
+        # Where the Hub's client looks for it. Among the arguments it would be saved, and pushed, in training_args.bin.
+        os.environ["HF_TOKEN"], args.hub_token = args.hub_token.strip(), None
     by_default = args.output_dir == DEFAULT_FOLDER
     outcome = fine_tune(run, args, find_comparison=find_comparison(run, args) if args.atom else None)
     if args.atom:
@@ -80,6 +86,8 @@ def train(arguments: list[str]) -> int | None:
     print()
     print(format_table([f"{outcome.data.name}, {outcome.data.task}", "atom" if args.atom else "plain"], rows))
     print(f"\nmodel     {outcome.output_dir}")
+    if args.push_to_hub:
+        print(f"pushed    {page_of(outcome.trainer.hub_model_id)}")
     print(f"next      {shown}")
     return None
 
@@ -129,6 +137,23 @@ def explain(arguments: list[str]) -> None:
     print(f"page      {explain_model(run, options)}")
 
 
+def push(arguments: list[str]) -> None:
+    """`atom-hf push`."""
+    from .flags import parse_flags
+    from .push import PushArguments, push_folder
+
+    wants_help = {"-h", "--help"} & set(arguments)
+    if not wants_help and (not arguments or arguments[0].startswith("-")):
+        raise AtomError("give the model's folder first: atom-hf push FOLDER --repo org/name")
+    folder, rest = ("", arguments) if wants_help else (arguments[0], arguments[1:])
+    (options,) = parse_flags("push FOLDER", rest, [PushArguments])
+    pushed = push_folder(folder, options)
+    print(f"files     {', '.join(pushed.files)}")
+    if pushed.left_out:
+        print(f"left out  {', '.join(pushed.left_out)}")
+    print(f"pushed    {pushed.url}")
+
+
 def bench(arguments: list[str]) -> None:
     """`atom-hf bench`."""
     from .arguments import AtomTrainingArguments
@@ -147,12 +172,14 @@ GO_ON = {
     "train": "if a checkpoint was written, the same command goes on with --resume_from_checkpoint true",
     "compare": "the same command goes on after the last finished run",
     "study": "the same command goes on after the last finished run",
+    "push": "the repository is as it was, unless the commit had been sent",
 }
 COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "train": train,
     "compare": compare,
     "study": study,
     "explain": explain,
+    "push": push,
     "bench": bench,
 }
 

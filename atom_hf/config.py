@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from .energy import TOKEN_REDUCTIONS
-from .errors import AtomError
+from .errors import AtomError, first_line
 from .heads import POSITION_INITS
 
 CONFIG_NAME = "atom_config.json"
 FORMAT_VERSION = 1
+MAX_BYTES = 2**20
+MAX_SPECIAL_TOKENS = 2**16
 
 TOKEN_RULES = {
     "content": "padding, special tokens and a vision model's [CLS] or register tokens are left out",
@@ -104,7 +106,8 @@ class AtomConfig:
     def __post_init__(self):
         def check(condition: bool, name: str, what: str) -> None:
             if not condition:
-                raise AtomError(f"{name} must be {what}; got {getattr(self, name)!r}")
+                shown = repr(getattr(self, name))  # of what may be a stranger's file
+                raise AtomError(f"{name} must be {what}; got {shown if len(shown) < 200 else shown[:200] + '...'}")
 
         for name in ("weight", "softening", "energy_weight", "neutrality", "charge_floor_weight", "head_learning_rate"):
             check(_is_number(getattr(self, name), at_least=0), name, "a finite number that is not negative")
@@ -125,8 +128,10 @@ class AtomConfig:
 
         size, ids, base = self.hidden_size, self.special_token_ids, self.base_model_class
         check(size is None or (_is_whole(size) and size > 0), "hidden_size", "a whole number above 0")
-        whole = ids is None or (isinstance(ids, list) and all(map(_is_whole, ids)))
-        check(whole, "special_token_ids", "a list of whole numbers")
+        if isinstance(ids, list) and len(ids) > MAX_SPECIAL_TOKENS:
+            raise AtomError(f"special_token_ids holds {len(ids)} ids; no more than {MAX_SPECIAL_TOKENS} are taken")
+        whole = ids is None or (isinstance(ids, list) and all(_is_whole(i) and abs(i) < 2**31 for i in ids))
+        check(whole, "special_token_ids", "a list of whole numbers of at most 31 bits")
         check(base is None or isinstance(base, str), "base_model_class", "the name of a class")
 
     def strength(self, progress: float) -> float:
@@ -153,7 +158,12 @@ class AtomConfig:
             )
         unknown = sorted(set(data) - {f.name for f in fields(cls)})
         if unknown:
-            raise AtomError(f"the atom configuration has unknown fields {', '.join(unknown)}")
+            # A stranger's names: what would steer a terminal is shown, not sent.
+            shown = ", ".join(name[:60] if name.isprintable() else repr(name[:60]) for name in unknown[:10])
+            raise AtomError(
+                f"the atom configuration has unknown fields {shown}{', ...' if len(unknown) > 10 else ''}; "
+                "if a newer atom-hf wrote it, install that"
+            )
         return cls(**data)
 
     def save(self, folder: str | Path) -> None:
@@ -163,12 +173,29 @@ class AtomConfig:
 
     @classmethod
     def load(cls, file: str | Path) -> "AtomConfig":
-        """Reads an `atom_config.json`. Raises `AtomError` if it is not one."""
+        """Reads an `atom_config.json`. Raises `AtomError`, naming the file, if it is not one."""
+        data = read_json(file, MAX_BYTES, "atom configuration")
         try:
-            data = json.loads(Path(file).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise AtomError(f"{file} is not a readable atom configuration: {error}") from error
-        return cls.from_dict(data)
+            return cls.from_dict(data)
+        except AtomError as error:
+            raise AtomError(f"{file}: {error}") from error
+
+
+def read_json(file: str | Path, max_bytes: int, what: str) -> dict[str, Any]:
+    """A JSON object from a file that may be anybody's. Raises `AtomError` for another content, or more than `max_bytes`."""
+    try:
+        with Path(file).open("rb") as stream:
+            content = stream.read(max_bytes + 1)
+        if len(content) > max_bytes:
+            raise AtomError(f"{file} is larger than the {max_bytes} bytes that an {what} may have")
+        data = json.loads(content.decode())
+    except AtomError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:  # as deep as the stack of the interpreter
+        raise AtomError(f"{file} is not a readable {what}: {first_line(error)}") from error
+    if not isinstance(data, dict):
+        raise AtomError(f"{file} is not a readable {what}: it must be a JSON object, got {type(data).__name__}")
+    return data
 
 
 def _is_number(value: Any, at_least: float) -> bool:

@@ -1,4 +1,4 @@
-"""Gathering atoms over processes, with their gradient."""
+"""Gathering atoms over processes, with their gradient, and sums."""
 
 import torch
 import torch.distributed as dist
@@ -37,3 +37,12 @@ class _AllGather(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
         return dist.get_world_size() * gradient[dist.get_rank() * ctx.size :][: ctx.size]
+
+
+def sum_over_processes(values: Tensor) -> Tensor:
+    """The sum of a tensor over all processes, to each; itself on one process."""
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return values
+    total = values.clone()
+    dist.all_reduce(total)
+    return total

@@ -1,5 +1,6 @@
 """How much of the atom loss's gradient the model feels, relative to the task's (ours)."""
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -38,7 +39,6 @@ class GradientGate:
         self._norms = torch.zeros(2)  # of the task's gradient and of the atom term's, running
         self._steps = torch.tensor(0)
         self._sums: Tensor | None = None
-        self._passed: Tensor | None = None
 
     @classmethod
     def of(cls, config: AtomConfig) -> "GradientGate":
@@ -55,8 +55,10 @@ class GradientGate:
                 state.to(hidden.device) for state in (self._scale, self._norms, self._steps)
             )
         # The hook sees the whole gradient of the hidden states, after both the task's part and the gate's have arrived.
-        watch_gradient(hidden, self._measure_task)
-        return _Gate.apply(hidden, self)
+        # A step may have several forward passes: each knows what passed of its own.
+        passed: list[Tensor] = []
+        watch_gradient(hidden, functools.partial(self._measure_task, passed))
+        return _Gate.apply(hidden, self, passed)
 
     @property
     def scale(self) -> float:
@@ -79,7 +81,7 @@ class GradientGate:
 
     def drop(self) -> None:
         """Forgets what was measured in a step that did not come to its end."""
-        self._sums = self._passed = None
+        self._sums = None
 
     def state(self) -> dict[str, float]:
         """What a resumed run needs; `load` takes it back."""
@@ -92,15 +94,14 @@ class GradientGate:
         self._norms = torch.tensor([float(state["task_norm"]), float(state["atom_norm"])])
         self._steps = torch.tensor(int(state["steps"]))
 
-    def _measure_atom(self, gradient: Tensor) -> Tensor:
+    def _measure_atom(self, passed: list[Tensor], gradient: Tensor) -> Tensor:
         self._sums[1] += _squared_norm(gradient)
-        self._passed = gradient * (self.strength * self._scale)
-        return self._passed
+        passed.append(gradient * (self.strength * self._scale))
+        return passed[-1]
 
-    def _measure_task(self, gradient: Tensor) -> None:
-        task = gradient if self._passed is None else gradient - self._passed
-        self._passed = None
-        self._sums[0] += _squared_norm(task)
+    def _measure_task(self, passed: list[Tensor], gradient: Tensor) -> None:
+        # One for each backward pass: a graph may be gone through more than once.
+        self._sums[0] += _squared_norm(gradient - passed.pop() if passed else gradient)
 
 
 def _squared_norm(x: Tensor) -> Tensor:
@@ -110,10 +111,10 @@ def _squared_norm(x: Tensor) -> Tensor:
 
 class _Gate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden: Tensor, gate: GradientGate) -> Tensor:
-        ctx.gate = gate
+    def forward(ctx, hidden: Tensor, gate: GradientGate, passed: list[Tensor]) -> Tensor:
+        ctx.gate, ctx.passed = gate, passed
         return hidden.view_as(hidden)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
-        return ctx.gate._measure_atom(gradient), None
+        return ctx.gate._measure_atom(ctx.passed, gradient), None, None

@@ -50,7 +50,15 @@ class AtomHeads(nn.Module):
         return super()._apply(keep_precision, recurse)
 
 
-class _Linear(nn.Linear):
+class _Linear(nn.Module):
+    """`nn.Linear`, but not for those who look for one: PEFT's `target_modules="all-linear"` and quantizers replace each
+    that they find in a model."""
+
+    def __init__(self, in_features: int, out_features: int, dtype: torch.dtype):
+        super().__init__()
+        linear = nn.Linear(in_features, out_features, dtype=dtype)
+        self.weight, self.bias = linear.weight, linear.bias
+
     # FSDP's mixed precision hands a forward pass bfloat16 copies of float32 weights; the tokens are float32.
     def forward(self, tokens: Tensor) -> Tensor:
         return F.linear(tokens, self.weight.float(), self.bias.float())

@@ -6,13 +6,15 @@ from typing import Any
 import torch
 import transformers
 from transformers import AutoConfig, PreTrainedModel
+from transformers.utils import ADAPTER_CONFIG_NAME, is_peft_available
 
 from .config import CONFIG_NAME, AtomConfig
-from .errors import AtomError, first_line
+from .errors import AtomError
 from .heads import AtomHeads
+from .hub import find_file, pin, reason
 from .modeling import attach_atoms
-from .saving import HEADS_NAME, HEADS_PREFIX, find_file, read_heads
-from .tokens import check_width, hidden_size_of
+from .saving import HEADS_NAME, HEADS_PREFIX, check_index, read_heads
+from .tokens import check_layer, check_width, hidden_size_of
 
 
 def load_atom_model(
@@ -21,36 +23,62 @@ def load_atom_model(
     """The base model of the right class, with its heads.
 
     Args:
-        name_or_folder: a Hub id, or a folder that an AtomTrainer or `save_pretrained` wrote; a `checkpoint-*` will do.
+        name_or_folder: a Hub id, or a folder that an AtomTrainer or `save_pretrained` wrote; a `checkpoint-*` will do. Of an
+            adapter (PEFT): its base is loaded too, by the name that the adapter has for it.
         auto_class: the class to load the base with, such as `AutoModelForSequenceClassification`; by default the one that
             its configuration names.
         revision: a branch, tag or commit on the Hub.
-        **kwargs: passed on to `from_pretrained` (dtype, device_map, token, ...). Remote code is never run.
+        **kwargs: passed on to `from_pretrained` (dtype, device_map, token, ...). Remote code is never run. For an adapter
+            also `is_trainable`.
 
     Raises:
-        AtomError: no heads there, heads that do not fit the base, a truncated or foreign heads file.
+        AtomError: no heads there, heads that do not fit the base, a truncated or foreign heads file, a repository that may
+            not or cannot be read.
     """
     source = str(name_or_folder)
-    if source.startswith(("/", ".", "~")) and not Path(source).expanduser().is_dir():
-        raise AtomError(f"{source!r}: no such folder")
+    if source.startswith(("/", ".", "~")):
+        source = str(Path(source).expanduser())
+        if not Path(source).is_dir():
+            raise AtomError(f"{str(name_or_folder)!r}: no such folder")
     if kwargs.pop("trust_remote_code", False):
         raise AtomError("trust_remote_code is not taken: atom models need no remote code")
-    hub = {"revision": revision, "token": kwargs.get("token"), "cache_dir": kwargs.get("cache_dir")}
-    try:
-        names = AutoConfig.from_pretrained(source, **hub).architectures or []
-    except (OSError, ValueError) as error:
-        raise AtomError(f"{source!r} cannot be loaded: {first_line(error)}") from error
-    if find_file(source, CONFIG_NAME, **hub) is None:
+    hub = {"token": kwargs.get("token"), "cache_dir": kwargs.get("cache_dir")}
+    # The base and its heads are of one commit, whatever is pushed between the requests for them.
+    hub["revision"] = revision = pin(source, revision, **hub)
+    if find_file(source, ADAPTER_CONFIG_NAME, **hub) is not None:
+        if not is_peft_available():
+            raise AtomError(f"{source} is an adapter, and peft is not installed: pip install 'atom-hf[peft]'")
+        from .adapters import load_adapter_model
+
+        return load_adapter_model(source, auto_class, hub, **kwargs)
+    config_file = find_file(source, CONFIG_NAME, **hub)
+    if config_file is None:
         raise AtomError(f"{source} has no {CONFIG_NAME}: it is not an atom model; load it with from_pretrained")
-    if auto_class is None:
+    AtomConfig.load(config_file)  # refused, if it is, before weights are fetched
+    check_index(source, **hub)
+    try:
+        names = AutoConfig.from_pretrained(source, trust_remote_code=False, **hub).architectures or []
+    except Exception as error:  # what is wrong with a stranger's configuration shows in many ways
+        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, revision)}") from error
+    own_class = auto_class is None
+    if own_class:
         auto_class = getattr(transformers, names[0], None) if names else None
-        if auto_class is None:
+        if not (isinstance(auto_class, type) and issubclass(auto_class, PreTrainedModel)):
             raise AtomError(f"the configuration of {source} names no model class of Transformers; give auto_class")
-    if find_file(source, HEADS_NAME, **hub) is not None:
-        model = auto_class.from_pretrained(source, revision=revision, **kwargs)
-    else:
-        # A checkpoint of a run in progress keeps the heads in the model's own file.
-        model = _load_base_beside_heads(auto_class, source, revision=revision, **kwargs)
+    # A checkpoint of a run in progress keeps the heads in the model's own file.
+    inside = find_file(source, HEADS_NAME, **hub) is None
+    options = {"ignore_mismatched_sizes": own_class, **kwargs, "revision": revision, "trust_remote_code": False}
+    try:
+        model, found = _load_base(auto_class, source, inside, options)
+    except Exception as error:  # and so does what is wrong with its weights
+        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, revision)}") from error
+    # Another class may have parameters of its own that begin at random; in the class that was saved nothing may be missing.
+    amiss = [*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])]
+    if own_class and amiss:
+        shown = f"{', '.join(sorted(amiss)[:5])}{', ...' if len(amiss) > 5 else ''}"
+        raise AtomError(
+            f"{source} does not hold a whole {type(model).__name__}: {shown} is missing or of another shape"
+        )
     restore_heads(model, source, **hub)
     return model
 
@@ -64,39 +92,39 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, **hub: Any
         **hub: revision, token, cache_dir.
 
     Raises:
-        AtomError: heads that do not fit the base, a truncated or foreign heads file.
+        AtomError: heads that do not fit the base, a truncated or foreign heads file, a Hub that cannot be asked.
     """
     source = str(name_or_folder)
     config_file = find_file(source, CONFIG_NAME, **hub)
     if config_file is None:
         return False
-    heads, file = read_heads(source, **hub)
     config = AtomConfig.load(config_file)
     check_width(model, config)
+    check_layer(model, config.layer)
     with torch.device("meta"):
-        expected = AtomHeads(hidden_size_of(model, config.layer)).state_dict()
-    shapes = [{name: tuple(tensor.shape) for name, tensor in state.items()} for state in (expected, heads)]
-    if shapes[0] != shapes[1]:
-        fit = f"do not fit {type(model).__name__}: expected {shapes[0]}, found {shapes[1]}"
-        raise AtomError(f"the heads in {file} {fit}")
+        state = AtomHeads(hidden_size_of(model, config.layer)).state_dict()
+    expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    heads, _ = read_heads(source, expected, type(model).__name__, **hub)
     attach_atoms(model, config)
-    model.atom_heads.load_state_dict(heads)
+    if model.device.type != "meta":  # a model without numbers, made to see whether all fits
+        model.atom_heads.load_state_dict(heads)
     return True
 
 
-def _load_base_beside_heads(auto_class: Any, source: str, **kwargs: Any) -> PreTrainedModel:
-    """`from_pretrained`, without its report that the heads were not expected; anything else amiss is an error."""
+def _load_base(auto_class: Any, source: str, heads_inside: bool, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """`from_pretrained`, and what it found; without its report on the heads where they are in the same file."""
     logger = transformers.utils.logging.get_logger("transformers.modeling_utils")
 
     def drop(record: Any) -> bool:
         return False
 
-    logger.addFilter(drop)
+    if heads_inside:
+        logger.addFilter(drop)
     try:
-        model, found = auto_class.from_pretrained(source, output_loading_info=True, **kwargs)
+        model, found = auto_class.from_pretrained(source, output_loading_info=True, **options)
     finally:
         logger.removeFilter(drop)
     foreign = [key for key in found["unexpected_keys"] if not key.startswith(HEADS_PREFIX)]
-    if foreign or found["missing_keys"] or found["mismatched_keys"]:
-        raise AtomError(f"{source} does not hold a whole {type(model).__name__}: {found}")
-    return model
+    if heads_inside and foreign:
+        raise AtomError(f"it holds what {type(model).__name__} has not: {', '.join(sorted(foreign)[:5])}")
+    return model, found

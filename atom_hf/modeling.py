@@ -2,12 +2,14 @@
 
 import functools
 import inspect
+import tempfile
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import CommitInfo
 from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
@@ -19,11 +21,15 @@ from .energy import Atoms
 from .errors import AtomError
 from .gate import GradientGate
 from .heads import AtomHeads
+from .passes import AtomPasses, reading, to_be_read
+from .repository import push_model
 from .saving import HEADS_PREFIX, write_heads
 from .sharding import name_units
 from .tokens import check_layer, check_width, find_tokens, hidden_size_of, pick_layer, special_token_ids
+from .wrapped import inside, is_adapter, is_sentence_transformer
 
 OUTPUT_KEYS = ("atoms", "atom_importance")
+HUB_OPTIONS = ("repo_id", "commit_message", "commit_description", "private", "revision", "create_pr")
 STATE_KEYS = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states", "reshaped_hidden_states")
 
 
@@ -38,6 +44,12 @@ class AtomMixin:
     atom_config: AtomConfig
     atom_heads: AtomHeads
     atom_gate: GradientGate
+
+    _atom_passes: AtomPasses | None = None  # where a trainer collects what forward passes give
+    _atom_reading = False  # whether atoms are read around the forward pass that is running
+    _atom_text: dict[str, Tensor] | None = (
+        None  # what an adapter with a prompt was given, of which the base sees embeddings
+    )
 
     @torch.no_grad()
     def atom_importance(self, **inputs: Any) -> Tensor:
@@ -61,15 +73,18 @@ class AtomMixin:
 
         `AutoModelFor...from_pretrained` loads the folder without this package; `load_atom_model` loads it with its heads.
         A model card goes beside them, unless the folder has one that is the user's own.
-        Arguments are those of `PreTrainedModel.save_pretrained`.
+        Arguments are those of `PreTrainedModel.save_pretrained`. With `push_to_hub` what was written is one commit on the Hub.
         """
         push_to_hub = kwargs.pop("push_to_hub", False)
+        hub = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
+        before = _times(save_directory)
         state = state_dict or self.state_dict()
         writes = is_main_process and not Path(save_directory).is_file()
         if writes:
             Path(save_directory).mkdir(parents=True, exist_ok=True)
             self.atom_config.save(save_directory)
-        if self._atom_heads_inside:
+        # Of a model that Transformers has given an adapter (`add_adapter`) only that is saved: no file that heads could be in.
+        if self._atom_heads_inside and not getattr(self, "_hf_peft_config_loaded", False):
             # Trainer resumes by the names that parameters have in memory, not by those of an original checkpoint.
             kwargs["save_original_format"] = False
         else:
@@ -81,9 +96,41 @@ class AtomMixin:
         if writes and not self._atom_heads_inside and not is_own(save_directory):
             write_card(facts_of_model(self), save_directory)
         if push_to_hub and writes:
-            hub = ("repo_id", "commit_message", "private", "token", "create_pr", "revision")
-            chosen = {name: kwargs[name] for name in hub if name in kwargs}
-            self.push_to_hub(**{"repo_id": Path(save_directory).name, **chosen})
+            written = {name for name, time in _times(save_directory).items() if before.get(name) != time}
+            repo_id = hub.pop("repo_id", Path(save_directory).resolve().name)
+            push_model(save_directory, repo_id, only=written, token=kwargs.get("token"), tags=self.model_tags, **hub)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        commit_message: str | None = None,
+        commit_description: str | None = None,
+        private: bool | None = None,
+        token: bool | str | None = None,
+        revision: str | None = None,
+        create_pr: bool = False,
+        max_shard_size: int | str | None = "50GB",
+        tags: list[str] | str | None = None,
+    ) -> CommitInfo:
+        """Pushes the base, the heads and their configuration as one commit. Arguments are those of `PreTrainedModel`'s.
+
+        Raises:
+            AtomError: no token, no right to write, a name that is none, a connection that broke off; in one line.
+        """
+        options = {"commit_message": commit_message, "commit_description": commit_description, "create_pr": create_pr}
+        tags = [*(self.model_tags or []), *([tags] if isinstance(tags, str) else tags or [])]
+        with tempfile.TemporaryDirectory() as folder:
+            self.save_pretrained(folder, max_shard_size=max_shard_size)
+            return push_model(
+                folder,
+                repo_id,
+                private=private,
+                token=token,
+                revision=revision,
+                tags=list(dict.fromkeys(tags)),
+                **options,
+            )
 
     def __reduce__(self) -> tuple:
         # The class is made at run time: `pickle` would look for it where the base stands.
@@ -107,8 +154,11 @@ def attach_atoms(
     Attach before a Trainer, DDP, FSDP or `torch.compile` sees the model. The class keeps its name and its
     module, so that configuration, pipelines and `generate` go on as before.
 
+    A `PeftModel` gets them on its base, and saves them beside its adapter. Heads that were there before
+    `get_peft_model`, which freezes them, are enrolled by `attach_atoms(peft_model)`.
+
     Args:
-        model: any Transformers model that gives hidden states.
+        model: any Transformers model that gives hidden states, one with adapters (PEFT), or a SentenceTransformer.
         config: an `AtomConfig`; its defaults if None. It is copied.
         processing_class: the tokenizer, to know which tokens are special. Without one the ids in the model's own
             configuration count, and BERT's, for one, does not name [CLS] and [SEP].
@@ -116,10 +166,19 @@ def attach_atoms(
     Raises:
         AtomError: not a Transformers model, no hidden states, a layer that the model does not have, atoms already attached.
     """
+    if is_adapter(model):
+        from .adapters import enroll  # imports PEFT
+
+        if config is not None or not isinstance(inside(model), AtomMixin):
+            attach_atoms(inside(model), config, processing_class)
+        return enroll(model)
+    if is_sentence_transformer(model):
+        attach_atoms(inside(model), config, processing_class or model.tokenizer)
+        return model
     if not isinstance(model, PreTrainedModel):
         raise AtomError(
-            f"model must be a transformers.PreTrainedModel, got {type(model).__name__}; "
-            "attach atoms before the model is wrapped; models with adapters (PEFT) are not supported yet"
+            "model must be a transformers.PreTrainedModel, a peft.PeftModel or a SentenceTransformer, got "
+            f"{type(model).__name__}; attach atoms before the model is wrapped"
         )
     if hasattr(model, "atom_heads"):
         raise AtomError("model already has atoms attached")
@@ -169,6 +228,9 @@ def detach_atoms(model: PreTrainedModel) -> PreTrainedModel:
     Raises:
         AtomError: no atoms attached.
     """
+    if is_adapter(model) or is_sentence_transformer(model):
+        detach_atoms(inside(model))
+        return getattr(model, "_atom_withdraw", lambda: model)()
     if not isinstance(model, AtomMixin):
         raise AtomError(f"this {type(model).__name__} has no atoms attached")
     before = model._atom_before
@@ -218,11 +280,9 @@ def _atom_class(base: type) -> type:
     def forward(self, *args, return_atoms: bool | None = None, **kwargs):
         if not isinstance(self, AtomMixin):  # detached, and called by what wrapped this forward before
             return base.forward(self, *args, **kwargs)
-        if return_atoms is None:
-            return_atoms = self.training and torch.is_grad_enabled()
-        if not return_atoms:
+        if not to_be_read(self, return_atoms):
             return base.forward(self, *args, **kwargs)
-        return _forward_with_atoms(self, base.forward, args, kwargs)
+        return forward_with_atoms(self, base.forward, args, kwargs)
 
     namespace = {
         "forward": forward,
@@ -234,31 +294,50 @@ def _atom_class(base: type) -> type:
     return type(base.__name__, (AtomMixin, base), namespace)
 
 
-def _forward_with_atoms(model: Any, base_forward: Any, args: tuple, kwargs: dict[str, Any]) -> ModelOutput:
-    wants_states = kwargs.get("output_hidden_states", getattr(model.config, "output_hidden_states", False))
+def forward_with_atoms(
+    model: Any, base_forward: Any, args: tuple, kwargs: dict[str, Any], backbone: Any = None
+) -> ModelOutput:
+    """Runs a forward and adds the atoms to its outputs. `backbone` is the module whose outputs hold the hidden states, where
+    the forward's own do not."""
+    learns = model.training and torch.is_grad_enabled()
+    if learns and not any(parameter.requires_grad for parameter in model.atom_heads.parameters()):
+        raise AtomError(
+            "the atom heads are frozen and would learn nothing; where PEFT froze them, call attach_atoms(model) on what "
+            "get_peft_model gives, else model.atom_heads.requires_grad_(True)"
+        )
+    wants_states = kwargs.get("output_hidden_states")
+    if wants_states is None:
+        wants_states = getattr(model.config, "output_hidden_states", False)
     return_dict = kwargs.get("return_dict")
     if return_dict is None:
         return_dict = getattr(model.config, "return_dict", True)
     kwargs = {**kwargs, "output_hidden_states": True if wants_states else _states_to_keep(model), "return_dict": True}
-    outputs = base_forward(model, *args, **kwargs)
-    result = _add_atoms(model, outputs, _named(base_forward, model, args, kwargs), keep_states=bool(wants_states))
+    with reading(model, backbone) as given:
+        outputs = base_forward(model, *args, **kwargs)
+    has_states = any(outputs.get(name) is not None for name in STATE_KEYS)
+    states = outputs if has_states or not given else given[-1]
+    result = _add_atoms(model, outputs, states, _named(model, args, kwargs), keep_states=bool(wants_states))
     return result if return_dict else result.to_tuple()
 
 
 # The gate's hooks act on the running model, which a compiled graph cannot see.
 @torch.compiler.disable
-def _add_atoms(model: Any, outputs: ModelOutput, inputs: dict[str, Any], keep_states: bool) -> ModelOutput:
-    """`outputs` with the atoms, and without the hidden states if nobody else wants them."""
-    atoms, importance = _read_atoms(model, pick_layer(outputs, model.atom_config.layer, model), inputs)
+def _add_atoms(
+    model: Any, outputs: ModelOutput, states: ModelOutput, inputs: dict[str, Any], keep_states: bool
+) -> ModelOutput:
+    """`outputs` with the atoms of `states`, and without the hidden states if nobody else wants them."""
+    atoms, importance = _read_atoms(model, pick_layer(states, model.atom_config.layer, model), inputs)
+    if model._atom_passes is not None:
+        model._atom_passes.add(atoms, importance)
     values = {name: value for name, value in outputs.items() if keep_states or name not in STATE_KEYS}
     return _output_class(type(outputs))(**values, atoms=atoms, atom_importance=importance)
 
 
 @torch.compiler.disable
-def _named(forward: Any, model: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+def _named(model: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a call by name."""
-    inputs = _signature(forward).bind_partial(model, *args, **kwargs).arguments
-    return {**inputs, **inputs.get("kwargs", {})}
+    _, *names = _signature(type(model).forward).parameters
+    return {**dict(zip(names, args, strict=False)), **kwargs, **(model._atom_text or {})}
 
 
 def _read_atoms(model: Any, hidden: Tensor, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -287,6 +366,11 @@ def _states_to_keep(model: Any) -> bool | list[int]:
     if layer < 0 and not isinstance(getattr(model.config, "num_hidden_layers", None), int):
         return True
     return [layer]
+
+
+def _times(folder: str | Path) -> dict[str, int]:
+    """When each file of a folder was written."""
+    return {path.name: path.stat().st_mtime_ns for path in Path(folder).glob("*") if path.is_file()}
 
 
 _signature = functools.cache(inspect.signature)

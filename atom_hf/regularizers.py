@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .accumulation import divisor
 from .arguments import AtomTrainingArguments
 from .errors import AtomError
 from .trainer import AtomTrainer
@@ -126,7 +127,7 @@ class StudyTrainer(AtomTrainer):
             )
         if name == "mixup":
             loss, outputs = self._mixed(model, inputs, weight)
-            loss = loss / self._atom_divisor(num_items_in_batch)
+            loss = loss / divisor(self, num_items_in_batch)
             return (loss, outputs) if return_outputs else loss
         with reading_latent(self.accelerator.unwrap_model(model)) as latents:
             loss, outputs = super().compute_loss(
@@ -141,7 +142,7 @@ class StudyTrainer(AtomTrainer):
             again = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
             loss = (loss + again[0]) / 2
             term = r_drop_divergence(outputs["logits"], again[1]["logits"])
-        loss = loss + weight * term / self._atom_divisor(num_items_in_batch)
+        loss = loss + weight * term / divisor(self, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
     def _latent_of_samples(self, latent: Tensor) -> Tensor:

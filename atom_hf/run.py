@@ -15,7 +15,9 @@ from .card import Comparison
 from .card_facts import base_facts
 from .data import TASKS, TaskData, load_data
 from .errors import AtomError
+from .hub import CLIENT_ERRORS, in_words
 from .loading import restore_heads
+from .repository import check_repository, check_token
 from .sharding import check_processes, name_units
 from .sources import EMBEDDED
 from .tasks import EMBEDDED_MODELS, Task, find_model, perplexity, prepare_task
@@ -107,6 +109,10 @@ def prepare_run(
     check_processes(args)
     if args.atom:
         args.atom_config()  # refuses bad values before anything is loaded
+    if args.push_to_hub:
+        check_token(args.hub_token)
+        if args.hub_model_id is not None:
+            check_repository(args.hub_model_id, "--hub_model_id")
     with args.main_process_first(desc="loading data"):
         data = load_run_data(run)
     if args.output_dir == DEFAULT_FOLDER:
@@ -140,17 +146,19 @@ def make_trainer(
     name_units(task.model)
     args.remove_unused_columns = args.remove_unused_columns and task.remove_unused_columns
     if args.atom and run.model is not None:
-        # A model that was trained with atoms goes on with its heads.
-        restore_heads(task.model, find_model(run.model), revision=run.model_revision)
-    trainer = trainer_class(
-        model=task.model,
-        args=args,
-        train_dataset=task.train,
-        eval_dataset=task.eval,
-        data_collator=task.collator,
-        processing_class=task.processing_class,
-        compute_metrics=task.compute_metrics,
-    )
+        # A model that was trained with atoms goes on with its heads, those of the very commit that it was read from.
+        commit = getattr(task.model.config, "_commit_hash", None)
+        restore_heads(task.model, find_model(run.model), revision=commit or run.model_revision)
+    with in_words("--push_to_hub", str(args.hub_model_id), errors=CLIENT_ERRORS):
+        trainer = trainer_class(
+            model=task.model,
+            args=args,
+            train_dataset=task.train,
+            eval_dataset=task.eval,
+            data_collator=task.collator,
+            processing_class=task.processing_class,
+            compute_metrics=task.compute_metrics,
+        )
     if args.atom:
         trainer.check_atoms()
     return trainer
@@ -193,7 +201,8 @@ def fine_tune(
     if save:
         if trainer.is_fsdp_enabled:  # whatever form its checkpoints have, the model at the end is whole
             trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-        trainer.save_model()
+        with in_words("--push_to_hub", str(trainer.hub_model_id), errors=CLIENT_ERRORS):
+            trainer.save_model()
         trainer.save_state()
         trainer.save_metrics("eval", {**metrics, **importance})
     return Outcome(metrics, importance, args.output_dir, data, trainer)

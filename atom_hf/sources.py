@@ -8,10 +8,12 @@ from itertools import combinations
 from pathlib import Path
 
 import datasets
+import huggingface_hub
 import numpy as np
 import pyarrow.parquet as pq
 
 from .errors import AtomError
+from .hub import LOG_IN, without_token
 
 EMBEDDED = {
     "digits": "1,797 handwritten digits, grey 8 x 8 images (scikit-learn): 1,000 to train on, 797 to evaluate on",
@@ -69,13 +71,21 @@ def load_source(dataset: str, config: str | None, flag: str) -> dict[str, datase
     try:
         return dict(datasets.load_dataset(dataset, config or None))
     except ConnectionError as error:
-        why = "there is no such path, and the Hugging Face Hub cannot be reached to look for it there"
-        raise AtomError(f"{flag} {dataset!r}: {why}; give {would_do}") from error
+        offline = huggingface_hub.constants.HF_HUB_OFFLINE
+        why = "HF_HUB_OFFLINE keeps the Hub from being asked" if offline else "the Hugging Face Hub cannot be reached"
+        raise AtomError(f"{flag} {dataset!r}: there is no such path, and {why}; give {would_do}") from error
     except datasets.exceptions.DatasetNotFoundError as error:
-        why = "there is no such path, and no such data set on the Hugging Face Hub that you may read"
-        raise AtomError(f"{flag} {dataset!r}: {why}; give {would_do}") from error
+        # Datasets drops the error that it comes from: its message alone tells one case from the other.
+        gated = "gated" in str(error)
+        page = f"{huggingface_hub.constants.ENDPOINT}/datasets/{dataset}"
+        why = (
+            f"it is gated, ask for access at {page}"
+            if gated
+            else "no such data set on the Hugging Face Hub that you may read"
+        )
+        raise AtomError(f"{flag} {dataset!r}: there is no such path, and {why} ({LOG_IN}); give {would_do}") from error
     except Exception as error:  # a builder raises what it likes, a missing configuration is a ValueError
-        why = f"cannot be loaded from the Hugging Face Hub: {_reason(error)}"
+        why = f"cannot be loaded from the Hugging Face Hub: {without_token(_reason(error))}"
         raise AtomError(f"{flag} {dataset!r} {why}; give --dataset_config or {would_do}") from error
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 import transformers
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
@@ -27,6 +28,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from .data import TaskData
 from .errors import AtomError, first_line
+from .hub import HUB_ERRORS, reason
 from .sharding import whole
 
 logger = logging.getLogger(__name__)
@@ -175,11 +177,12 @@ def check_model_given(model: str | None, model_type: str | None) -> None:
 def read_config(source: str, options: Mapping[str, Any]) -> Any:
     """The configuration of a checkpoint. Raises `AtomError` if there is none."""
     try:
-        return AutoConfig.from_pretrained(source, **{k: v for k, v in options.items() if k != "dtype"})
-    except (OSError, ValueError) as error:
+        known = {k: v for k, v in options.items() if k != "dtype"}
+        return AutoConfig.from_pretrained(source, trust_remote_code=False, **known)
+    except HUB_ERRORS as error:
         raise AtomError(
-            f"--model {source!r}: no such model ({first_line(error)}); give a Hub id, a folder with a config.json, or "
-            + " or ".join(EMBEDDED_MODELS)
+            f"--model {source!r}: no such model that can be read ({reason(error, source, options.get('revision'))}); give a "
+            "Hub id, a folder with a config.json, or " + " or ".join(EMBEDDED_MODELS)
         ) from error
 
 
@@ -194,9 +197,12 @@ def load_network(
     before = read_config(source, options)
     changed = _override(copy.deepcopy(before), overrides)
     try:
-        model = _auto_class(task).from_pretrained(source, ignore_mismatched_sizes=True, **labels, **changed, **options)
-    except (OSError, ValueError) as error:
-        raise AtomError(f"--model {source!r} cannot be loaded for {task}: {first_line(error)}") from error
+        model = _auto_class(task).from_pretrained(
+            source, ignore_mismatched_sizes=True, trust_remote_code=False, **labels, **changed, **options
+        )
+    except (*HUB_ERRORS, SafetensorError) as error:
+        why = reason(error, source, options.get("revision"))
+        raise AtomError(f"--model {source!r} cannot be loaded for {task}: {why}") from error
     if labels and (before.architectures or [""])[0] == type(model).__name__:
         _reset_classifier(model, {int(k): v for k, v in before.id2label.items()}, labels["id2label"])
     return model
@@ -221,10 +227,11 @@ def load_processor(source: str, is_image: bool, flag: str = "--model", **options
     options = {k: v for k, v in options.items() if k in ("revision", "token", "cache_dir")}
     kind, loader = ("image processor", AutoImageProcessor) if is_image else ("tokenizer", AutoTokenizer)
     try:
-        return loader.from_pretrained(source, **options)
+        return loader.from_pretrained(source, trust_remote_code=False, **options)
     except Exception as error:  # what is wrong with a foreign folder shows in many ways
-        why = "a text model reads no images" if is_image else "an image model reads no texts"
-        raise AtomError(f"{flag} {source!r} has no {kind} that can be loaded ({first_line(error)}); {why}") from error
+        why = reason(error, source, options.get("revision"))
+        hint = "a text model reads no images" if is_image else "an image model reads no texts"
+        raise AtomError(f"{flag} {source!r} has no {kind} that can be loaded ({why}); {hint}") from error
 
 
 def make_network(config: Any, task: str, overrides: str | Mapping[str, Any] | None) -> PreTrainedModel:

@@ -1,10 +1,9 @@
 """Trainer with the atom loss: `AtomTrainerMixin`, `AtomTrainer`."""
 
 import functools
-import inspect
 import json
 import os
-from dataclasses import replace
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -12,66 +11,78 @@ from accelerate.utils import is_compiled_module
 from torch import Tensor
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, has_length
-from transformers.utils import logging
 
-from .arguments import check_arguments
-from .config import AtomConfig
+from .accumulation import TaskShare, divisor, trying_out
+from .arguments import check_arguments, check_class
 from .distributed import gather_rows
-from .energy import AtomLoss, Atoms, atom_loss
+from .energy import AtomLoss, Atoms
 from .errors import AtomError
-from .gate import GradientGate
-from .modeling import OUTPUT_KEYS, AtomMixin, attach_atoms, evaluating
+from .loop import loss_of
+from .modeling import AtomMixin
 from .pairs import PairCache
-from .random_state import keeping_random_state
+from .passes import AtomPasses, collecting
+from .preparation import check_wrapped, maker, names, prepare, settle
+from .record import AtomRecord
+from .saving import HEADS_NAME, read_heads
 from .sharding import prepare_precision
 from .trainer_card import CardMixin
-
-logger = logging.get_logger(__name__)
+from .trainer_push import PushMixin, check_whole
+from .wrapped import inside, is_sentence_transformer
 
 STATE_NAME = "atom_state.json"
-LOGGED = (
-    *("task_loss", "atom_loss", "atom_energy", "atom_constraint", "atom_importance", "atom_positive_share"),
-    *("atom_negative_share", "atom_distance", "atom_radius", "atom_net_charge"),
-)
 
 
-class AtomTrainerMixin(CardMixin):
+class AtomTrainerMixin(CardMixin, PushMixin):
     """Adds the atom loss to any Trainer: `class MyTrainer(AtomTrainerMixin, Seq2SeqTrainer): ...`
 
     With `args.atom` off, or with arguments that have no such field, nothing is changed: the run is the Trainer's own, bit for
     bit. With it on, atoms are attached to the model (unless it has them already: then its own layer, tokens and charges
     stay, and the arguments say how it trains), and each training loss is `task + atom_weight * atom loss`. `eval_loss` is
     the task's alone. What is saved in the end carries a model card of the run, with `card_facts` in it.
+
+    The arguments are made of `AtomArguments` and the Trainer's own. Samples are the rows of the forward passes that the
+    Trainer's `compute_loss` runs with a gradient; of a `SentenceTransformer` those of the first column (the anchors) alone,
+    since a pair is not to be pushed apart.
     """
 
     def __init__(self, *positional: Any, **named: Any):
-        named.update(zip(_init_names(type(self)), positional, strict=False))
+        bases = type(self).__mro__[type(self).__mro__.index(AtomTrainerMixin) + 1 :]  # what the mixin was added to
+        named.update(zip(names(maker(bases).__init__), positional, strict=False))
         args = named.get("args")
         self._atom_on = bool(getattr(args, "atom", False))
+        kept = None
         if self._atom_on:
+            check_class(args, maker(bases))
             check_arguments(args)
             tokenizer, make = named.get("processing_class"), named.get("model_init")
             if make is not None:
                 # A search changes `self.args` between its trials.
                 @functools.wraps(make)
                 def make_with_atoms(*trial: Any) -> Any:
-                    return _prepare(make(*trial), getattr(self, "args", args).atom_config(), tokenizer)
+                    return prepare(make(*trial), getattr(self, "args", args).atom_config(), tokenizer)
 
                 named["model_init"] = make_with_atoms
             else:
-                named["model"] = _prepare(named.get("model"), args.atom_config(), tokenizer)
+                model = named["model"] = prepare(named.get("model"), args.atom_config(), tokenizer)
+                if not isinstance(model, str):
+                    kept = {name: value.clone() for name, value in inside(model).atom_heads.state_dict().items()}
         super().__init__(**named)
         if self._atom_on:
-            self._atom_sums: Tensor | None = None
-            self._atom_count = 0
+            if isinstance(inside(self.model), AtomMixin):
+                settle(self.model, kept)
+            else:  # a model that the trainer has loaded itself
+                prepare(self.model, args.atom_config(), self.processing_class)
+            check_wrapped(self)
+            self._atom_one_column = is_sentence_transformer(self.model)
+            self._atom_record = AtomRecord()
             self._atom_checked = False
-            self._atom_ignores_items: bool | None = None
+            self._atom_share = TaskShare(self, next(base for base in bases if "compute_loss" in vars(base)))
             self._atom_pairs: PairCache | None = None
             self.add_callback(_AtomCallback(self))
 
     @property
     def _atom_model(self) -> AtomMixin:
-        return self.accelerator.unwrap_model(self.model)
+        return inside(self.accelerator.unwrap_model(self.model))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any):
         last = get_last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
@@ -98,14 +109,21 @@ class AtomTrainerMixin(CardMixin):
         """
         if not has_length(self.train_dataset) or len(self.train_dataset) < 2:
             return  # data can be read but once; the first step says the same
+        if type(self)._prepare_inputs is not Trainer._prepare_inputs:
+            return  # a trainer that makes its batches of prompts, such as GRPO's
         if (self.is_fsdp_enabled or self.is_deepspeed_enabled) and not self.is_in_train:
             return  # a model that is to be sharded runs only once it is: `train` comes back then
         loader = self.get_train_dataloader()
-        with evaluating(self.model), keeping_random_state(self.args.device), torch.no_grad():
+        with trying_out(self.model, self.args.device):
             inputs = loader.collate_fn([loader.dataset[0], loader.dataset[1]])
-            outputs = self.model_wrapped(**self._atom_inputs(inputs), return_atoms=True)
+            packed, importance = self._atom_read(self.model_wrapped, inputs)
         self._atom_checked = True
-        if torch.isnan(outputs["atom_importance"]).all():
+        if len(packed) < 2:
+            raise AtomError(
+                "data_collator: it puts several samples into one row (packing, padding-free), and atoms are made of rows; use "
+                "one that pads"
+            )
+        if torch.isnan(importance).all():
             raise AtomError(
                 f"atom_tokens={self._atom_model.atom_config.tokens!r} leaves no token in the first two samples; "
                 "use atom_tokens='all'"
@@ -116,7 +134,7 @@ class AtomTrainerMixin(CardMixin):
         check_arguments(self.args)
         batches = (self.args.atom_pair_batch or 0) // (self.args.per_device_train_batch_size * self.args.world_size)
         self._atom_pairs = PairCache(batches) if batches > 1 else None
-        self._atom_sums, self._atom_count = None, 0
+        self._atom_record = AtomRecord()
         self._atom_model.atom_gate.drop()
         compiled = (module._orig_mod for module in self.model_wrapped.modules() if is_compiled_module(module))
         if self._atom_model.atom_gate.ratio and any(isinstance(module, AtomMixin) for module in compiled):
@@ -171,7 +189,9 @@ class AtomTrainerMixin(CardMixin):
             # A schedule-free optimizer has weights of its own to train at.
             if callable(getattr(self.optimizer, "train", None)):
                 self.optimizer.train()
-            self._atom_pairs.enter(model, self.args.device, functools.partial(self._atom_read, model), self._atom_loss)
+            self._atom_pairs.enter(
+                model, self.args.device, lambda batch: self._atom_read(model, batch)[0], self._atom_loss
+            )
         return super().training_step(model, inputs, num_items_in_batch)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
@@ -179,10 +199,15 @@ class AtomTrainerMixin(CardMixin):
             return super().compute_loss(
                 model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
             )
-        share = self._atom_share_of_items(inputs, num_items_in_batch)
-        loss, outputs = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
+        share = self._atom_share.of(inputs, num_items_in_batch)
+        rows = self._atom_rows(inputs)
+        with collecting(self._atom_model, most=1 if self._atom_one_column else None) as passes:
+            found = super().compute_loss(
+                model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
+            )
+        loss, outputs = found if return_outputs else (found, None)
         loss = loss if share is None else loss * share
-        packed, importance = (outputs[key] for key in OUTPUT_KEYS)
+        packed, importance = self._atom_joined(passes, rows)
         if self._atom_pairs is not None:
             cached = self._atom_pairs.of(packed)
             parts, atoms, term = cached.loss, cached.atoms, cached.term(packed)
@@ -190,110 +215,66 @@ class AtomTrainerMixin(CardMixin):
             atoms = Atoms.unpack(gather_rows(packed))
             parts = self._atom_loss(atoms)
             term = parts.loss
-        divisor = self._atom_divisor(num_items_in_batch)
-        self._atom_record(loss * divisor, parts, atoms, importance)
-        loss = loss + self._atom_model.atom_config.weight * term / divisor
+        steps = divisor(self, num_items_in_batch)
+        self._atom_record.add(loss * steps, parts, atoms, importance)
+        loss = loss + self._atom_model.atom_config.weight * term / steps
         return (loss, outputs) if return_outputs else loss
 
     def _atom_loss(self, atoms: Atoms) -> AtomLoss:
-        config = self._atom_model.atom_config
-        return atom_loss(
-            atoms,
-            softening=config.softening,
-            neutrality=config.neutrality,
-            charge_floor=config.charge_floor,
-            charge_floor_weight=config.charge_floor_weight,
-            energy_weight=config.energy_weight,
-        )
+        return loss_of(atoms, self._atom_model.atom_config)
 
-    @property
-    def _atom_models_own_loss(self) -> bool:
-        return self.label_smoother is None and self.compute_loss_func is None
-
-    def _atom_read(self, model: Any, inputs: Any) -> Tensor:
-        """The packed atoms of a batch, as `compute_loss` will see them again."""
-        with self.compute_loss_context_manager():
-            return model(**self._atom_inputs(inputs), return_atoms=True)["atoms"].float()
+    def _atom_read(self, model: Any, inputs: Any) -> tuple[Tensor, Tensor]:
+        """The packed atoms and the importance of a batch, as `compute_loss` will see them again."""
+        inputs = self._prepare_inputs(inputs)
+        with self.compute_loss_context_manager(), collecting(self._atom_model, most=1, always=True) as passes:
+            if self._atom_one_column:
+                model(self.collect_features(dict(inputs))[0][0])
+            else:
+                model(**self._atom_inputs(inputs))
+        packed, importance = self._atom_joined(passes, self._atom_rows(inputs))
+        return packed.float(), importance
 
     def _atom_inputs(self, inputs: Any) -> dict[str, Any]:
-        """What the model is given of a batch: Trainer keeps the labels from it where the loss is not its own."""
-        inputs = self._prepare_inputs(inputs)
-        return (
-            inputs
-            if self._atom_models_own_loss
-            else {name: value for name, value in inputs.items() if name != "labels"}
-        )
+        """What the model is given of a batch."""
+        if self.label_smoother is not None or self.compute_loss_func is not None:
+            # Where the loss is not the model's own, Trainer keeps the labels from it.
+            return {name: value for name, value in inputs.items() if name != "labels"}
+        if self._atom_share.computes is not Trainer:
+            # Another trainer's batches hold more than the model takes.
+            taken = names(type(self._atom_model).forward)
+            return {name: value for name, value in inputs.items() if name in taken}
+        return inputs
 
-    def _atom_divisor(self, num_items_in_batch: Any) -> int:
-        """What the atom term is divided by here so that, after what Trainer does, it is a mean over accumulation steps."""
-        scaled = self.loss_is_scaled_for_ga
-        if scaled is None:
-            scaled = (self.model_accepts_loss_kwargs and num_items_in_batch is not None) or bool(self.compute_loss_func)
-        return getattr(self, "current_gradient_accumulation_steps", 1) if scaled else 1
-
-    def _atom_share_of_items(self, inputs: Any, num_items_in_batch: Any) -> Tensor | None:
-        """The factor that makes the task loss of a model that ignores `num_items_in_batch` what Trainer takes it for.
-
-        Trainer hands the number of labels of the whole step to every model that takes further arguments, and then counts on
-        it that the loss is a sum over that number. BERT, DistilBERT, RoBERTa and GPT-2 classifiers, among others, go on
-        to return the mean over their own batch (transformers issue 47688), and the step becomes larger with every
-        accumulation step and process. Whether a model does so is tried out, once. None where there is nothing to mend.
-        """
-        # Another trainer's loss, or one that it says how it is scaled, is its own affair.
-        computes = next(base for base in _bases(type(self)) if "compute_loss" in vars(base))
-        own_loss = self._atom_models_own_loss and computes is Trainer and self.loss_is_scaled_for_ga is None
-        alone = self.args.world_size == 1 and getattr(self, "current_gradient_accumulation_steps", 1) == 1
-        if alone or num_items_in_batch is None or not (own_loss and self.model_accepts_loss_kwargs):
+    def _atom_rows(self, inputs: Any) -> int | None:
+        """How many rows of the first forward pass are samples: sentence-transformers may pass all columns at once."""
+        if not self._atom_one_column:
             return None
-        if self._atom_ignores_items is None:
-            self._atom_ignores_items = self._atom_tries_items(inputs, num_items_in_batch)
-        if not self._atom_ignores_items:
-            return None
-        if "shift_labels" in inputs:
-            labels = inputs["shift_labels"]
-        else:
-            labels = inputs["labels"][..., 1:] if self._loss_shifts_labels else inputs["labels"]
-        return labels.ne(-100).sum() / num_items_in_batch
+        first = self.collect_features(dict(inputs))[0][0]
+        return next(len(value) for value in first.values() if torch.is_tensor(value))
 
-    def _atom_tries_items(self, inputs: Any, num_items_in_batch: Any) -> bool:
-        model = self._atom_model
-        losses = []
-        with evaluating(model), keeping_random_state(self.args.device), torch.no_grad():
-            for factor in (1, 2):
-                outputs = model(**inputs, num_items_in_batch=factor * num_items_in_batch)
-                losses.append(abs(float(outputs["loss"] if isinstance(outputs, dict) else outputs[0])))
-        return losses[1] > 0.75 * losses[0]  # a sum over the number would be half as large
-
-    @torch.no_grad()
-    def _atom_record(self, task: Tensor, parts: AtomLoss, atoms: Atoms, importance: Tensor) -> None:
-        # Sums and counts rather than indexing by masks, which would make an accelerator wait at every step.
-        charge = importance.nan_to_num(0.0)
-        tokens = (importance.numel() - importance.isnan().sum()).clamp(min=1)
-        exists = atoms.exists
-        count = exists.sum().clamp(min=1)
-        values = (
-            task,
-            *(parts.loss, parts.energy, parts.constraint),
-            *((value / tokens) for value in (charge.abs().sum(), (charge > 0).sum(), (charge < 0).sum())),
-            *(parts.distance, (atoms.radius * exists).sum() / count, (atoms.positive - atoms.negative).sum() / count),
-        )
-        values = torch.stack([value.detach().float() for value in values])
-        self._atom_sums = values if self._atom_sums is None else self._atom_sums + values
-        self._atom_count += 1
+    def _atom_joined(self, passes: AtomPasses, rows: int | None) -> tuple[Tensor, Tensor]:
+        joined = passes.join()
+        if joined is None:
+            raise AtomError(
+                f"compute_loss of {self._atom_share.computes.__name__} runs no forward pass of the model with its gradient, "
+                "and atoms are made in one; leave atom out with this trainer or loss"
+            )
+        return joined[0][:rows], joined[1][:rows]
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        if self._atom_on and self._atom_count and "loss" in logs:
-            means = self.accelerator.reduce(self._atom_sums / self._atom_count, "mean")
-            logs.update(zip(LOGGED, means.tolist(), strict=True))
+        if self._atom_on and self._atom_record and "loss" in logs:
+            logs.update(self._atom_record.take(lambda means: self.accelerator.reduce(means, "mean")))
             logs["atom_gate"] = self._atom_model.atom_gate.scale
-            self._atom_sums, self._atom_count = None, 0
         super().log(logs, *args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         is_checkpoint = os.path.basename(output_dir or "").startswith(PREFIX_CHECKPOINT_DIR)
         if not (self._atom_on and _internal_call and is_checkpoint):
             return super().save_model(output_dir, _internal_call)
-        with self._atom_model._atom_checkpoint():
+        if self._atom_model is self.accelerator.unwrap_model(self.model):
+            with self._atom_model._atom_checkpoint():
+                super().save_model(output_dir, _internal_call)
+        else:
             super().save_model(output_dir, _internal_call)
         if self.args.should_save:
             os.makedirs(output_dir, exist_ok=True)  # where FSDP saves shards, Trainer has not made it yet
@@ -311,6 +292,28 @@ class AtomTrainerMixin(CardMixin):
                 f"resume_from_checkpoint: {resume_from_checkpoint} was not written by a run with --atom, "
                 "and resuming from it would start new heads; resume without --atom, or start a new run from it"
             )
+        if self._atom_on:
+            check_whole(resume_from_checkpoint)
+
+    def _load_from_checkpoint(self, checkpoint: str, *args: Any, **kwargs: Any) -> None:
+        load = functools.partial(super()._load_from_checkpoint, checkpoint, *args, **kwargs)
+        self._atom_load_beside(checkpoint, load)
+
+    def _load_best_model(self) -> None:
+        self._atom_load_beside(self.state.best_model_checkpoint, super()._load_best_model)
+
+    def _atom_load_beside(self, checkpoint: str, load: Callable[[], None]) -> None:
+        """Loads a checkpoint, and after it the heads if they lie beside the model there: an adapter or a SentenceTransformer
+        has no place for them, and is loaded as if they were not there."""
+        if not self._atom_on or not os.path.isfile(os.path.join(checkpoint, HEADS_NAME)):
+            return load()
+        model = self._atom_model
+        heads = model._modules.pop("atom_heads")
+        try:
+            load()
+        finally:
+            model.atom_heads = heads
+        heads.load_state_dict(read_heads(checkpoint)[0])
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -340,42 +343,3 @@ class _AtomCallback(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         self.trainer._atom_model.atom_gate.update(lambda sums: self.trainer.accelerator.reduce(sums, "sum"))
-
-
-def _bases(cls: type) -> tuple[type, ...]:
-    """What the mixin was added to."""
-    return cls.__mro__[cls.__mro__.index(AtomTrainerMixin) + 1 :]
-
-
-def _init_names(cls: type) -> list[str]:
-    """The names of the positional arguments of the Trainer that `cls` is made of."""
-    for base in _bases(cls):
-        parameters = inspect.signature(base.__init__).parameters if "__init__" in vars(base) else {}
-        if "args" in parameters and parameters["args"].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
-            return list(parameters)[1:]
-    return ["model", "args"]
-
-
-def _prepare(model: Any, config: AtomConfig, processing_class: Any) -> Any:
-    if not isinstance(model, AtomMixin):
-        return attach_atoms(model, config, processing_class)
-    own = model.atom_config
-    for name in ("layer", "tokens"):
-        asked, kept = getattr(config, name), getattr(own, name)
-        if asked != kept:
-            logger.warning_once(
-                f"atom_{name}: the model's heads were made for {kept!r}, and go on with it, not {asked!r}"
-            )
-    model.atom_heads.requires_grad_(True)  # heads are never frozen, even where the model is
-    kept = (
-        "layer",
-        "tokens",
-        "importance_std",
-        "position_init",
-        "hidden_size",
-        "special_token_ids",
-        "base_model_class",
-    )
-    model.atom_config = replace(config, **{name: getattr(own, name) for name in kept})
-    model.atom_gate = GradientGate.of(config)
-    return model

@@ -1,20 +1,34 @@
-"""A Hugging Face Hub on 127.0.0.1, as much of one as the real client asks for when it downloads models and data sets.
+"""A Hugging Face Hub on 127.0.0.1, as much of one as the real client asks for when it downloads and pushes.
 
 What it answers (status codes, headers, error codes, the shape of the JSON) is what https://huggingface.co answers; files are
-served by the Hub itself, as it does with small ones, and nothing can be pushed.
+served by the Hub itself, as it does with small ones. What it answers to a push is in `hub_pushes`. `Hub.faults` makes it fail.
 """
 
 import hashlib
 import json
 import re
+import socket
 import threading
+from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from card_rules import metadata_errors
+from hub_pushes import EXPIRED, READER, TOKEN, Pushes, Refusal, commit_of, oid
 
-TOKEN = "hf_theTokenThatMayReadPrivateRepositories"
+
+@dataclass
+class Fault:
+    """What goes wrong with the next requests whose method and path, with a space between them, match a pattern."""
+
+    pattern: str
+    times: int
+    status: int | None = None
+    """The answer; None where the connection is cut instead."""
+    headers: dict[str, str] = field(default_factory=dict)
+    cut_after: int = 0
+    """How many bytes of the request's or the answer's body go through before the connection is cut."""
 
 
 class Hub:
@@ -25,6 +39,12 @@ class Hub:
         self.private: set[tuple[str, str]] = set()
         self.gated: set[tuple[str, str]] = set()
         self.requests: list[str] = []
+        self.commits: dict[tuple[str, str], dict[str, dict[str, bytes]]] = {}
+        self.log: list[tuple[str, str, str, str]] = []
+        """Of each push: the repository, the revision, the first line of its message and the commit."""
+        self.stored: dict[tuple[str, str], bytes] = {}
+        """What was uploaded to the storage of large files, by the repository and its sha256."""
+        self.faults: list[Fault] = []
 
     def __enter__(self) -> "Hub":
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": self}))
@@ -46,50 +66,87 @@ class Hub:
             folder = Path(files)
             files = {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
         self.repositories.setdefault((kind, name), {})[revision] = files
+        self.commits.setdefault((kind, name), {})[commit_of(files)] = files
         for chosen, names in ((private, self.private), (gated, self.gated)):
             if chosen:
                 names.add((kind, name))
         return commit_of(files)
+
+    def control(self, what: str, value) -> dict:
+        """What a test's client asks of the tests' server: to fail from now on, or what is on it."""
+        if what == "faults":
+            self.faults = [Fault(**fault) for fault in value]
+        if what == "log":
+            return {"log": self.log}
+        return {
+            f"{name}@{revision}": [commit_of(files), sorted(files)]
+            for (_, name), revisions in self.repositories.items()
+            for revision, files in revisions.items()
+        }
+
+    def log_of(self, name: str) -> list[str]:
+        """The commits that were pushed to a repository, in their order."""
+        return [commit for repository, _, _, commit in self.log if repository == name]
 
     def environment(self, home) -> dict[str, str]:
         """What a client's process needs to take this server for the Hub, with a cache of its own."""
         return {"HF_ENDPOINT": self.url, "HF_HOME": str(home), "HF_HUB_DISABLE_XET": "1", "HF_HUB_OFFLINE": "0"}
 
 
-def commit_of(files: dict[str, bytes]) -> str:
-    lines = [f"{path} {oid(content)}" for path, content in sorted(files.items())]
-    return hashlib.sha1("\n".join(lines).encode()).hexdigest()
-
-
-def oid(content: bytes) -> str:
-    """The id that git gives to a file of this content: the Hub's ETag of a file outside LFS."""
-    return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
-
-
-class _Refusal(Exception):
-    def __init__(self, status: int, code: str, message: str):
-        self.status, self.code, self.message = status, code, message
-
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Pushes, BaseHTTPRequestHandler):
     hub: Hub
     protocol_version = "HTTP/1.1"
 
     def do_GET(self):
-        body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         target = urlsplit(self.path)
-        self.hub.requests.append(f"{self.command} {unquote(target.path)}")
+        request = f"{self.command} {unquote(target.path)}"
+        self.hub.requests.append(request)
+        faults = [] if target.path.startswith("/tests/") else self.hub.faults
+        self.fault = next((f for f in faults if f.times > 0 and re.search(f.pattern, request)), None)
+        if self.fault is not None:
+            self.fault.times -= 1
+        cuts_request = self.fault is not None and self.fault.status is None and self.command not in ("GET", "HEAD")
+        length = int(self.headers.get("Content-Length") or 0)
+        if self.headers.get("Transfer-Encoding") == "chunked":
+            self.body = self._chunks(self.fault.cut_after if cuts_request else None)
+        else:
+            self.body = self.rfile.read(min(length, self.fault.cut_after) if cuts_request else length)
+        if cuts_request:
+            return self._cut()
         parts = [unquote(part) for part in target.path.strip("/").split("/")]
         if parts == ["api", "validate-yaml"]:
-            return self._validate(json.loads(body)["content"])
-        query = {**parse_qs(target.query), **parse_qs(body.decode())}
+            return self._validate(json.loads(self.body)["content"])
+        form = self.headers.get("Content-Type", "").startswith("application/x-www-form-urlencoded")
+        query = {**parse_qs(target.query), **(parse_qs(self.body.decode()) if form else {})}
         try:
-            self._answer(parts, query)
-        except _Refusal as refusal:
+            if self.fault is not None and self.fault.status is not None:
+                raise Refusal(self.fault.status, "", "Out of order", self.fault.headers)
+            if self.headers.get("Authorization") == f"Bearer {EXPIRED}":
+                raise Refusal(401, "", "Invalid credentials in Authorization header")
+            if self.command in ("GET", "HEAD") or "paths-info" in parts:
+                self._answer(parts, query)
+            else:
+                self._push(parts, query)
+        except Refusal as refusal:
             text = json.dumps({"error": refusal.message}).encode()
-            self._send(refusal.status, text, {"X-Error-Code": refusal.code, "X-Error-Message": refusal.message})
+            headers = {"X-Error-Code": refusal.code, "X-Error-Message": refusal.message, **refusal.headers}
+            self._send(refusal.status, text, headers)
 
-    do_HEAD = do_POST = do_GET
+    do_HEAD = do_POST = do_PUT = do_GET
+
+    def _chunks(self, most: int | None) -> bytes:
+        body = b""
+        while most is None or len(body) < most:
+            size = int(self.rfile.readline().strip() or b"0", 16)
+            body += self.rfile.read(size)
+            self.rfile.readline()
+            if not size:
+                break
+        return body
+
+    def _cut(self) -> None:
+        self.close_connection = True
+        self.connection.shutdown(socket.SHUT_RDWR)
 
     def log_message(self, *_):
         pass
@@ -98,9 +155,15 @@ class _Handler(BaseHTTPRequestHandler):
         if parts[0] == "api" and len(parts) >= 4:
             kind, name, what = parts[1], "/".join(parts[2:4]), parts[4] if len(parts) > 4 else None
             revision = parts[5] if len(parts) > 5 else "main"
+            revision = "main" if what in ("refs", "auth-check") else revision
             commit, files = self._files(kind, name, revision, open_to_all=True)
             if what in (None, "revision"):
                 return self._json(self._info(kind, name, commit, files))
+            if what == "refs":
+                return self._json(self._refs(kind, name))
+            if what == "auth-check":
+                self._may_write(kind, name)
+                return self._json({})
             if what == "tree":
                 return self._json(_tree(files, "/".join(parts[6:]), query.get("recursive") in (["True"], ["true"])))
             if what == "paths-info":
@@ -112,10 +175,16 @@ class _Handler(BaseHTTPRequestHandler):
             commit, files = self._files(kind, "/".join(name), parts[at + 1])
             path = "/".join(parts[at + 2 :])
             if path not in files:
-                raise _Refusal(404, "EntryNotFound", "Entry not found")
+                raise Refusal(404, "EntryNotFound", "Entry not found")
             headers = {"X-Repo-Commit": commit, "ETag": f'"{oid(files[path])}"', "Accept-Ranges": "bytes"}
-            return self._send(200, files[path], {**headers, "Content-Type": "application/octet-stream"})
-        raise _Refusal(404, "", "Sorry, we can't find the page you are looking for.")
+            headers["Content-Type"] = "application/octet-stream"
+            wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
+            if wanted is None:
+                return self._send(200, files[path], headers)
+            start, size = int(wanted[1]), len(files[path])
+            headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
+            return self._send(206, files[path][start:], headers)
+        raise Refusal(404, "", "Sorry, we can't find the page you are looking for.")
 
     def _validate(self, content: str) -> None:
         errors = [f"Error: {message}" for message in metadata_errors(content)]
@@ -129,19 +198,19 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _files(self, kind: str, name: str, revision: str, open_to_all: bool = False) -> tuple[str, dict[str, bytes]]:
         sent = self.headers.get("Authorization")
-        known, allowed = (kind, name) in self.hub.repositories, sent == f"Bearer {TOKEN}"
+        known, allowed = (kind, name) in self.hub.repositories, sent in (f"Bearer {TOKEN}", f"Bearer {READER}")
         if not known or ((kind, name) in self.hub.private and not allowed):
             # The Hub does not tell those who may not read a repository from there being none.
             if sent is None:
-                raise _Refusal(401, "RepoNotFound", "Invalid username or password.")
-            raise _Refusal(404, "RepoNotFound", "Repository not found")
+                raise Refusal(401, "RepoNotFound", "Invalid username or password.")
+            raise Refusal(404, "RepoNotFound", "Repository not found")
         if (kind, name) in self.hub.gated and not (allowed or open_to_all):
-            raise _Refusal(403 if sent else 401, "GatedRepo", f"Access to {name} is restricted and you are not allowed")
+            raise Refusal(403 if sent else 401, "GatedRepo", f"Access to {name} is restricted and you are not allowed")
         revisions = self.hub.repositories[kind, name]
-        by_commit = {commit_of(files): files for files in revisions.values()}
+        by_commit = self.hub.commits[kind, name]
         if revision not in revisions and revision not in by_commit:
-            raise _Refusal(404, "RevisionNotFound", f"Invalid rev id: {revision}")
-        files = revisions.get(revision) or by_commit[revision]
+            raise Refusal(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+        files = revisions[revision] if revision in revisions else by_commit[revision]
         return commit_of(files), files
 
     def _info(self, kind: str, name: str, commit: str, files: dict[str, bytes]) -> dict:
@@ -169,7 +238,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         if self.command != "HEAD":
-            self.wfile.write(body)
+            cut = self.fault is not None and self.fault.status is None
+            self.wfile.write(body[: self.fault.cut_after] if cut else body)
+            if cut:
+                self._cut()
 
 
 def _tags(files: dict[str, bytes]) -> list[str]:
@@ -182,7 +254,7 @@ def _tree(files: dict[str, bytes], folder: str, recursive: bool) -> list[dict]:
     start = f"{folder}/" if folder else ""
     inside = {path: content for path, content in files.items() if path.startswith(start)}
     if folder and not inside:
-        raise _Refusal(404, "EntryNotFound", f"{folder} does not exist")
+        raise Refusal(404, "EntryNotFound", f"{folder} does not exist")
     entries = {}
     for path, content in sorted(inside.items()):
         steps = path.removeprefix(start).split("/")

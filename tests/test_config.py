@@ -1,6 +1,7 @@
 """The configuration: what it accepts, what it refuses and how it is written."""
 
 import json
+import re
 from dataclasses import asdict, fields
 
 import pytest
@@ -43,7 +44,7 @@ configs = st.builds(
     importance_std=above_zero,
     position_init=st.sampled_from(["random", "identity"]),
     hidden_size=st.none() | st.integers(1),
-    special_token_ids=st.none() | st.lists(st.integers(0), max_size=3),
+    special_token_ids=st.none() | st.lists(st.integers(0, 2**31 - 1), max_size=3),
     base_model_class=st.none() | st.text(),
 )
 
@@ -132,7 +133,7 @@ def test_a_bad_value_is_refused_by_the_name_of_its_field(name, value):
 @pytest.mark.parametrize(("name", "value"), [("weight", NAN), ("softening", -1), ("tokens", "words"), ("layer", 1.5)])
 def test_a_bad_value_in_a_file_is_refused_by_the_name_of_its_field(name, value, tmp_path):
     file = write(tmp_path, {**AtomConfig().to_dict(), name: value})
-    with pytest.raises(AtomError, match=rf"^{name} "):
+    with pytest.raises(AtomError, match=rf"^{re.escape(str(file))}: {name} "):
         AtomConfig.load(file)
 
 
@@ -168,3 +169,54 @@ def test_what_is_not_json_is_refused_by_the_name_of_the_file(tmp_path):
         with pytest.raises(AtomError, match="is not a readable atom configuration") as caught:
             AtomConfig.load(file)
         assert str(file) in str(caught.value)
+
+
+NAMES = [f.name for f in fields(AtomConfig)] + ["format_version", "other", "a\nb\x1b[2J"]
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(
+    st.dictionaries(
+        st.sampled_from([f.name for f in fields(AtomConfig)] + ["format_version", "other", "a\nb\x1b[2J"]), json_values
+    )
+)
+def test_any_json_is_a_configuration_or_an_error_of_one_line(tmp_path_factory, data):
+    file = tmp_path_factory.mktemp("any") / "atom_config.json"
+    file.write_text(json.dumps({"format_version": 1, **data}))
+    try:
+        config = AtomConfig.load(file)
+    except AtomError as error:
+        assert len(str(error)) < 3000 and str(error).isprintable()
+        return
+    for name, value in data.items():
+        assert name == "format_version" or getattr(config, name) == value
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
+def test_any_bytes_are_an_error(tmp_path_factory, content):
+    file = tmp_path_factory.mktemp("bytes") / "atom_config.json"
+    file.write_bytes(content)
+    with pytest.raises(AtomError):
+        AtomConfig.load(file)
+
+
+def test_a_file_as_large_or_as_deep_as_it_likes(tmp_path):
+    file = tmp_path / "atom_config.json"
+    file.write_text('{"format_version": 1, "other": ' + "[" * 100_000 + "]" * 100_000 + "}")
+    with pytest.raises(AtomError, match="is not a readable atom configuration"):
+        AtomConfig.load(file)
+    file.write_text('{"format_version": 1, "tokens": "' + "a" * 2**20 + '"}')
+    with pytest.raises(AtomError, match="is larger than the 1048576 bytes"):
+        AtomConfig.load(file)
+    file.write_text(json.dumps({"format_version": 1, "special_token_ids": list(range(100_000))}))
+    with pytest.raises(AtomError, match="special_token_ids holds 100000 ids"):
+        AtomConfig.load(file)
+    file.write_text('{"format_version": 1, "special_token_ids": [1, 1' + "0" * 40 + "]}")
+    with pytest.raises(AtomError, match="whole numbers of at most 31 bits"):
+        AtomConfig.load(file)

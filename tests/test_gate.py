@@ -24,10 +24,11 @@ class Branches:
 
     def losses(self, gate=None):
         hidden = self.x @ self.w
-        seen = hidden if gate is None else gate(hidden)
+        return hidden, *self.terms(hidden, hidden if gate is None else gate(hidden))
+
+    def terms(self, hidden, seen):
         task = (hidden - self.target).square().sum()
-        atom = self.atom_size * torch.tanh(seen @ self.head).sum()
-        return hidden, task, atom
+        return task, self.atom_size * torch.tanh(seen @ self.head).sum()
 
     def gradients(self):
         """The gradients of the two parts at the hidden state, each taken alone."""
@@ -148,6 +149,17 @@ def test_a_step_of_several_passes_counts_all_of_them(order):
             branches.backward(gate)
     else:
         sum(sum(branches.losses(gate)[1:]) for branches in parts).backward()
+    gate.update(alone)
+    for name, norms in zip(("task_norm", "atom_norm"), zip(*(b.norms() for b in parts), strict=True), strict=True):
+        assert gate.state()[name] == pytest.approx(math.hypot(*norms), rel=1e-5)
+
+
+def test_passes_whose_backward_passes_interleave_are_told_apart():
+    parts, gate = [Branches(seed=1), Branches(seed=2, atom_size=3.0)], GradientGate(0.1)
+    gate.load({"scale": 0.5, "task_norm": 1.0, "atom_norm": 1.0, "steps": 0})
+    hidden = [branches.x @ branches.w for branches in parts]
+    seen = [gate(each) for each in hidden]  # both gates behind both hidden states: backward goes through both first
+    sum(sum(b.terms(h, s)) for b, h, s in zip(parts, hidden, seen, strict=True)).backward()
     gate.update(alone)
     for name, norms in zip(("task_norm", "atom_norm"), zip(*(b.norms() for b in parts), strict=True), strict=True):
         assert gate.state()[name] == pytest.approx(math.hypot(*norms), rel=1e-5)

@@ -1,83 +1,25 @@
 """Models and data sets by their id: the real client against a Hub of the tests' own, over HTTP."""
 
-import io
-import json
-import os
-import subprocess
-import sys
+import re
 
-import pandas as pd
 import pytest
 import torch
-import transformers
-from hub_server import TOKEN, Hub
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from hub_client import (
+    LINES,
+    ROWS,
+    WRONG_TOKEN,
+    client,
+    importance_of,
+    make_model,
+    make_tokenizer,
+    parquet,
+    refusal,
+    succeeded,
+)
+from hub_server import TOKEN, Hub, commit_of
 
 from atom_hf import AtomConfig, attach_atoms, load_atom_model
-
-LINES = ["the sea is cold and grey", "a fire is warm and red", "they sleep by the cold sea", "we sing by the warm fire"]
-WORDS = sorted({word for line in LINES for word in line.split()})
-ROWS = pd.DataFrame({"line": LINES * 6, "label": [0, 1, 0, 1] * 6})
-KINDS = ["cold", "warm"]
-WRONG_TOKEN = "hf_aTokenThatMayReadNothing"
-
-# Runs in a process of its own, since the client reads the address of the Hub when it is imported. Reads a list of steps,
-# each either the arguments of the command line, or the number of a step whose printed next command is run, or a piece of
-# Python that leaves its answer in `found`.
-CLIENT = """
-import contextlib, io, json, os, shlex, sys, traceback, warnings
-import torch, transformers
-from atom_hf import AtomMixin, load_atom_model
-from atom_hf.cli import main
-
-answers = []
-for step in json.load(sys.stdin):
-    out, err = io.StringIO(), io.StringIO()
-    os.environ.pop("HF_TOKEN", None)
-    os.environ.update(step.get("environment", {}))
-    space = {**globals(), "found": None}
-    if "next_of" in step:
-        lines = answers[step["next_of"]]["out"].splitlines()
-        step["arguments"] = shlex.split(next(line for line in lines if line.startswith("next ")))[2:]
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), warnings.catch_warnings():
-        warnings.simplefilter("error", UserWarning)
-        try:
-            status = main(step["arguments"]) if "arguments" in step else exec(step["python"], space)
-        except SystemExit as error:
-            status = error.code
-        except BaseException as error:
-            status = traceback.format_exc()
-    answers.append({"status": status, "out": out.getvalue(), "err": err.getvalue(), "found": space["found"]})
-json.dump(answers, sys.stdout)
-"""
-
-
-def make_tokenizer():
-    vocabulary = {word: i for i, word in enumerate(["[PAD]", "[UNK]", "[CLS]", "[SEP]", *WORDS])}
-    backend = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
-    backend.pre_tokenizer = pre_tokenizers.Whitespace()
-    backend.post_processor = processors.TemplateProcessing("[CLS] $A [SEP]", None, [("[CLS]", 2), ("[SEP]", 3)])
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"}
-    return transformers.PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=16, **special)
-
-
-def make_model(seed):
-    torch.manual_seed(seed)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
-    config = transformers.BertConfig(vocab_size=len(WORDS) + 4, max_position_embeddings=16, **sizes)
-    config.id2label, config.label2id = dict(enumerate(KINDS)), {kind: i for i, kind in enumerate(KINDS)}
-    return transformers.BertForSequenceClassification(config).eval()
-
-
-def parquet(rows):
-    buffer = io.BytesIO()
-    rows.to_parquet(buffer)
-    return buffer.getvalue()
-
-
-def importance_of(model):
-    encoded = make_tokenizer()(LINES, padding=True, return_tensors="pt")
-    return model.atom_importance(**encoded).nan_to_num(9).tolist()
+from atom_hf.hub import without_token
 
 
 @pytest.fixture(scope="module")
@@ -106,6 +48,7 @@ def hub(folders):
         hub.add("org/gated", folders / "base", gated=True)
         files = {"data/train.parquet": parquet(ROWS), "data/test.parquet": parquet(ROWS[:8]), "README.md": b"# Lines\n"}
         hub.add("org/data", files, kind="datasets")
+        hub.add("org/gated-data", files, kind="datasets", gated=True)
         hub.add("org/table", {"train.csv": ROWS.to_csv(index=False).encode()}, kind="datasets")
         hub.add("org/secret-data", {"train.csv": ROWS.to_csv(index=False).encode()}, kind="datasets", private=True)
         card = "---\nconfigs:\n" + "".join(
@@ -116,25 +59,13 @@ def hub(folders):
         yield hub
 
 
-def client(hub, folder, steps):
-    """The answers of one process that takes the steps one after the other, in `folder`."""
-    environment = {**os.environ, **hub.environment(folder / "home"), "OMP_NUM_THREADS": "1"}
-    environment.pop("HF_TOKEN", None)
-    done = subprocess.run(
-        [sys.executable, "-c", CLIENT],
-        input=json.dumps(list(steps.values())),
-        env=environment,
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    # What libraries log goes past the redirection of sys.stderr: it belongs to the process.
-    answers = [{**answer, "log": done.stderr} for answer in json.loads(done.stdout)]
-    return dict(zip(steps, answers, strict=True))
-
-
 SHORT = ["--max_steps", "2", "--per_device_train_batch_size", "4"]
+OFFLINE = """
+from unittest import mock
+import huggingface_hub
+with mock.patch.object(huggingface_hub.constants, "HF_HUB_OFFLINE", True):
+    raise SystemExit(main(ARGUMENTS))
+"""
 READ = """
 encoded = transformers.AutoTokenizer.from_pretrained("org/atoms")(LINES, padding=True, return_tensors="pt")
 found = model.atom_importance(**encoded).nan_to_num(9).tolist()
@@ -144,6 +75,10 @@ READ = READ.replace("LINES", repr(LINES))
 
 def train(*arguments, **environment):
     return {"arguments": ["train", *arguments, *SHORT], "environment": environment}
+
+
+def offline(*arguments):
+    return {"python": OFFLINE.replace("ARGUMENTS", repr(train(*arguments)["arguments"]))}
 
 
 @pytest.fixture(scope="module")
@@ -195,6 +130,13 @@ def trained(hub, tmp_path_factory):
         "private data, token": train(*on_data[:2], "--dataset", "org/secret-data", "--output_dir", "sd", **token),
         "gated": train("--model", "org/gated", *on_data[2:]),
         "gated, wrong token": train("--model", "org/gated", *on_data[2:], **wrong),
+        "gated data": train(*on_data[:2], "--dataset", "org/gated-data", **wrong),
+        "offline": {
+            "python": OFFLINE.replace("ARGUMENTS", repr(train("--model", "org/base2", *on_data[2:])["arguments"]))
+        },
+        "offline data": {
+            "python": OFFLINE.replace("ARGUMENTS", repr(train("--dataset", "org/table2", *on_data[:2])["arguments"]))
+        },
         "explain": {"arguments": ["explain", "--model", "org/atoms", "--dataset", "org/data", "--page", "page.html"]},
         "explain branch": {
             "arguments": ["explain", "--model", "org/branched", "--model_revision", "v2", "--text", "the sea"]
@@ -209,26 +151,13 @@ def trained(hub, tmp_path_factory):
     return folder, client(hub, folder, steps)
 
 
-def succeeded(answer):
-    assert answer["status"] in (0, None), f"{answer['status']}\n{answer['err']}"
-    return answer
-
-
-def refusal(answer):
-    """The one line that a refused command ends with."""
-    assert answer["status"] == 2, f"{answer['status']}\n{answer['err']}"
-    lines = answer["err"].replace("\r", "\n").splitlines()
-    assert lines[-1].startswith("atom-hf: error: ")
-    assert sum(line.startswith("atom-hf: error: ") for line in lines) == 1
-    assert "Traceback" not in answer["err"]
-    for secret in (TOKEN, WRONG_TOKEN):
-        assert secret not in answer["err"] + answer["out"] + answer["log"]
-    return lines[-1]
-
-
 def test_the_server_speaks_to_the_client_over_http(hub, loaded):
-    assert "HEAD /org/atoms/resolve/main/atom_config.json" in hub.requests
-    assert "GET /org/atoms/resolve/v2/atom_heads.safetensors" in [r.replace("HEAD", "GET") for r in hub.requests]
+    for revision in ("main", "v2"):
+        commit = commit_of(hub.repositories["models", "org/atoms"][revision])
+        for name in ("atom_config.json", "atom_heads.safetensors", "model.safetensors"):
+            assert any(
+                re.fullmatch(f"(GET|HEAD) /org/atoms/resolve/({revision}|{commit})/{name}", r) for r in hub.requests
+            ), name
 
 
 @pytest.mark.parametrize(("step", "revision"), [("main", "v1"), ("branch", "v2"), ("commit", "v2")])
@@ -297,7 +226,8 @@ def test_explaining_a_revision_reads_all_of_it_there(trained):
 def test_no_such_model_that_may_be_read(trained, step):
     message = refusal(trained[1][step])
     assert "--model 'org/" in message
-    assert "no such model" in message or "not a valid model identifier" in message
+    assert "there is no such model on the Hub, or" in message
+    assert ("your token may not read it" if "token" in step else "log in with `hf auth login`") in message
 
 
 @pytest.mark.parametrize("step", ["no data", "private data"])
@@ -314,11 +244,23 @@ def test_a_token_opens_what_is_private(trained, step):
 @pytest.mark.parametrize("step", ["gated", "gated, wrong token"])
 def test_a_gated_model_is_called_gated(trained, step):
     message = refusal(trained[1][step])
-    assert "--model 'org/gated'" in message and "gated repo" in message
+    assert "--model 'org/gated'" in message and "it is gated: ask for access at http" in message
+
+
+def test_gated_data_is_called_gated(trained):
+    message = refusal(trained[1]["gated data"])
+    assert "--dataset 'org/gated-data'" in message and "it is gated, ask for access at http" in message
+
+
+def test_what_is_not_in_the_cache_while_offline(trained):
+    message = refusal(trained[1]["offline"])
+    assert "--model 'org/base2'" in message and "HF_HUB_OFFLINE is set, and not all of it is in the cache" in message
+    message = refusal(trained[1]["offline data"])
+    assert "--dataset 'org/table2'" in message and "HF_HUB_OFFLINE keeps the Hub from being asked" in message
 
 
 def test_no_such_revision_is_named(trained):
-    assert "v9" in refusal(trained[1]["no revision"])
+    assert "it has no branch, tag or commit 'v9'; it has main" in refusal(trained[1]["no revision"])
 
 
 @pytest.mark.parametrize("step", ["explain nothing", "explain private"])
@@ -331,3 +273,9 @@ def test_a_refused_run_writes_nothing(trained):
     # Of the runs above without --output_dir, one trains and the others are refused.
     folder, _ = trained
     assert sorted(p.name for p in (folder / "runs").iterdir()) == ["data-atoms-atom"]
+
+
+def test_a_token_is_taken_out_of_any_text(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "one of a form yet unknown")
+    text = f"hf_hub_download sent Bearer {TOKEN}, hf_jwt_aa.bb-cc_dd and one of a form yet unknown"
+    assert without_token(text) == "hf_hub_download sent Bearer <token>, <token> and <token>"

@@ -514,11 +514,6 @@ def test_an_encoder_decoder_makes_atoms_of_what_its_encoder_reads(kind, tmp_path
 # What would lose the heads or compare the wrong samples
 
 
-def test_a_push_of_checkpoints_without_their_heads_is_refused(tmp_path):
-    with pytest.raises(AtomError, match="hub_strategy 'every_save'"):
-        make("bert", tmp_path, atom=True, push_to_hub=True, hub_strategy="every_save")
-
-
 def test_several_gpus_in_one_process_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(AtomTrainingArguments, "n_gpu", 2)
     with pytest.raises(AtomError, match="accelerate launch"):
@@ -526,8 +521,13 @@ def test_several_gpus_in_one_process_are_refused(tmp_path, monkeypatch):
 
 
 def test_a_wrapped_model_is_refused(tmp_path):
-    with pytest.raises(AtomError, match=r"Sequential.*adapters"):
+    with pytest.raises(AtomError, match=r"Sequential.*wrapped"):
         make("bert", tmp_path, model=torch.nn.Sequential(attach_atoms(tiny("bert"))), atom=True)
+
+
+def test_no_model_is_refused(tmp_path):
+    with pytest.raises(AtomError, match=r"model must be .*PeftModel.*got NoneType"):
+        AtomTrainer(args=arguments(tmp_path, atom=True))
 
 
 def test_saving_at_the_end_of_a_push_leaves_the_model_clean(tmp_path):

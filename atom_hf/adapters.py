@@ -1,0 +1,157 @@
+"""Models with adapters (PEFT): the heads train beside the adapter and travel in its folder."""
+
+import functools
+import inspect
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from peft import PeftConfig, PeftModel
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from .config import CONFIG_NAME, AtomConfig
+from .errors import AtomError
+from .heads import AtomHeads
+from .hub import find_file, reason
+from .loading import restore_heads
+from .modeling import AtomMixin, attach_atoms
+from .saving import HEADS_PREFIX, write_heads
+
+
+class AdapterMixin:
+    """What `attach_atoms` adds to a `PeftModel`, whose base is the `AtomMixin`.
+
+    The adapter's own files hold nothing of ours: `PeftModel.from_pretrained` loads them on the plain base, without this
+    package. There is one set of heads, whichever adapter is active.
+    """
+
+    def atom_importance(self, **inputs: Any) -> Tensor:
+        """The importance of each token, with the active adapter, as `AtomMixin.atom_importance`: [B, N] without virtual
+        tokens."""
+        importance = AtomMixin.atom_importance(self, **inputs)
+        if self.active_peft_config.is_prompt_learning and torch.is_tensor(inputs.get("input_ids")):
+            importance = importance[:, -inputs["input_ids"].shape[1] :]
+        return importance
+
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+        """Saves the adapters as if nothing had been attached, and the heads and their configuration beside them.
+
+        Arguments are those of `PeftModel.save_pretrained`. `load_atom_model` loads the folder: base, adapter and heads.
+        """
+        state = kwargs.pop("state_dict", None) or self.state_dict()
+        heads = {key: value for key, value in state.items() if f".{HEADS_PREFIX}" in f".{key}"}
+        # An adapter of all biases (LoRA's bias="all") would take the heads' along.
+        plain = {key: value for key, value in state.items() if key not in heads}
+        super().save_pretrained(str(save_directory), *args, state_dict=plain, **kwargs)
+        if kwargs.get("is_main_process", True):
+            self.get_base_model().atom_config.save(save_directory)
+            write_heads({key.rpartition(HEADS_PREFIX)[2]: value for key, value in heads.items()}, save_directory)
+
+    def _atom_withdraw(self) -> PeftModel:
+        self.__class__ = _base_of(type(self))
+        return self
+
+    def __reduce__(self) -> tuple:
+        return _blank, (_base_of(type(self)),), vars(self)
+
+
+def enroll(model: PeftModel) -> PeftModel:
+    """Makes the heads of an adapter's base part of what the adapter trains and saves. Doing so again changes nothing.
+
+    PEFT freezes whatever is no adapter when one is made or added, heads that were there before included.
+
+    Raises:
+        AtomError: the heads are an adapter's own copies (modules_to_save).
+    """
+    base = model.get_base_model()
+    if not isinstance(base.atom_heads, AtomHeads):
+        raise AtomError(
+            "modules_to_save: the adapter has copies of the atom heads of its own; leave atom_heads out of it: the heads are "
+            "trained and saved beside any adapter"
+        )
+    base.atom_heads.requires_grad_(True)
+    if not isinstance(model, AdapterMixin):
+        model.__class__ = _adapter_class(type(model))
+    return model
+
+
+def load_adapter_model(
+    source: str, auto_class: Any, hub: dict[str, Any], is_trainable: bool = False, **kwargs: Any
+) -> PeftModel:
+    """`load_atom_model` of the folder or Hub repository of an adapter: base, adapter and heads.
+
+    Args:
+        source: where the adapter is; its configuration names the base.
+        auto_class: the class to load the base with; by default that which the heads were attached to.
+        hub: revision, token and cache_dir of the adapter.
+        is_trainable: whether the adapter is to be trained further.
+        **kwargs: passed on to the base's `from_pretrained`.
+
+    Raises:
+        AtomError: no heads beside the adapter, or a base that is not named, cannot be loaded or does not fit.
+    """
+    file = find_file(source, CONFIG_NAME, **hub)
+    if file is None:
+        raise AtomError(f"{source} has no {CONFIG_NAME}: no heads beside this adapter; load it with PeftModel")
+    try:
+        adapter = PeftConfig.from_pretrained(source, **hub)
+    except Exception as error:  # what is wrong with a stranger's configuration shows in many ways
+        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, hub.get('revision'))}") from error
+    name = adapter.base_model_name_or_path
+    if not name:
+        raise AtomError(f"the adapter {source} does not say which base it is for (base_model_name_or_path)")
+    if auto_class is None:
+        auto_class = getattr(transformers, AtomConfig.load(file).base_model_class or "", None)
+        if not (isinstance(auto_class, type) and issubclass(auto_class, PreTrainedModel)):
+            raise AtomError(f"the heads in {source} name no model class of Transformers; give auto_class")
+    try:
+        base = auto_class.from_pretrained(name, revision=adapter.revision, trust_remote_code=False, **kwargs)
+    except Exception as error:  # and so does what is wrong with its weights
+        why = reason(error, name, adapter.revision)
+        raise AtomError(f"{name!r}, the base of the adapter {source}, cannot be loaded: {why}") from error
+    restore_heads(base, source, **hub)
+    return attach_atoms(PeftModel.from_pretrained(base, source, is_trainable=is_trainable, **hub))
+
+
+def _base_of(cls: type) -> type:
+    return cls.__mro__[cls.__mro__.index(AdapterMixin) + 1]
+
+
+def _blank(base: type) -> Any:
+    """An empty instance, to be filled by `pickle` or `copy`."""
+    cls = _adapter_class(base)
+    return cls.__new__(cls)
+
+
+@functools.cache
+def _adapter_class(base: type) -> type:
+    """A subclass of `base` and `AdapterMixin` under the base's own name."""
+    _, *names = inspect.signature(base.forward).parameters
+
+    @functools.wraps(base.forward)
+    def forward(self, *args, **kwargs):
+        with _showing_text(self, {**dict(zip(names, args, strict=False)), **kwargs}):
+            return base.forward(self, *args, **kwargs)
+
+    namespace = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
+    return type(base.__name__, (AdapterMixin, base), {**namespace, "forward": forward})
+
+
+@contextmanager
+def _showing_text(model: PeftModel, inputs: dict[str, Any]):
+    """Within it the base knows the ids and the mask of a text, though a prompt's adapter hands it embeddings, and a mask over
+    virtual tokens too. Those stand in front of what is shown here, and so belong to no atom."""
+    if not model.active_peft_config.is_prompt_learning:
+        yield
+        return
+    base, ids, mask = model.get_base_model(), inputs.get("input_ids"), inputs.get("attention_mask")
+    shape = inputs["inputs_embeds"].shape[:2] if ids is None else ids.shape
+    text = {"attention_mask": torch.ones(shape, device=base.device) if mask is None else mask}
+    base._atom_text = text if ids is None else {**text, "input_ids": ids}
+    try:
+        yield
+    finally:
+        del base._atom_text

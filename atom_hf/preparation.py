@@ -1,0 +1,171 @@
+"""What a trainer with the flag on is given, and what it has made of it: the model, its adapters, its loss."""
+
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from transformers import Trainer
+from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.utils import logging
+
+from .config import AtomConfig
+from .errors import AtomError
+from .gate import GradientGate
+from .modeling import AtomMixin, attach_atoms, forward_with_atoms
+from .passes import to_be_read
+from .wrapped import inside, is_adapter, is_sentence_transformer
+
+logger = logging.get_logger(__name__)
+
+
+def prepare(model: Any, config: AtomConfig, processing_class: Any) -> Any:
+    """`model` with atoms that train as `config` says: attached, or, where it has them, with its own layer, tokens and charges.
+
+    Args:
+        model: a Transformers model, a `PeftModel`, a `SentenceTransformer`, or the name of a model that the trainer loads
+            itself: that is given back as it is, and what the trainer made of it is to be prepared then.
+    """
+    if isinstance(model, str):
+        return model
+    inner = inside(model)
+    if not isinstance(inner, AtomMixin):
+        with _class_forward(inner):
+            attach_atoms(model, config, processing_class)
+    else:
+        _take_on(inner, config)
+    settle(model)
+    return model
+
+
+def settle(model: Any, kept: dict[str, Tensor] | None = None) -> None:
+    """Takes the heads back from what a trainer did to its model: froze them for an adapter, cast them, or put a forward of its
+    own on the model.
+
+    Args:
+        model: the trainer's.
+        kept: the weights that the heads had before, for where they were cast.
+    """
+    if is_adapter(model):
+        attach_atoms(model)  # once more: enrolls the heads in what the adapter trains and saves
+    inner = inside(model)
+    if is_sentence_transformer(model) and _show_heads not in model._forward_hooks.values():
+        model.register_forward_hook(_show_heads)
+    _adopt_forward(inner)
+    inner.atom_heads.requires_grad_(True)  # heads are never frozen, even where the model is
+    for name, parameter in inner.atom_heads.named_parameters():
+        # TRL trains the adapter of a quantized base in bfloat16, and all else that has a gradient.
+        if parameter.dtype != torch.float32 and not is_deepspeed_zero3_enabled():
+            source = parameter.data if kept is None else kept[name]
+            parameter.data = source.to(parameter.device, torch.float32)
+
+
+def check_wrapped(trainer: Any) -> None:
+    """Refuses what a trainer cannot do with the flag on where its model stands inside another.
+
+    Raises:
+        AtomError: an adapter or a SentenceTransformer that is to be sharded; a loss of sentence-transformers that passes a
+            batch through the model out of the trainer's sight: once without a gradient, and again while the gradients are
+            being computed (GradCache).
+    """
+    if inside(trainer.model) is trainer.model:
+        return
+    kind = type(trainer.model).__name__
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        raise AtomError(
+            f"model: the checkpoints of a {kind} under FSDP or DeepSpeed would leave its atom heads out; use DDP, or a model "
+            "without adapters"
+        )
+    if not is_sentence_transformer(trainer.model):
+        return
+    losses = trainer.loss.values() if isinstance(trainer.loss, dict) else [trainer.loss]
+    cached = [
+        type(module).__name__
+        for module in torch.nn.ModuleList(losses).modules()
+        if getattr(module, "uses_gradient_cache", type(module).__name__.startswith("Cached"))
+    ]
+    if cached:
+        raise AtomError(
+            f"loss: {cached[-1]} passes each batch through the model once more while its gradients are computed, where atoms "
+            "cannot join the loss; use one without a gradient cache, such as MultipleNegativesRankingLoss"
+        )
+
+
+def maker(bases: Iterable[type]) -> type:
+    """The first of a Trainer's classes whose `__init__` says what the arguments are called."""
+    for base in bases:
+        parameters = inspect.signature(base.__init__).parameters if "__init__" in vars(base) else {}
+        if "args" in parameters and parameters["args"].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
+            return base
+    return Trainer
+
+
+def names(method: Callable) -> list[str]:
+    """The names of a method's arguments, without that of the object."""
+    return list(inspect.signature(method).parameters)[1:]
+
+
+def _take_on(model: AtomMixin, config: AtomConfig) -> None:
+    own = model.atom_config
+    for name in ("layer", "tokens"):
+        asked, kept = getattr(config, name), getattr(own, name)
+        if asked != kept:
+            logger.warning_once(
+                f"atom_{name}: the model's heads were made for {kept!r}, and go on with it, not {asked!r}"
+            )
+    kept = (
+        "layer",
+        "tokens",
+        "importance_std",
+        "position_init",
+        "hidden_size",
+        "special_token_ids",
+        "base_model_class",
+    )
+    model.atom_config = replace(config, **{name: getattr(own, name) for name in kept})
+    model.atom_gate = GradientGate.of(config)
+
+
+def _show_heads(model: Any, _: Any, features: dict[str, Any]) -> None:
+    """Lets DDP see that the heads are in use, in what a SentenceTransformer gives: atoms are no part of that, and a parameter
+    that DDP takes for unused must get no gradient. Later columns do not use the heads, and DDP goes by the last."""
+    inner = inside(model)
+    if dist.is_available() and dist.is_initialized() and model.training and isinstance(inner, AtomMixin):
+        features["atom_heads"] = torch.stack([parameter.sum() for parameter in inner.atom_heads.parameters()])
+
+
+def _adopt_forward(model: AtomMixin) -> None:
+    """Reads atoms around a forward that was put on the instance (`model.forward = ...`), past the class's.
+
+    TRL does so: its forward runs the backbone and gives the log-probabilities of the labels, without hidden states. Does
+    nothing where there is no such forward.
+    """
+    theirs = vars(model).get("forward")
+    if theirs is None or hasattr(model, "_old_forward") or getattr(theirs, "_reads_atoms", False):
+        return
+
+    @functools.wraps(theirs)
+    def forward(*args, return_atoms: bool | None = None, **kwargs):
+        if not isinstance(model, AtomMixin) or not to_be_read(model, return_atoms):
+            return theirs(*args, **kwargs)
+        backbone = None if model.base_model is model else model.base_model
+        return forward_with_atoms(model, lambda _, *args, **kwargs: theirs(*args, **kwargs), args, kwargs, backbone)
+
+    forward._reads_atoms = True
+    model.forward = forward
+
+
+@contextmanager
+def _class_forward(model: Any) -> Iterator[None]:
+    """Within it a forward that a trainer put on the model is not there."""
+    theirs = getattr(model, "__dict__", {}).pop("forward", None)
+    try:
+        yield
+    finally:
+        if theirs is not None:
+            model.forward = theirs

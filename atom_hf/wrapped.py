@@ -1,0 +1,34 @@
+"""Models inside others: the base of an adapter (PEFT), the transformer of a SentenceTransformer."""
+
+import sys
+from typing import Any
+
+from .errors import AtomError
+
+
+def is_adapter(model: Any) -> bool:
+    """Whether `model` is a `PeftModel`."""
+    library = sys.modules.get("peft")  # else nobody has made one
+    return library is not None and isinstance(model, library.PeftModel)
+
+
+def is_sentence_transformer(model: Any) -> bool:
+    """Whether `model` is a `SentenceTransformer`."""
+    library = sys.modules.get("sentence_transformers")
+    return library is not None and isinstance(model, library.SentenceTransformer)
+
+
+def inside(model: Any) -> Any:
+    """The model that atoms are attached to: the base of an adapter, the transformer that a SentenceTransformer begins with,
+    or `model` itself. Raises `AtomError` for a SentenceTransformer that begins with anything else."""
+    if is_adapter(model):
+        return model.get_base_model()
+    if not is_sentence_transformer(model):
+        return model
+    first = getattr(model[0], "auto_model", None)
+    if first is None:
+        raise AtomError(
+            f"this SentenceTransformer begins with a {type(model[0]).__name__}, and atoms are made of the hidden states of a "
+            "Transformers model: use one whose first module is a Transformer"
+        )
+    return first

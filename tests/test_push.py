@@ -1,0 +1,356 @@
+"""Pushing: the real client against a Hub of the tests' own, over HTTP, with refusals and connections that break off."""
+
+import pytest
+import torch
+from hub_client import (
+    LINES,
+    ROWS,
+    WRONG_TOKEN,
+    client,
+    has_no_token,
+    importance_of,
+    make_model,
+    make_tokenizer,
+    parquet,
+    refusal,
+    succeeded,
+)
+from hub_server import EXPIRED, READER, TOKEN, Hub
+
+from atom_hf import AtomConfig, attach_atoms, load_atom_model
+
+WRITER = {"HF_TOKEN": TOKEN}
+PLAIN = {"config.json", "model.safetensors"}
+ATOMS = {"atom_config.json", "atom_heads.safetensors"}
+
+# What a pushed model is made of, in the client's process: the base of "base", with the heads that a seed makes.
+MAKE = """
+import huggingface_hub
+from unittest import mock
+from atom_hf import AtomConfig, AtomError, attach_atoms
+def make(seed):
+    base = transformers.AutoModelForSequenceClassification.from_pretrained("base")
+    torch.manual_seed(seed)
+    return attach_atoms(base, AtomConfig())
+"""
+READ = """
+encoded = transformers.AutoTokenizer.from_pretrained("base")(LINES, padding=True, return_tensors="pt")
+found = model.atom_importance(**encoded).nan_to_num(9).tolist()
+""".replace("LINES", repr(LINES))
+
+
+def python(code, *, faults=None, **environment):
+    step = {"python": MAKE + code, "environment": environment}
+    return step if faults is None else {**step, "faults": faults}
+
+
+def refused(code, **options):
+    """A step that leaves the message of the error in `found`."""
+    body = "".join(f"    {line}\n" for line in code.splitlines())
+    return python(f"try:\n{body}except AtomError as error:\n    found = str(error)\n", **options)
+
+
+def push(*arguments, faults=None, **environment):
+    step = {"arguments": ["push", *arguments], "environment": environment}
+    return step if faults is None else {**step, "faults": faults}
+
+
+def offline(code):
+    return f"with mock.patch.object(huggingface_hub.constants, 'HF_HUB_OFFLINE', True):\n    {code}\n"
+
+
+def nowhere(code):
+    """`code` where nobody answers at the address of the Hub."""
+    template = "'http://127.0.0.1:9/{repo_id}/resolve/{revision}/{filename}'"
+    return (
+        f"with mock.patch.object(huggingface_hub.constants, 'HUGGINGFACE_CO_URL_TEMPLATE', {template}):\n    {code}\n"
+    )
+
+
+def cut(pattern, times, cut_after=0):
+    return [{"pattern": pattern, "times": times, "cut_after": cut_after}]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A base, an atom model and its spoilt copies, where the client's process works."""
+    folder = tmp_path_factory.mktemp("pushed")
+    make_model(0).save_pretrained(folder / "base")
+    make_tokenizer().save_pretrained(folder / "base")
+
+    def save(name, **options):
+        base = make_model(0)
+        torch.manual_seed(1)
+        model = attach_atoms(base, AtomConfig(), make_tokenizer())
+        model.save_pretrained(folder / name, **options)
+        make_tokenizer().save_pretrained(folder / name)
+        return folder / name
+
+    saved = save("saved")
+    (saved / "README.md").write_text("---\nlibrary_name: transformers\n---\n\n# Mine\n", encoding="utf-8")
+    (saved / "training_args.bin").write_bytes(b"a pickle")
+    (saved / "modeling.py").write_text("raise SystemExit")
+    (saved / "checkpoint-1").mkdir()
+    (saved / "checkpoint-1" / "notes.txt").write_text("of the run alone")
+    save("sharded", max_shard_size="8KB")
+    headless = save("headless")
+    (headless / "atom_heads.safetensors").unlink()
+    truncated = save("truncated")
+    (truncated / "model.safetensors").write_bytes((truncated / "model.safetensors").read_bytes()[:-9])
+    lacking = save("lacking", max_shard_size="8KB")
+    sorted(lacking.glob("model-*"))[0].unlink()
+    (save("linked") / "notes.txt").symlink_to(folder / "base" / "config.json")
+    (save("telling") / "log.txt").write_text(f"logged in with {TOKEN}")
+    (folder / "runs" / "checkpoint-7").mkdir(parents=True)
+    (folder / "runs" / "checkpoint-7" / "config.json").write_text("{}")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def hub(folder):
+    with Hub() as hub:
+        hub.add("org/base", folder / "base")
+        hub.add("org/open", {"README.md": b"# Of somebody\n"})
+        files = {"data/train.parquet": parquet(ROWS), "data/test.parquet": parquet(ROWS[:8]), "README.md": b"# Lines\n"}
+        hub.add("org/data", files, kind="datasets")
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def answers(hub, folder):
+    steps = {
+        "model": python('found = make(1).push_to_hub("org/model", tags="mine")', **WRITER),
+        "model again": python('make(1).push_to_hub("org/model", tags="mine")', **WRITER),
+        "branch": python('make(2).push_to_hub("org/model", revision="v2")', **WRITER),
+        "read main": python('model = load_atom_model("org/model")' + READ),
+        "read branch": python('model = load_atom_model("org/model", revision="v2")' + READ),
+        "own name": python('make(1).push_to_hub("mine", private=True)', **WRITER),
+        "own name, read": refused('load_atom_model("org/mine")'),
+        "saving": python(
+            'import os; os.makedirs("kept"); open("kept/README.md", "w").write("# Kept\\n"); open("kept/diary", "w").close()\n'
+            'make(1).save_pretrained("kept", push_to_hub=True, repo_id="org/kept", commit_message="Kept")',
+            **WRITER,
+        ),
+        "folder": push("saved", "--repo", "org/folder", "--private", "--commit_message", "The first", **WRITER),
+        "folder again": push("saved", "--repo", "org/folder", **WRITER),
+        "sharded": push("sharded", "--repo", "org/folder", **WRITER),
+        "one file again": push("saved", "--repo", "org/folder", **WRITER),
+        "cached": python(
+            'folder = huggingface_hub.snapshot_download("org/model")\n'
+            'found = main(["push", folder, "--repo", "org/copied"])',
+            **WRITER,
+        ),
+        "pull request": push("saved", "--repo", "org/open", "--create_pr", HF_TOKEN=READER),
+        "no token": push("saved", "--repo", "org/none"),
+        "no token, model": refused('make(1).push_to_hub("org/none")'),
+        "reader": push("saved", "--repo", "org/open", HF_TOKEN=READER),
+        "reader, new": push("saved", "--repo", "org/none", HF_TOKEN=READER),
+        "expired": push("saved", "--repo", "org/none", HF_TOKEN=EXPIRED),
+        "a token with a line in it": refused(
+            f'make(1).push_to_hub("org/none", token="{TOKEN}\\n{TOKEN}")', HF_TOKEN=WRONG_TOKEN
+        ),
+        "public": push("saved", "--repo", "org/open", "--private", **WRITER),
+        "no repo": push("saved", **WRITER),
+        "no folder": push("--repo", "org/none", **WRITER),
+        "bad name": push("saved", "--repo", "org/a/b", **WRITER),
+        "two ways": push("saved", "--repo", "org/open", "--create_pr", "--revision", "v2", **WRITER),
+        "nowhere": push("nowhere", "--repo", "org/none", **WRITER),
+        **{name: push(name, "--repo", "org/none", **WRITER) for name in SPOILT},
+        "slow down": push(
+            "saved",
+            *("--repo", "org/busy"),
+            faults=[{"pattern": "POST .*preupload", "times": 2, "status": 429, "headers": {"Retry-After": "3"}}],
+            **WRITER,
+        ),
+        "too busy": push(
+            "saved", "--repo", "org/open", faults=[{"pattern": "POST", "times": 99, "status": 429}], **WRITER
+        ),
+        "upload cut once": push("saved", "--repo", "org/cut", faults=cut("PUT /storage", 1, 100), **WRITER),
+        "upload cut": push("sharded", "--repo", "org/cut", faults=cut("PUT /storage", 99, 100), **WRITER),
+        "commit cut": push("sharded", "--repo", "org/cut", faults=cut("POST .*/commit/", 1, 50), **WRITER),
+        "Hub down": push(
+            "sharded", "--repo", "org/cut", faults=[{"pattern": ".*", "times": 99, "status": 503}], **WRITER
+        ),
+        "after all that": push("sharded", "--repo", "org/cut", faults=[], **WRITER),
+        "download cut once": python(
+            'model = load_atom_model("org/cut", cache_dir="once")' + READ, faults=cut("GET .*/model-00001", 1, 99)
+        ),
+        "download cut": refused('load_atom_model("org/cut", cache_dir="never")', faults=cut("GET .*heads", 99)),
+        "what is left": python('from pathlib import Path\nfound = [str(p) for p in Path("never").rglob("*")]'),
+        "base cut": refused('load_atom_model("org/cut", cache_dir="base")', faults=cut("GET .*/model-0000[12]", 99)),
+        "heads not there now": refused(
+            'load_atom_model("org/cut", cache_dir="half")', faults=[{"pattern": "heads", "times": 99, "status": 503}]
+        ),
+        "download again": python('model = load_atom_model("org/cut", cache_dir="never")' + READ, faults=[]),
+        "offline, cached": python(offline('model = load_atom_model("org/cut", cache_dir="never")') + READ),
+        "offline, nothing": refused(offline('load_atom_model("org/cut", cache_dir="nothing")')),
+        "offline, without heads": refused(offline('load_atom_model("org/cut", cache_dir="half")')),
+        "offline, push": refused(offline('make(1).push_to_hub("org/none")'), **WRITER),
+        "unreachable": refused(nowhere('load_atom_model("org/model", cache_dir="nothing")'), faults=[]),
+        "no revision": refused('load_atom_model("org/model", revision="v9")'),
+        "expired, read": refused('load_atom_model("org/model")', HF_TOKEN=EXPIRED),
+    }
+    return client(hub, folder, steps)
+
+
+SPOILT = {
+    "base": "has no atom_config.json: it was not trained with --atom",
+    "headless": "do not fit BertForSequenceClassification",
+    "truncated": "cannot be loaded",
+    "lacking": "cannot be loaded",
+    "linked": "is a link to",
+    "telling": "log.txt holds the token",
+    "runs": "it holds checkpoint-7, and each of them can be pushed",
+}
+
+
+def files_at(answer, name):
+    return set(answer["heads"][name][1])
+
+
+def expected(seed):
+    base = make_model(0)
+    torch.manual_seed(seed)
+    return importance_of(attach_atoms(base, AtomConfig(special_token_ids=[0])))
+
+
+def test_a_model_is_pushed_as_one_commit(answers, hub):
+    answer = succeeded(answers["model"])
+    assert files_at(answer, "org/model@main") == {".gitattributes", "README.md", *PLAIN, *ATOMS}
+    assert answer["found"].endswith(answer["heads"]["org/model@main"][0])
+    assert [entry[2] for entry in hub.log if entry[:2] == ("org/model", "main")] == ["Upload model"]
+    assert b"mine" in hub.repositories["models", "org/model"]["main"]["README.md"]
+    heads = {k: v for k, v in answers["model again"]["heads"].items() if k.startswith("org/model")}
+    assert succeeded(answers["model again"]) and heads == {
+        k: v for k, v in answer["heads"].items() if k.startswith("org/model")
+    }
+
+
+def test_a_branch_and_main_each_have_their_heads(answers):
+    succeeded(answers["branch"])
+    assert succeeded(answers["read main"])["found"] == expected(1)
+    assert succeeded(answers["read branch"])["found"] == expected(2) != expected(1)
+
+
+def test_a_private_repository_of_ones_own(answers, hub):
+    succeeded(answers["own name"])
+    assert ("models", "org/mine") in hub.private
+    assert "there is no such model on the Hub, or it is private" in answers["own name, read"]["found"]
+
+
+def test_saving_pushes_what_was_written_and_its_card(answers, hub):
+    assert files_at(succeeded(answers["saving"]), "org/kept@main") == {".gitattributes", "README.md", *PLAIN, *ATOMS}
+    assert hub.repositories["models", "org/kept"]["main"]["README.md"] == b"# Kept\n"
+    assert [entry[2] for entry in hub.log if entry[0] == "org/kept"] == ["Kept"]
+
+
+def test_a_folder_is_pushed_without_pickles_code_and_checkpoints(answers, hub, folder):
+    answer = succeeded(answers["folder"])
+    names = {p.name for p in (folder / "saved").iterdir()} - {"training_args.bin", "modeling.py", "checkpoint-1"}
+    assert files_at(answer, "org/folder@main") == {".gitattributes", *names}
+    assert "left out  checkpoint-1, modeling.py, training_args.bin" in answer["out"]
+    commit = answer["heads"]["org/folder@main"][0]
+    assert f"pushed    {hub.url}/org/folder/commit/{commit}" in answer["out"]
+    assert ("models", "org/folder") in hub.private
+    assert hub.commits["models", "org/folder"][commit]["README.md"].endswith(b"# Mine\n")
+    messages = [entry[2] for entry in hub.log if entry[0] == "org/folder"]
+    assert messages == ["The first", "Push sharded", "Push saved"]  # and nothing where nothing had changed
+    assert f"/org/folder/commit/{commit}" in succeeded(answers["folder again"])["out"]
+
+
+def test_weights_of_an_earlier_push_do_not_stay_beside_the_new_ones(answers):
+    names = files_at(succeeded(answers["sharded"]), "org/folder@main")
+    assert "model.safetensors" not in names and "model.safetensors.index.json" in names
+    names = files_at(succeeded(answers["one file again"]), "org/folder@main")
+    assert {n for n in names if n.startswith("model")} == {"model.safetensors"}
+
+
+def test_what_was_fetched_can_be_pushed_from_the_cache_with_its_links(answers):
+    answer = succeeded(answers["cached"])
+    assert answer["found"] == 0 and files_at(answer, "org/copied@main") == files_at(answer, "org/model@main")
+
+
+def test_a_pull_request_needs_no_right_to_write(answers):
+    answer = succeeded(answers["pull request"])
+    assert "pushed    " in answer["out"] and "/org/open/discussions/1" in answer["out"]
+    assert files_at(answer, "org/open@main") == {"README.md"} and files_at(answer, "org/open@refs/pr/1") >= ATOMS
+
+
+REFUSALS = {
+    "no token": "there is no token for the Hub, and it takes one to push: log in with `hf auth login`, or set HF_TOKEN",
+    "reader": "your token may not write there",
+    "reader, new": "your token may not write there",
+    "expired": "the Hub does not take the token, which may have expired",
+    "public": "'org/open' exists and is public",
+    "no repo": "give --repo",
+    "no folder": "give the model's folder first",
+    "bad name": "--repo 'org/a/b' is no name on the Hub",
+    "two ways": "--create_pr asks to change main",
+    "nowhere": "'nowhere': no such folder",
+    **SPOILT,
+}
+
+
+@pytest.mark.parametrize("step", REFUSALS)
+def test_what_cannot_be_pushed_is_refused_in_one_line(answers, step):
+    assert REFUSALS[step] in refusal(answers[step])
+    assert "org/none@main" not in answers[step]["heads"]
+
+
+def test_refusals_of_the_model_are_atom_errors_too(answers):
+    assert "there is no token for the Hub" in answers["no token, model"]["found"]
+    assert "the token cannot be sent" in answers["a token with a line in it"]["found"]
+
+
+def test_the_client_waits_as_long_as_the_hub_asks(answers):
+    answer = succeeded(answers["slow down"])
+    assert answer["waits"] == [4.0, 4.0]  # the three seconds of Retry-After, and one of its own
+    assert files_at(answer, "org/busy@main") >= ATOMS
+    assert "slow down (too many requests)" in refusal(answers["too busy"])
+
+
+def test_a_push_that_is_cut_leaves_the_repository_as_it_was(answers):
+    whole = succeeded(answers["upload cut once"])
+    assert whole["waits"] == [1] and files_at(whole, "org/cut@main") >= PLAIN | ATOMS
+    for step, says in (("upload cut", "broke off"), ("commit cut", "broke off"), ("Hub down", "trouble of its own")):
+        assert says in refusal(answers[step])
+        assert answers[step]["heads"]["org/cut@main"] == whole["heads"]["org/cut@main"]
+    after = succeeded(answers["after all that"])
+    assert "model.safetensors.index.json" in files_at(after, "org/cut@main")
+
+
+def test_a_download_that_is_cut_is_no_model(answers, folder):
+    first = succeeded(answers["download cut once"])
+    assert first["found"] == importance_of(load_atom_model(folder / "sharded"))
+    for step in ("download cut", "base cut"):
+        assert "broke off" in answers[step]["found"], answers[step]
+    left = " ".join(answers["what is left"]["found"])
+    assert "config.json" in left and "atom_heads" not in left and "incomplete" not in left
+    assert succeeded(answers["download again"])["found"] == first["found"]
+
+
+def test_heads_that_cannot_be_fetched_are_not_taken_for_none(answers):
+    assert "trouble of its own" in answers["heads not there now"]["found"]
+    assert "HF_HUB_OFFLINE is set" in answers["offline, without heads"]["found"]
+
+
+def test_offline(answers):
+    assert succeeded(answers["offline, cached"])["found"] == answers["download again"]["found"]
+    message = answers["offline, nothing"]["found"]
+    assert "HF_HUB_OFFLINE is set, and not all of it is in the cache" in message and "hf download org/cut" in message
+    assert "nothing can be pushed" in answers["offline, push"]["found"]
+
+
+def test_a_hub_that_is_not_there(answers):
+    message = answers["unreachable"]["found"]
+    assert "cannot be reached, and the cache does not hold it; check the connection" in message
+
+
+def test_a_revision_or_token_that_is_none(answers):
+    assert "it has no branch, tag or commit 'v9'; it has main, v2" in answers["no revision"]["found"]
+    assert "does not take the token" in answers["expired, read"]["found"]
+
+
+def test_no_token_is_ever_shown(answers):
+    for answer in answers.values():
+        has_no_token({**answer, "heads": None})

@@ -1,0 +1,330 @@
+"""What a run puts on the Hub under each strategy, and how it is taken up again from there: over HTTP, with the real client."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hub_client import LINES, ROWS, client, has_no_token, make_model, make_tokenizer, parquet, refusal, succeeded
+from hub_server import READER, TOKEN, Hub
+from safetensors.torch import load, load_file
+from torch import equal
+
+import atom_hf
+
+WRITER = {"HF_TOKEN": TOKEN}
+PLAIN = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}
+ATOMS = {"atom_config.json", "atom_heads.safetensors"}
+STATE = {"atom_state.json", "optimizer.pt", "rng_state.pth", "scheduler.pt", "trainer_state.json"}
+
+# In a process that cannot import this package, with nothing of the tests on its path.
+WITHOUT = """
+import importlib.abc, json, logging, sys, warnings
+class Blocker(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "atom_hf":
+            raise ModuleNotFoundError("No module named 'atom_hf'", name="atom_hf")
+sys.meta_path.insert(0, Blocker())
+try:
+    import atom_hf
+    raise SystemExit("atom_hf can be imported")
+except ModuleNotFoundError:
+    pass
+warnings.simplefilter("error", UserWarning)
+import torch, transformers
+messages = []
+handler = logging.Handler(logging.WARNING)
+handler.emit = lambda record: messages.append(record.getMessage())
+logging.getLogger("transformers").addHandler(handler)
+found = {}
+for name, revision in json.load(sys.stdin):
+    model, info = transformers.AutoModelForSequenceClassification.from_pretrained(
+        name, revision=revision, output_loading_info=True
+    )
+    tokenizer = transformers.AutoTokenizer.from_pretrained(name, revision=revision)
+    logits = model(**tokenizer(LINES, padding=True, return_tensors="pt")).logits.tolist()
+    found[f"{name}@{revision}"] = {"logits": logits, "amiss": {k: sorted(map(str, v)) for k, v in info.items() if v}}
+assert not [name for name in sys.modules if name.split(".")[0] == "atom_hf"]
+json.dump({"found": found, "messages": messages}, sys.stdout)
+""".replace("LINES", repr(LINES))
+
+
+def train(output_dir, *arguments, steps=4, **environment):
+    fixed = ["--model", "org/base", "--dataset", "org/data", "--atom", "--per_device_train_batch_size", "4"]
+    saving = ["--max_steps", str(steps), "--save_steps", "2", "--save_strategy", "steps"]
+    return {"arguments": ["train", *fixed, *saving, "--output_dir", output_dir, *arguments], "environment": environment}
+
+
+def strategy(strategy, name=None):
+    return (
+        "--push_to_hub",
+        "--hub_model_id",
+        f"org/{name or strategy}",
+        "--hub_strategy",
+        strategy,
+        "--hub_always_push",
+    )
+
+
+def python(code, **environment):
+    return {"python": code, "environment": environment}
+
+
+FETCH = """
+import huggingface_hub
+first = next(commit for name, _, _, commit in tell_hub("log", None)["log"] if name == "org/NAME")
+huggingface_hub.snapshot_download("org/NAME", revision=first, local_dir="fetched-NAME")
+"""
+# Pushes in the background wait until training is over.
+BUSY = """
+import threading
+from transformers.utils.hub import hf_api
+from atom_hf import AtomTrainer
+over, finish = threading.Event(), AtomTrainer._finish_current_push
+hf_api().run_as_future(over.wait)
+AtomTrainer._finish_current_push = lambda self: (over.set(), finish(self))
+found = main(ARGUMENTS)
+AtomTrainer._finish_current_push = finish
+"""
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("base")
+    make_model(0).save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    with Hub() as hub:
+        hub.add("org/base", folder)
+        hub.add("org/theirs", {"README.md": b"# Of somebody\n"})
+        files = {"data/train.parquet": parquet(ROWS), "data/test.parquet": parquet(ROWS[:8]), "README.md": b"# Lines\n"}
+        hub.add("org/data", files, kind="datasets")
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("runs")
+
+
+@pytest.fixture(scope="module")
+def answers(hub, folder):
+    commit_cut = [{"pattern": "POST .*/commit/", "times": 1, "cut_after": 50}]
+    steps = {
+        "alone": train("alone"),
+        **{
+            name: train(name, *strategy(name), **WRITER)
+            for name in ("end", "every_save", "checkpoint", "all_checkpoints")
+        },
+        "given token": train("given", "--push_to_hub", "--hub_model_id", "org/given", "--hub_token", TOKEN, steps=2),
+        "cut": {
+            **train("cut", *strategy("every_save")[:2], "org/cut", *strategy("every_save")[3:], **WRITER),
+            "faults": commit_cut,
+        },
+        "private": train("private", *strategy("end", "private"), "--hub_private_repo", "true", steps=2, **WRITER),
+        "no token": train("none", "--push_to_hub", "--hub_model_id", "org/none"),
+        "reader": train("none", "--push_to_hub", "--hub_model_id", "org/theirs", HF_TOKEN=READER),
+        "bad name": train("none", "--push_to_hub", "--hub_model_id", "a/b/c", **WRITER),
+        "plain, reader": train(
+            "none", "--push_to_hub", "--hub_model_id", "org/none", "--atom", "false", HF_TOKEN=READER
+        ),
+        "plain": train("plain", "--push_to_hub", "--hub_model_id", "org/plain", "--atom", "false", steps=2, **WRITER),
+    }
+    # Both kinds of checkpoint, fetched as they were after two steps of four, and trained on to the fourth.
+    for name, checkpoint in (("checkpoint", "last-checkpoint"), ("all_checkpoints", "checkpoint-2")):
+        steps[f"fetch {name}"] = python(FETCH.replace("NAME", name))
+        steps[f"resume {name}"] = train(f"resumed-{name}", "--resume_from_checkpoint", f"fetched-{name}/{checkpoint}")
+    half = ["push", "fetched-all_checkpoints/checkpoint-2", "--repo", "org/half"]
+    steps["half"] = {"arguments": half, "environment": WRITER}
+    for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
+        spoil = f"shutil.copytree('fetched-checkpoint/last-checkpoint', 'no-{name}'); os.remove('no-{name}/{name}')"
+        steps[f"spoil {name}"] = python(f"import shutil; {spoil}")
+        steps[f"no {name}"] = train("again", "--resume_from_checkpoint", f"no-{name}")
+    steps["busy"] = python(
+        BUSY.replace("ARGUMENTS", repr(train("busy", *strategy("every_save", "busy")[:-1])["arguments"])), **WRITER
+    )
+    rotated = (*strategy("all_checkpoints", "rotated"), "--save_total_limit", "1")
+    steps["rotated"] = python(BUSY.replace("ARGUMENTS", repr(train("rotated", *rotated)["arguments"])), **WRITER)
+    return client(hub, folder, steps)
+
+
+@pytest.fixture(scope="module")
+def without(answers, hub, folder):
+    """What a process without this package loads of the first and the last push of each run."""
+    runs = ("every_save", "checkpoint", "all_checkpoints", "cut", "half")
+    each = {name: hub.log_of(f"org/{name}") for name in ("end", *runs)}
+    asked = [(f"org/{name}", commit) for name, commits in each.items() for commit in {commits[0], commits[-1]}]
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", WITHOUT],
+        input=json.dumps(asked),
+        env={**os.environ, **hub.environment(folder / "home"), **WRITER},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+def pushes(hub, name):
+    return [
+        (entry[2], set(hub.commits["models", f"org/{name}"][entry[3]]))
+        for entry in hub.log
+        if entry[0] == f"org/{name}"
+    ]
+
+
+def under(folder, names):
+    return {f"{folder}/{name}" for name in names}
+
+
+def test_each_strategy_pushes_what_it_says(answers, hub):
+    root = {".gitattributes", *PLAIN, *ATOMS}
+    inside = (PLAIN | STATE | ATOMS) - {"atom_heads.safetensors"}
+    for name in ("end", "every_save", "checkpoint", "all_checkpoints"):
+        succeeded(answers[name])
+    assert pushes(hub, "end") == [("Model save", {*root, "README.md"})]
+    steps = ["Training in progress, step 2", "Training in progress, step 4", "Model save"]
+    last = under("last-checkpoint", inside)
+    both = [under(f"checkpoint-{step}", inside) for step in (2, 4)]
+    for name, beside in (
+        ("every_save", [set()] * 3),
+        ("checkpoint", [last] * 3),
+        ("all_checkpoints", [both[0], both[0] | both[1], both[0] | both[1]]),
+    ):
+        cards = [set(), set(), {"README.md"}]
+        expected = [(step, root | card | files) for step, card, files in zip(steps, cards, beside, strict=True)]
+        assert pushes(hub, name) == expected, name
+
+
+def test_the_root_is_always_the_plain_model_and_its_heads(answers, hub, folder):
+    names = set(load_file(folder / "alone" / "model.safetensors"))
+    for (_, name), commits in hub.commits.items():
+        for files in commits.values():
+            if "atom_config.json" in files:
+                header = files["model.safetensors"][8 : 8 + int.from_bytes(files["model.safetensors"][:8], "little")]
+                assert set(json.loads(header)) - {"__metadata__"} == names, name
+
+
+def test_it_loads_without_this_package(without, answers, hub):
+    assert without["messages"] == []
+    assert without["found"] and not any(found["amiss"] for found in without["found"].values())
+    last = {entry[0]: entry[3] for entry in hub.log}
+    ends = [
+        without["found"][f"{name}@{last[name]}"]["logits"] for name in ("org/end", "org/every_save", "org/checkpoint")
+    ]
+    assert ends[0] == ends[1] == ends[2]
+    first = next(entry[3] for entry in hub.log if entry[0] == "org/checkpoint")
+    assert without["found"][f"org/checkpoint@{first}"]["logits"] != ends[0]
+
+
+@pytest.mark.parametrize("name", ["checkpoint", "all_checkpoints"])
+def test_a_run_goes_on_from_what_was_pulled(answers, folder, name):
+    for step in ("fetch", "resume"):
+        succeeded(answers[f"{step} {name}"])
+    for file in ("model.safetensors", "atom_heads.safetensors"):
+        alone, again = load_file(folder / "alone" / file), load_file(folder / f"resumed-{name}" / file)
+        assert alone.keys() == again.keys() and all(equal(alone[key], again[key]) for key in alone)
+    half = load_file(folder / f"fetched-{name}" / "atom_heads.safetensors")
+    assert not equal(half["position.weight"], alone["position.weight"])  # two steps on they are others
+
+
+@pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
+def test_a_checkpoint_that_was_fetched_by_half_is_refused(answers, name):
+    assert f"no-{name} is not whole" in refusal(answers[f"no {name}"])
+
+
+def test_a_checkpoint_is_pushed_in_the_form_of_a_finished_model(answers, without, hub, folder):
+    succeeded(answers["half"])
+    ((_, names),) = pushes(hub, "half")
+    assert names == {".gitattributes", "trainer_state.json", "atom_state.json", *PLAIN, *ATOMS}
+    files = hub.repositories["models", "org/half"]["main"]
+    checkpoint = load_file(folder / "alone" / "checkpoint-2" / "model.safetensors")
+    heads = {f"atom_heads.{name}": tensor for name, tensor in load(files["atom_heads.safetensors"]).items()}
+    pushed = {**load(files["model.safetensors"]), **heads}
+    assert pushed.keys() == checkpoint.keys() and all(equal(pushed[key], checkpoint[key]) for key in pushed)
+    assert any(name.startswith("org/half@") for name in without["found"])
+
+
+def test_training_goes_on_while_a_push_waits_and_the_push_is_of_its_own_step(answers, hub, folder):
+    assert succeeded(answers["busy"])["found"] == 0
+    assert [message for message, _ in pushes(hub, "busy")] == ["Training in progress, step 2", "Model save"]
+    assert succeeded(answers["rotated"])["found"] == 0
+    assert [p.name for p in (folder / "rotated").glob("checkpoint-*")] == ["checkpoint-4"]
+    first, second, _ = (hub.commits["models", "org/rotated"][commit] for commit in hub.log_of("org/rotated"))
+    local = load_file(folder / "alone" / "checkpoint-2" / "model.safetensors")
+    for name, files in (("busy", hub.commits["models", "org/busy"][hub.log_of("org/busy")[0]]), ("rotated", first)):
+        assert equal(load(files["atom_heads.safetensors"])["position.weight"], local["atom_heads.position.weight"]), (
+            name
+        )
+    for step, files in ((2, first), (4, second)):
+        state = json.loads(files[f"checkpoint-{step}/trainer_state.json"])
+        assert state["global_step"] == step and f"checkpoint-{step}/optimizer.pt" in files
+
+
+def test_a_push_that_breaks_off_is_said_and_training_goes_on(answers, hub):
+    answer = succeeded(answers["cut"])
+    assert (
+        "Training in progress, step 2: 'org/cut' could not be pushed to: the connection to the Hub broke off"
+        in answer["log"]
+    )
+    assert [message for message, _ in pushes(hub, "cut")] == ["Training in progress, step 4", "Model save"]
+
+
+@pytest.mark.parametrize(
+    ("step", "says"),
+    [
+        ("no token", "there is no token for the Hub, and it takes one to push"),
+        ("reader", "your token may not write there"),
+        ("bad name", "--hub_model_id 'a/b/c' is no name on the Hub"),
+        ("plain, reader", "--push_to_hub: your token may not write there"),
+    ],
+)
+def test_a_run_that_could_not_push_does_not_begin(answers, folder, step, says):
+    assert says in refusal(answers[step])
+    assert not (folder / "none").exists() or not list((folder / "none").iterdir())
+
+
+def test_no_token_goes_anywhere(answers, hub, folder):
+    for name in ("given token", "private", "plain"):
+        succeeded(answers[name])
+    assert ("models", "org/private") in hub.private
+    for answer in answers.values():
+        has_no_token(answer)
+    for commits in hub.commits.values():
+        for files in commits.values():
+            assert not any(TOKEN.encode() in content for content in files.values())
+    assert not any(TOKEN.encode() in path.read_bytes() for path in folder.rglob("*") if path.is_file())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["FULL_STATE_DICT", "SHARDED_STATE_DICT"])
+def test_the_root_is_whole_whatever_form_the_checkpoints_of_fsdp_have(answers, hub, folder, form):
+    config = (Path(atom_hf.__file__).parent / "assets" / "accelerate" / "fsdp2.yaml").read_text(encoding="utf-8")
+    (folder / f"{form}.yaml").write_text(config.replace("FULL_STATE_DICT", form), encoding="utf-8")
+    launched = ["--accelerate_config", f"{form}.yaml", "--num_processes", "2", "--use_cpu"]
+    arguments = train(form, *strategy("checkpoint", form))["arguments"]
+    done = subprocess.run(
+        [sys.executable, "-m", "atom_hf", arguments[0], *launched, *arguments[1:]],
+        env={**os.environ, **hub.environment(folder / "home"), **WRITER, "OMP_NUM_THREADS": "1"},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert [message for message, _ in pushes(hub, form)] == [f"Training in progress, step {n}" for n in (2, 4)] + [
+        "Model save"
+    ]
+    kept = "pytorch_model_fsdp.bin" if form.startswith("FULL") else "pytorch_model_fsdp_0/__1_0.distcp"
+    heads = []
+    for commit in hub.log_of(f"org/{form}"):
+        files = hub.commits["models", f"org/{form}"][commit]
+        assert f"last-checkpoint/{kept}" in files
+        heads.append(load(files["atom_heads.safetensors"])["position.weight"])
+        assert load(files["model.safetensors"]).keys() == load_file(folder / "alone" / "model.safetensors").keys()
+    assert not equal(heads[0], heads[1]) and equal(heads[1], heads[2])
+
+
+def test_nothing_is_left_of_the_pushes(answers, folder):
+    assert not list(folder.rglob("_push-*"))
