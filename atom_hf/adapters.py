@@ -12,6 +12,8 @@ from peft import PeftConfig, PeftModel
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from .card import is_own, write_card
+from .card_facts import facts_of_model
 from .config import CONFIG_NAME, AtomConfig
 from .errors import AtomError
 from .heads import AtomHeads
@@ -45,8 +47,11 @@ class AdapterMixin:
         heads = {key: value for key, value in state.items() if f".{HEADS_PREFIX}" in f".{key}"}
         # An adapter of all biases (LoRA's bias="all") would take the heads' along.
         plain = {key: value for key, value in state.items() if key not in heads}
+        kept = is_own(save_directory)  # asked before: PEFT writes a card, and the base's path into it
         super().save_pretrained(str(save_directory), *args, state_dict=plain, **kwargs)
         if kwargs.get("is_main_process", True):
+            if not kept:
+                write_card(facts_of_model(self), save_directory)
             self.get_base_model().atom_config.save(save_directory)
             write_heads({key.rpartition(HEADS_PREFIX)[2]: value for key, value in heads.items()}, save_directory)
 

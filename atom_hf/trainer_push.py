@@ -13,6 +13,7 @@ from transformers.trainer_utils import HubStrategy, SaveStrategy
 from transformers.utils import logging
 from transformers.utils.hub import PushInProgress, hf_api
 
+from .card import is_own
 from .errors import AtomError
 from .repository import check_repository, commit, files_to_push, open_repository
 
@@ -91,7 +92,7 @@ class PushMixin:
         if not self.is_world_process_zero():
             return
         card = Path(self.args.output_dir, "README.md")
-        if card.is_file():
+        if is_own(self.args.output_dir):
             shutil.copy(card, staging)
         files, _ = files_to_push(staging)
         if self.args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):

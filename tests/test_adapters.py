@@ -316,3 +316,17 @@ def test_a_prompt_is_no_part_of_an_atom(name, tokens, tmp_path):
 
     without = {key: value for key, value in batch.items() if key != "attention_mask"}
     assert model(**without).atom_importance[:, :3].isnan().all()
+
+
+def test_an_adapter_carries_a_card_without_the_folder_of_its_base(tmp_path):
+    tiny("bert").save_pretrained(tmp_path / "alice" / "base")
+    base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "alice" / "base")
+    model = attach_atoms(get_peft_model(base, LoraConfig(target_modules=["query"], task_type="SEQ_CLS")))
+    model.save_pretrained(tmp_path / "adapter")
+    card = (tmp_path / "adapter" / "README.md").read_text()
+    assert "An adapter of `base` (a local checkpoint)" in card and "library_name: peft" in card and "alice" not in card
+    trainer = make("bert", tmp_path / "run", model=model, atom=True)
+    trainer.train()
+    trainer.save_model()
+    card = (tmp_path / "run" / "README.md").read_text()
+    assert "| steps | 3 |" in card and "library_name: peft" in card and "alice" not in card
