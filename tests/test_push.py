@@ -226,7 +226,8 @@ def test_a_model_is_pushed_as_one_commit(answers, hub):
     assert files_at(answer, "org/model@main") == {".gitattributes", "README.md", *PLAIN, *ATOMS}
     assert answer["found"].endswith(answer["heads"]["org/model@main"][0])
     assert [entry[2] for entry in hub.log if entry[:2] == ("org/model", "main")] == ["Upload model"]
-    assert b"mine" in hub.repositories["models", "org/model"]["main"]["README.md"]
+    card = hub.repositories["models", "org/model"]["main"]["README.md"].decode()
+    assert "- mine\n" in card and 'load_atom_model("org/model")' in card and "path/to/model" not in card
     heads = {k: v for k, v in answers["model again"]["heads"].items() if k.startswith("org/model")}
     assert succeeded(answers["model again"]) and heads == {
         k: v for k, v in answer["heads"].items() if k.startswith("org/model")

@@ -240,7 +240,7 @@ def test_a_checkpoint_that_was_fetched_by_half_is_refused(answers, name):
 def test_a_checkpoint_is_pushed_in_the_form_of_a_finished_model(answers, without, hub, folder):
     succeeded(answers["half"])
     ((_, names),) = pushes(hub, "half")
-    assert names == {".gitattributes", "trainer_state.json", "atom_state.json", *PLAIN, *ATOMS}
+    assert names == {".gitattributes", "README.md", "trainer_state.json", "atom_state.json", *PLAIN, *ATOMS}
     files = hub.repositories["models", "org/half"]["main"]
     checkpoint = load_file(folder / "alone" / "checkpoint-2" / "model.safetensors")
     heads = {f"atom_heads.{name}": tensor for name, tensor in load(files["atom_heads.safetensors"]).items()}
