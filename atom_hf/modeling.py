@@ -47,9 +47,7 @@ class AtomMixin:
 
     _atom_passes: AtomPasses | None = None  # where a trainer collects what forward passes give
     _atom_reading = False  # whether atoms are read around the forward pass that is running
-    _atom_text: dict[str, Tensor] | None = (
-        None  # what an adapter with a prompt was given, of which the base sees embeddings
-    )
+    _atom_text: dict[str, Tensor] | None = None  # the ids and mask behind embeddings that a prompt's adapter gives
 
     @torch.no_grad()
     def atom_importance(self, **inputs: Any) -> Tensor:
