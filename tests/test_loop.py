@@ -1,5 +1,7 @@
 """A loop of one's own, with Accelerate alone: the same steps as AtomTrainer's."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from accelerate import Accelerator
@@ -10,23 +12,9 @@ from transformers import AutoModelForSequenceClassification
 from atom_hf import AtomConfig, AtomError, attach_atoms, load_atom_model
 from atom_hf.loop import atom_term, start_step
 
-EXAMPLE = """\
-from accelerate import Accelerator
-from atom_hf import AtomConfig, attach_atoms
-from atom_hf.loop import atom_term, start_step
-
-accelerator = Accelerator()
-model = attach_atoms(model, AtomConfig(), tokenizer)  # before the optimizer is made and the model is wrapped
-optimizer = torch.optim.AdamW(model.parameters(), lr=5e-5)
-model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
-for step, batch in enumerate(loader):
-    start_step(model, step / len(loader))  # where the run stands: the weight falls over it
-    outputs = model(**batch)
-    accelerator.backward(outputs.loss + atom_term(model, outputs))
-    optimizer.step()
-    optimizer.zero_grad()
-accelerator.unwrap_model(model).save_pretrained("out")
-"""
+EXAMPLE = (
+    (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8").split("```python\n")[2].split("```")[0]
+)
 
 
 def loader(name, count=12):
@@ -64,7 +52,7 @@ def test_the_steps_are_those_of_the_trainer(name, options, tmp_path):
 def test_the_example_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    names = {"torch": torch, "model": tiny("bert"), "tokenizer": make_tokenizer(), "loader": loader("bert")}
+    names = {"model": tiny("bert"), "tokenizer": make_tokenizer(), "loader": loader("bert")}
     exec(EXAMPLE, names)
     batch = batch_for("bert")
     trained = names["model"].eval()
