@@ -190,6 +190,13 @@ def answers(hub, folder):
         ),
         "download again": python('model = load_atom_model("org/cut", cache_dir="never")' + READ, faults=[]),
         "offline, cached": python(offline('model = load_atom_model("org/cut", cache_dir="never")') + READ),
+        "fetched whole": python('huggingface_hub.snapshot_download("org/cut", cache_dir="whole")'),
+        "offline, whole": python(offline('model = load_atom_model("org/cut", cache_dir="whole")') + READ),
+        "plain": python(
+            'base = transformers.AutoModelForSequenceClassification.from_pretrained("org/base", cache_dir="plain")\n'
+            "from atom_hf.loading import restore_heads\n"
+            + offline('found = restore_heads(base, "org/base", cache_dir="plain")')
+        ),
         "offline, nothing": refused(offline('load_atom_model("org/cut", cache_dir="nothing")')),
         "offline, without heads": refused(offline('load_atom_model("org/cut", cache_dir="half")')),
         "offline, push": refused(offline('make(1).push_to_hub("org/none")'), **WRITER),
@@ -349,6 +356,9 @@ def test_heads_that_cannot_be_fetched_are_not_taken_for_none(answers):
 
 def test_offline(answers):
     assert succeeded(answers["offline, cached"])["found"] == answers["download again"]["found"]
+    assert succeeded(answers["offline, whole"])["found"] == answers["download again"]["found"]
+    assert succeeded(answers["plain"])["found"] is False
+    assert "org/base is taken for a model without atom heads: offline" in answers["plain"]["log"]
     message = answers["offline, nothing"]["found"]
     assert "HF_HUB_OFFLINE is set, and not all of it is in the cache" in message and "hf download org/cut" in message
     assert "nothing can be pushed" in answers["offline, push"]["found"]
