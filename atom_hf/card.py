@@ -239,8 +239,9 @@ def _summary(facts: CardFacts) -> str:
         origin = f"fine-tuned from {base}"
         what += "" if trained else f" with the weights of {base} or what became of them"
     data = f" on {_dataset(facts)}" if facts.dataset else ""
+    how = f", {origin}{data}{',' if ' ' in origin + data else ''}" if trained else ""
     return (
-        f"{what}{f', {origin}{data},' if trained else ''} with the atom {'loss' if trained else 'heads'} of *Dynamic Latent "
+        f"{what}{how} with the atom {'loss' if trained else 'heads'} of *Dynamic Latent "
         "Separation for Deep Learning* ([arXiv 2210.03728](https://arxiv.org/abs/2210.03728)), by atom-hf."
     )
 

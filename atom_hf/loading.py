@@ -8,6 +8,7 @@ import torch
 import transformers
 from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import ADAPTER_CONFIG_NAME, is_peft_available
+from transformers.utils import CONFIG_NAME as BASE_CONFIG_NAME
 
 from .config import CONFIG_NAME, AtomConfig
 from .errors import AtomError
@@ -48,7 +49,8 @@ def load_atom_model(
     hub = {"token": kwargs.get("token"), "cache_dir": kwargs.get("cache_dir")}
     # The base and its heads are of one commit, whatever is pushed between the requests for them.
     hub["revision"] = revision = pin(source, revision, **hub)
-    if find_file(source, ADAPTER_CONFIG_NAME, **hub) is not None:
+    # A base is asked for first: what is in the cache of a base says nothing of an adapter.
+    if find_file(source, BASE_CONFIG_NAME, **hub) is None and find_file(source, ADAPTER_CONFIG_NAME, **hub) is not None:
         if not is_peft_available():
             raise AtomError(f"{source} is an adapter, and peft is not installed: pip install 'atom-hf[peft]'")
         from .adapters import load_adapter_model

@@ -10,6 +10,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from transformers.utils.hub import create_and_tag_model_card, hf_api
 
+from .card import CARD_NAME, card_to_push
 from .errors import AtomError, first_line
 from .hub import LOG_IN, in_words
 
@@ -101,6 +102,7 @@ def commit(
 
     `HfApi.upload_folder` would make several of a large folder. Weights of an earlier push that are not among the files, such
     as the one file of a model that comes in several now, are deleted by the same commit: they would be loaded in its place.
+    A generated card never goes over one that somebody wrote there.
 
     Args:
         repository: its full name; see `open_repository`.
@@ -124,10 +126,16 @@ def commit(
         stale = [
             p for p in there if p not in files and _WEIGHTS.fullmatch(Path(p).name) and str(Path(p).parent) in folders
         ]
+        added: dict[str, str | bytes] = {name: str(file) for name, file in files.items()}
+        if CARD_NAME in files:
+            known = CARD_NAME in there and api.hf_hub_download(repository, CARD_NAME, revision=revision, token=token)
+            before = Path(known).read_text(encoding="utf-8", errors="replace") if known else None
+            card = card_to_push(files[CARD_NAME].parent, repository, before)
+            added = {**added, CARD_NAME: card.encode()} if card else {k: v for k, v in added.items() if k != CARD_NAME}
         return api.create_commit(
             repository,
             [
-                *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=str(file)) for name, file in files.items()),
+                *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=file) for name, file in added.items()),
                 *(CommitOperationDelete(path_in_repo=name) for name in stale),
             ],
             commit_message=message,
@@ -167,7 +175,7 @@ def push_model(
     """
     check_repository(name, "repo_id")
     full = open_repository(name, token=token, private=private, write=not create_pr)
-    card = Path(folder, "README.md")
+    card = Path(folder, CARD_NAME)
     with in_words(f"{full!r} could not be pushed to", full, revision):
         if not card.is_file():
             create_and_tag_model_card(full, tags, token=token).save(card)
@@ -177,6 +185,6 @@ def push_model(
             there.save(card)
     files, _ = files_to_push(folder)
     if only is not None:
-        files = {path: file for path, file in files.items() if path in only or path == "README.md"}
+        files = {path: file for path, file in files.items() if path in only or path == CARD_NAME}
     options = {"token": token, "revision": revision, "create_pr": create_pr, "description": commit_description}
     return commit(full, files, message=commit_message or "Upload model", **options)

@@ -313,7 +313,8 @@ class AtomTrainerMixin(CardMixin, PushMixin):
             load()
         finally:
             model.atom_heads = heads
-        heads.load_state_dict(read_heads(checkpoint)[0])
+        expected = {name: tuple(value.shape) for name, value in heads.state_dict().items()}
+        heads.load_state_dict(read_heads(checkpoint, expected, type(model).__name__)[0])
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)

@@ -216,7 +216,7 @@ def test_a_trainer_of_ones_own_script_says_what_it_knows(tmp_path):
     assert "Training: 16 samples." in section(card, "Data") and "Data set" not in card
     assert 'load_atom_model("org/mine")' in card and "\n# mine\n" in card
     assert (
-        "trained, with the atom loss" in card and "nothing" not in card.split("##")[0]
+        "`, trained with the atom loss" in card and "nothing" not in card.split("##")[0]
     )  # of its base nothing is known
     last = [line for line in trainer.state.log_history if "atom_importance" in line][-1]
     assert f"mean |importance| {last['atom_importance']:.4f}" in section(card, "Reading importances")
