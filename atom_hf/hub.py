@@ -9,11 +9,13 @@ from typing import Any
 from huggingface_hub import (
     _CACHED_NO_EXIST,
     constants,
+    get_cached_repo_tree,
     get_token,
     hf_hub_download,
     try_to_load_from_cache,
 )
 from huggingface_hub.errors import (
+    CachedRepoTreeNotFoundError,
     EntryNotFoundError,
     GatedRepoError,
     HfHubHTTPError,
@@ -38,6 +40,10 @@ LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 _TOKEN = re.compile(r"\b(hf_(oauth|jwt)_[\w.-]+|(hf|api_org)_[A-Za-z0-9]{16,})")
 
 
+class NotInCache(AtomError):
+    """Offline, nobody knows whether there is such a file."""
+
+
 def find_file(
     source: str, name: str, *, revision: str | None = None, token: Any = None, cache_dir: str | Path | None = None
 ) -> str | None:
@@ -53,7 +59,7 @@ def find_file(
         cache_dir: where downloads are kept, if not in the usual place.
 
     Raises:
-        AtomError: a repository that may not or cannot be read.
+        AtomError: a repository that may not or cannot be read; `NotInCache` if that is for being offline.
     """
     if Path(source).is_dir():
         file = Path(source, name)
@@ -64,10 +70,11 @@ def find_file(
     except RemoteEntryNotFoundError:
         return None
     except HUB_ERRORS as error:
-        known = isinstance(error, LocalEntryNotFoundError) and try_to_load_from_cache(source, name, **options)
-        if known is _CACHED_NO_EXIST:
+        if isinstance(error, LocalEntryNotFoundError) and _known_to_be_none(source, name, options):
             return None
-        raise AtomError(f"{source!r} cannot be read: {reason(error, source, revision)}") from error
+        offline = isinstance(error, LocalEntryNotFoundError) and constants.HF_HUB_OFFLINE
+        kind = NotInCache if offline else AtomError
+        raise kind(f"{source!r} cannot be read: {reason(error, source, revision)}") from error
 
 
 def pin(source: str, revision: str | None, **hub: Any) -> str | None:
@@ -133,6 +140,16 @@ def without_token(text: str) -> str:
 def page_of(repository: str) -> str:
     """Where a model is shown on the Hub."""
     return f"{constants.ENDPOINT}/{repository}"
+
+
+def _known_to_be_none(source: str, name: str, options: dict[str, Any]) -> bool:
+    """Whether the cache itself tells that there is no such file: it was asked for once, or the whole was fetched."""
+    if try_to_load_from_cache(source, name, **options) is _CACHED_NO_EXIST:
+        return True
+    try:
+        return name not in {entry.path for entry in get_cached_repo_tree(source, **options)}
+    except (CachedRepoTreeNotFoundError, OSError, ValueError):
+        return False
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

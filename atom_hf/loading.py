@@ -1,5 +1,6 @@
 """Loading: a saved or pushed model with its heads."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,12 @@ from transformers.utils import CONFIG_NAME as BASE_CONFIG_NAME
 from .config import CONFIG_NAME, AtomConfig
 from .errors import AtomError
 from .heads import AtomHeads
-from .hub import find_file, pin, reason
+from .hub import NotInCache, find_file, pin, reason
 from .modeling import attach_atoms
 from .saving import HEADS_NAME, HEADS_PREFIX, check_index, read_heads
 from .tokens import check_layer, check_width, hidden_size_of
+
+logger = logging.getLogger(__name__)
 
 
 def load_atom_model(
@@ -88,6 +91,9 @@ def load_atom_model(
 def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, **hub: Any) -> bool:
     """Attaches the heads that were saved with a model, if any, to `model`. Returns whether there were.
 
+    Offline, the cache of a model that was fetched by other means does not tell that it has no heads. It is taken for a model
+    without any, with a warning.
+
     Args:
         model: a base of the class and width that the heads were trained on.
         name_or_folder: a Hub id or a folder.
@@ -97,7 +103,11 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, **hub: Any
         AtomError: heads that do not fit the base, a truncated or foreign heads file, a Hub that cannot be asked.
     """
     source = str(name_or_folder)
-    config_file = find_file(source, CONFIG_NAME, **hub)
+    try:
+        config_file = find_file(source, CONFIG_NAME, **hub)
+    except NotInCache:
+        logger.warning("%s is taken for a model without atom heads: offline, none are in the cache", source)
+        return False
     if config_file is None:
         return False
     config = AtomConfig.load(config_file)

@@ -2,15 +2,17 @@
 
 import shutil
 import tempfile
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from transformers.utils import CONFIG_NAME
+from transformers.utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, CONFIG_NAME
 
 from .config import CONFIG_NAME as ATOM_CONFIG_NAME
+from .config import MAX_BYTES, read_json
 from .errors import AtomError
 from .loading import load_atom_model
 from .repository import CHECKPOINT, check_repository, check_secret, check_token, commit, files_to_push, open_repository
@@ -84,7 +86,8 @@ def check_folder(folder: str | Path) -> bool:
     """
     if not Path(folder).is_dir():
         raise AtomError(f"{str(folder)!r}: no such folder; give the one that the model was saved to")
-    if not Path(folder, CONFIG_NAME).is_file():
+    adapter = Path(folder, ADAPTER_CONFIG_NAME).is_file()
+    if not adapter and not Path(folder, CONFIG_NAME).is_file():
         inside = sorted(p.name for p in Path(folder).glob(f"{CHECKPOINT}*") if Path(p, CONFIG_NAME).is_file())
         advice = f"; it holds {', '.join(inside)}, and each of them can be pushed" if inside else ""
         raise AtomError(f"{str(folder)!r} holds no model: there is no {CONFIG_NAME}{advice}")
@@ -92,8 +95,27 @@ def check_folder(folder: str | Path) -> bool:
         raise AtomError(
             f"{str(folder)!r} has no {ATOM_CONFIG_NAME}: it was not trained with --atom, and `hf upload` pushes it as it is"
         )
-    load_atom_model(Path(folder).resolve(), device_map="meta")  # a whole path, which is no name on the Hub
-    return Path(folder, HEADS_NAME).is_file()
+    final = Path(folder, HEADS_NAME).is_file()
+    if adapter:
+        base = read_json(Path(folder, ADAPTER_CONFIG_NAME), MAX_BYTES, "adapter configuration").get(
+            "base_model_name_or_path"
+        )
+        if Path(str(base)).exists():
+            raise AtomError(
+                f"the adapter {str(folder)!r} is for a base in the folder {base!r}, which nobody else has: name its base on "
+                f"the Hub as base_model_name_or_path in {ADAPTER_CONFIG_NAME}, or merge it into the base and push that"
+            )
+        if not final or not Path(folder, ADAPTER_SAFE_WEIGHTS_NAME).is_file():
+            raise AtomError(
+                f"{str(folder)!r} is no finished adapter with heads: it lacks {HEADS_NAME} or {ADAPTER_SAFE_WEIGHTS_NAME}; "
+                "give the folder that the run was saved to in the end"
+            )
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", ".*copying from a non-meta parameter"
+        )  # of an adapter; none of it is needed here
+        load_atom_model(Path(folder).resolve(), device_map="meta")  # a whole path, which is no name on the Hub
+    return final
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from transformers.trainer_utils import HubStrategy, SaveStrategy
 from transformers.utils import logging
 from transformers.utils.hub import PushInProgress, hf_api
 
-from .card import is_own
+from .card import CARD_NAME, is_own
 from .errors import AtomError
 from .repository import check_repository, commit, files_to_push, open_repository
 
@@ -91,9 +91,8 @@ class PushMixin:
             self.save_model(staging, _internal_call=True)
         if not self.is_world_process_zero():
             return
-        card = Path(self.args.output_dir, "README.md")
         if is_own(self.args.output_dir):
-            shutil.copy(card, staging)
+            shutil.copy(Path(self.args.output_dir, CARD_NAME), staging)
         files, _ = files_to_push(staging)
         if self.args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
             last = self.args.hub_strategy == HubStrategy.CHECKPOINT

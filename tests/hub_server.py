@@ -175,7 +175,7 @@ class _Handler(Pushes, BaseHTTPRequestHandler):
             commit, files = self._files(kind, "/".join(name), parts[at + 1])
             path = "/".join(parts[at + 2 :])
             if path not in files:
-                raise Refusal(404, "EntryNotFound", "Entry not found")
+                raise Refusal(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": commit})
             headers = {"X-Repo-Commit": commit, "ETag": f'"{oid(files[path])}"', "Accept-Ranges": "bytes"}
             headers["Content-Type"] = "application/octet-stream"
             wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))

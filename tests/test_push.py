@@ -39,6 +39,23 @@ found = model.atom_importance(**encoded).nan_to_num(9).tolist()
 """.replace("LINES", repr(LINES))
 
 
+ADAPTER = """
+import peft
+base = transformers.AutoModelForSequenceClassification.from_pretrained("BASE")
+adapted = peft.get_peft_model(base, peft.LoraConfig(task_type="SEQ_CLS", target_modules=["query"]))
+adapted = attach_atoms(adapted, AtomConfig())
+adapted.save_pretrained("NAME")
+status = main(["push", "NAME", "--repo", "org/adapter"])
+if status:
+    raise SystemExit(status)
+"""
+READ_ADAPTER = """
+encoded = transformers.AutoTokenizer.from_pretrained("base")(LINES, padding=True, return_tensors="pt")
+local = load_atom_model("adapter")
+found = [type(model).__name__, torch.equal(*(m.atom_importance(**encoded).nan_to_num(9) for m in (model, local)))]
+""".replace("LINES", repr(LINES))
+
+
 def python(code, *, faults=None, **environment):
     step = {"python": MAKE + code, "environment": environment}
     return step if faults is None else {**step, "faults": faults}
@@ -147,6 +164,14 @@ def answers(hub, folder):
             'found = main(["push", folder, "--repo", "org/copied"])',
             **WRITER,
         ),
+        "adapter": python(ADAPTER.replace("BASE", "org/base").replace("NAME", "adapter"), **WRITER),
+        "adapter, read": python('model = load_atom_model("org/adapter")' + READ_ADAPTER),
+        "adapter of a folder": python(ADAPTER.replace("BASE", "base").replace("NAME", "of-folder"), **WRITER),
+        "half an adapter": python(
+            "import os; os.remove('adapter/adapter_model.safetensors')\n"
+            'raise SystemExit(main(["push", "adapter", "--repo", "org/none"]))',
+            **WRITER,
+        ),
         "pull request": push("saved", "--repo", "org/open", "--create_pr", HF_TOKEN=READER),
         "no token": push("saved", "--repo", "org/none"),
         "no token, model": refused('make(1).push_to_hub("org/none")'),
@@ -190,6 +215,13 @@ def answers(hub, folder):
         ),
         "download again": python('model = load_atom_model("org/cut", cache_dir="never")' + READ, faults=[]),
         "offline, cached": python(offline('model = load_atom_model("org/cut", cache_dir="never")') + READ),
+        "fetched whole": python('huggingface_hub.snapshot_download("org/cut", cache_dir="whole")'),
+        "offline, whole": python(offline('model = load_atom_model("org/cut", cache_dir="whole")') + READ),
+        "plain": python(
+            'base = transformers.AutoModelForSequenceClassification.from_pretrained("org/base", cache_dir="plain")\n'
+            "from atom_hf.loading import restore_heads\n"
+            + offline('found = restore_heads(base, "org/base", cache_dir="plain")')
+        ),
         "offline, nothing": refused(offline('load_atom_model("org/cut", cache_dir="nothing")')),
         "offline, without heads": refused(offline('load_atom_model("org/cut", cache_dir="half")')),
         "offline, push": refused(offline('make(1).push_to_hub("org/none")'), **WRITER),
@@ -284,6 +316,14 @@ def test_what_was_fetched_can_be_pushed_from_the_cache_with_its_links(answers):
     assert answer["found"] == 0 and files_at(answer, "org/copied@main") == files_at(answer, "org/model@main")
 
 
+def test_an_adapter_with_its_heads(answers):
+    names = files_at(succeeded(answers["adapter"]), "org/adapter@main")
+    assert {"adapter_config.json", "adapter_model.safetensors", *ATOMS} <= names and "model.safetensors" not in names
+    assert succeeded(answers["adapter, read"])["found"] == ["PeftModelForSequenceClassification", True]
+    assert "which nobody else has: name its base on the Hub" in refusal(answers["adapter of a folder"])
+    assert "is no finished adapter with heads" in refusal(answers["half an adapter"])
+
+
 def test_a_pull_request_needs_no_right_to_write(answers):
     answer = succeeded(answers["pull request"])
     assert "pushed    " in answer["out"] and "/org/open/discussions/1" in answer["out"]
@@ -350,6 +390,9 @@ def test_heads_that_cannot_be_fetched_are_not_taken_for_none(answers):
 
 def test_offline(answers):
     assert succeeded(answers["offline, cached"])["found"] == answers["download again"]["found"]
+    assert succeeded(answers["offline, whole"])["found"] == answers["download again"]["found"]
+    assert succeeded(answers["plain"])["found"] is False
+    assert "org/base is taken for a model without atom heads: offline" in answers["plain"]["log"]
     message = answers["offline, nothing"]["found"]
     assert "HF_HUB_OFFLINE is set, and not all of it is in the cache" in message and "hf download org/cut" in message
     assert "nothing can be pushed" in answers["offline, push"]["found"]

@@ -196,8 +196,7 @@ def test_each_strategy_pushes_what_it_says(answers, hub):
         ("checkpoint", [last] * 3),
         ("all_checkpoints", [both[0], both[0] | both[1], both[0] | both[1]]),
     ):
-        expected = [(step, root | files) for step, files in zip(steps, beside, strict=True)]
-        assert pushes(hub, name) == expected, name
+        assert pushes(hub, name) == [(step, root | files) for step, files in zip(steps, beside, strict=True)], name
 
 
 def test_the_root_is_always_the_plain_model_and_its_heads(answers, hub, folder):
