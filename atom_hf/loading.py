@@ -74,7 +74,8 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, **hub: Any
     config = AtomConfig.load(config_file)
     check_width(model, config)
     with torch.device("meta"):
-        expected = AtomHeads(hidden_size_of(model, config.layer)).state_dict()
+        width = config.hidden_size or hidden_size_of(model, config.layer, config.side)
+        expected = AtomHeads(width or 1).state_dict()
     shapes = [{name: tuple(tensor.shape) for name, tensor in state.items()} for state in (expected, heads)]
     if shapes[0] != shapes[1]:
         fit = f"do not fit {type(model).__name__}: expected {shapes[0]}, found {shapes[1]}"

@@ -22,7 +22,14 @@ from .sharding import name_units
 from .tokens import check_layer, check_width, find_tokens, hidden_size_of, pick_layer, special_token_ids
 
 OUTPUT_KEYS = ("atoms", "atom_importance")
-STATE_KEYS = ("hidden_states", "encoder_hidden_states", "decoder_hidden_states", "reshaped_hidden_states")
+
+
+class WidthError(AtomError):
+    """Hidden states of another width than the heads were made for."""
+
+    def __init__(self, message: str, width: int):
+        super().__init__(message)
+        self.width = width
 
 
 class AtomMixin:
@@ -49,8 +56,7 @@ class AtomMixin:
             `input_ids`, for images prefix tokens and then patches in reading order.
         """
         with evaluating(self):
-            inputs = {name: value for name, value in inputs.items() if name != "labels"}
-            return self(**inputs, return_atoms=True).atom_importance
+            return self(**_without_labels(self, inputs), return_atoms=True).atom_importance
 
     def save_pretrained(
         self, save_directory: str | Path, is_main_process: bool = True, state_dict: dict | None = None, **kwargs: Any
@@ -121,28 +127,59 @@ def attach_atoms(
         raise AtomError(f"config must be an AtomConfig, got {type(config).__name__}")
     config = replace(config or AtomConfig())
 
+    check_layer(model, config.layer, config.side)
     check_width(model, config)
-    check_layer(model, config.layer)
-    config.hidden_size = hidden_size_of(model, config.layer)
+    width_given = config.hidden_size is not None
+    # A width that the configuration does not say is found by the first forward pass of a trainer.
+    config.hidden_size = config.hidden_size or hidden_size_of(model, config.layer, config.side) or 1
     config.base_model_class = type(model).__name__
     if config.special_token_ids is None:
         config.special_token_ids = special_token_ids(model.config, processing_class)
 
-    # The run's random numbers go on as if nothing had been attached: a paired plain run sees the same data order.
-    devices = [model.device] if model.device.type == "cuda" else []
-    with torch.random.fork_rng(devices):
-        heads = AtomHeads(
-            config.hidden_size, importance_std=config.importance_std, position_init=config.position_init
-        ).to(model.device)
+    heads = _make_heads(model, config)
     model.__class__ = _atom_class(type(model))
     model.atom_config = config
     model.atom_heads = heads
+    model._atom_width_given = width_given
+    model._atom_keeps_all_states = False
     model.atom_gate = GradientGate.of(config)
     model._atom_heads_inside = False
     # FSDP shards the heads as a unit of their own: they are float32 in a model that may be bfloat16.
     name_units(model)
     model._no_split_modules.append("AtomHeads")
     return model
+
+
+def _without_labels(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """`inputs` without labels, where these are not what the decoder's input is made of.
+
+    A decoder that writes needs something to start from even where only the encoder is read: then its first token.
+    """
+    if not (getattr(model.config, "is_encoder_decoder", False) and model.can_generate()):
+        return {name: value for name, value in inputs.items() if name != "labels"}
+    if model.atom_config.side == "decoder" or not {"labels", "decoder_input_ids", "decoder_inputs_embeds"}.isdisjoint(inputs):
+        return inputs
+    start = getattr(model.config, "decoder_start_token_id", None) or getattr(model.config, "bos_token_id", None) or 0
+    samples = len(next(value for value in inputs.values() if torch.is_tensor(value)))
+    return {**inputs, "decoder_input_ids": torch.full((samples, 1), start, device=model.device)}
+
+
+def refit_heads(model: Any, width: int) -> None:
+    """Makes the heads of a model anew for hidden states of another width than its configuration says.
+
+    Only before anything holds their parameters, an optimizer or a wrapper.
+    """
+    model.atom_config.hidden_size = width
+    model.atom_heads = _make_heads(model, model.atom_config)
+
+
+def _make_heads(model: Any, config: AtomConfig) -> AtomHeads:
+    # The run's random numbers go on as if nothing had been attached: a paired plain run sees the same data order.
+    devices = [model.device] if model.device.type == "cuda" else []
+    with torch.random.fork_rng(devices):
+        return AtomHeads(
+            config.hidden_size, importance_std=config.importance_std, position_init=config.position_init
+        ).to(model.device)
 
 
 @contextmanager
@@ -185,17 +222,39 @@ def _forward_with_atoms(model: Any, base_forward: Any, args: tuple, kwargs: dict
     if return_dict is None:
         return_dict = getattr(model.config, "return_dict", True)
     kwargs = {**kwargs, "output_hidden_states": True if wants_states else _states_to_keep(model), "return_dict": True}
-    outputs = base_forward(model, *args, **kwargs)
-    result = _add_atoms(model, outputs, _named(base_forward, model, args, kwargs), keep_states=bool(wants_states))
+    result = None
+    while result is None:
+        outputs = base_forward(model, *args, **kwargs)
+        result = _add_atoms(model, outputs, _named(base_forward, model, args, kwargs), keep_states=bool(wants_states))
+        kwargs["output_hidden_states"] = True
     return result if return_dict else result.to_tuple()
 
 
 # The gate's hooks act on the running model, which a compiled graph cannot see.
 @torch.compiler.disable
-def _add_atoms(model: Any, outputs: ModelOutput, inputs: dict[str, Any], keep_states: bool) -> ModelOutput:
-    """`outputs` with the atoms, and without the hidden states if nobody else wants them."""
-    atoms, importance = _read_atoms(model, pick_layer(outputs, model.atom_config.layer, model), inputs)
-    values = {name: value for name, value in outputs.items() if keep_states or name not in STATE_KEYS}
+def _add_atoms(model: Any, outputs: ModelOutput, inputs: dict[str, Any], keep_states: bool) -> ModelOutput | None:
+    """`outputs` with the atoms, and without the hidden states if nobody else wants them.
+
+    None if the model was asked for one layer's and gave others': some count their layers otherwise than their configuration, or
+    do not know the choice. It is asked for all of them from then on.
+    """
+    layer, asked_for_all = model.atom_config.layer, inputs["output_hidden_states"] is True
+    try:
+        hidden = pick_layer(outputs, layer, model)
+    except AtomError:
+        if asked_for_all:
+            raise
+        hidden = None
+    if hidden is None:
+        model._atom_keeps_all_states = True
+        return None
+    atoms, importance = _read_atoms(model, hidden, inputs)
+    # A tensor of that name, such as the features of an image, is an output of its own, whoever asks for hidden states.
+    values = {
+        name: value
+        for name, value in outputs.items()
+        if keep_states or not (name.endswith("hidden_states") and isinstance(value, tuple | list))
+    }
     return _output_class(type(outputs))(**values, atoms=atoms, atom_importance=importance)
 
 
@@ -211,11 +270,13 @@ def _read_atoms(model: Any, hidden: Tensor, inputs: dict[str, Any]) -> tuple[Ten
     config = model.atom_config
     if torch.is_grad_enabled():
         hidden = model.atom_gate(hidden)
-    tokens, mask = find_tokens(hidden, inputs, config, model.config)
-    if tokens.shape[-1] != config.hidden_size:
-        raise AtomError(
-            f"layer {config.layer} of {type(model).__name__} is {tokens.shape[-1]} wide, "
-            f"the heads were made for {config.hidden_size}; choose another layer"
+    tokens, mask = find_tokens(hidden, inputs, config, model.config, model)
+    width = tokens.shape[-1]
+    if width != config.hidden_size:
+        raise WidthError(
+            f"layer {config.layer} of {type(model).__name__} is {width} wide, the heads were made for "
+            f"{config.hidden_size}; choose another layer, or attach with AtomConfig(hidden_size={width})",
+            width,
         )
     importance, position = model.atom_heads(tokens)
     atoms = Atoms.from_tokens(importance, position, mask, token_reduction=config.token_reduction)
@@ -226,9 +287,12 @@ def _states_to_keep(model: Any) -> bool | list[int]:
     """What to ask for as `output_hidden_states`, so that of all hidden states only the one that is read is kept.
 
     A model that knows no such choice takes the list for True, and gives them all. One that does not say how many layers
-    it has cannot count from the end.
+    it has cannot count from the end. One made of several would hand the choice on to all of them, and a vision tower whose
+    own layer is read by the rest needs to keep that.
     """
     layer = model.atom_config.layer
+    if model._atom_keeps_all_states or getattr(model.config, "sub_configs", None):
+        return True
     if layer < 0 and not isinstance(getattr(model.config, "num_hidden_layers", None), int):
         return True
     return [layer]

@@ -20,7 +20,7 @@ from .distributed import gather_rows
 from .energy import AtomLoss, Atoms, atom_loss
 from .errors import AtomError
 from .gate import GradientGate
-from .modeling import OUTPUT_KEYS, AtomMixin, attach_atoms, evaluating
+from .modeling import OUTPUT_KEYS, AtomMixin, WidthError, attach_atoms, evaluating, refit_heads
 from .pairs import PairCache
 from .random_state import keeping_random_state
 from .sharding import prepare_precision
@@ -101,8 +101,15 @@ class AtomTrainerMixin:
             return  # a model that is to be sharded runs only once it is: `train` comes back then
         loader = self.get_train_dataloader()
         with evaluating(self.model), keeping_random_state(self.args.device), torch.no_grad():
-            inputs = loader.collate_fn([loader.dataset[0], loader.dataset[1]])
-            outputs = self.model_wrapped(**self._atom_inputs(inputs), return_atoms=True)
+            inputs = self._atom_inputs(loader.collate_fn([loader.dataset[0], loader.dataset[1]]))
+            try:
+                outputs = self.model_wrapped(**inputs, return_atoms=True)
+            except WidthError as error:
+                # Some configurations name another width than their layers have. Heads that nothing holds yet can be made anew.
+                if self._atom_model._atom_width_given or self.optimizer is not None:
+                    raise
+                refit_heads(self._atom_model, error.width)
+                outputs = self.model_wrapped(**inputs, return_atoms=True)
         self._atom_checked = True
         if torch.isnan(outputs["atom_importance"]).all():
             raise AtomError(
@@ -359,7 +366,7 @@ def _prepare(model: Any, config: AtomConfig, processing_class: Any) -> Any:
     if not isinstance(model, AtomMixin):
         return attach_atoms(model, config, processing_class)
     own = model.atom_config
-    for name in ("layer", "tokens"):
+    for name in ("layer", "tokens", "side"):
         asked, kept = getattr(config, name), getattr(own, name)
         if asked != kept:
             logger.warning_once(
@@ -369,6 +376,7 @@ def _prepare(model: Any, config: AtomConfig, processing_class: Any) -> Any:
     kept = (
         "layer",
         "tokens",
+        "side",
         "importance_std",
         "position_init",
         "hidden_size",
