@@ -1,12 +1,17 @@
 """How much of the atom loss's gradient the model feels, relative to the task's (ours)."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .config import AtomConfig
 from .sharding import watch_gradient
+
+
+# What autograd calls the operations that give another view of one tensor.
+_VIEWS = {f"{name}Backward0" for name in ("Slice", "View", "Alias", "Permute", "Transpose", "Unsqueeze", "UnsafeView", "Select")}
 
 
 class GradientGate:
@@ -39,6 +44,7 @@ class GradientGate:
         self._steps = torch.tensor(0)
         self._sums: Tensor | None = None
         self._passed: Tensor | None = None
+        self._in_view: tuple[Tensor, Tensor | None] | None = None
 
     @classmethod
     def of(cls, config: AtomConfig) -> "GradientGate":
@@ -56,6 +62,11 @@ class GradientGate:
             )
         # The hook sees the whole gradient of the hidden states, after both the task's part and the gate's have arrived.
         watch_gradient(hidden, self._measure_task)
+        if type(hidden.grad_fn).__name__ in _VIEWS:
+            # A model may go on with what the hidden states are but a view of (Longformer cuts its own padding off them): no
+            # gradient of the task's passes the view then.
+            source, index = hidden.grad_fn.next_functions[0]
+            source.register_prehook(lambda gradients: self._measure_source(gradients[index], hidden.grad_fn))
         return _Gate.apply(hidden, self)
 
     @property
@@ -79,7 +90,7 @@ class GradientGate:
 
     def drop(self) -> None:
         """Forgets what was measured in a step that did not come to its end."""
-        self._sums = self._passed = None
+        self._sums = self._passed = self._in_view = None
 
     def state(self) -> dict[str, float]:
         """What a resumed run needs; `load` takes it back."""
@@ -99,8 +110,13 @@ class GradientGate:
 
     def _measure_task(self, gradient: Tensor) -> None:
         task = gradient if self._passed is None else gradient - self._passed
-        self._passed = None
-        self._sums[0] += _squared_norm(task)
+        self._in_view, self._passed = (_squared_norm(task), self._passed), None
+        self._sums[0] += self._in_view[0]
+
+    def _measure_source(self, gradient: Tensor, view: Any) -> None:
+        in_view, passed = self._in_view
+        task = gradient if passed is None else gradient - view(passed)
+        self._sums[0] += torch.where(in_view > 0, 0.0, _squared_norm(task))
 
 
 def _squared_norm(x: Tensor) -> Tensor:

@@ -269,6 +269,7 @@ def _read_atoms(model: Any, hidden: Tensor, inputs: dict[str, Any]) -> tuple[Ten
     """The packed atoms [B, h + 3] and the importance [B, N] of one layer's hidden states."""
     config = model.atom_config
     if torch.is_grad_enabled():
+        _refuse_without_gradient(model, hidden)
         hidden = model.atom_gate(hidden)
     tokens, mask = find_tokens(hidden, inputs, config, model.config, model)
     width = tokens.shape[-1]
@@ -281,6 +282,21 @@ def _read_atoms(model: Any, hidden: Tensor, inputs: dict[str, Any]) -> tuple[Ten
     importance, position = model.atom_heads(tokens)
     atoms = Atoms.from_tokens(importance, position, mask, token_reduction=config.token_reduction)
     return atoms.pack(), importance.detach().masked_fill(~mask, float("nan"))
+
+
+def _refuse_without_gradient(model: Any, hidden: Tensor) -> None:
+    """Raises `AtomError` for hidden states that are cut off from a model that is to be trained: the flag would do nothing to it."""
+    if hidden.requires_grad or not model.training:
+        return
+    try:
+        embedding = model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return
+    if embedding is not None and any(parameter.requires_grad for parameter in embedding.parameters()):
+        raise AtomError(
+            f"layer {model.atom_config.layer} of {type(model).__name__} comes without gradients, as reversible layers give it, "
+            "and the energy would not reach the model; choose layer 0, or another model"
+        )
 
 
 def _states_to_keep(model: Any) -> bool | list[int]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from transformers.utils import ModelOutput
 
 from .config import AtomConfig
 from .errors import AtomError
@@ -41,7 +42,9 @@ def _states_of(outputs: Any, side: str) -> Any:
         return getattr(outputs, "decoder_hidden_states", None)
     # A model that reads two kinds of things names the states of each, that of its main input first.
     names = ["hidden_states", "encoder_hidden_states", *(name for name in outputs if name.endswith("hidden_states"))]
-    found = (getattr(outputs, name, None) for name in names if not name.startswith("decoder"))
+    found = [getattr(outputs, name, None) for name in names if not name.startswith("decoder")]
+    # One made of several models may hand on their outputs as they are, the language model's last.
+    found += [_states_of(part, side) for part in reversed(outputs.values()) if isinstance(part, ModelOutput)]
     return next((states for states in found if isinstance(states, tuple | list) and states), None)
 
 
@@ -86,6 +89,8 @@ def find_tokens(
 
     if ids is not None and config.special_token_ids:
         special = torch.isin(ids, _on_device(tuple(config.special_token_ids), ids.device))
+        if len(ids) > batch and len(ids) % batch == 0:
+            special = special.view(batch, -1, ids.shape[1]).all(1)  # a row of ids for each codebook
         if config.side == "decoder":
             special[:, 0] = True  # what a decoder starts from is no part of what it writes
         mask &= align(~special, length, model)

@@ -1,6 +1,5 @@
 """One architecture of one task, from its configuration to the loaded heads: `check`."""
 
-import contextlib
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -38,6 +37,10 @@ class CheckError(Exception):
     """What is not as it should be, in words."""
 
 
+class NotBuiltError(Exception):
+    """A model that cannot be made here, in words."""
+
+
 def architectures(task: str) -> dict[str, str]:
     """Model type to class name, as the installed Transformers registers them. Of several classes the first."""
     names = getattr(modeling_auto, f"MODEL_FOR_{TASKS[task]}_MAPPING_NAMES")
@@ -50,6 +53,8 @@ def build(task: str, model_type: str, scale: int = 0) -> PreTrainedModel:
     config = _part_for(
         model_class, small_config(model_type, scale, num_labels=2 if task == "question-answering" else 3)
     )
+    if task == "causal-lm" and hasattr(config, "is_decoder"):
+        config.is_decoder = True
     torch.manual_seed(0)
     return model_class(config).float().eval()
 
@@ -65,39 +70,48 @@ def _part_for(model_class: Any, config: Any) -> Any:
 def check(task: str, model_type: str) -> tuple[str, str]:
     """(outcome, reason) of one architecture; the reason of what passed is empty."""
     try:
-        model = buildable(task, model_type)
+        model, scale = smallest(task, model_type)
+    except NotBuiltError as error:
+        return NOT_BUILT, str(error)
     except Exception as error:
-        return NOT_BUILT, words_of(error)
+        return PLAIN_FAILS, words_of(error)
     try:
-        _train_save_load(model, task, atom=True)
+        train_save_load(model, task, atom=True)
         return PASSED, ""
     except Exception as error:
         reason = words_of(error)
     try:
-        _train_save_load(build(task, model_type, model.scale), task, atom=False)
+        train_save_load(build(task, model_type, scale), task, atom=False)
     except Exception as error:
         return PLAIN_FAILS, words_of(error)
     return FAILED, reason
 
 
-def buildable(task: str, model_type: str) -> PreTrainedModel:
-    """The model at the smallest scale that it runs at."""
+def smallest(task: str, model_type: str) -> tuple[PreTrainedModel, int]:
+    """The model at the smallest scale that it runs at, and which of `SCALES` that is.
+
+    Raises:
+        NotBuiltError: it cannot be made at any scale.
+        Exception: it can be made, and runs at none; what it says at the smallest.
+    """
     errors = []
     for scale in range(len(SCALES)):
         try:
             model = build(task, model_type, scale)
-            model.scale = scale
+        except Exception as error:
+            errors.append(NotBuiltError(words_of(error)))
+            continue
+        try:
             with torch.no_grad():
                 model(**make_batch(model, task, [0, 1]))
-            return model
-        except ImportError:
-            raise
+            return model, scale
         except Exception as error:
             errors.append(error)
-    raise errors[0]
+    raise next((error for error in errors if not isinstance(error, NotBuiltError)), errors[0])
 
 
-def _train_save_load(model: PreTrainedModel, task: str, atom: bool) -> None:
+def train_save_load(model: PreTrainedModel, task: str, atom: bool) -> None:
+    """Two steps, saving, loading plainly and with heads. Raises `CheckError`, or what went wrong."""
     with tempfile.TemporaryDirectory() as folder:
         before = {name: value.clone() for name, value in model.state_dict().items()}
         train(model, task, Path(folder, "run"), atom)
@@ -116,10 +130,8 @@ def _train_save_load(model: PreTrainedModel, task: str, atom: bool) -> None:
             _must(bool((importance[tokens].abs() <= 1).all()), "importance outside of [-1, 1]")
         saved = Path(folder, "saved")
         model.save_pretrained(saved)
-        original = type(model)
-        plain_class = getattr(transformers, original.__name__)
-        with no_warnings_of_ours():
-            plain, report = plain_class.from_pretrained(saved, output_loading_info=True)
+        plain_class = getattr(transformers, type(model).__name__)
+        plain, report = plain_class.from_pretrained(saved, output_loading_info=True)
         for what in ("missing_keys", "unexpected_keys", "mismatched_keys"):
             _must(not report[what], f"loaded plainly: {what} {sorted(map(str, report[what]))[:3]}")
         expected = {n: v for n, v in model.state_dict().items() if not n.startswith("atom_heads.")}
@@ -189,11 +201,6 @@ def same_state(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
     _must(a.keys() == b.keys(), f"state dicts: {sorted(a.keys() ^ b.keys())[:3]}")
     different = [name for name in a if not torch.equal(a[name].float().nan_to_num(), b[name].float().nan_to_num())]
     _must(not different, f"weights changed by saving and loading: {different[:3]}")
-
-
-@contextlib.contextmanager
-def no_warnings_of_ours():
-    yield
 
 
 def _finite(value: float) -> bool:

@@ -34,7 +34,7 @@ def make_batch(model: Any, task: str, rows: list[int]) -> dict[str, Tensor]:
     names, config = parameters_of(model), model.config
     generator = torch.Generator().manual_seed(sum((row + 1) * 31**i for i, row in enumerate(rows)))
     batch: dict[str, Any] = {}
-    if task == "image-classification":
+    if task == "image-classification" and "input_ids" not in names:
         if "spatial_shapes" in names:
             batch = next(media.layouts(model, names, len(rows), generator))
         else:
@@ -43,7 +43,8 @@ def make_batch(model: Any, task: str, rows: list[int]) -> dict[str, Tensor]:
         batch = media.recordings(model, len(rows), generator)
     else:
         places: dict[int, int] = {}
-        if task == "image-text-to-text" or (task == "seq2seq-lm" and names & {"input_features", "input_values"}):
+        sees = "pixel_values" in names and (task == "image-classification" or model.config.model_type in exceptions.SEES)
+        if task == "image-text-to-text" or sees or (task == "seq2seq-lm" and names & {"input_features", "input_values"}):
             heard = task == "seq2seq-lm"
             batch, places = media.seen_and_heard(model, names, len(rows), generator, heard)
         if names & {"input_ids", "inputs"}:
@@ -65,8 +66,8 @@ def texts(
     length = exceptions.LENGTHS.get(model.config.model_type, TEXT)
     ids = torch.randint(3, max(4, min(vocabulary, 100) - 3), (len(rows), length), generator=generator)
     special = set(special_ids(model.config))
-    ordinary = next(i for i in range(3, 200) if i not in special)
-    ids[torch.isin(ids, torch.tensor(sorted(special)))] = ordinary
+    ordinary = next(i for i in range(3, 200) if i not in special and i not in places)
+    ids[torch.isin(ids, torch.tensor([*special, *places]))] = ordinary
     pad = field(config, "pad_token_id", default=0)
     eos = field(config, "eos_token_id")
     pad = 0 if not isinstance(pad, int) or not 0 <= pad < vocabulary else pad
@@ -79,33 +80,37 @@ def texts(
             ids[i, int(row.sum()) - 1] = eos  # some classifiers read the one end of each text
     ids[mask == 0] = pad
     separator = field(config, "sep_token_id")
-    if task == "question-answering" and isinstance(separator, int):
+    if task in ("question-answering", "multiple-choice") and isinstance(separator, int):
         ids[:, 3:5] = separator  # behind the question
     if places:
         holders = torch.tensor([i for i, count in places.items() for _ in range(count)]).expand(len(rows), -1)
         ids = torch.cat([ids[:, :1], holders, ids[:, 1:]], 1)
         mask = torch.cat([mask[:, :1], torch.ones_like(holders), mask[:, 1:]], 1)
     found = {"input_ids": ids, "attention_mask": mask}
-    kinds = torch.isin(ids, torch.tensor(sorted(places) or [-1])).long()
-    batch = {name: value for name, value in found.items() if name in names}
-    if "inputs" in names and "input_ids" not in names:
-        batch["inputs"] = ids
-        if "attention_mask" in names:
-            batch["attention_mask"] = mask
-    if places:
-        batch |= {name: kinds for name in ("mm_token_type_ids", "token_type_ids") if name in names}
+    if "input_ids" not in names:
+        found["inputs"] = ids
+    found |= media.beside_text(model, names, ids, sorted(places))
     if "visual_feats" in names:
-        batch["visual_feats"] = torch.randn(len(rows), 4, model.config.visual_feat_dim, generator=generator)
-        batch["visual_pos"] = torch.rand(len(rows), 4, model.config.visual_pos_dim, generator=generator)
+        found["visual_feats"] = torch.randn(len(rows), 4, model.config.visual_feat_dim, generator=generator)
+        found["visual_pos"] = torch.rand(len(rows), 4, model.config.visual_pos_dim, generator=generator)
+    if model.config.model_type in exceptions.CODEBOOKS:
+        found["input_ids"] = ids.repeat_interleave(model.config.num_codebooks, 0)
     if "bbox" in names:
-        batch["bbox"] = boxes(model.config, ids.shape, generator)
-    return batch
+        found["bbox"] = boxes(model.config, ids.shape, generator)
+    return {name: value for name, value in found.items() if name in names}
+
+
+def shifts_nothing(model: Any) -> bool:
+    """Whether an encoder-decoder leaves it to others to make its decoder's input from the labels."""
+    if model.config.model_type in exceptions.SHIFTS_NOTHING:
+        return True
+    return not hasattr(model, "prepare_decoder_input_ids_from_labels") and "decoder_input_ids" in parameters_of(model)
 
 
 def boxes(config: Any, shape: tuple[int, ...], generator: Any) -> Tensor:
-    """Places of words on a page, [B, N, 4] in thousandths, or all four corners in [0, 1] where the model wants these."""
-    if getattr(config, "dim_bbox", 4) == 8:
-        return torch.rand(*shape, 8, generator=generator)
+    """Places of words on a page, [B, N, 4] in thousandths, or as many numbers in [0, 1] as the model wants."""
+    if config.model_type in exceptions.FRACTIONS:
+        return torch.rand(*shape, getattr(config, "dim_bbox", 4), generator=generator)
     corners = torch.randint(0, 100, (*shape, 4), generator=generator)
     return torch.cat([corners[..., :2], corners[..., :2] + corners[..., 2:]], -1)
 
@@ -141,10 +146,13 @@ def labels(model: Any, task: str, names: set[str], batch: dict, samples: int, ge
         return {"labels": torch.randint(model.config.num_qa_labels, (samples,), generator=generator)}
     if getattr(model.config, "is_encoder_decoder", False) and task in ("seq2seq-lm", "image-text-to-text"):
         made = torch.randint(3, 64, (samples, 7), generator=generator)
-        made[1::2, 5:] = -100
-        return {"labels": made}
+        given = {"decoder_input_ids": made.roll(1, 1)} if shifts_nothing(model) else {}
+        return {**given, "labels": made.clone().index_fill(1, torch.tensor([5, 6]), -100)}
     if ids is None:  # a text is written about what is seen
         return {"labels": torch.randint(3, 64, (samples, 7), generator=generator)}
+    if model.config.model_type in exceptions.CODEBOOKS:
+        ids = ids.view(samples, -1, ids.shape[1]).transpose(1, 2)
+        mask = mask[..., None].expand(ids.shape)
     made = ids.clone()
     if mask is not None:
         made[mask == 0] = -100

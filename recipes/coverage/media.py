@@ -8,6 +8,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import exceptions
 import torch
 from torch import Tensor
 
@@ -178,19 +179,32 @@ def seen_and_heard(
             continue
         if hasattr(model, "_layout"):
             return batch, model._places
-        text = torch.full((samples, 4), 5)
+        if "image_embeds_position_mask" in names:  # these know the places by a mask, and how many there are
+            return batch, {5: model.config.latent_query_num}
+        text = torch.full((samples, exceptions.LENGTHS.get(model.config.model_type, 4)), 5)
         for place, value in enumerate(ids.values()):
             text[:, place] = value
+        given = {"input_ids": text, "attention_mask": torch.ones_like(text), "decoder_input_ids": text}
+        given |= {**beside_text(model, names, text, []), "bbox": torch.rand(*text.shape, 4)}
         with counting_places(model) as counted, contextlib.suppress(Exception), torch.no_grad():
-            extra = {"input_ids": text, "attention_mask": torch.ones_like(text)}
-            extra |= {n: torch.zeros_like(text) for n in ("mm_token_type_ids", "token_type_ids") if n in names}
-            model(**extra, **batch)
+            model(**{name: value for name, value in given.items() if name in names}, **batch)
             counted.setdefault("read", 0)
         if counted:
             model._layout = number
             model._places = {ids[kind]: count // samples for kind, count in counted.items() if kind in ids and count}
             return batch, model._places
-    return {}, {}
+    raise ValueError(f"{type(model).__name__} reads none of the kinds of inputs that are made here")
+
+
+def beside_text(model: Any, names: set[str], ids: Tensor, placeholders: list[int]) -> dict[str, Tensor]:
+    """What some models take beside `input_ids`: where in it the images are."""
+    kinds = torch.isin(ids, torch.tensor(placeholders or [-1])).long()
+    found = {"mm_token_type_ids": kinds, "image_embeds_position_mask": kinds}
+    if placeholders:
+        found["token_type_ids"] = kinds
+    if "image_attention_mask" in names:
+        found["image_attention_mask"] = torch.ones(*ids.shape, 1, dtype=torch.long)
+    return found
 
 
 @contextlib.contextmanager
@@ -199,8 +213,10 @@ def counting_places(model: Any) -> Iterator[dict[str, int]]:
     counted: dict[str, int] = {}
     holders = [module for module in model.modules() if hasattr(module, "get_placeholder_mask")]
 
-    def count(input_ids: Any, inputs_embeds: Tensor, *args: Any, **features: Any) -> None:
+    def count(input_ids: Any, inputs_embeds: Any, *args: Any, **features: Any) -> None:
         features |= dict(zip(("image_features", "video_features"), args, strict=False))
+        if not features:  # each image is answered by as many queries
+            counted["image_features"] = len(input_ids) * model.config.num_query_tokens
         for kind, values in features.items():
             if values is not None:
                 values = [values] if torch.is_tensor(values) else values

@@ -38,10 +38,10 @@ KINDS = {
     "keep": _pattern(
         r"kernel|stride|dilation|padding|_pad$|ratio|factor|expan|mult|exponent|convs?$|_limit$|rate$|_per_second",
         r"(^|_)type_vocab|^type_|_dtype$|_act$|channels?_in|^in_chan|^num_chan|^input_channels|^audio_channels|_bins$|_buckets$",
-        r"patch_size|patch_sizes|^crop_pct|labels?$|chunk_size|block_size$|version|merge|_cache$|dt_rank_|window|^padding",
+        r"patch_size|patch_sizes|^crop_pct|labels?$|chunk_size|block_size$|version|merge|_cache$|dt_rank_|sliding|attention_window|window_(kernel|infer)|^padding",
         r"temporal|^scale|_stages$|^num_encoder_blocks$|query_pool|unit_size|tokens_per_second|pos_embeddings$",
         r"ignore_index|feat_extract|nextn|^num_code|seconds|beams|hashes|_id_mod|_langs$|hop_length|_idxs?$|_order$|points$",
-        r"^n_mels$|mel|xpath|^subs_|^tag_|sub_?sampling|upsampl|downsampling|_aspect|resolution|n_relations|out_stride|^output_stride",
+        r"^patch_embed_hidden|^n_mels$|mel|xpath|^subs_|^tag_|sub_?sampling|upsampl|downsampling|_aspect|resolution|n_relations|out_stride|^output_stride",
     ),
     "token": _pattern(
         r"token_ids?$|token_index$|vocab_size(?!s)|vocab_offset$|_vocab$|^(pad|unk|mask|bos|eos)_index$|(_pad|_start|_end|_newline)_id$",
@@ -55,6 +55,7 @@ KINDS = {
     "choice": _pattern(r"experts_per_tok(en)?$|top_?k$|^moe_k$"),
     "group": _pattern(r"^n_group$|^topk_group$|expert_group$"),
     "first": _pattern(r"^first_k_dense|^num_dense_layers$|layer_offset$|layer_start_index$|^interleave_layers$"),
+    "window": _pattern(r"^window_size$|^pretrained_window"),
     "none": _pattern(r"kv_shared_layers$"),
     "period": _pattern(r"period$|interval$|_step$|frequency$|every_n|_pattern$|group_size$|per_stack$|cycles$"),
     "index": _pattern(r"ind(ex|ic)es$|feature_layer|layer_ids$|layer_id$|_layer_index$|attention_layers$|source_layers$|target_layers$|only_layers$"),
@@ -187,6 +188,8 @@ def _shrink(values: dict, width: int, heads: int, tokens: dict[int, int], ratio:
                 return 0
             case "group" | "first":
                 return min(value, 1)
+            case "window":
+                return min(value, 2) if value < 32 else value  # else it counts pixels
             case "period":
                 return min(value, 2)
             case "index":
