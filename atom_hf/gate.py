@@ -9,9 +9,11 @@ from torch import Tensor
 from .config import AtomConfig
 from .sharding import watch_gradient
 
-
-# What autograd calls the operations that give another view of one tensor.
-_VIEWS = {f"{name}Backward0" for name in ("Slice", "View", "Alias", "Permute", "Transpose", "Unsqueeze", "UnsafeView", "Select")}
+# What autograd calls the operations that give another view, or a copy, of one tensor.
+_VIEWS = {
+    f"{name}Backward0"
+    for name in ("Clone", "Slice", "View", "Alias", "Permute", "Transpose", "Unsqueeze", "UnsafeView", "Select")
+}
 
 
 class GradientGate:
@@ -62,11 +64,14 @@ class GradientGate:
             )
         # The hook sees the whole gradient of the hidden states, after both the task's part and the gate's have arrived.
         watch_gradient(hidden, self._measure_task)
-        if type(hidden.grad_fn).__name__ in _VIEWS:
-            # A model may go on with what the hidden states are but a view of (Longformer cuts its own padding off them): no
-            # gradient of the task's passes the view then.
-            source, index = hidden.grad_fn.next_functions[0]
-            source.register_prehook(lambda gradients: self._measure_source(gradients[index], hidden.grad_fn))
+        views, (source, index) = [], (hidden.grad_fn, hidden.output_nr)
+        while type(source).__name__ in _VIEWS:
+            views.append(source)
+            source, index = source.next_functions[0]
+        if views and source is not None:
+            # A model may go on with what the hidden states are but a view of (Longformer cuts its own padding off them, XLNet
+            # turns them round): no gradient of the task's passes the view then.
+            source.register_prehook(lambda gradients: self._measure_source(gradients[index], views))
         return _Gate.apply(hidden, self)
 
     @property
@@ -113,9 +118,11 @@ class GradientGate:
         self._in_view, self._passed = (_squared_norm(task), self._passed), None
         self._sums[0] += self._in_view[0]
 
-    def _measure_source(self, gradient: Tensor, view: Any) -> None:
+    def _measure_source(self, gradient: Tensor, views: list[Any]) -> None:
         in_view, passed = self._in_view
-        task = gradient if passed is None else gradient - view(passed)
+        for view in views if passed is not None else ():
+            passed = view(passed)
+        task = gradient if passed is None else gradient - passed
         self._sums[0] += torch.where(in_view > 0, 0.0, _squared_norm(task))
 
 

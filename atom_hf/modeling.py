@@ -130,8 +130,7 @@ def attach_atoms(
     check_layer(model, config.layer, config.side)
     check_width(model, config)
     width_given = config.hidden_size is not None
-    # A width that the configuration does not say is found by the first forward pass of a trainer.
-    config.hidden_size = config.hidden_size or hidden_size_of(model, config.layer, config.side) or 1
+    config.hidden_size = config.hidden_size or hidden_size_of(model, config.layer, config.side)
     config.base_model_class = type(model).__name__
     if config.special_token_ids is None:
         config.special_token_ids = special_token_ids(model.config, processing_class)
@@ -157,7 +156,9 @@ def _without_labels(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     """
     if not (getattr(model.config, "is_encoder_decoder", False) and model.can_generate()):
         return {name: value for name, value in inputs.items() if name != "labels"}
-    if model.atom_config.side == "decoder" or not {"labels", "decoder_input_ids", "decoder_inputs_embeds"}.isdisjoint(inputs):
+    if model.atom_config.side == "decoder" or not {"labels", "decoder_input_ids", "decoder_inputs_embeds"}.isdisjoint(
+        inputs
+    ):
         return inputs
     start = getattr(model.config, "decoder_start_token_id", None) or getattr(model.config, "bos_token_id", None) or 0
     samples = len(next(value for value in inputs.values() if torch.is_tensor(value)))
@@ -177,8 +178,9 @@ def _make_heads(model: Any, config: AtomConfig) -> AtomHeads:
     # The run's random numbers go on as if nothing had been attached: a paired plain run sees the same data order.
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
+        # A width that the configuration does not say is found by the first forward pass of a trainer.
         return AtomHeads(
-            config.hidden_size, importance_std=config.importance_std, position_init=config.position_init
+            config.hidden_size or 1, importance_std=config.importance_std, position_init=config.position_init
         ).to(model.device)
 
 
@@ -274,9 +276,11 @@ def _read_atoms(model: Any, hidden: Tensor, inputs: dict[str, Any]) -> tuple[Ten
     tokens, mask = find_tokens(hidden, inputs, config, model.config, model)
     width = tokens.shape[-1]
     if width != config.hidden_size:
+        made = (
+            f", the heads were made for {config.hidden_size}; choose another layer, or" if config.hidden_size else ":"
+        )
         raise WidthError(
-            f"layer {config.layer} of {type(model).__name__} is {width} wide, the heads were made for "
-            f"{config.hidden_size}; choose another layer, or attach with AtomConfig(hidden_size={width})",
+            f"layer {config.layer} of {type(model).__name__} is {width} wide{made} attach with AtomConfig(hidden_size={width})",
             width,
         )
     importance, position = model.atom_heads(tokens)
@@ -285,7 +289,7 @@ def _read_atoms(model: Any, hidden: Tensor, inputs: dict[str, Any]) -> tuple[Ten
 
 
 def _refuse_without_gradient(model: Any, hidden: Tensor) -> None:
-    """Raises `AtomError` for hidden states that are cut off from a model that is to be trained: the flag would do nothing to it."""
+    """Raises `AtomError` for hidden states that are cut off from a model in training: the flag would do nothing to it."""
     if hidden.requires_grad or not model.training:
         return
     try:

@@ -166,7 +166,7 @@ def _on_device(ids: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 def patch_grid(pixels: Tensor, model_config: Any) -> tuple[int, int] | None:
-    """(rows, columns) of a model's patches of images [B, C, H, W] or of spectrograms [B, T, bins]; None if it has no patches."""
+    """(rows, columns) of a model's patches of images [B, C, H, W] or spectrograms [B, T, bins]; None if it has no patches."""
     config = _part_that_sees(model_config)
     patch = getattr(config, "patch_size", None)
     if patch is None:

@@ -345,7 +345,13 @@ class _AtomCallback(TrainerCallback):
         model.atom_gate.strength = model.atom_config.strength(state.global_step / max(1, state.max_steps))
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.trainer._atom_model.atom_gate.update(lambda sums: self.trainer.accelerator.reduce(sums, "sum"))
+        gate = self.trainer._atom_model.atom_gate
+        gate.update(lambda sums: self.trainer.accelerator.reduce(sums, "sum"))
+        if state.global_step == 1 and gate.ratio and gate.state()["task_norm"] == 0:
+            logger.warning(
+                f"atom_layer {self.trainer._atom_model.atom_config.layer}: the task's loss does not depend on this layer's hidden "
+                "states, and the relative weight passes nothing of the atom loss to the model; choose another layer"
+            )
 
 
 def _bases(cls: type) -> tuple[type, ...]:

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 import transformers
 from inputs import make_batch
+from report import FAILED, NOT_BUILT, PASSED, PLAIN_FAILS, TEXT_ALONE
 from shrink import SCALES, small_config
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.models.auto import modeling_auto
 
 from atom_hf import AtomTrainer, AtomTrainingArguments, load_atom_model
-from atom_hf.modeling import evaluating
 
 TASKS = {
     "sequence-classification": "SEQUENCE_CLASSIFICATION",
@@ -29,7 +29,6 @@ TASKS = {
 }
 """The tasks, and what Transformers calls them in the names of its mappings."""
 
-PASSED, NOT_BUILT, PLAIN_FAILS, FAILED = "passed", "not instantiable offline", "fails without atoms too", "failed"
 STEPS = 2
 
 
@@ -77,7 +76,7 @@ def check(task: str, model_type: str) -> tuple[str, str]:
         return PLAIN_FAILS, words_of(error)
     try:
         train_save_load(model, task, atom=True)
-        return PASSED, ""
+        return (TEXT_ALONE if hasattr(model, "text_alone") else PASSED), ""
     except Exception as error:
         reason = words_of(error)
     try:
@@ -110,11 +109,14 @@ def smallest(task: str, model_type: str) -> tuple[PreTrainedModel, int]:
     raise next((error for error in errors if not isinstance(error, NotBuiltError)), errors[0])
 
 
-def train_save_load(model: PreTrainedModel, task: str, atom: bool) -> None:
-    """Two steps, saving, loading plainly and with heads. Raises `CheckError`, or what went wrong."""
+def train_save_load(model: PreTrainedModel, task: str, atom: bool, **arguments: Any) -> None:
+    """Two steps, saving, loading plainly and with heads; `arguments` are those of `AtomTrainingArguments`.
+
+    Raises `CheckError`, or what went wrong.
+    """
     with tempfile.TemporaryDirectory() as folder:
         before = {name: value.clone() for name, value in model.state_dict().items()}
-        train(model, task, Path(folder, "run"), atom)
+        train(model, task, Path(folder, "run"), atom, **arguments)
         _must(
             any(not torch.equal(v, before[n]) for n, v in model.state_dict().items() if n in before),
             "nothing was trained",
@@ -144,12 +146,12 @@ def train_save_load(model: PreTrainedModel, task: str, atom: bool) -> None:
             same(outputs, run(loaded, batch), "outputs of the model loaded with heads")
 
 
-def train(model: PreTrainedModel, task: str, folder: Path, atom: bool) -> None:
+def train(model: PreTrainedModel, task: str, folder: Path, atom: bool, **arguments: Any) -> None:
     """Two steps of two samples."""
     args = AtomTrainingArguments(
         str(folder), atom=atom, max_steps=STEPS, per_device_train_batch_size=2, use_cpu=True, report_to="none",
         save_strategy="no", logging_steps=1, remove_unused_columns=False, disable_tqdm=True, learning_rate=1e-3,
-        dataloader_pin_memory=False, seed=1,
+        dataloader_pin_memory=False, seed=1, **arguments,
     )  # fmt: skip
     trainer = AtomTrainer(
         model=model, args=args, train_dataset=list(range(4)), data_collator=lambda rows: make_batch(model, task, rows)
@@ -157,7 +159,7 @@ def train(model: PreTrainedModel, task: str, folder: Path, atom: bool) -> None:
     heads = {n: p.detach().clone() for n, p in model.named_parameters() if n.startswith("atom_heads.")}
     trainer.train()
     if atom:
-        _must(model.atom_gate.scale > 0, "the gradient of the energy does not reach the model")
+        _must(model.atom_gate.scale > 0, "the task's loss does not depend on the layer's hidden states")
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     _must(len(losses) == STEPS and all(map(_finite, losses)), f"losses {losses}")
     if atom:

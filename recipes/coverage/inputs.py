@@ -31,7 +31,7 @@ def text_config(config: Any) -> Any:
 
 def make_batch(model: Any, task: str, rows: list[int]) -> dict[str, Tensor]:
     """The samples `rows` as one batch, with labels: the same for the same rows."""
-    names, config = parameters_of(model), model.config
+    names = parameters_of(model)
     generator = torch.Generator().manual_seed(sum((row + 1) * 31**i for i, row in enumerate(rows)))
     batch: dict[str, Any] = {}
     if task == "image-classification" and "input_ids" not in names:
@@ -43,8 +43,14 @@ def make_batch(model: Any, task: str, rows: list[int]) -> dict[str, Tensor]:
         batch = media.recordings(model, len(rows), generator)
     else:
         places: dict[int, int] = {}
-        sees = "pixel_values" in names and (task == "image-classification" or model.config.model_type in exceptions.SEES)
-        if task == "image-text-to-text" or sees or (task == "seq2seq-lm" and names & {"input_features", "input_values"}):
+        sees = "pixel_values" in names and (
+            task == "image-classification" or model.config.model_type in exceptions.SEES
+        )
+        if (
+            task == "image-text-to-text"
+            or sees
+            or (task == "seq2seq-lm" and names & {"input_features", "input_values"})
+        ):
             heard = task == "seq2seq-lm"
             batch, places = media.seen_and_heard(model, names, len(rows), generator, heard)
         if names & {"input_ids", "inputs"}:

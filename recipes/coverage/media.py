@@ -1,10 +1,11 @@
 """Random images and recordings for any model, and how many places they take among the tokens of a text.
 
-There are a dozen ways in which models take images: a square each, tiles, rows of flattened patches with the shape of their grid.
+There are a dozen ways in which models take images: a square, tiles, rows of flattened patches with the shape of their grid.
 `layouts` makes all of those whose arguments a model's `forward` has, and `seen_and_heard` takes the first that the model reads.
 """
 
 import contextlib
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -46,7 +47,7 @@ def recordings(model: Any, samples: int, generator: Any) -> dict[str, Tensor]:
     name = model.main_input_name
     if name == "input_values" and bins is None:
         return {name: torch.randn(samples, WAVE, generator=generator), "attention_mask": short_mask(samples, WAVE)}
-    if hasattr(model.config, "max_source_positions"):
+    if hasattr(model.config, "max_source_positions") and hasattr(model.config, "num_mel_bins"):
         return {name: torch.randn(samples, bins, 2 * model.config.max_source_positions, generator=generator)}
     frames = getattr(model.config, "max_length", FRAMES) if name == "input_values" else FRAMES
     batch = {name: torch.randn(samples, frames, bins, generator=generator)}
@@ -96,6 +97,8 @@ def layouts(model: Any, names: set[str], samples: int, generator: Any) -> Iterat
         times = field(vision, "temporal_patch_size", default=1)
         rows = samples * height * width
         grid = {"image_grid_thw": filled(1, height, width)}
+        if "image_merge_sizes" in names:
+            grid["image_merge_sizes"] = torch.full((samples,), merge)
         for shape in (
             (channels * times * patch**2,),
             (channels * patch**2,),
@@ -129,6 +132,14 @@ def layouts(model: Any, names: set[str], samples: int, generator: Any) -> Iterat
         yield {"pixel_values": square, **sizes}
     if "pixel_attention_mask" in names:
         yield {"pixel_values": square[:, None]}
+    if "image_token_pooling" in names:
+        patches = (side // patch) ** 2
+        yield {
+            "pixel_values": random(samples, patches, channels * patch**2),
+            "image_token_pooling": torch.arange(samples * 4 * 4).view(samples * 4, 4) % patches,
+            "image_grids": filled(2, 2, 0, 0),
+            "image_num_crops": torch.ones(samples, dtype=torch.long),
+        }
     if "qformer_input_ids" in names:
         ids = torch.randint(5, 50, (samples, 6), generator=generator)
         yield {"pixel_values": square, "qformer_input_ids": ids, "qformer_attention_mask": torch.ones_like(ids)}
@@ -171,10 +182,13 @@ def placeholder_ids(config: Any) -> dict[str, int]:
 def seen_and_heard(
     model: Any, names: set[str], samples: int, generator: Any, heard: bool
 ) -> tuple[dict[str, Tensor], dict[int, int]]:
-    """An image, or a recording, for each sample as the model reads it, and how many places each takes: by placeholder id."""
+    """An image, or a recording, for each sample as the model reads it, and how many places each takes: by placeholder id.
+
+    A model that reads none of those that are made here gets its text alone, and says so: `text_alone`.
+    """
     ids = placeholder_ids(model.config)
     make = audio_layouts if heard else layouts
-    for number, batch in enumerate(make(model, names, samples, generator)):
+    for number, batch in enumerate([] if hasattr(model, "text_alone") else make(model, names, samples, generator)):
         if number != getattr(model, "_layout", number):
             continue
         if hasattr(model, "_layout"):
@@ -186,14 +200,24 @@ def seen_and_heard(
             text[:, place] = value
         given = {"input_ids": text, "attention_mask": torch.ones_like(text), "decoder_input_ids": text}
         given |= {**beside_text(model, names, text, []), "bbox": torch.rand(*text.shape, 4)}
-        with counting_places(model) as counted, contextlib.suppress(Exception), torch.no_grad():
-            model(**{name: value for name, value in given.items() if name in names}, **batch)
-            counted.setdefault("read", 0)
+        with counting_places(model) as counted, torch.no_grad():
+            try:
+                model(**{name: value for name, value in given.items() if name in names}, **batch)
+                counted.setdefault("read", 0)
+            except Exception as error:
+                # Some have no such method, and say in words how many places they want.
+                if said := re.search(r"features:? (\d+)", str(error)):
+                    counted["audio_features" if heard else "image_features"] = int(said[1])
         if counted:
             model._layout = number
             model._places = {ids[kind]: count // samples for kind, count in counted.items() if kind in ids and count}
+            if counted == {"read": 0}:  # with one placeholder of each kind
+                model._places = dict.fromkeys(ids.values(), 1)
             return batch, model._places
-    raise ValueError(f"{type(model).__name__} reads none of the kinds of inputs that are made here")
+    if "input_ids" not in names:
+        raise ValueError(f"{type(model).__name__} reads none of the kinds of images that are made here")
+    model.text_alone = True
+    return {}, {}
 
 
 def beside_text(model: Any, names: set[str], ids: Tensor, placeholders: list[int]) -> dict[str, Tensor]:

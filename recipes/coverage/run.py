@@ -6,16 +6,17 @@ checked before is not checked again, unless with --fresh or --only_failed. Resul
 """
 
 import argparse
+import contextlib
 import json
 import queue
 import subprocess
 import sys
 import threading
-from pathlib import Path
 from typing import Any
 
-from check import FAILED, PASSED, TASKS, architectures
-from report import HERE, RESULTS, read_results, write_report
+import transformers
+from check import TASKS, architectures
+from report import FAILED, HERE, PASSED, PASSES, RESULTS, read_results, write_report
 from tqdm import tqdm
 
 SECONDS, GIBIBYTES = 120, 12
@@ -30,6 +31,8 @@ class Worker:
 
     def check(self, task: str, model_type: str) -> tuple[str, str]:
         """The outcome of `check.check`, or what the process died of."""
+        if self.process is not None and self.process.poll() is not None:
+            self.close()
         if self.process is None:
             command = [sys.executable, str(HERE / "worker.py"), str(self.gibibytes)]
             self.process = subprocess.Popen(
@@ -46,15 +49,18 @@ class Worker:
         if line:
             outcome, reason = json.loads(line)
             return outcome, reason
-        code = self.process.wait()
-        self.process = None
+        code = self.close()
         return FAILED, f"took more than {self.seconds} s" if late else f"the process died (exit status {code})"
 
-    def close(self) -> None:
-        """Ends the process."""
-        if self.process is not None:
+    def close(self) -> int | None:
+        """Ends the process. Returns its exit status, None if there is none."""
+        if self.process is None:
+            return None
+        with contextlib.suppress(BrokenPipeError):  # it may be gone already
             self.process.stdin.close()
-            self.process.wait()
+        self.process.stdout.close()
+        code, self.process = self.process.wait(), None
+        return code
 
 
 def check_all(pairs: list[tuple[str, str]], jobs: int, seconds: int, gibibytes: int) -> None:
@@ -75,12 +81,17 @@ def check_all(pairs: list[tuple[str, str]], jobs: int, seconds: int, gibibytes: 
             outcome, reason = worker.check(task, model_type)
             name = architectures(task)[model_type]
             with lock:
-                done[task, model_type] = dict(
-                    task=task, model_type=model_type, architecture=name, outcome=outcome, reason=reason
-                )
+                row = {
+                    "task": task,
+                    "model_type": model_type,
+                    "architecture": name,
+                    "outcome": outcome,
+                    "reason": reason,
+                }
+                done[task, model_type] = {**row, "transformers": transformers.__version__}
                 write_results(done)
                 bar.update()
-                bar.set_postfix(failed=sum(row["outcome"] != PASSED for row in done.values()))
+                bar.set_postfix(failed=sum(row["outcome"] not in PASSES for row in done.values()))
         worker.close()
 
     with tqdm(total=len(pairs), desc="architectures") as bar:
@@ -123,7 +134,7 @@ def main() -> None:
     if not pairs:
         parser.error("--models: none of these is registered for the tasks")
     if given.only_failed:
-        pairs = [pair for pair in pairs if known.get(pair, PASSED) != PASSED]
+        pairs = [pair for pair in pairs if known.get(pair, PASSED) not in PASSES]
     elif not given.fresh:
         pairs = [pair for pair in pairs if pair not in known]
     if not given.report_only:

@@ -40,7 +40,7 @@ KINDS = {
         r"(^|_)type_vocab|^type_|_dtype$|_act$|channels?_in|^in_chan|^num_chan|^input_channels|^audio_channels|_bins$|_buckets$",
         r"patch_size|patch_sizes|^crop_pct|labels?$|chunk_size|block_size$|version|merge|_cache$|dt_rank_|sliding|attention_window|window_(kernel|infer)|^padding",
         r"temporal|^scale|_stages$|^num_encoder_blocks$|query_pool|unit_size|tokens_per_second|pos_embeddings$",
-        r"ignore_index|feat_extract|nextn|^num_code|seconds|beams|hashes|_id_mod|_langs$|hop_length|_idxs?$|_order$|points$",
+        r"ignore_index|feat_extract|nextn|^num_code|seconds|beams|hashes|_id_mod|_langs$|hop_length|_idxs?$|_order$",
         r"^patch_embed_hidden|^n_mels$|mel|xpath|^subs_|^tag_|sub_?sampling|upsampl|downsampling|_aspect|resolution|n_relations|out_stride|^output_stride",
     ),
     "token": _pattern(
@@ -60,6 +60,7 @@ KINDS = {
     "period": _pattern(r"period$|interval$|_step$|frequency$|every_n|_pattern$|group_size$|per_stack$|cycles$"),
     "index": _pattern(r"ind(ex|ic)es$|feature_layer|layer_ids$|layer_id$|_layer_index$|attention_layers$|source_layers$|target_layers$|only_layers$"),
     "layer": _pattern(r"layers?$|^depths?$|_depth$|num_blocks$|block_repeats$|^block_sizes$|attends_per_block$|window_layers$"),
+    "pixels": _pattern(r"pinpoints$"),
     "image": _pattern(r"^(image|img|crop|input|max_image|min_image|max_img)_size$|^resolution$|^pos_emb_(height|width)$"),
     "patches": _pattern(r"image_seq_length|tokens_per_image|image_tokens$|^num_patches$|max_num_patches|num_position_embeddings$"),
     "length": _pattern(
@@ -154,8 +155,8 @@ def _patch(values: dict) -> int:
 def _small_side(side: int, patch: int) -> int:
     """The side of an image of few patches: a divisor of how many there were, so that what pools them still can."""
     patches = side // patch
-    least = max(4, -(-56 // patch))
-    fitting = [n for n in range(least, patches + 1) if patches % n == 0 and n <= 3 * least]
+    least = -(-max(4, -(-56 // patch)) // 4) * 4
+    fitting = [n for n in range(least, patches + 1, 4) if patches % n == 0 and n <= 3 * least]
     return patch * (fitting[0] if fitting else min(least, patches))
 
 
@@ -189,7 +190,7 @@ def _shrink(values: dict, width: int, heads: int, tokens: dict[int, int], ratio:
             case "group" | "first":
                 return min(value, 1)
             case "window":
-                return min(value, 2) if value < 32 else value  # else it counts pixels
+                return min(value, 2) if stages else value
             case "period":
                 return min(value, 2)
             case "index":
@@ -199,6 +200,8 @@ def _shrink(values: dict, width: int, heads: int, tokens: dict[int, int], ratio:
             case "image":
                 patch = _patch(values)
                 return _small_side(value, patch) if patch else max(1, value // ratio)
+            case "pixels":
+                return max(1, value // ratio)
             case "patches":
                 return max(1, value // ratio**2)
             case "length" | "length_of_choice":
