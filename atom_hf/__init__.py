@@ -7,11 +7,12 @@ from .errors import AtomError
 
 if TYPE_CHECKING:
     from .arguments import AtomArguments, AtomTrainingArguments
+    from .attaching import attach_atoms, detach_atoms
     from .config import AtomConfig
     from .energy import Atoms, atomic_energy
     from .heads import AtomHeads
     from .loading import load_atom_model
-    from .modeling import AtomMixin, attach_atoms, detach_atoms
+    from .modeling import AtomMixin
     from .trainer import AtomTrainer, AtomTrainerMixin
 
 __version__ = "0.1.0"
@@ -23,8 +24,8 @@ _HOMES = {
     "AtomConfig": "config",
     "AtomHeads": "heads",
     "AtomMixin": "modeling",
-    "attach_atoms": "modeling",
-    "detach_atoms": "modeling",
+    "attach_atoms": "attaching",
+    "detach_atoms": "attaching",
     "load_atom_model": "loading",
     "AtomTrainer": "trainer",
     "AtomTrainerMixin": "trainer",

@@ -7,19 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import transformers
-from peft import PeftConfig, PeftModel
+from peft import PeftModel
 from torch import Tensor
-from transformers import PreTrainedModel
 
 from .card import is_own, write_card
 from .card_facts import facts_of_model
-from .config import CONFIG_NAME, AtomConfig
 from .errors import AtomError
 from .heads import AtomHeads
-from .hub import find_file, reason
-from .loading import restore_heads
-from .modeling import AtomMixin, attach_atoms
+from .modeling import AtomMixin
 from .saving import HEADS_PREFIX, write_heads
 
 
@@ -81,44 +76,6 @@ def enroll(model: PeftModel) -> PeftModel:
     if not isinstance(model, AdapterMixin):
         model.__class__ = _adapter_class(type(model))
     return model
-
-
-def load_adapter_model(
-    source: str, auto_class: Any, hub: dict[str, Any], is_trainable: bool = False, **kwargs: Any
-) -> PeftModel:
-    """`load_atom_model` of the folder or Hub repository of an adapter: base, adapter and heads.
-
-    Args:
-        source: where the adapter is; its configuration names the base.
-        auto_class: the class to load the base with; by default that which the heads were attached to.
-        hub: revision, token and cache_dir of the adapter.
-        is_trainable: whether the adapter is to be trained further.
-        **kwargs: passed on to the base's `from_pretrained`.
-
-    Raises:
-        AtomError: no heads beside the adapter, or a base that is not named, cannot be loaded or does not fit.
-    """
-    file = find_file(source, CONFIG_NAME, **hub)
-    if file is None:
-        raise AtomError(f"{source} has no {CONFIG_NAME}: no heads beside this adapter; load it with PeftModel")
-    try:
-        adapter = PeftConfig.from_pretrained(source, **hub)
-    except Exception as error:  # what is wrong with a stranger's configuration shows in many ways
-        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, hub.get('revision'))}") from error
-    name = adapter.base_model_name_or_path
-    if not name:
-        raise AtomError(f"the adapter {source} does not say which base it is for (base_model_name_or_path)")
-    if auto_class is None:
-        auto_class = getattr(transformers, AtomConfig.load(file).base_model_class or "", None)
-        if not (isinstance(auto_class, type) and issubclass(auto_class, PreTrainedModel)):
-            raise AtomError(f"the heads in {source} name no model class of Transformers; give auto_class")
-    try:
-        base = auto_class.from_pretrained(name, revision=adapter.revision, trust_remote_code=False, **kwargs)
-    except Exception as error:  # and so does what is wrong with its weights
-        why = reason(error, name, adapter.revision)
-        raise AtomError(f"{name!r}, the base of the adapter {source}, cannot be loaded: {why}") from error
-    restore_heads(base, source, **hub)
-    return attach_atoms(PeftModel.from_pretrained(base, source, is_trainable=is_trainable, **hub))
 
 
 def _base_of(cls: type) -> type:

@@ -48,6 +48,7 @@ class AtomArguments:
     atom_weighting: str = _from_config("weighting")
     atom_layer: int = _from_config("layer")
     atom_tokens: str = _from_config("tokens")
+    atom_side: str = _from_config("side")
     atom_token_reduction: str = _from_config("token_reduction")
     atom_softening: float = _from_config("softening")
     atom_energy_weight: float = _from_config("energy_weight")

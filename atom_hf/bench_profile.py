@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from . import loop, modeling, trainer
+from . import forward, loop, trainer
 from .energy import Atoms
 from .gate import GradientGate
 from .heads import AtomHeads
@@ -25,7 +25,7 @@ NODE = "autograd::engine::evaluate_function"
 # What is wrapped under which name; a part that is not there is left out. Ranges that the library itself records under a name
 # that begins with PREFIX are shown as well.
 PARTS = (
-    (modeling, "find_tokens", "tokens and mask"),
+    (forward, "find_tokens", "tokens and mask"),
     (AtomHeads, "forward", "heads"),
     (Atoms, "from_tokens", "atoms"),
     (Atoms, "pack", "atoms"),

@@ -15,6 +15,7 @@ FORMAT_VERSION = 1
 MAX_BYTES = 2**20
 MAX_SPECIAL_TOKENS = 2**16
 
+SIDES = ("encoder", "decoder")
 TOKEN_RULES = {
     "content": "padding, special tokens and a vision model's [CLS] or register tokens are left out",
     "all": "everything but padding",
@@ -55,6 +56,11 @@ class AtomConfig:
         "content",
         "Which tokens belong to an atom: 'content' leaves out padding, special tokens and a vision model's [CLS] or "
         "register tokens; 'all' leaves out padding only.",
+    )
+    side: str = _option(
+        "encoder",
+        "Which side of an encoder-decoder the tokens are taken from: 'encoder', what is read, or 'decoder', what is written. "
+        "Every other model has one side, and 'encoder' is it.",
     )
     token_reduction: str = _option(
         "mean",
@@ -119,6 +125,7 @@ class AtomConfig:
         rules = "one of " + "; ".join(f"'{rule}' ({what})" for rule, what in TOKEN_RULES.items())
         check(isinstance(self.tokens, str) and self.tokens in TOKEN_RULES, "tokens", rules)
         for name, options in (
+            ("side", SIDES),
             ("weighting", ("relative", "absolute")),
             ("schedule", ("linear", "constant")),
             ("token_reduction", TOKEN_REDUCTIONS),

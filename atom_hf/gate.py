@@ -2,12 +2,19 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from .config import AtomConfig
 from .sharding import watch_gradient
+
+# What autograd calls the operations that give another view, or a copy, of one tensor.
+_VIEWS = {
+    f"{name}Backward0"
+    for name in ("Clone", "Slice", "View", "Alias", "Permute", "Transpose", "Unsqueeze", "UnsafeView", "Select")
+}
 
 
 class GradientGate:
@@ -56,9 +63,17 @@ class GradientGate:
             )
         # The hook sees the whole gradient of the hidden states, after both the task's part and the gate's have arrived.
         # A step may have several forward passes: each knows what passed of its own.
-        passed: list[Tensor] = []
-        watch_gradient(hidden, functools.partial(self._measure_task, passed))
-        return _Gate.apply(hidden, self, passed)
+        seen = _Seen()
+        watch_gradient(hidden, functools.partial(self._measure_task, seen))
+        views, (source, index) = [], (hidden.grad_fn, hidden.output_nr)
+        while type(source).__name__ in _VIEWS:
+            views.append(source)
+            source, index = source.next_functions[0]
+        if views and source is not None:
+            # A model may go on with what the hidden states are but a view of (Longformer cuts its own padding off them, XLNet
+            # turns them round): no gradient of the task's passes the view then.
+            source.register_prehook(lambda gradients: self._measure_source(seen, gradients[index], views))
+        return _Gate.apply(hidden, self, seen)
 
     @property
     def scale(self) -> float:
@@ -94,14 +109,35 @@ class GradientGate:
         self._norms = torch.tensor([float(state["task_norm"]), float(state["atom_norm"])])
         self._steps = torch.tensor(int(state["steps"]))
 
-    def _measure_atom(self, passed: list[Tensor], gradient: Tensor) -> Tensor:
+    def _measure_atom(self, seen: "_Seen", gradient: Tensor) -> Tensor:
         self._sums[1] += _squared_norm(gradient)
-        passed.append(gradient * (self.strength * self._scale))
-        return passed[-1]
+        seen.passed.append(gradient * (self.strength * self._scale))
+        return seen.passed[-1]
 
-    def _measure_task(self, passed: list[Tensor], gradient: Tensor) -> None:
+    def _measure_task(self, seen: "_Seen", gradient: Tensor) -> None:
         # One for each backward pass: a graph may be gone through more than once.
-        self._sums[0] += _squared_norm(gradient - passed.pop() if passed else gradient)
+        passed = seen.passed.pop() if seen.passed else None
+        task = _squared_norm(gradient if passed is None else gradient - passed)
+        seen.in_view = (task, passed)
+        self._sums[0] += task
+
+    def _measure_source(self, seen: "_Seen", gradient: Tensor, views: list[Any]) -> None:
+        in_view, passed = seen.in_view or (None, None)
+        seen.in_view = None
+        for view in views if passed is not None else ():
+            passed = view(passed)
+        task = _squared_norm(gradient if passed is None else gradient - passed)
+        self._sums[0] += task if in_view is None else torch.where(in_view > 0, 0.0, task)
+
+
+class _Seen:
+    """What was seen of the gradients of one forward pass, on the way back."""
+
+    def __init__(self) -> None:
+        self.passed: list[Tensor] = []
+        """What went through the gate."""
+        self.in_view: tuple[Tensor, Tensor | None] | None = None
+        """The task's squared norm at the hidden states, and what went through the gate."""
 
 
 def _squared_norm(x: Tensor) -> Tensor:
@@ -111,10 +147,10 @@ def _squared_norm(x: Tensor) -> Tensor:
 
 class _Gate(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden: Tensor, gate: GradientGate, passed: list[Tensor]) -> Tensor:
-        ctx.gate, ctx.passed = gate, passed
+    def forward(ctx, hidden: Tensor, gate: GradientGate, seen: _Seen) -> Tensor:
+        ctx.gate, ctx.seen = gate, seen
         return hidden.view_as(hidden)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
-        return ctx.gate._measure_atom(ctx.passed, gradient), None, None
+        return ctx.gate._measure_atom(ctx.seen, gradient), None, None

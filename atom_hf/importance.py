@@ -6,7 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .modeling import OUTPUT_KEYS, evaluating
+from .forward import OUTPUT_KEYS
+from .modeling import evaluating
 from .page import ImageReading, TextReading
 from .tasks import image_inputs
 from .tokens import patch_grid

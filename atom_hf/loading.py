@@ -10,11 +10,11 @@ from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import ADAPTER_CONFIG_NAME, is_peft_available
 from transformers.utils import CONFIG_NAME as BASE_CONFIG_NAME
 
+from .attaching import attach_atoms
 from .config import CONFIG_NAME, AtomConfig
 from .errors import AtomError
 from .heads import AtomHeads
 from .hub import NotInCache, find_file, pin, reason
-from .modeling import attach_atoms
 from .saving import HEADS_NAME, HEADS_PREFIX, check_index, read_heads
 from .tokens import check_layer, check_width, hidden_size_of
 
@@ -53,9 +53,7 @@ def load_atom_model(
     if find_file(source, BASE_CONFIG_NAME, **hub) is None and find_file(source, ADAPTER_CONFIG_NAME, **hub) is not None:
         if not is_peft_available():
             raise AtomError(f"{source} is an adapter, and peft is not installed: pip install 'atom-hf[peft]'")
-        from .adapters import load_adapter_model
-
-        return load_adapter_model(source, auto_class, hub, **kwargs)
+        return _load_adapter_model(source, auto_class, hub, **kwargs)
     config_file = find_file(source, CONFIG_NAME, **hub)
     if config_file is None:
         raise AtomError(f"{source} has no {CONFIG_NAME}: it is not an atom model; load it with from_pretrained")
@@ -88,6 +86,46 @@ def load_atom_model(
     return model
 
 
+def _load_adapter_model(
+    source: str, auto_class: Any, hub: dict[str, Any], is_trainable: bool = False, **kwargs: Any
+) -> Any:
+    """`load_atom_model` of the folder or Hub repository of an adapter: base, adapter and heads.
+
+    Args:
+        source: where the adapter is; its configuration names the base.
+        auto_class: the class to load the base with; by default that which the heads were attached to.
+        hub: revision, token and cache_dir of the adapter.
+        is_trainable: whether the adapter is to be trained further.
+        **kwargs: passed on to the base's `from_pretrained`.
+
+    Raises:
+        AtomError: no heads beside the adapter, or a base that is not named, cannot be loaded or does not fit.
+    """
+    from peft import PeftConfig, PeftModel
+
+    file = find_file(source, CONFIG_NAME, **hub)
+    if file is None:
+        raise AtomError(f"{source} has no {CONFIG_NAME}: no heads beside this adapter; load it with PeftModel")
+    try:
+        adapter = PeftConfig.from_pretrained(source, **hub)
+    except Exception as error:  # what is wrong with a stranger's configuration shows in many ways
+        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, hub.get('revision'))}") from error
+    name = adapter.base_model_name_or_path
+    if not name:
+        raise AtomError(f"the adapter {source} does not say which base it is for (base_model_name_or_path)")
+    if auto_class is None:
+        auto_class = getattr(transformers, AtomConfig.load(file).base_model_class or "", None)
+        if not (isinstance(auto_class, type) and issubclass(auto_class, PreTrainedModel)):
+            raise AtomError(f"the heads in {source} name no model class of Transformers; give auto_class")
+    try:
+        base = auto_class.from_pretrained(name, revision=adapter.revision, trust_remote_code=False, **kwargs)
+    except Exception as error:  # and so does what is wrong with its weights
+        why = reason(error, name, adapter.revision)
+        raise AtomError(f"{name!r}, the base of the adapter {source}, cannot be loaded: {why}") from error
+    restore_heads(base, source, **hub)
+    return attach_atoms(PeftModel.from_pretrained(base, source, is_trainable=is_trainable, **hub))
+
+
 def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, **hub: Any) -> bool:
     """Attaches the heads that were saved with a model, if any, to `model`. Returns whether there were.
 
@@ -112,9 +150,10 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, **hub: Any
         return False
     config = AtomConfig.load(config_file)
     check_width(model, config)
-    check_layer(model, config.layer)
+    check_layer(model, config.layer, config.side)
     with torch.device("meta"):
-        state = AtomHeads(hidden_size_of(model, config.layer)).state_dict()
+        width = config.hidden_size or hidden_size_of(model, config.layer, config.side)
+        state = AtomHeads(width or 1).state_dict()
     expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
     heads, _ = read_heads(source, expected, type(model).__name__, **hub)
     attach_atoms(model, config)

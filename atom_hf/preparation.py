@@ -14,10 +14,12 @@ from transformers import Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import logging
 
+from .attaching import attach_atoms
 from .config import AtomConfig
 from .errors import AtomError
+from .forward import forward_with_atoms
 from .gate import GradientGate
-from .modeling import AtomMixin, attach_atoms, forward_with_atoms
+from .modeling import AtomMixin
 from .passes import to_be_read
 from .wrapped import inside, is_adapter, is_sentence_transformer
 
@@ -112,7 +114,7 @@ def names(method: Callable) -> list[str]:
 
 def _take_on(model: AtomMixin, config: AtomConfig) -> None:
     own = model.atom_config
-    for name in ("layer", "tokens"):
+    for name in ("layer", "tokens", "side"):
         asked, kept = getattr(config, name), getattr(own, name)
         if asked != kept:
             logger.warning_once(
@@ -121,6 +123,7 @@ def _take_on(model: AtomMixin, config: AtomConfig) -> None:
     kept = (
         "layer",
         "tokens",
+        "side",
         "importance_std",
         "position_init",
         "hidden_size",

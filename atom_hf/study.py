@@ -33,6 +33,7 @@ import numpy as np
 from tqdm.auto import tqdm
 from transformers import PrinterCallback, TrainerCallback
 
+from .config import AtomConfig
 from .errors import AtomError
 from .formats import read_yaml
 from .measures import measure_classifier, measure_writer, read_outputs
@@ -241,6 +242,8 @@ def _fingerprint(job: Job, run: RunArguments, args: StudyTrainingArguments) -> s
     before = {**plain.to_dict(), **vars(RunArguments())}
     given = {k: v for k, v in {**args.to_dict(), **vars(run)}.items() if v != before[k] and k != "logging_dir"}
     atom = args.atom_config().to_dict() if args.atom else None
+    if atom and atom["side"] == AtomConfig.side:
+        del atom["side"]  # a choice that came later: runs from before it keep their hash
     return hashed({"given": given, "atom": atom, "shifts": job.setting.shifts})
 
 

@@ -11,12 +11,15 @@ from accelerate.utils import is_compiled_module
 from torch import Tensor
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, has_length
+from transformers.utils import logging
 
 from .accumulation import TaskShare, divisor, trying_out
 from .arguments import check_arguments, check_class
+from .attaching import refit_heads
 from .distributed import gather_rows
 from .energy import AtomLoss, Atoms
 from .errors import AtomError
+from .forward import WidthError
 from .loop import loss_of
 from .modeling import AtomMixin
 from .pairs import PairCache
@@ -28,6 +31,8 @@ from .sharding import prepare_precision
 from .trainer_card import CardMixin
 from .trainer_push import PushMixin, check_whole
 from .wrapped import inside, is_sentence_transformer
+
+logger = logging.get_logger(__name__)
 
 STATE_NAME = "atom_state.json"
 
@@ -116,7 +121,14 @@ class AtomTrainerMixin(CardMixin, PushMixin):
         loader = self.get_train_dataloader()
         with trying_out(self.model, self.args.device):
             inputs = loader.collate_fn([loader.dataset[0], loader.dataset[1]])
-            packed, importance = self._atom_read(self.model_wrapped, inputs)
+            try:
+                packed, importance = self._atom_read(self.model_wrapped, inputs)
+            except WidthError as error:
+                # Some configurations name another width than their layers have. Heads that nothing holds yet can be made anew.
+                if self._atom_model._atom_width_given or self.optimizer is not None:
+                    raise
+                refit_heads(self._atom_model, error.width)
+                packed, importance = self._atom_read(self.model_wrapped, inputs)
         self._atom_checked = True
         if len(packed) < 2:
             raise AtomError(
@@ -343,4 +355,10 @@ class _AtomCallback(TrainerCallback):
         model.atom_gate.strength = model.atom_config.strength(state.global_step / max(1, state.max_steps))
 
     def on_step_end(self, args, state, control, **kwargs):
-        self.trainer._atom_model.atom_gate.update(lambda sums: self.trainer.accelerator.reduce(sums, "sum"))
+        gate = self.trainer._atom_model.atom_gate
+        gate.update(lambda sums: self.trainer.accelerator.reduce(sums, "sum"))
+        if state.global_step == 1 and gate.ratio and gate.state()["task_norm"] == 0:
+            logger.warning(
+                f"atom_layer {self.trainer._atom_model.atom_config.layer}: the task's loss does not depend on this layer, and "
+                "the relative weight passes nothing of the atom loss to the model; choose another layer"
+            )

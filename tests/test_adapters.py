@@ -11,8 +11,7 @@ from safetensors.torch import load_file
 from test_trainer import LOGGED, equal, history, make
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from atom_hf import AtomConfig, AtomError, AtomMixin, attach_atoms, load_atom_model
-from atom_hf.modeling import detach_atoms
+from atom_hf import AtomConfig, AtomError, AtomMixin, attach_atoms, detach_atoms, load_atom_model
 from atom_hf.preparation import check_wrapped
 
 # PEFT 0.21 goes by names that Transformers 5.23 calls old.

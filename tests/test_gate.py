@@ -260,3 +260,47 @@ def test_a_resumed_gate_goes_on_as_the_first_would_have():
         for ours, expected in zip(branches.step(second), branches.step(first), strict=True):
             assert torch.equal(ours, expected)
         assert second.state() == first.state()
+
+
+# Hidden states off the way that the task takes
+
+
+class Aside(Branches):
+    """The hidden state that is shown is a part of the one that the task goes on with: a model cut its own padding off it."""
+
+    def losses(self, gate=None):
+        whole = self.x @ self.w
+        hidden = whole[:4]
+        seen = hidden if gate is None else gate(hidden)
+        task = (whole - self.target).square().sum()
+        atom = self.atom_size * torch.tanh(seen @ self.head).sum()
+        self.whole = whole
+        return hidden, task, atom
+
+    def gradients(self):
+        hidden, task, atom = self.losses()
+        return torch.autograd.grad(task, self.whole, retain_graph=True)[0], torch.autograd.grad(atom, hidden)[0]
+
+
+@pytest.mark.parametrize("atom_size", [0.1, 1.0, 30.0])
+def test_the_task_is_measured_where_the_model_goes_on(atom_size):
+    branches, gate = Aside(atom_size=atom_size), GradientGate(0.3)
+    task, atom = branches.norms()
+    for _ in range(3):  # once something passes, the task's gradient is told from it
+        branches.step(gate)
+        assert gate.state()["task_norm"] == pytest.approx(task, rel=1e-6)
+        assert gate.scale == pytest.approx(0.3 * task / atom, rel=1e-6)
+
+
+def test_a_view_that_the_task_goes_on_with_is_measured_as_before():
+    class Through(Branches):
+        def losses(self, gate=None):
+            hidden = (self.x @ self.w).view(6, 5)
+            seen = hidden if gate is None else gate(hidden)
+            task = (hidden - self.target).square().sum()
+            return hidden, task, self.atom_size * torch.tanh(seen @ self.head).sum()
+
+    plain, through = GradientGate(0.3), GradientGate(0.3)
+    for _ in range(3):
+        Branches().step(plain), Through().step(through)
+        assert through.state() == plain.state()

@@ -112,7 +112,7 @@ def test_of_all_hidden_states_only_one_is_kept(name, layer, monkeypatch):
         kept.append(sum(state is not None for state in outputs.hidden_states))
         return pick_layer(outputs, layer, model)
 
-    monkeypatch.setattr("atom_hf.modeling.pick_layer", counting)
+    monkeypatch.setattr("atom_hf.forward.pick_layer", counting)
     model = attached(name, AtomConfig(layer=layer))
     outputs = model(**batch_for(name))
     assert kept == [1] and "hidden_states" not in outputs
@@ -449,6 +449,36 @@ def test_heads_of_another_width(tmp_path):
     attached("bert").save_pretrained(tmp_path)
     tiny("bert", hidden_size=16).save_pretrained(tmp_path)
     refusal(lambda: load_atom_model(tmp_path), "16", "32", "do not fit")
+
+
+def unsaid_width():
+    """A model whose configuration does not say how wide its hidden states are, and a batch for it."""
+    config = transformers.MobileNetV2Config(depth_multiplier=0.25, num_labels=3, image_size=32)
+    rows = [{"pixel_values": torch.randn(3, 32, 32), "labels": i % 3} for i in range(4)]
+    return transformers.MobileNetV2ForImageClassification(config), rows
+
+
+def test_a_width_that_is_not_said_is_found_by_the_trainer_or_given(tmp_path):
+    model, rows = unsaid_width()
+    pixels = torch.stack([row["pixel_values"] for row in rows])
+    trainer = AtomTrainer(model=model, args=arguments(tmp_path / "run", atom=True, max_steps=1), train_dataset=rows)
+    trainer.train()
+    width = model.eval()(pixels, output_hidden_states=True).hidden_states[-2].shape[1]
+    assert model.atom_config.hidden_size == model.atom_heads.position.weight.shape[0] == width > 1
+    model.save_pretrained(tmp_path)
+    again = load_atom_model(tmp_path).atom_importance(pixel_values=pixels)
+    torch.testing.assert_close(again, model.atom_importance(pixel_values=pixels))
+
+    # Who trains in a loop of their own is told what to give, and can.
+    model = attach_atoms(unsaid_width()[0])
+    refusal(lambda: model(pixels), f"is {width} wide", f"AtomConfig(hidden_size={width})")
+    model = attach_atoms(unsaid_width()[0], AtomConfig(hidden_size=width))
+    assert model(pixels).atoms.shape == (4, width + 3)
+    # What is given is not replaced without a word.
+    other = next(n for n in (16, 24, 32, 40) if n != width)
+    model = attach_atoms(unsaid_width()[0], AtomConfig(hidden_size=other))
+    trainer = AtomTrainer(model=model, args=arguments(tmp_path / "run", atom=True), train_dataset=rows)
+    refusal(trainer.train, f"is {width} wide", f"made for {other}")
 
 
 class SilentConfig(PreTrainedConfig):

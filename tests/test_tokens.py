@@ -7,7 +7,11 @@ import torch
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import (
+    ASTConfig,
+    ASTForAudioClassification,
     BertConfig,
+    CLIPConfig,
+    CLIPForImageClassification,
     DeiTConfig,
     DeiTModel,
     Dinov2WithRegistersConfig,
@@ -16,14 +20,20 @@ from transformers import (
     PreTrainedTokenizerFast,
     ResNetConfig,
     ResNetModel,
+    SEWConfig,
+    SEWForSequenceClassification,
     SwinConfig,
     SwinModel,
     ViTConfig,
     ViTModel,
+    Wav2Vec2Config,
+    Wav2Vec2ForSequenceClassification,
 )
+from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput, Seq2SeqLMOutput
+from transformers.utils import ModelOutput
 
 from atom_hf import AtomConfig, AtomError
-from atom_hf.tokens import find_tokens, patch_grid, prefix_length, special_token_ids
+from atom_hf.tokens import align, find_tokens, hidden_size_of, patch_grid, pick_layer, prefix_length, special_token_ids
 
 TEXT = GPT2Config(n_embd=4, n_layer=1, n_head=1, vocab_size=20)
 VIT = ViTConfig(image_size=32, patch_size=8)  # 16 patches
@@ -184,6 +194,184 @@ def test_the_feature_maps_of_a_real_model():
     assert tokens.shape == (2, hidden.shape[2] * hidden.shape[3], 8) and mask.all()
 
 
+def test_a_feature_map_with_its_width_last_is_told_by_the_width():
+    hidden = torch.arange(2 * 2 * 4 * 3.0).view(2, 2, 4, 3)
+    last, first = AtomConfig(hidden_size=3), AtomConfig(hidden_size=2)
+    tokens, mask = find_tokens(hidden, {"pixel_values": PIXELS}, last, ResNetConfig())
+    assert tokens.shape == (2, 8, 3) and mask.all()
+    for row in range(2):
+        for column in range(4):
+            assert torch.equal(tokens[:, 4 * row + column], hidden[:, row, column])
+    assert find_tokens(hidden, {"pixel_values": PIXELS}, first, ResNetConfig())[0].shape == (2, 12, 2)
+
+
+# --- several rows or streams for a text ------------------------------------------------------------------------------
+
+
+def test_each_choice_is_a_sample_of_its_own():
+    ids, attention = torch.stack([IDS, IDS.flip(0)], 1), torch.stack([ATTENTION, ATTENTION.flip(0)], 1)
+    hidden = torch.zeros(4, 5, 4)  # as the model flattens them: first sample's choices, then the second's
+    rows = [mask_of(torch.zeros(1, 5, 4), {"input_ids": i[None], "attention_mask": a[None]})[0]
+            for sample, masks in zip(ids, attention, strict=True) for i, a in zip(sample, masks, strict=True)]  # fmt: skip
+    assert mask_of(hidden, {"input_ids": ids, "attention_mask": attention}) == rows
+    assert mask_of(hidden, {"input_ids": ids}) == rows
+
+
+@pytest.mark.parametrize("streams_first", [False, True])
+def test_the_streams_of_a_token_are_averaged(streams_first):
+    hidden = torch.randn(3, 2, 5, 4)  # three streams
+    given = hidden if streams_first else hidden.permute(1, 2, 0, 3)
+    tokens, mask = find_tokens(given, {"input_ids": IDS, "attention_mask": ATTENTION}, CONTENT, TEXT)
+    torch.testing.assert_close(tokens, (hidden[0] + hidden[1] + hidden[2]) / 3)
+    assert mask.int().tolist() == [[0, 1, 1, 1, 0], [0, 1, 0, 0, 0]]
+
+
+def test_a_token_of_several_codebooks_is_special_where_all_its_ids_are():
+    ids = torch.tensor([[CLS, 5, SEP, 6], [CLS, 7, 8, SEP], [CLS, 5, SEP, PAD], [9, SEP, SEP, PAD]])  # two samples
+    assert mask_of(torch.zeros(2, 4, 4), {"input_ids": ids}) == [[0, 1, 1, 1], [1, 1, 0, 0]]
+
+
+def test_latents_are_tokens_all():
+    config = SimpleNamespace(num_latents=3)
+    assert (
+        mask_of(torch.zeros(2, 3, 4), {"input_ids": IDS, "attention_mask": ATTENTION}, model_config=config)
+        == [[1] * 3] * 2
+    )
+
+
+# --- shortened sequences ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("given", "length"), [(6, 3), (12, 6), (12, 3), (13, 7), (12, 7), (100, 9), (5, 3)])
+def test_what_was_pooled_counts_if_any_of_it_does(given, length):
+    mask = torch.rand(4, given, generator=torch.Generator().manual_seed(given)) < 0.3
+    naive = [
+        [any(row[i] for i in range(given * j // length, -(-given * (j + 1) // length))) for j in range(length)]
+        for row in mask.tolist()
+    ]
+    assert align(mask, length).tolist() == naive
+
+
+def naive_frames(samples, kernels, strides):
+    """How many whole windows fit, layer after layer."""
+    for kernel, stride in zip(kernels, strides, strict=True):
+        samples = len(range(0, samples - kernel + 1, stride))
+    return samples
+
+
+SOUND = {"conv_dim": (8, 8, 8), "conv_kernel": (10, 3, 2), "conv_stride": (5, 2, 2), "num_feat_extract_layers": 3}
+SPEECH = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16,
+          "num_conv_pos_embeddings": 4, "num_conv_pos_embedding_groups": 2}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", [Wav2Vec2ForSequenceClassification, SEWForSequenceClassification])
+def test_frames_of_a_recording_are_its_own_where_the_model_says_so(kind):
+    config = (Wav2Vec2Config if kind is Wav2Vec2ForSequenceClassification else SEWConfig)(**SOUND, **SPEECH)
+    model = kind(config).eval()
+    lengths = [800, 430, 111]
+    attention = torch.zeros(3, 800, dtype=torch.long)
+    for row, length in zip(attention, lengths, strict=True):
+        row[:length] = 1
+    with torch.no_grad():
+        hidden = model(torch.randn(3, 800), attention_mask=attention, output_hidden_states=True).hidden_states[1]
+    _, mask = find_tokens(hidden, {"attention_mask": attention}, ALL, config, model)
+    frames = [naive_frames(length, config.conv_kernel, config.conv_stride) for length in lengths]
+    squeeze = getattr(config, "squeeze_factor", 1)
+    assert hidden.shape[1] == frames[0] // squeeze == mask.shape[1]
+    ends = [[frame * frames[0] // mask.shape[1] < own for frame in range(mask.shape[1])] for own in frames]
+    assert mask.tolist() == ends
+
+
+def test_the_patches_of_a_spectrogram_overlap():
+    config = ASTConfig(**SMALL, num_mel_bins=32, max_length=56, patch_size=16, frequency_stride=8, time_stride=10)
+    spectrogram = torch.randn(2, 56, 32)
+    rows, columns = len(range(0, 32 - 15, 8)), len(range(0, 56 - 15, 10))
+    assert patch_grid(spectrogram, config) == (rows, columns)
+    model = ASTForAudioClassification(config).eval()
+    with torch.no_grad():
+        hidden = model(spectrogram, output_hidden_states=True).hidden_states[-1]
+    expected = [[0, 0] + [1] * (rows * columns)] * 2  # [CLS] and distillation
+    assert mask_of(hidden, {"input_values": spectrogram}, model_config=config) == expected
+
+
+# --- sides -----------------------------------------------------------------------------------------------------------
+
+READ = {"input_ids": IDS, "attention_mask": ATTENTION}
+WRITTEN = torch.tensor([[SEP, 5, 6, 7], [SEP, 8, PAD, PAD]])
+WRITES = AtomConfig(side="decoder", special_token_ids=[PAD, CLS, SEP])
+WRITES_ALL = AtomConfig(side="decoder", tokens="all", special_token_ids=[PAD, CLS, SEP])
+PADS = SimpleNamespace(pad_token_id=PAD)
+
+
+@pytest.mark.parametrize(
+    ("inputs", "content", "everything"),
+    [
+        ({"decoder_input_ids": WRITTEN}, [[0, 1, 1, 1], [0, 1, 0, 0]], [[1, 1, 1, 1], [1, 1, 0, 0]]),
+        # T5 and others start from the padding token.
+        (
+            {"decoder_input_ids": WRITTEN.masked_fill(WRITTEN == SEP, PAD)},
+            [[0, 1, 1, 1], [0, 1, 0, 0]],
+            [[1] * 4, [1, 1, 0, 0]],
+        ),
+        (
+            {"decoder_input_ids": WRITTEN, "decoder_attention_mask": torch.tensor([[1, 1, 0, 0], [1, 1, 1, 0]])},
+            [[0, 1, 0, 0], [0, 1, 0, 0]],
+            [[1, 1, 0, 0], [1, 1, 1, 0]],
+        ),
+        # Labels are what comes next: their last is not fed to the decoder.
+        (
+            {"labels": torch.tensor([[5, 6, 7, SEP], [8, SEP, -100, -100]])},
+            [[0, 1, 1, 1], [0, 1, 0, 0]],
+            [[1] * 4, [1, 1, 1, 0]],
+        ),
+        # A class for each text is no text: the decoder is fed the text that was read, moved on.
+        ({"labels": torch.tensor([1, 0])}, [[0, 0, 1, 1, 1], [0, 0, 1, 0, 0]], [[1] * 5, [1, 1, 1, 1, 0]]),
+        ({}, [[0, 0, 1, 1, 1], [0, 0, 1, 0, 0]], [[1] * 5, [1, 1, 1, 1, 0]]),
+    ],
+    ids=["ids", "starts from padding", "mask", "labels", "classes", "nothing"],
+)
+def test_what_a_decoder_writes(inputs, content, everything):
+    hidden = torch.zeros(2, len(content[0]), 4)
+    assert mask_of(hidden, {**READ, **inputs}, WRITES, PADS) == content
+    assert mask_of(hidden, {**READ, **inputs}, WRITES_ALL, PADS) == everything
+
+
+def test_the_layer_of_the_side_that_is_asked_for():
+    reads, writes = ((torch.full((1, 1, 1), value), torch.full((1, 1, 1), value + 1)) for value in (0.0, 10.0))
+    outputs = Seq2SeqLMOutput(logits=torch.zeros(1), encoder_hidden_states=reads, decoder_hidden_states=writes)
+
+    def picked(side, outputs=outputs):
+        return pick_layer(outputs, -1, SimpleNamespace(atom_config=AtomConfig(side=side))).item()
+
+    assert (picked("encoder"), picked("decoder")) == (1, 11)
+    with pytest.raises(AtomError, match="no decoder hidden states"):
+        picked("decoder", CausalLMOutput(logits=torch.zeros(1), hidden_states=reads))
+
+
+def test_hidden_states_under_other_names():
+    first, second = ((torch.tensor(value),) for value in (1.0, 2.0))
+    model = SimpleNamespace(atom_config=AtomConfig())
+    # Of two kinds of things that are read, that of the main input stands first; a tensor is no tuple of layers.
+    named = ModelOutput(image_hidden_states=torch.zeros(3), language_hidden_states=first, vision_hidden_states=second)
+    assert pick_layer(named, 0, model) == 1
+    nested = ModelOutput(
+        logits=torch.zeros(1), vision_outputs=BaseModelOutput(hidden_states=first),
+        language_model_outputs=BaseModelOutput(hidden_states=second),
+    )  # fmt: skip
+    assert pick_layer(nested, 0, model) == 2
+
+
+# --- width ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_width_is_that_of_the_part_that_is_read():
+    config = CLIPConfig(
+        text_config={**SMALL, "vocab_size": 9}, vision_config={**PATCHES, "hidden_size": 12, "num_attention_heads": 2}
+    )
+    assert hidden_size_of(CLIPForImageClassification(config), -1) == 12
+    assert patch_grid(PIXELS, config) == (4, 4)
+
+
 # --- special ids ----------------------------------------------------------------------------------------------------
 
 
@@ -224,3 +412,14 @@ def test_without_a_tokenizer_the_configuration_is_asked(processing_class):
     assert special_token_ids(ViTConfig(), processing_class) == []
     assert special_token_ids(ResNetConfig(), processing_class) == []
     assert special_token_ids(SimpleNamespace(), processing_class) == []
+
+
+def test_placeholders_of_images_are_no_special_tokens():
+    processor = SimpleNamespace(tokenizer=SimpleNamespace(all_special_ids=[0, 1, 2, 30, 31, 32], unk_token_id=None))
+    config = SimpleNamespace(image_token_id=30, audio_token_index=31)
+    assert special_token_ids(config, processor) == [0, 1, 2, 32]
+
+
+def test_the_ids_of_a_text_model_within_count():
+    inner = BertConfig(pad_token_id=3)
+    assert special_token_ids(SimpleNamespace(get_text_config=lambda: inner, eos_token_id=4)) == [3, 4]
