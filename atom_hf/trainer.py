@@ -349,8 +349,8 @@ class _AtomCallback(TrainerCallback):
         gate.update(lambda sums: self.trainer.accelerator.reduce(sums, "sum"))
         if state.global_step == 1 and gate.ratio and gate.state()["task_norm"] == 0:
             logger.warning(
-                f"atom_layer {self.trainer._atom_model.atom_config.layer}: the task's loss does not depend on this layer's hidden "
-                "states, and the relative weight passes nothing of the atom loss to the model; choose another layer"
+                f"atom_layer {self.trainer._atom_model.atom_config.layer}: the task's loss does not depend on this layer, and "
+                "the relative weight passes nothing of the atom loss to the model; choose another layer"
             )
 
 

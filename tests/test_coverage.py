@@ -88,7 +88,7 @@ def test_what_is_read_has_an_importance_without_anything_written(modules, model_
 
 def test_one_side_only(modules):
     for task, model_type in (KINDS["encoder"], KINDS["decoder"], KINDS["ViT"]):
-        with pytest.raises(AtomError, match="side 'decoder': .* one side only; use side 'encoder'"):
+        with pytest.raises(AtomError, match=r"side 'decoder': .* one side only; use side 'encoder'"):
             attach_atoms(modules["check"].build(task, model_type), AtomConfig(side="decoder"))
 
 
