@@ -87,13 +87,13 @@ def check(task: str, model_type: str) -> tuple[str, str]:
 
 
 def smallest(task: str, model_type: str) -> tuple[PreTrainedModel, int]:
-    """The model at the smallest scale that it runs at, and which of `SCALES` that is.
+    """The model at the smallest scale that it runs at, on more than text alone if it can, and which of `SCALES` that is.
 
     Raises:
         NotBuiltError: it cannot be made at any scale.
         Exception: it can be made, and runs at none; what it says at the smallest.
     """
-    errors = []
+    errors, text_alone = [], None
     for scale in range(len(SCALES)):
         try:
             model = build(task, model_type, scale)
@@ -103,9 +103,13 @@ def smallest(task: str, model_type: str) -> tuple[PreTrainedModel, int]:
         try:
             with torch.no_grad():
                 model(**make_batch(model, task, [0, 1]))
-            return model, scale
+            if not hasattr(model, "text_alone"):
+                return model, scale
+            text_alone = text_alone or (model, scale)
         except Exception as error:
             errors.append(error)
+    if text_alone is not None:
+        return text_alone
     raise next((error for error in errors if not isinstance(error, NotBuiltError)), errors[0])
 
 

@@ -5,6 +5,7 @@ There are a dozen ways in which models take images: a square, tiles, rows of fla
 """
 
 import contextlib
+import functools
 import re
 from collections.abc import Iterator
 from typing import Any
@@ -94,7 +95,7 @@ def layouts(model: Any, names: set[str], samples: int, generator: Any) -> Iterat
     if "image_grid_thw" in names:
         merge = field(vision, "spatial_merge_size", "merge_size", default=2)
         height, width = (2 * merge, 3 * merge)
-        times = field(vision, "temporal_patch_size", default=1)
+        times = field(vision, "temporal_patch_size", "patch_temporal", default=1)
         rows = samples * height * width
         grid = {"image_grid_thw": filled(1, height, width)}
         if "image_merge_sizes" in names:
@@ -127,13 +128,17 @@ def layouts(model: Any, names: set[str], samples: int, generator: Any) -> Iterat
         yield {"flattened_patches": patches}
     if "image_sizes" in names:
         sizes = {"image_sizes": filled(side, side)}
-        yield {"pixel_values": random(samples, 5, channels, side, side), "image_sizes": filled(2 * side, 2 * side)}
+        for tiles in (5, 10):
+            yield {
+                "pixel_values": random(samples, tiles, channels, side, side),
+                "image_sizes": filled(2 * side, 2 * side),
+            }
         yield {"pixel_values": random(samples, 2, channels, side, side), **sizes}
         yield {"pixel_values": square, **sizes}
     if "pixel_attention_mask" in names:
         yield {"pixel_values": square[:, None]}
     if "image_token_pooling" in names:
-        patches = (side // patch) ** 2
+        patches = field(vision, "num_position_embeddings", default=(side // patch) ** 2)
         yield {
             "pixel_values": random(samples, patches, channels * patch**2),
             "image_token_pooling": torch.arange(samples * 4 * 4).view(samples * 4, 4) % patches,
@@ -237,8 +242,10 @@ def counting_places(model: Any) -> Iterator[dict[str, int]]:
     counted: dict[str, int] = {}
     holders = [module for module in model.modules() if hasattr(module, "get_placeholder_mask")]
 
-    def count(input_ids: Any, inputs_embeds: Any, *args: Any, **features: Any) -> None:
+    def count(original: Any, input_ids: Any, inputs_embeds: Any, *args: Any, **features: Any) -> Any:
         features |= dict(zip(("image_features", "video_features"), args, strict=False))
+        if not features and not hasattr(model.config, "num_query_tokens"):
+            return original(input_ids, inputs_embeds)
         if not features:  # each image is answered by as many queries
             counted["image_features"] = len(input_ids) * model.config.num_query_tokens
         for kind, values in features.items():
@@ -248,7 +255,7 @@ def counting_places(model: Any) -> Iterator[dict[str, int]]:
         raise _PlacesCounted
 
     for module in holders:
-        module.get_placeholder_mask = count
+        module.get_placeholder_mask = functools.partial(count, module.get_placeholder_mask)
     try:
         yield counted
     finally:

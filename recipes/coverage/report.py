@@ -30,8 +30,9 @@ saved, loaded plainly and loaded with its heads ([`check.py`](check.py)). It pas
 Models of images and text, or of recordings and text, are given both, in the way that they take them ([`media.py`](media.py));
 those for which none of the ways made there fits are trained on text alone, and said to be.
 
-What fails is run again with the flag off, by the same steps: if that fails too, the reason is not the atoms'. "Not
-instantiable offline" are those whose model cannot be made, for want of a package that they need.
+What fails is run again with the flag off, by the same steps: what fails then too, or does not run at all on what is made here,
+is not for the atoms' sake. "Not instantiable offline" are those whose model cannot be made, for want of a package it needs or
+because its default configuration, or that made small, does not hold together.
 
 {summary}
 

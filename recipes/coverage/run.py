@@ -2,7 +2,7 @@
 
 Each is built tiny, trained for two steps with the flag on, saved, loaded plainly and with its heads, and compared (`check.py`).
 Workers are processes of their own: an architecture that crashes, hangs or takes too much memory is a row of the table. What was
-checked before is not checked again, unless with --fresh or --only_failed. Results are in `results.jsonl`, the table in README.md.
+checked before is not checked again, unless with --fresh or --only_failed. It writes `results.jsonl` and README.md.
 """
 
 import argparse

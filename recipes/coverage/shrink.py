@@ -1,7 +1,7 @@
 """Makes any architecture's default configuration small: a few layers, narrow, a few hundred words, images of a few patches.
 
-One rule for all: whatever fitted together before still does. All widths of a configuration and of those within it are divided by
-the same number, so that sums and products of them go on to agree; token ids and vocabulary sizes keep their order and their
+One rule for all: whatever fitted together before still does. All widths of a configuration and of those within it are divided
+by the same number, so that sums and products of them go on to agree; token ids and vocabulary sizes keep their order and their
 small distances; lists with an entry for each layer are cut to the layers that are kept, and these are chosen so that every
 kind of layer is there. Which field is which is read from its name. What the names do not say is in `exceptions.py`.
 """
@@ -37,19 +37,26 @@ def _pattern(*parts: str) -> re.Pattern:
 KINDS = {
     "keep": _pattern(
         r"kernel|stride|dilation|padding|_pad$|ratio|factor|expan|mult|exponent|convs?$|_limit$|rate$|_per_second",
-        r"(^|_)type_vocab|^type_|_dtype$|_act$|channels?_in|^in_chan|^num_chan|^input_channels|^audio_channels|_bins$|_buckets$",
-        r"patch_size|patch_sizes|^crop_pct|labels?$|chunk_size|block_size$|version|merge|_cache$|dt_rank_|sliding|attention_window|window_(kernel|infer)|^padding",
+        r"(^|_)type_vocab|^type_|_dtype$|_act$|channels?_in|^in_chan",
+        r"^num_chan|^input_channels|^audio_channels|_bins$|_buckets$",
+        r"patch_size|patch_sizes|^crop_pct|labels?$|chunk_size|block_size$|version",
+        r"merge|_cache$|dt_rank_|sliding|attention_window|window_(kernel|infer)|^padding",
         r"temporal|^scale|_stages$|^num_encoder_blocks$|query_pool|unit_size|tokens_per_second|pos_embeddings$",
         r"ignore_index|feat_extract|nextn|^num_code|seconds|beams|hashes|_id_mod|_langs$|hop_length|_idxs?$|_order$",
-        r"^patch_embed_hidden|^n_mels$|mel|xpath|^subs_|^tag_|sub_?sampling|upsampl|downsampling|_aspect|resolution|n_relations|out_stride|^output_stride",
+        r"^patch_embed_hidden|^n_mels$|mel|xpath|^subs_|^tag_|sub_?sampling|upsampl",
+        r"downsampling|_aspect|resolution|n_relations|out_stride|^output_stride",
     ),
     "token": _pattern(
-        r"token_ids?$|token_index$|vocab_size(?!s)|vocab_offset$|_vocab$|^(pad|unk|mask|bos|eos)_index$|(_pad|_start|_end|_newline)_id$",
+        r"token_ids?$|token_index$|vocab_size(?!s)|vocab_offset$|_vocab$",
+        r"^(pad|unk|mask|bos|eos)_index$|(_pad|_start|_end|_newline)_id$",
         r"^eo[dia]_token|^image_patch_id$|_image_token$",
     ),
     "head": _pattern(r"(^|_)n_?heads?$|num_(\w+_)?heads?$|attention_heads$|(^|_)heads?$|_groups_heads|num_\w*heads_per_layer$"),
     "kv_head": _pattern(r"key_value_heads$|kv_heads$|kv_n_heads$|query_groups$"),
-    "head_width": _pattern(r"head_?(dim|size)$|^d_kv$|^d_head$|_d_head$|dim_head$|headdim$|^kv_channels$|^rotary_dim$|^key_dim$|^d_rel$"),
+    "head_width": _pattern(
+        r"head_?(dim|size)$|^d_kv$|^d_head$|_d_head$|dim_head$",
+        r"headdim$|^kv_channels$|^rotary_dim$|^key_dim$|^d_rel$",
+    ),
     "length_of_choice": _pattern(r"^index_topk$"),
     "expert": _pattern(r"experts$|expert_num$|num_experts"),
     "choice": _pattern(r"experts_per_tok(en)?$|top_?k$|^moe_k$"),
@@ -58,17 +65,26 @@ KINDS = {
     "window": _pattern(r"^window_size$|^pretrained_window"),
     "none": _pattern(r"kv_shared_layers$"),
     "period": _pattern(r"period$|interval$|_step$|frequency$|every_n|_pattern$|group_size$|per_stack$|cycles$"),
-    "index": _pattern(r"ind(ex|ic)es$|feature_layer|layer_ids$|layer_id$|_layer_index$|attention_layers$|source_layers$|target_layers$|only_layers$"),
+    "index": _pattern(
+        r"ind(ex|ic)es$|feature_layer|layer_ids$|layer_id$|_layer_index$",
+        r"attention_layers$|source_layers$|target_layers$|only_layers$",
+    ),
     "layer": _pattern(r"layers?$|^depths?$|_depth$|num_blocks$|block_repeats$|^block_sizes$|attends_per_block$|window_layers$"),
     "pixels": _pattern(r"pinpoints$"),
     "image": _pattern(r"^(image|img|crop|input|max_image|min_image|max_img)_size$|^resolution$|^pos_emb_(height|width)$"),
-    "patches": _pattern(r"image_seq_length|tokens_per_image|image_tokens$|^num_patches$|max_num_patches|num_position_embeddings$"),
+    "patches": _pattern(
+        r"image_seq_length|tokens_per_image|image_tokens$",
+        r"^num_patches$|max_num_patches|num_position_embeddings$",
+    ),
     "length": _pattern(
-        r"position_embeddings|_positions$|^n_positions$|max_seq|_length$|_len$|^n_ctx$|latents$|query_tokens$|query_num$|max_pos",
-        r"max_relative|_distance$|_radius$|landmarks$|num_(rows|columns)$|(_embeddings|num_embeddings)$|hash_buckets$|_extent$|mem_len",
+        r"position_embeddings|_positions$|^n_positions$|max_seq|_length$",
+        r"_len$|^n_ctx$|latents$|query_tokens$|query_num$|max_pos",
+        r"max_relative|_distance$|_radius$|landmarks$|num_(rows|columns)$",
+        r"(_embeddings|num_embeddings)$|hash_buckets$|_extent$|mem_len",
     ),
     "width": _pattern(
-        r"size|dims?$|dim_|_dim|width|channels?$|rank$|d_model|n_embd|d_ff|dff|inner|filters$|^d_|units|rnn|ffn|hidden|_features?$",
+        r"size|dims?$|dim_|_dim|width|channels?$|rank$|d_model|n_embd",
+        r"d_ff|dff|inner|filters$|^d_|units|rnn|ffn|hidden|_features?$",
         r"d_ssm|d_state|feats?$|scalar$|^embedding|num_centroids",
     ),
 }  # fmt: skip
