@@ -112,8 +112,8 @@ def _showing_text(model: PeftModel, inputs: dict[str, Any]):
     base, ids, mask = model.get_base_model(), inputs.get("input_ids"), inputs.get("attention_mask")
     shape = inputs["inputs_embeds"].shape[:2] if ids is None else ids.shape
     text = {"attention_mask": torch.ones(shape, device=base.device) if mask is None else mask}
-    base._atom_text = text if ids is None else {**text, "input_ids": ids}
+    base._atom_running.text = text if ids is None else {**text, "input_ids": ids}
     try:
         yield
     finally:
-        del base._atom_text
+        base._atom_running.text = None

@@ -12,6 +12,7 @@ from .errors import AtomError
 from .gate import GradientGate
 from .heads import AtomHeads
 from .modeling import AtomMixin, become, with_atoms, without_atoms
+from .passes import Running
 from .sharding import name_units
 from .tokens import check_layer, check_width, hidden_size_of, special_token_ids
 from .wrapped import inside, is_adapter, is_sentence_transformer
@@ -80,6 +81,7 @@ def attach_atoms(
     model.atom_heads = heads
     model.atom_gate = GradientGate.of(config)
     model._atom_width_given = width_given
+    model._atom_running = Running()
     model._atom_before = before
     # FSDP shards the heads as a unit of their own: they are float32 in a model that may be bfloat16.
     name_units(model)

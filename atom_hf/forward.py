@@ -72,11 +72,11 @@ def _add_atoms(
             raise
         hidden = None
     if hidden is None:
-        model._atom_keeps_all_states = True
+        model._atom_running.keeps_all_states = True
         return None
     atoms, importance = _read_atoms(model, hidden, inputs)
-    if model._atom_passes is not None:
-        model._atom_passes.add(atoms, importance)
+    if model._atom_running.passes is not None:
+        model._atom_running.passes.add(atoms, importance)
     values = {name: value for name, value in outputs.items() if keep_states or not _are_states(name, value)}
     return _output_class(type(outputs))(**values, atoms=atoms, atom_importance=importance)
 
@@ -90,7 +90,7 @@ def _are_states(name: str, value: Any) -> bool:
 def _named(model: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a call by name."""
     _, *names = _signature(type(model).forward).parameters
-    return {**dict(zip(names, args, strict=False)), **kwargs, **(model._atom_text or {})}
+    return {**dict(zip(names, args, strict=False)), **kwargs, **(model._atom_running.text or {})}
 
 
 def _read_atoms(model: Any, hidden: Tensor, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
@@ -140,7 +140,7 @@ def _states_to_keep(model: Any) -> bool | list[int]:
     own layer is read by the rest needs to keep that.
     """
     layer = model.atom_config.layer
-    if model._atom_keeps_all_states or getattr(model.config, "sub_configs", None):
+    if model._atom_running.keeps_all_states or getattr(model.config, "sub_configs", None):
         return True
     if layer < 0 and not isinstance(getattr(model.config, "num_hidden_layers", None), int):
         return True

@@ -16,7 +16,7 @@ from .config import AtomConfig
 from .forward import forward_with_atoms
 from .gate import GradientGate
 from .heads import AtomHeads
-from .passes import AtomPasses, to_be_read
+from .passes import Running, to_be_read
 from .repository import push_model
 from .saving import HEADS_PREFIX, write_heads
 
@@ -36,10 +36,7 @@ class AtomMixin:
     atom_gate: GradientGate
 
     _atom_heads_inside = False  # whether a checkpoint is being saved, with the heads in the model's own file
-    _atom_keeps_all_states = False  # for a model that does not give the one layer's hidden states that it is asked for
-    _atom_passes: AtomPasses | None = None  # where a trainer collects what forward passes give
-    _atom_reading = False  # whether atoms are read around the forward pass that is running
-    _atom_text: dict[str, Tensor] | None = None  # the ids and mask behind embeddings that a prompt's adapter gives
+    _atom_running: Running
 
     @torch.no_grad()
     def atom_importance(self, **inputs: Any) -> Tensor:
@@ -193,11 +190,10 @@ def _without_labels(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
 
     A decoder that writes needs something to start from even where only the encoder is read: then its first token.
     """
-    if not (getattr(model.config, "is_encoder_decoder", False) and model.can_generate()):
+    writes = getattr(model.config, "is_encoder_decoder", False) and model.can_generate()
+    if not writes or not {"decoder_input_ids", "decoder_inputs_embeds"}.isdisjoint(inputs):
         return {name: value for name, value in inputs.items() if name != "labels"}
-    if model.atom_config.side == "decoder" or not {"labels", "decoder_input_ids", "decoder_inputs_embeds"}.isdisjoint(
-        inputs
-    ):
+    if "labels" in inputs or model.atom_config.side == "decoder":
         return inputs
     start = getattr(model.config, "decoder_start_token_id", None) or getattr(model.config, "bos_token_id", None) or 0
     samples = len(next(value for value in inputs.values() if torch.is_tensor(value)))

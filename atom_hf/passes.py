@@ -47,28 +47,46 @@ class AtomPasses:
         return torch.cat(packed), torch.cat(filled)
 
 
+class Running:
+    """What holds while forward passes of a model run.
+
+    One for the model and its shallow copies: what Accelerate compiles by regions is such a copy, and runs in its place.
+    """
+
+    def __init__(self) -> None:
+        self.passes: AtomPasses | None = None
+        """Where a trainer collects what forward passes give."""
+        self.reading = False
+        """Whether atoms are read around the forward pass that is running."""
+        self.text: dict[str, Tensor] | None = None
+        """The ids and the mask behind embeddings that a prompt's adapter gives."""
+        self.keeps_all_states = False
+        """For a model that does not give the one layer's hidden states when it is asked for them alone."""
+
+
 @contextmanager
 def collecting(model: Any, most: int | None = None, always: bool = False) -> Iterator[AtomPasses]:
     """Within it the `AtomPasses` that it gives holds what the forward passes of `model`, an `AtomMixin`, make.
 
     Nothing of it stays with the model afterwards. `most` and `always` are those of `AtomPasses`.
     """
-    model._atom_passes = AtomPasses(most, always)
+    running = model._atom_running
+    running.passes = AtomPasses(most, always)
     try:
-        yield model._atom_passes
+        yield running.passes
     finally:
-        del model._atom_passes
+        running.passes = None
 
 
 def to_be_read(model: Any, return_atoms: bool | None) -> bool:
     """Whether a forward pass of `model`, an `AtomMixin`, gives atoms: as it was asked, else as whoever collects them wants it,
     else in training."""
-    if model._atom_reading:
+    if model._atom_running.reading:
         return False
     if return_atoms is not None:
         return return_atoms
-    if model._atom_passes is not None:
-        return model._atom_passes.wants(model)
+    if model._atom_running.passes is not None:
+        return model._atom_running.passes.wants(model)
     return model.training and torch.is_grad_enabled()
 
 
@@ -78,10 +96,10 @@ def reading(model: Any, backbone: Any = None) -> Iterator[list[Any]]:
     given: list[Any] = []
     modules = [] if backbone is None else [backbone]
     hooks = [module.register_forward_hook(lambda _, inputs, outputs: given.append(outputs)) for module in modules]
-    model._atom_reading = True
+    model._atom_running.reading = True
     try:
         yield given
     finally:
-        del model._atom_reading
+        model._atom_running.reading = False
         for hook in hooks:
             hook.remove()

@@ -311,7 +311,7 @@ def test_a_prompt_is_no_part_of_an_atom(name, tokens, tmp_path):
     assert found.atom_importance[:, :3].isnan().all()
     assert torch.equal(found.atom_importance[:, 3:].isnan(), ~mask)
     torch.testing.assert_close(found.atom_importance[:, 3:][mask], importance[:, 3:][mask].detach())
-    assert inner._atom_text is None
+    assert inner._atom_running.text is None
 
     without = {key: value for key, value in batch.items() if key != "attention_mask"}
     assert model(**without).atom_importance[:, :3].isnan().all()

@@ -19,6 +19,8 @@ NAMES = ("exceptions", "media", "inputs", "shrink", "report", "check", "run")
 @pytest.fixture(scope="module")
 def modules():
     """The modules of the recipe; they find each other as scripts of one folder do."""
+    for name in NAMES:
+        sys.modules.pop(name, None)  # a recipe of another folder may have left one of the same name
     sys.path.insert(0, str(FOLDER))
     found = {name: importlib.import_module(name) for name in NAMES}
     yield found
@@ -146,19 +148,24 @@ def test_every_row_has_its_reason_and_every_architecture_a_row(modules):
     assert sum(row["outcome"] in report.PASSES for row in rows) >= 0.95 * len(made)
 
 
-def test_the_page_is_what_the_results_give(modules, tmp_path, monkeypatch):
+@pytest.fixture
+def report(modules, tmp_path, monkeypatch):
+    """The module that writes the page, writing into `tmp_path`; the project's own README is `tmp_path / "project.md"`."""
     report = modules["report"]
+    shutil.copy(ROOT / "README.md", tmp_path / "project.md")
+    for name, path in (("HERE", "."), ("RESULTS", "results.jsonl"), ("README", "project.md")):
+        monkeypatch.setattr(report, name, tmp_path / path)
+    return report
+
+
+def test_the_page_is_what_the_results_give(report, tmp_path):
     shutil.copy(FOLDER / "results.jsonl", tmp_path)
-    monkeypatch.setattr(report, "HERE", tmp_path)
-    monkeypatch.setattr(report, "RESULTS", tmp_path / "results.jsonl")
     report.write_report()
-    assert (tmp_path / "README.md").read_text(encoding="utf-8") == (FOLDER / "README.md").read_text(encoding="utf-8")
+    for written, committed in (("README.md", FOLDER / "README.md"), ("project.md", ROOT / "README.md")):
+        assert (tmp_path / written).read_text(encoding="utf-8") == committed.read_text(encoding="utf-8")
 
 
-def test_the_page_counts(modules, tmp_path, monkeypatch):
-    report = modules["report"]
-    monkeypatch.setattr(report, "HERE", tmp_path)
-    monkeypatch.setattr(report, "RESULTS", tmp_path / "results.jsonl")
+def test_the_page_counts(report, tmp_path):
     outcomes = [report.PASSED, report.PASSED, report.FAILED, report.NOT_BUILT]
     rows = [
         {"task": "t", "model_type": f"m{i}", "architecture": "A", "outcome": o, "reason": "a | b", "transformers": "5"}
@@ -166,6 +173,7 @@ def test_the_page_counts(modules, tmp_path, monkeypatch):
     ]
     (tmp_path / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     assert "registers 4 architectures" in report.write_report()
+    assert "registers 4 architectures" in (tmp_path / "project.md").read_text(encoding="utf-8")
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert (
         "**2 of these pass: 66.6 %**, 0 of them on text alone" in text

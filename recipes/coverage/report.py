@@ -6,6 +6,8 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
+README = HERE.parents[1] / "README.md"
+MARKS = "<!-- coverage: python recipes/coverage/run.py -->", "<!-- end of coverage -->"
 RESULTS = HERE / "results.jsonl"
 PASSED, NOT_BUILT, PLAIN_FAILS, FAILED = "passed", "not instantiable offline", "fails without atoms too", "failed"
 TEXT_ALONE = "passed, on text alone"
@@ -54,7 +56,7 @@ def read_results() -> list[dict[str, Any]]:
 
 
 def write_report() -> str:
-    """Writes README.md beside the results. Returns its first sentence."""
+    """Writes README.md beside the results, and its first sentence into the project's own. Returns that sentence."""
     rows = read_results()
     headline = headline_of(rows)
     text = HEAD.format(
@@ -67,6 +69,8 @@ def write_report() -> str:
         ),
     )
     (HERE / "README.md").write_text(text, encoding="utf-8")
+    before, _, rest = README.read_text(encoding="utf-8").partition(MARKS[0])
+    README.write_text(f"{before}{MARKS[0]}\n\n{headline}\n\n{MARKS[1]}{rest.partition(MARKS[1])[2]}", encoding="utf-8")
     return headline
 
 
