@@ -14,7 +14,7 @@ from .card import is_own, write_card
 from .card_facts import facts_of_model
 from .errors import AtomError
 from .heads import AtomHeads
-from .modeling import AtomMixin
+from .modeling import AtomMixin, show_as
 from .saving import HEADS_PREFIX, write_heads
 
 
@@ -93,11 +93,11 @@ def _adapter_class(base: type) -> type:
     """A subclass of `base` and `AdapterMixin` under the base's own name."""
     _, *names = inspect.signature(base.forward).parameters
 
-    @functools.wraps(base.forward)
     def forward(self, *args, **kwargs):
         with _showing_text(self, {**dict(zip(names, args, strict=False)), **kwargs}):
             return base.forward(self, *args, **kwargs)
 
+    show_as(forward, base.forward)
     namespace = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
     return type(base.__name__, (AdapterMixin, base), {**namespace, "forward": forward})
 

@@ -113,6 +113,11 @@ def check_arguments(args: TrainingArguments) -> None:
             f"{'packing' if packed else 'padding_free'}: several samples share a row, and atoms are made of rows; leave it "
             "out, or use packing_strategy 'wrapped' with padding_free off, where each row is a sample"
         )
+    if getattr(args, "sync_ref_model", False):
+        raise AtomError(
+            "sync_ref_model: TRL pairs the parameters of the model and its reference one by one, and only the model has atom "
+            "heads; leave it out"
+        )
     if args.n_gpu > 1:
         raise AtomError(
             f"{args.n_gpu} GPUs in one process (DataParallel) are not supported with atom; "

@@ -15,7 +15,7 @@ from .modeling import AtomMixin, become, with_atoms, without_atoms
 from .passes import Running
 from .sharding import name_units
 from .tokens import check_layer, check_width, hidden_size_of, special_token_ids
-from .wrapped import inside, is_adapter, is_sentence_transformer
+from .wrapped import inside, is_adapter, is_sentence_transformer, show_heads
 
 
 def attach_atoms(
@@ -92,13 +92,16 @@ def attach_atoms(
 def detach_atoms(model: PreTrainedModel) -> PreTrainedModel:
     """Takes the heads off again: the same object, exactly what it was before `attach_atoms` but for what it has learned.
 
-    An optimizer made with the heads goes on to hold their parameters; make a new one.
+    An optimizer made with the heads goes on to hold their parameters; make a new one. What Transformers itself leaves in a
+    model that has given hidden states stays (hooks, with which the whole model cannot be pickled).
 
     Raises:
         AtomError: no atoms attached.
     """
     if is_adapter(model) or is_sentence_transformer(model):
         detach_atoms(inside(model))
+        for key in [key for key, hook in model._forward_hooks.items() if hook is show_heads]:
+            del model._forward_hooks[key]
         return getattr(model, "_atom_withdraw", lambda: model)()
     if not isinstance(model, AtomMixin):
         raise AtomError(f"this {type(model).__name__} has no atoms attached")
@@ -108,6 +111,8 @@ def detach_atoms(model: PreTrainedModel) -> PreTrainedModel:
         delattr(model, name)
     del model._no_split_modules
     vars(model).update(before)
+    if getattr(vars(model).get("forward"), "_reads_atoms", False):
+        model.forward = model.forward.__wrapped__  # what another library's trainer had put there
     become(model, without_atoms(type(model)))
     return model
 

@@ -31,10 +31,10 @@ def forward_with_atoms(
     """Runs a forward and adds the atoms to its outputs. `backbone` is the module whose outputs hold the hidden states, where
     the forward's own do not."""
     learns = model.training and torch.is_grad_enabled()
-    if learns and not any(parameter.requires_grad for parameter in model.atom_heads.parameters()):
+    if learns and not all(parameter.requires_grad for parameter in model.atom_heads.parameters()):
         raise AtomError(
-            "the atom heads are frozen and would learn nothing; where PEFT froze them, call attach_atoms(model) on what "
-            "get_peft_model gives, else model.atom_heads.requires_grad_(True)"
+            "the atom heads are frozen, at least in part; if get_peft_model froze them, call attach_atoms on what "
+            "it gives (the adapter would be saved without them), else model.atom_heads.requires_grad_(True)"
         )
     wants_states = kwargs.get("output_hidden_states")
     if wants_states is None:

@@ -65,14 +65,16 @@ class GradientGate:
         # A step may have several forward passes: each knows what passed of its own.
         seen = _Seen()
         watch_gradient(hidden, functools.partial(self._measure_task, seen))
-        views, (source, index) = [], (hidden.grad_fn, hidden.output_nr)
+        view, (source, index) = None, (hidden.grad_fn, hidden.output_nr)
         while type(source).__name__ in _VIEWS:
-            views.append(source)
+            view = source
             source, index = source.next_functions[0]
-        if views and source is not None:
+        if view is not None and source is not None:
             # A model may go on with what the hidden states are but a view of (Longformer cuts its own padding off them, XLNet
-            # turns them round): no gradient of the task's passes the view then.
-            source.register_prehook(lambda gradients: self._measure_source(seen, gradients[index], views))
+            # turns them round): no gradient of the task's passes the view then. The hooks hold no node of the graph: that
+            # would be a cycle that is never freed.
+            view.register_hook(seen.take_view)
+            source.register_prehook(functools.partial(self._measure_source, seen, index))
         return _Gate.apply(hidden, self, seen)
 
     @property
@@ -116,17 +118,16 @@ class GradientGate:
 
     def _measure_task(self, seen: "_Seen", gradient: Tensor) -> None:
         # One for each backward pass: a graph may be gone through more than once.
-        passed = seen.passed.pop() if seen.passed else None
-        task = _squared_norm(gradient if passed is None else gradient - passed)
-        seen.in_view = (task, passed)
-        self._sums[0] += task
+        seen.task = _squared_norm(gradient - seen.passed.pop() if seen.passed else gradient)
+        self._sums[0] += seen.task
 
-    def _measure_source(self, seen: "_Seen", gradient: Tensor, views: list[Any]) -> None:
-        in_view, passed = seen.in_view or (None, None)
-        seen.in_view = None
-        for view in views if passed is not None else ():
-            passed = view(passed)
-        task = _squared_norm(gradient if passed is None else gradient - passed)
+    def _measure_source(self, seen: "_Seen", index: int, gradients: tuple[Tensor | None, ...]) -> None:
+        in_view, through, gradient = seen.task, seen.through, gradients[index]
+        seen.task = seen.through = None
+        # Where none of the task's is in the view, all that came through it is what the gate has let pass.
+        if gradient is None:
+            return
+        task = _squared_norm(gradient if through is None else gradient - through)
         self._sums[0] += task if in_view is None else torch.where(in_view > 0, 0.0, task)
 
 
@@ -136,8 +137,13 @@ class _Seen:
     def __init__(self) -> None:
         self.passed: list[Tensor] = []
         """What went through the gate."""
-        self.in_view: tuple[Tensor, Tensor | None] | None = None
-        """The task's squared norm at the hidden states, and what went through the gate."""
+        self.task: Tensor | None = None
+        """The task's squared norm at the hidden states."""
+        self.through: Tensor | None = None
+        """What went from them on to the tensor that they are a view of."""
+
+    def take_view(self, gradients: tuple[Tensor | None, ...], _: Any) -> None:
+        self.through = gradients[0]
 
 
 def _squared_norm(x: Tensor) -> Tensor:

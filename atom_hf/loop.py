@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from accelerate.utils import is_compiled_module
 from torch import Tensor, nn
 
 from .config import AtomConfig
@@ -19,6 +20,7 @@ def start_step(model: nn.Module, progress: float) -> None:
         model: a model with atoms, wrapped or not. On several processes all of them call this.
         progress: the share of the training steps that is done, in [0, 1).
     """
+    check_compiled(model, "torch.compile of the whole model")
     inner = _atom_model(model)
     inner.atom_gate.update(sum_over_processes)
     inner.atom_gate.strength = inner.atom_config.strength(progress)
@@ -40,6 +42,17 @@ def atom_term(model: nn.Module, outputs: Any) -> Tensor:
         raise AtomError("outputs have no atoms: in evaluation, or without a gradient, a forward pass gives none")
     config = _atom_model(model).atom_config
     return config.weight * loss_of(Atoms.unpack(gather_rows(outputs["atoms"])), config).loss
+
+
+def check_compiled(model: nn.Module, what: str) -> None:
+    """Refuses the relative weight for a model compiled as a whole. Raises `AtomError` that begins with `what`."""
+    whole = [module._orig_mod for module in model.modules() if is_compiled_module(module)]
+    whole += [module for module in model.modules() if getattr(module, "_compiled_call_impl", None) is not None]
+    if any(isinstance(module, AtomMixin) and module.atom_gate.ratio for module in whole):
+        raise AtomError(
+            f"{what}: compiled as a whole it hides its gradients from the relative weight; use atom_weighting 'absolute' "
+            "(AtomConfig.weighting), or leave it out"
+        )
 
 
 def loss_of(atoms: Atoms, config: AtomConfig) -> AtomLoss:

@@ -1,7 +1,9 @@
 """Atoms on any Transformers model: attach, read, save."""
 
 import functools
+import inspect
 import tempfile
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,7 +45,8 @@ class AtomMixin:
         """The importance of each token, in one forward pass.
 
         Args:
-            **inputs: what the model's `forward` takes, as tensors with a batch dimension; labels are not needed.
+            **inputs: what the model's `forward` takes, as tensors with a batch dimension. Labels are not needed, but for what
+                a decoder writes (`side`): then labels or the decoder's own inputs.
 
         Returns:
             [B, N] in [-1, 1], float32, NaN where there is no token. N is the length of the hidden states: for text that of
@@ -152,6 +155,17 @@ def become(model: Any, cls: type) -> None:
         model._old_forward = cls.forward.__get__(model)
 
 
+def show_as(function: Callable, shown: Callable) -> None:
+    """Gives a function the name, documentation and signature of another.
+
+    Not by `functools.wraps` alone: Accelerate takes its own wrapping off again by going back to what was wrapped, and would go
+    on past this one.
+    """
+    functools.update_wrapper(function, shown)
+    del function.__wrapped__
+    function.__signature__ = inspect.signature(shown)
+
+
 def without_atoms(cls: type) -> type:
     """What a class with atoms was made from."""
     return cls.__mro__[cls.__mro__.index(AtomMixin) + 1]
@@ -167,7 +181,6 @@ def _blank(base: type) -> Any:
 def with_atoms(base: type) -> type:
     """A subclass of `base` and `AtomMixin` under the base's own name."""
 
-    @functools.wraps(base.forward)
     def forward(self, *args, return_atoms: bool | None = None, **kwargs):
         if not isinstance(self, AtomMixin):  # detached, and called by what wrapped this forward before
             return base.forward(self, *args, **kwargs)
@@ -175,6 +188,7 @@ def with_atoms(base: type) -> type:
             return base.forward(self, *args, **kwargs)
         return forward_with_atoms(self, base.forward, args, kwargs)
 
+    show_as(forward, base.forward)
     namespace = {
         "forward": forward,
         "from_pretrained": base.from_pretrained,  # of the class gives the plain model, as it always did

@@ -71,11 +71,11 @@ def collecting(model: Any, most: int | None = None, always: bool = False) -> Ite
     Nothing of it stays with the model afterwards. `most` and `always` are those of `AtomPasses`.
     """
     running = model._atom_running
-    running.passes = AtomPasses(most, always)
+    before, running.passes = running.passes, AtomPasses(most, always)
     try:
         yield running.passes
     finally:
-        running.passes = None
+        running.passes = before
 
 
 def to_be_read(model: Any, return_atoms: bool | None) -> bool:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from transformers import Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
@@ -21,23 +20,29 @@ from .forward import forward_with_atoms
 from .gate import GradientGate
 from .modeling import AtomMixin
 from .passes import to_be_read
-from .wrapped import inside, is_adapter, is_sentence_transformer
+from .wrapped import inside, is_adapter, is_sentence_transformer, show_heads
 
 logger = logging.get_logger(__name__)
 
 
-def prepare(model: Any, config: AtomConfig, processing_class: Any) -> Any:
+def prepare(model: Any, config: AtomConfig, processing_class: Any, seed: int | None = None) -> Any:
     """`model` with atoms that train as `config` says: attached, or, where it has them, with its own layer, tokens and charges.
 
     Args:
         model: a Transformers model, a `PeftModel`, a `SentenceTransformer`, or the name of a model that the trainer loads
             itself: that is given back as it is, and what the trainer made of it is to be prepared then.
+        config: of new heads, and how all train.
+        processing_class: the tokenizer.
+        seed: of new heads' weights; by default they go on with the process's random numbers.
     """
     if isinstance(model, str):
         return model
     inner = inside(model)
     if not isinstance(inner, AtomMixin):
-        with _class_forward(inner):
+        with _class_forward(inner), torch.random.fork_rng(enabled=seed is not None):
+            if seed is not None:
+                # A model that was made before the trainer seeds anything: the run is to be its seed's all the same.
+                torch.manual_seed(seed)
             attach_atoms(model, config, processing_class)
     else:
         _take_on(inner, config)
@@ -56,8 +61,8 @@ def settle(model: Any, kept: dict[str, Tensor] | None = None) -> None:
     if is_adapter(model):
         attach_atoms(model)  # once more: enrolls the heads in what the adapter trains and saves
     inner = inside(model)
-    if is_sentence_transformer(model) and _show_heads not in model._forward_hooks.values():
-        model.register_forward_hook(_show_heads)
+    if is_sentence_transformer(model) and show_heads not in model._forward_hooks.values():
+        model.register_forward_hook(show_heads)
     _adopt_forward(inner)
     inner.atom_heads.requires_grad_(True)  # heads are never frozen, even where the model is
     for name, parameter in inner.atom_heads.named_parameters():
@@ -132,14 +137,6 @@ def _take_on(model: AtomMixin, config: AtomConfig) -> None:
     )
     model.atom_config = replace(config, **{name: getattr(own, name) for name in kept})
     model.atom_gate = GradientGate.of(config)
-
-
-def _show_heads(model: Any, _: Any, features: dict[str, Any]) -> None:
-    """Lets DDP see that the heads are in use, in what a SentenceTransformer gives: atoms are no part of that, and a parameter
-    that DDP takes for unused must get no gradient. Later columns do not use the heads, and DDP goes by the last."""
-    inner = inside(model)
-    if dist.is_available() and dist.is_initialized() and model.training and isinstance(inner, AtomMixin):
-        features["atom_heads"] = torch.stack([parameter.sum() for parameter in inner.atom_heads.parameters()])
 
 
 def _adopt_forward(model: AtomMixin) -> None:

@@ -11,12 +11,14 @@ import torch
 from transformers import PrinterCallback, set_seed
 
 from .arguments import AtomTrainingArguments
+from .attaching import attach_atoms
 from .card import Comparison
 from .card_facts import base_facts
 from .data import TASKS, TaskData, load_data
 from .errors import AtomError
 from .hub import CLIENT_ERRORS, in_words
 from .loading import restore_heads
+from .modeling import AtomMixin
 from .repository import check_repository, check_token
 from .sharding import check_processes, name_units
 from .sources import EMBEDDED
@@ -149,6 +151,9 @@ def make_trainer(
         # A model that was trained with atoms goes on with its heads, those of the very commit that it was read from.
         commit = getattr(task.model.config, "_commit_hash", None)
         restore_heads(task.model, find_model(run.model), revision=commit or run.model_revision)
+    if args.atom and not isinstance(task.model, AtomMixin):
+        # The seed is set already: new heads go on with the random numbers that the model's own new layers were drawn from.
+        attach_atoms(task.model, args.atom_config(), task.processing_class)
     with in_words("--push_to_hub", str(args.hub_model_id), errors=CLIENT_ERRORS):
         trainer = trainer_class(
             model=task.model,

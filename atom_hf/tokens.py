@@ -141,7 +141,8 @@ def written_text(inputs: dict[str, Any], model_config: Any = None) -> tuple[Tens
     attention = attention.bool() if torch.is_tensor(attention) and attention.dim() == 2 else None
     if not torch.is_tensor(ids):
         labels = inputs.get("labels")
-        if torch.is_tensor(labels) and labels.dim() == 2:
+        # Labels that are no whole numbers are classes, several of which may hold.
+        if torch.is_tensor(labels) and labels.dim() == 2 and not labels.is_floating_point():
             ids, real = _moved_on(labels), _moved_on(labels.ne(-100))
         else:
             ids, real = read_text(inputs)

@@ -6,29 +6,25 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-import torch
-from accelerate.utils import is_compiled_module
-from torch import Tensor
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, has_length
 from transformers.utils import logging
 
-from .accumulation import TaskShare, divisor, trying_out
+from .accumulation import TaskShare, trying_out
 from .arguments import check_arguments, check_class
 from .attaching import refit_heads
-from .distributed import gather_rows
-from .energy import AtomLoss, Atoms
 from .errors import AtomError
 from .forward import WidthError
-from .loop import loss_of
+from .loop import check_compiled
 from .modeling import AtomMixin
 from .pairs import PairCache
-from .passes import AtomPasses, collecting
 from .preparation import check_wrapped, maker, names, prepare, settle
+from .random_state import keeping_generators
 from .record import AtomRecord
 from .saving import HEADS_NAME, read_heads
 from .sharding import prepare_precision
 from .trainer_card import CardMixin
+from .trainer_loss import LossMixin, joining
 from .trainer_push import PushMixin, check_whole
 from .wrapped import inside, is_sentence_transformer
 
@@ -37,7 +33,7 @@ logger = logging.get_logger(__name__)
 STATE_NAME = "atom_state.json"
 
 
-class AtomTrainerMixin(CardMixin, PushMixin):
+class AtomTrainerMixin(CardMixin, PushMixin, LossMixin):
     """Adds the atom loss to any Trainer: `class MyTrainer(AtomTrainerMixin, Seq2SeqTrainer): ...`
 
     With `args.atom` off, or with arguments that have no such field, nothing is changed: the run is the Trainer's own, bit for
@@ -50,9 +46,23 @@ class AtomTrainerMixin(CardMixin, PushMixin):
     since a pair is not to be pushed apart.
     """
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        behind = cls.__mro__[: cls.__mro__.index(AtomTrainerMixin)]
+        if Trainer in behind:
+            raise AtomError(f"class {cls.__name__}: AtomTrainerMixin comes first, in front of the trainer")
+        if "compute_loss" in vars(cls):
+            cls.compute_loss = joining(cls.compute_loss)
+
     def __init__(self, *positional: Any, **named: Any):
-        bases = type(self).__mro__[type(self).__mro__.index(AtomTrainerMixin) + 1 :]  # what the mixin was added to
-        named.update(zip(names(maker(bases).__init__), positional, strict=False))
+        bases = type(self).__mro__[type(self).__mro__.index(LossMixin) + 1 :]  # what the mixin was added to
+        places = names(maker(bases).__init__)
+        if len(positional) > len(places) or (twice := set(places[: len(positional)]) & set(named)):
+            what = (
+                f"got {', '.join(sorted(twice))} twice" if len(positional) <= len(places) else "got too many arguments"
+            )
+            raise TypeError(f"{type(self).__name__}.__init__() {what}")
+        named.update(zip(places, positional, strict=False))
         args = named.get("args")
         self._atom_on = bool(getattr(args, "atom", False))
         kept = None
@@ -68,7 +78,7 @@ class AtomTrainerMixin(CardMixin, PushMixin):
 
                 named["model_init"] = make_with_atoms
             else:
-                model = named["model"] = prepare(named.get("model"), args.atom_config(), tokenizer)
+                model = named["model"] = prepare(named.get("model"), args.atom_config(), tokenizer, args.seed)
                 if not isinstance(model, str):
                     kept = {name: value.clone() for name, value in inside(model).atom_heads.state_dict().items()}
         super().__init__(**named)
@@ -76,7 +86,7 @@ class AtomTrainerMixin(CardMixin, PushMixin):
             if isinstance(inside(self.model), AtomMixin):
                 settle(self.model, kept)
             else:  # a model that the trainer has loaded itself
-                prepare(self.model, args.atom_config(), self.processing_class)
+                prepare(self.model, args.atom_config(), self.processing_class, args.seed)
             check_wrapped(self)
             self._atom_one_column = is_sentence_transformer(self.model)
             self._atom_record = AtomRecord()
@@ -119,7 +129,7 @@ class AtomTrainerMixin(CardMixin, PushMixin):
         if (self.is_fsdp_enabled or self.is_deepspeed_enabled) and not self.is_in_train:
             return  # a model that is to be sharded runs only once it is: `train` comes back then
         loader = self.get_train_dataloader()
-        with trying_out(self.model, self.args.device):
+        with trying_out(self.model, self.args.device), keeping_generators(loader.collate_fn):
             inputs = loader.collate_fn([loader.dataset[0], loader.dataset[1]])
             try:
                 packed, importance = self._atom_read(self.model_wrapped, inputs)
@@ -129,17 +139,7 @@ class AtomTrainerMixin(CardMixin, PushMixin):
                     raise
                 refit_heads(self._atom_model, error.width)
                 packed, importance = self._atom_read(self.model_wrapped, inputs)
-        self._atom_checked = True
-        if len(packed) < 2:
-            raise AtomError(
-                "data_collator: it puts several samples into one row (packing, padding-free), and atoms are made of rows; use "
-                "one that pads"
-            )
-        if torch.isnan(importance).all():
-            raise AtomError(
-                f"atom_tokens={self._atom_model.atom_config.tokens!r} leaves no token in the first two samples; "
-                "use atom_tokens='all'"
-            )
+        self._atom_check(packed, importance, samples=2)
 
     def _atom_begin(self) -> None:
         """A run begins: the first, the next of a search, or anew in the middle of a step, where memory was too small."""
@@ -148,12 +148,7 @@ class AtomTrainerMixin(CardMixin, PushMixin):
         self._atom_pairs = PairCache(batches) if batches > 1 else None
         self._atom_record = AtomRecord()
         self._atom_model.atom_gate.drop()
-        compiled = (module._orig_mod for module in self.model_wrapped.modules() if is_compiled_module(module))
-        if self._atom_model.atom_gate.ratio and any(isinstance(module, AtomMixin) for module in compiled):
-            raise AtomError(
-                "torch_compile: this model has no repeated blocks, and compiled as a whole it hides its gradients from the "
-                "relative weight; use atom_weighting 'absolute', or leave torch_compile out"
-            )
+        check_compiled(self.model_wrapped, "torch_compile: this model has no repeated blocks")
         if self._atom_pairs is None and self._train_batch_size * self.args.world_size < 2:
             raise AtomError(
                 "auto_find_batch_size went down to a batch of 1, and the atom loss compares the samples of a batch: "
@@ -188,90 +183,6 @@ class AtomTrainerMixin(CardMixin, PushMixin):
                 if mine:
                     optimizer.add_param_group({**group, "params": mine, "lr": learning_rate})
         return optimizer
-
-    def get_batch_samples(self, *args: Any, **kwargs: Any):
-        batches, num_items_in_batch = super().get_batch_samples(*args, **kwargs)
-        if self._atom_on and self._atom_pairs is not None:
-            self._atom_pairs.start(batches)
-        return batches, num_items_in_batch
-
-    def training_step(self, model, inputs, num_items_in_batch=None):
-        if self._atom_on and self._atom_pairs is not None:
-            model.train()
-            # A schedule-free optimizer has weights of its own to train at.
-            if callable(getattr(self.optimizer, "train", None)):
-                self.optimizer.train()
-            self._atom_pairs.enter(
-                model, self.args.device, lambda batch: self._atom_read(model, batch)[0], self._atom_loss
-            )
-        return super().training_step(model, inputs, num_items_in_batch)
-
-    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        if not (self._atom_on and model.training):
-            return super().compute_loss(
-                model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
-            )
-        share = self._atom_share.of(inputs, num_items_in_batch)
-        rows = self._atom_rows(inputs)
-        with collecting(self._atom_model, most=1 if self._atom_one_column else None) as passes:
-            found = super().compute_loss(
-                model, inputs, return_outputs=return_outputs, num_items_in_batch=num_items_in_batch
-            )
-        loss, outputs = found if return_outputs else (found, None)
-        loss = loss if share is None else loss * share
-        packed, importance = self._atom_joined(passes, rows)
-        if self._atom_pairs is not None:
-            cached = self._atom_pairs.of(packed)
-            parts, atoms, term = cached.loss, cached.atoms, cached.term(packed)
-        else:
-            atoms = Atoms.unpack(gather_rows(packed))
-            parts = self._atom_loss(atoms)
-            term = parts.loss
-        steps = divisor(self, num_items_in_batch)
-        self._atom_record.add(loss * steps, parts, atoms, importance)
-        loss = loss + self._atom_model.atom_config.weight * term / steps
-        return (loss, outputs) if return_outputs else loss
-
-    def _atom_loss(self, atoms: Atoms) -> AtomLoss:
-        return loss_of(atoms, self._atom_model.atom_config)
-
-    def _atom_read(self, model: Any, inputs: Any) -> tuple[Tensor, Tensor]:
-        """The packed atoms and the importance of a batch, as `compute_loss` will see them again."""
-        inputs = self._prepare_inputs(inputs)
-        with self.compute_loss_context_manager(), collecting(self._atom_model, most=1, always=True) as passes:
-            if self._atom_one_column:
-                model(self.collect_features(dict(inputs))[0][0])
-            else:
-                model(**self._atom_inputs(inputs))
-        packed, importance = self._atom_joined(passes, self._atom_rows(inputs))
-        return packed.float(), importance
-
-    def _atom_inputs(self, inputs: Any) -> dict[str, Any]:
-        """What the model is given of a batch."""
-        if self.label_smoother is not None or self.compute_loss_func is not None:
-            # Where the loss is not the model's own, Trainer keeps the labels from it.
-            return {name: value for name, value in inputs.items() if name != "labels"}
-        if self._atom_share.computes is not Trainer:
-            # Another trainer's batches hold more than the model takes.
-            taken = names(type(self._atom_model).forward)
-            return {name: value for name, value in inputs.items() if name in taken}
-        return inputs
-
-    def _atom_rows(self, inputs: Any) -> int | None:
-        """How many rows of the first forward pass are samples: sentence-transformers may pass all columns at once."""
-        if not self._atom_one_column:
-            return None
-        first = self.collect_features(dict(inputs))[0][0]
-        return next(len(value) for value in first.values() if torch.is_tensor(value))
-
-    def _atom_joined(self, passes: AtomPasses, rows: int | None) -> tuple[Tensor, Tensor]:
-        joined = passes.join()
-        if joined is None:
-            raise AtomError(
-                f"compute_loss of {self._atom_share.computes.__name__} runs no forward pass of the model with its gradient, "
-                "and atoms are made in one; leave atom out with this trainer or loss"
-            )
-        return joined[0][:rows], joined[1][:rows]
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if self._atom_on and self._atom_record and "loss" in logs:
@@ -357,8 +268,15 @@ class _AtomCallback(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         gate = self.trainer._atom_model.atom_gate
         gate.update(lambda sums: self.trainer.accelerator.reduce(sums, "sum"))
-        if state.global_step == 1 and gate.ratio and gate.state()["task_norm"] == 0:
+        if state.global_step > 1 or not gate.ratio:
+            return
+        layer, found = self.trainer._atom_model.atom_config.layer, gate.state()
+        if found["steps"] == 0:
             logger.warning(
-                f"atom_layer {self.trainer._atom_model.atom_config.layer}: the task's loss does not depend on this layer, and "
-                "the relative weight passes nothing of the atom loss to the model; choose another layer"
+                f"atom_layer {layer}: nothing before this layer is trained, and the energy trains the heads alone"
+            )
+        elif found["task_norm"] == 0:
+            logger.warning(
+                f"atom_layer {layer}: the task's loss does not depend on this layer, and the relative weight passes nothing of "
+                "the atom loss to the model; choose another layer"
             )

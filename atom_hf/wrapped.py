@@ -3,6 +3,9 @@
 import sys
 from typing import Any
 
+import torch
+import torch.distributed as dist
+
 from .errors import AtomError
 
 
@@ -32,3 +35,11 @@ def inside(model: Any) -> Any:
             "Transformers model: use one whose first module is a Transformer"
         )
     return first
+
+
+def show_heads(model: Any, _: Any, features: dict[str, Any]) -> None:
+    """Lets DDP see that the heads are in use, in what a SentenceTransformer gives: atoms are no part of that, and a parameter
+    that DDP takes for unused must get no gradient. Later columns do not use the heads, and DDP goes by the last."""
+    inner = inside(model)
+    if dist.is_available() and dist.is_initialized() and model.training and hasattr(inner, "atom_heads"):
+        features["atom_heads"] = torch.stack([parameter.sum() for parameter in inner.atom_heads.parameters()])

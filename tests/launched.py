@@ -56,7 +56,6 @@ def trainer_of(name, folder, *, rows=None, callbacks=(), seed=0, dropout=0.0, dt
     fixed = {"per_device_train_batch_size": 8 // world_size(), "remove_unused_columns": False}
     args = arguments(folder, **{**fixed, **options})
     check_processes(args)
-    torch.manual_seed(1)  # where heads take their first weights from
     trainer = AtomTrainer(
         model=tiny(name, seed=seed, dropout=dropout).to(dtype or torch.float32),
         args=args,

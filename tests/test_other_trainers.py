@@ -69,8 +69,8 @@ class AtomDPOTrainer(AtomTrainerMixin, DPOTrainer):
     pass
 
 
-def attached(model, seed=1, **options):
-    torch.manual_seed(seed)  # where heads take their first weights from
+def attached(model, seed=42, **options):
+    torch.manual_seed(seed)  # 42 as the trainer does
     return attach_atoms(model, AtomConfig(weighting="absolute", **options), tokenizer())
 
 
@@ -162,7 +162,6 @@ def seq2seq(kind, seed=0):
 def make_seq2seq(kind, folder, **options):
     pieces = {name: options.pop(name) for name in ("callbacks", "eval_dataset", "compute_metrics") if name in options}
     model = seq2seq(kind)
-    torch.manual_seed(1)  # as in `attached`
     return AtomSeq2SeqTrainer(
         model=model,
         args=arguments(folder, Seq2SeqArguments, **options),
@@ -236,7 +235,6 @@ def preferences(count=8):
 
 
 def make_trl(kind, folder, model=None, cls=None, **options):
-    torch.manual_seed(1)
     cls = cls or {"sft": AtomSFTTrainer, "dpo": AtomDPOTrainer}[kind]
     kept = {
         name: options.pop(name) for name in ("callbacks", "ref_model", "eval_dataset", "peft_config") if name in options
@@ -524,7 +522,6 @@ class AtomBlind(AtomTrainerMixin, Blind):
 
 
 def make_own(cls, folder, **options):
-    torch.manual_seed(1)
     pieces = {"callbacks": options.pop("callbacks", [])}
     args = arguments(folder, **options)
     rows, tools = rows_for("bert"), {"data_collator": collator_for("bert"), "processing_class": make_tokenizer()}

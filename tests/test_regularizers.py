@@ -155,7 +155,6 @@ def test_a_model_without_an_output_layer_is_refused():
 
 
 def make(name, folder, cls=StudyTrainer, dropout=0.0, **options):
-    torch.manual_seed(1)  # where heads take their first weights from
     return cls(
         model=tiny(name, dropout=dropout),
         args=arguments(folder, StudyTrainingArguments, **options),

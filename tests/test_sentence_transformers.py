@@ -49,7 +49,6 @@ def pairs(count=16):
 def make(folder, out, loss=losses.MultipleNegativesRankingLoss, rows=None, model=None, **options):
     model = sentences(folder) if model is None else model
     pieces = {name: options.pop(name) for name in ("callbacks",) if name in options}
-    torch.manual_seed(1)
     return Watched(
         model=model,
         args=arguments(out, Arguments, **options),
@@ -87,7 +86,7 @@ def test_gradients(batches, folder, tmp_path):
     trainer = make(folder, tmp_path, callbacks=[found], **ONE_STEP, **options)
     trainer.train()
 
-    torch.manual_seed(1)
+    torch.manual_seed(42)
     model = attach_atoms(BertModel.from_pretrained(folder), AtomConfig(weighting="absolute"), make_tokenizer()).train()
     loss = 0
     assert len(trainer.batches) == batches

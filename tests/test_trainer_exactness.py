@@ -36,7 +36,6 @@ def first_step(name, folder, batches=1, rows=ROWS, pieces=(), cls=AtomTrainer, *
 
 def definition(name, starts, rows=ROWS, dtype=torch.float32):
     """task + WEIGHT * mean of the atom losses of the batches that begin at `starts`, by autograd, without a trainer."""
-    torch.manual_seed(1)
     trainer = make(name, "unused", **ONE_STEP)
     model, config = trainer.model.train(), trainer.model.atom_config
     batch = batch_for(name, rows, labels=True)
