@@ -9,6 +9,7 @@ from test_trainer import make
 from transformers import HfArgumentParser
 
 from atom_hf import AtomConfig, AtomError, AtomMixin, AtomTrainingArguments
+from atom_hf.arguments import check_arguments
 
 MODEL_FIELDS = {"hidden_size", "special_token_ids", "base_model_class"}
 
@@ -114,3 +115,11 @@ def test_a_pair_batch_of_a_batch_size_still_to_be_found_is_refused(tmp_path):
     options = {"atom_pair_batch": 8, "gradient_accumulation_steps": 2, "auto_find_batch_size": True}
     with pytest.raises(AtomError, match="auto_find_batch_size"):
         make("bert", tmp_path, atom=True, **options)
+
+
+def test_a_reference_that_follows_the_model_is_refused(tmp_path):
+    class Arguments(AtomTrainingArguments):
+        sync_ref_model = True
+
+    with pytest.raises(AtomError, match=r"sync_ref_model: .* leave it out"):
+        check_arguments(Arguments(str(tmp_path), atom=True, use_cpu=True))

@@ -1,12 +1,15 @@
 """The gradient gate, in a graph with two branches from one hidden state: a task and an atom term."""
 
+import gc
 import json
 import math
+import weakref
 
 import pytest
 import torch
+from conftest import batch_for, tiny
 
-from atom_hf import AtomConfig
+from atom_hf import AtomConfig, attach_atoms
 from atom_hf.gate import GradientGate
 
 
@@ -304,3 +307,31 @@ def test_a_view_that_the_task_goes_on_with_is_measured_as_before():
     for _ in range(3):
         Branches().step(plain), Through().step(through)
         assert through.state() == plain.state()
+
+
+@pytest.mark.parametrize("backward", [True, False])
+@pytest.mark.parametrize("name", ["swin", "bert"])
+def test_no_graph_outlives_its_step(name, backward):
+    """The hidden states of a Swin are a view: the gate watches the tensor behind it too."""
+
+    class Kept:
+        def __init__(self, tensor):
+            self.tensor = tensor
+
+    alive = weakref.WeakSet()
+
+    def keep(tensor):
+        kept = Kept(tensor.detach())  # itself it would hold the graph that holds it
+        alive.add(kept)
+        return kept
+
+    torch.manual_seed(0)
+    model = attach_atoms(tiny(name), AtomConfig(layer=-1)).train()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept.tensor):
+        outputs = model(**batch_for(name, labels=True))
+    assert len(alive) > 10
+    if backward:
+        (outputs.loss + outputs.atoms.square().mean()).backward()
+    del outputs
+    gc.collect()
+    assert not alive

@@ -73,3 +73,25 @@ def test_what_has_no_atoms_is_refused():
     attach_atoms(model)
     with pytest.raises(AtomError, match=r"outputs have no atoms: in evaluation"):
         atom_term(model, model.eval()(**batch))
+
+
+@pytest.mark.parametrize("how", ["wrapped", "in place"])
+def test_compiled_as_a_whole_is_refused(how):
+    """The graph would hide the model's gradients from the gate, and nothing of the atom loss would reach the model."""
+    model = attach_atoms(tiny("bert"))
+    if how == "wrapped":
+        model = torch.compile(model, backend="eager")
+    else:
+        model.compile(backend="eager")
+    with pytest.raises(AtomError, match=r"torch.compile of the whole model: .* use atom_weighting 'absolute'"):
+        start_step(model, 0.0)
+    start_step(torch.compile(attach_atoms(tiny("bert"), AtomConfig(weighting="absolute")), backend="eager"), 0.0)
+
+
+def test_accelerate_takes_its_own_wrapping_off_and_not_ours():
+    accelerator = Accelerator(cpu=True, mixed_precision="bf16")
+    model = accelerator.prepare(attach_atoms(tiny("bert"), AtomConfig(), make_tokenizer()))
+    assert "atoms" in model.train()(**batch_for("bert", labels=True))
+    unwrapped = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    assert "atoms" in unwrapped.train()(**batch_for("bert", labels=True))
+    assert unwrapped.atom_importance(**batch_for("bert")).shape == batch_for("bert")["input_ids"].shape

@@ -34,6 +34,7 @@ from atom_hf import (
     AtomTrainerMixin,
     AtomTrainingArguments,
     attach_atoms,
+    detach_atoms,
     load_atom_model,
 )
 from atom_hf.energy import atom_loss
@@ -549,3 +550,11 @@ def test_the_rows_of_several_passes_are_one_batch(options, tmp_path):
 def test_a_loss_without_a_forward_pass_is_refused(tmp_path):
     with pytest.raises(AtomError, match="compute_loss of Blind runs no forward pass"):
         make_own(AtomBlind, tmp_path, atom=True).train()
+
+
+def test_detaching_gives_trls_forward_back(tmp_path):
+    trainer = make_trl("sft", tmp_path, max_steps=1, atom=True)
+    plain = make_trl("sft", tmp_path, max_steps=1)
+    detach_atoms(trainer.model)
+    ours, theirs = (vars(model).get("forward") for model in (trainer.model, plain.model))
+    assert theirs is not None and ours.__func__.__code__ is theirs.__func__.__code__ and ours.__self__ is trainer.model

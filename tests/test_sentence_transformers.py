@@ -13,7 +13,16 @@ from test_trainer import Gradients, equal
 from torch.nn import functional as F
 from transformers import AutoModel, BertModel
 
-from atom_hf import AtomArguments, AtomConfig, AtomError, AtomMixin, AtomTrainerMixin, attach_atoms, load_atom_model
+from atom_hf import (
+    AtomArguments,
+    AtomConfig,
+    AtomError,
+    AtomMixin,
+    AtomTrainerMixin,
+    attach_atoms,
+    detach_atoms,
+    load_atom_model,
+)
 from atom_hf.loading import restore_heads
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
@@ -213,3 +222,12 @@ def test_a_checkpoint_goes_on_as_if_left_alone(folder, tmp_path):
     assert equal(alone.model.state_dict(), again.model.state_dict())
     gates = [trainer.model[0].auto_model.atom_gate.state() for trainer in (alone, again)]
     assert gates[0] == gates[1] and gates[0]["steps"] == 4
+
+
+def test_detaching_leaves_no_hook_behind(folder, tmp_path):
+    model = sentences(folder)
+    before = dict(model._forward_hooks)
+    make(folder, tmp_path, model=model, max_steps=1, atom=True).train()
+    assert len(model._forward_hooks) == len(before) + 1
+    detach_atoms(model)
+    assert dict(model._forward_hooks) == before and not hasattr(model[0].auto_model, "atom_heads")

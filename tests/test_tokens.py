@@ -326,9 +326,10 @@ PADS = SimpleNamespace(pad_token_id=PAD)
         ),
         # A class for each text is no text: the decoder is fed the text that was read, moved on.
         ({"labels": torch.tensor([1, 0])}, [[0, 0, 1, 1, 1], [0, 0, 1, 0, 0]], [[1] * 5, [1, 1, 1, 1, 0]]),
+        ({"labels": torch.eye(2, 3)}, [[0, 0, 1, 1, 1], [0, 0, 1, 0, 0]], [[1] * 5, [1, 1, 1, 1, 0]]),
         ({}, [[0, 0, 1, 1, 1], [0, 0, 1, 0, 0]], [[1] * 5, [1, 1, 1, 1, 0]]),
     ],
-    ids=["ids", "starts from padding", "mask", "labels", "classes", "nothing"],
+    ids=["ids", "starts from padding", "mask", "labels", "classes", "several classes", "nothing"],
 )
 def test_what_a_decoder_writes(inputs, content, everything):
     hidden = torch.zeros(2, len(content[0]), 4)

@@ -544,3 +544,104 @@ def test_flags_that_the_heads_overrule_are_said(tmp_path, caplog):
     with caplog.at_level("WARNING", "atom_hf"):
         make("bert", tmp_path, model=model, atom=True, atom_layer=-1)
     assert model.atom_config.layer == 1 and "atom_layer" in caplog.text
+
+
+class OwnLoss(AtomTrainer):
+    """The usual way to a loss of one's own."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        outputs = model(**inputs)
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+
+class LossAround(AtomTrainer):
+    def compute_loss(self, model, inputs, **options):
+        return super().compute_loss(model, inputs, **options)
+
+
+ACCUMULATING = {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2}
+
+
+# Under accumulation Trainer counts on a loss that knows the number of items, and this one does not.
+@pytest.mark.parametrize(("cls", "options"), [(OwnLoss, {}), (LossAround, {}), (LossAround, ACCUMULATING)])
+def test_a_loss_of_ones_own_has_the_atom_loss_too(cls, options, tmp_path):
+    options = {"atom": True, "atom_weighting": "absolute", "atom_weight": 3.0, **options}
+    ours, theirs = (train("vit", tmp_path, cls=one, **options) for one in (AtomTrainer, cls))
+    assert not equal(ours.model.state_dict(), make("vit", tmp_path, atom=True).model.state_dict())
+    for key, value in ours.model.state_dict().items():
+        torch.testing.assert_close(theirs.model.state_dict()[key], value, rtol=0, atol=1e-6, msg=key)
+    assert [set(entry) for entry in history(ours)] == [set(entry) for entry in history(theirs)]
+
+
+def test_with_the_flag_off_a_loss_of_ones_own_is_left_alone(tmp_path):
+    plain = train("vit", tmp_path, cls=OwnLoss)
+    assert equal(plain.model.state_dict(), train("vit", tmp_path, cls=Trainer).model.state_dict())
+
+
+def test_the_mixin_behind_the_trainer_is_refused():
+    with pytest.raises(AtomError, match=r"class Behind: AtomTrainerMixin comes first, in front of the trainer"):
+
+        class Behind(Trainer, AtomTrainerMixin):
+            pass
+
+
+def test_arguments_by_place_are_not_given_twice(tmp_path):
+    with pytest.raises(TypeError, match=r"got model twice"):
+        AtomTrainer(tiny("bert"), arguments(tmp_path), model=tiny("bert"))
+    with pytest.raises(TypeError, match=r"got too many arguments"):
+        AtomTrainer(*[None] * 30)
+
+
+def test_the_heads_are_those_of_the_seed(tmp_path):
+    def heads(ambient, **options):
+        model = tiny("bert")
+        torch.manual_seed(ambient)
+        return make("bert", tmp_path, model=model, atom=True, **options).model.atom_heads.state_dict()
+
+    assert equal(heads(5), heads(6))
+    assert not equal(heads(5), heads(5, seed=7))
+
+
+class Noisy:
+    """A collator with a generator of its own, made when it is first used."""
+
+    def __init__(self):
+        self.generator, self.drawn = None, []
+
+    def __call__(self, rows):
+        if self.generator is None:
+            self.generator = torch.Generator().manual_seed(3)
+        self.drawn = [*self.drawn, torch.rand(1, generator=self.generator).item()]
+        return collator_for("bert")(rows)
+
+
+def test_the_check_draws_nothing_from_a_collator(tmp_path):
+    drawn = []
+    for atom in (False, True):
+        collator = Noisy()
+        args = arguments(tmp_path, atom=atom)
+        options = {"args": args, "train_dataset": rows_for("bert"), "processing_class": make_tokenizer()}
+        AtomTrainer(model=tiny("bert"), data_collator=collator, **options).train()
+        drawn.append(collator.drawn)
+    assert drawn[0] == drawn[1] and len(set(drawn[0])) == len(drawn[0]) > 2
+
+
+def test_data_that_is_read_once_is_checked_at_the_first_step(tmp_path):
+    from datasets import IterableDataset
+
+    def rows():
+        yield from [{"input_ids": [2, 3], "attention_mask": [1, 1], "labels": 0}] * 16
+
+    trainer = make("bert", tmp_path, rows=IterableDataset.from_generator(rows), atom=True)
+    with pytest.raises(AtomError, match="leaves no token in the first samples"):
+        trainer.train()
+    assert trainer.state.global_step == 0
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_layer_that_nothing_is_trained_before_is_said(frozen, tmp_path, caplog):
+    model = tiny("bert")
+    model.bert.requires_grad_(not frozen)
+    train("bert", tmp_path, model=model, atom=True)
+    assert ("nothing before this layer is trained" in caplog.text) == frozen
+    assert "does not depend on this layer" not in caplog.text

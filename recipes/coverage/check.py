@@ -82,7 +82,8 @@ def check(task: str, model_type: str) -> tuple[str, str]:
     try:
         train_save_load(build(task, model_type, scale), task, atom=False)
     except Exception as error:
-        return PLAIN_FAILS, words_of(error)
+        words = words_of(error)
+        return PLAIN_FAILS, words if words == reason else f"{words} (with the flag on: {reason})"
     return FAILED, reason
 
 

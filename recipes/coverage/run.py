@@ -2,7 +2,7 @@
 
 Each is built tiny, trained for two steps with the flag on, saved, loaded plainly and with its heads, and compared (`check.py`).
 Workers are processes of their own: an architecture that crashes, hangs or takes too much memory is a row of the table. What was
-checked before is not checked again, unless with --fresh or --only_failed. It writes `results.jsonl` and README.md.
+checked before with the same Transformers is not checked again, unless with --fresh or --only_failed. It writes `results.jsonl` and README.md.
 """
 
 import argparse
@@ -124,7 +124,8 @@ def main() -> None:
     parser.add_argument("--only_failed", action="store_true", help="check again what did not pass")
     parser.add_argument("--report_only", action="store_true", help="check nothing")
     given = parser.parse_args()
-    known = {(row["task"], row["model_type"]): row["outcome"] for row in read_results()}
+    current = [row for row in read_results() if row["transformers"] == transformers.__version__]
+    known = {(row["task"], row["model_type"]): row["outcome"] for row in current}
     pairs = [
         (task, kind)
         for task in given.tasks
