@@ -326,7 +326,7 @@ def test_no_graph_outlives_its_step(name, backward):
         return kept
 
     torch.manual_seed(0)
-    model = attach_atoms(tiny(name), AtomConfig(layer=-1)).train()
+    model = attach_atoms(tiny(name)).train()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda kept: kept.tensor):
         outputs = model(**batch_for(name, labels=True))
     assert len(alive) > 10

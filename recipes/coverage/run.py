@@ -2,7 +2,8 @@
 
 Each is built tiny, trained for two steps with the flag on, saved, loaded plainly and with its heads, and compared (`check.py`).
 Workers are processes of their own: an architecture that crashes, hangs or takes too much memory is a row of the table. What was
-checked before with the same Transformers is not checked again, unless with --fresh or --only_failed. It writes `results.jsonl` and README.md.
+checked before with the same Transformers is not checked again, unless with --fresh or --only_failed. It writes `results.jsonl`,
+and the table in README.md.
 """
 
 import argparse
