@@ -62,7 +62,7 @@ def load_atom_model(
     try:
         names = AutoConfig.from_pretrained(source, trust_remote_code=False, **hub).architectures or []
     except Exception as error:  # what is wrong with a stranger's configuration shows in many ways
-        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, revision)}") from error
+        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, revision)}") from None
     own_class = auto_class is None
     if own_class:
         auto_class = getattr(transformers, names[0], None) if names else None
@@ -74,7 +74,7 @@ def load_atom_model(
     try:
         model, found = _load_base(auto_class, source, inside, options)
     except Exception as error:  # and so does what is wrong with its weights
-        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, revision)}") from error
+        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, revision)}") from None
     # Another class may have parameters of its own that begin at random; in the class that was saved nothing may be missing.
     amiss = [*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])]
     if own_class and amiss:
@@ -109,7 +109,7 @@ def _load_adapter_model(
     try:
         adapter = PeftConfig.from_pretrained(source, **hub)
     except Exception as error:  # what is wrong with a stranger's configuration shows in many ways
-        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, hub.get('revision'))}") from error
+        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, hub.get('revision'))}") from None
     name = adapter.base_model_name_or_path
     if not name:
         raise AtomError(f"the adapter {source} does not say which base it is for (base_model_name_or_path)")
@@ -121,7 +121,7 @@ def _load_adapter_model(
         base = auto_class.from_pretrained(name, revision=adapter.revision, trust_remote_code=False, **kwargs)
     except Exception as error:  # and so does what is wrong with its weights
         why = reason(error, name, adapter.revision)
-        raise AtomError(f"{name!r}, the base of the adapter {source}, cannot be loaded: {why}") from error
+        raise AtomError(f"{name!r}, the base of the adapter {source}, cannot be loaded: {why}") from None
     restore_heads(base, source, **hub)
     return attach_atoms(PeftModel.from_pretrained(base, source, is_trainable=is_trainable, **hub))
 

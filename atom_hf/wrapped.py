@@ -32,3 +32,12 @@ def inside(model: Any) -> Any:
             "Transformers model: use one whose first module is a Transformer"
         )
     return first
+
+
+def adapter_bases(model: Any) -> list[str | None]:
+    """The names that the adapters of a model, if it has any, have for their base."""
+    if not is_adapter(model):
+        model = inside(model)
+        if not getattr(model, "_hf_peft_config_loaded", False):  # adapters of Transformers' own `add_adapter`
+            return []
+    return [config.base_model_name_or_path for config in model.peft_config.values()]
