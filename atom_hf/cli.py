@@ -90,10 +90,10 @@ def train(arguments: list[str]) -> int | None:
     print()
     print(format_table([f"{outcome.data.name}, {outcome.data.task}", "atom" if args.atom else "plain"], rows))
     print(f"\nmodel     {outcome.output_dir}")
-    if args.push_to_hub:
+    if args.push_to_hub and outcome.push_error is None:
         print(f"pushed    {page_of(outcome.trainer.hub_model_id)}")
     print(f"next      {shown}")
-    return None
+    return None if outcome.push_error is None else _refuse(outcome.push_error)
 
 
 def compare(arguments: list[str]) -> None:
