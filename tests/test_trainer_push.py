@@ -144,6 +144,10 @@ def answers(hub, folder):
             "faults": commit_cut,
         },
     }
+    end_cut = [{"pattern": "POST .*/commit/", "times": 99, "cut_after": 50}]
+    steps["end cut"] = {**train("end-cut", *strategy("end", "end-cut"), steps=2, **WRITER), "faults": end_cut}
+    steps["end again"] = {"arguments": [], "environment": WRITER, "faults": []}
+    steps["end again"]["arguments"] = ["push", "end-cut", "--repo", "org/end-cut"]
     # Both kinds of checkpoint, fetched as they were after two steps of four, and trained on to the fourth.
     for name, checkpoint in (("checkpoint", "last-checkpoint"), ("all_checkpoints", "checkpoint-2")):
         steps[f"fetch {name}"] = python(FETCH.replace("NAME", name))
@@ -322,6 +326,17 @@ def test_a_push_that_breaks_off_is_said_and_training_goes_on(answers, hub):
         in answer["log"]
     )
     assert [message for message, _ in pushes(hub, "cut")] == ["Training in progress, step 4", "Model save"]
+
+
+def test_a_push_that_fails_in_the_end_loses_no_results(answers, hub, folder):
+    message = refusal(answers["end cut"])
+    assert "broke off" in message
+    assert "the model is saved in end-cut, and `atom-hf push end-cut --repo org/end-cut` pushes it" in message
+    out = answers["end cut"]["out"]
+    assert "mean |importance|" in out and "model     end-cut" in out and "pushed" not in out
+    assert {"trainer_state.json", "eval_results.json"} <= {path.name for path in (folder / "end-cut").iterdir()}
+    succeeded(answers["end again"])
+    assert set(hub.repositories["models", "org/end-cut"]["main"]) >= PLAIN | ATOMS
 
 
 @pytest.mark.parametrize(
