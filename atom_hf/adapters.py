@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import CommitInfo
 from peft import PeftModel
 from torch import Tensor
 
@@ -14,8 +15,10 @@ from .card import is_own, write_card
 from .card_facts import facts_of_model
 from .errors import AtomError
 from .heads import AtomHeads
-from .modeling import AtomMixin, show_as
+from .modeling import AtomMixin, pushing, show_as
+from .repository import check_base
 from .saving import HEADS_PREFIX, write_heads
+from .wrapped import adapter_bases
 
 
 class AdapterMixin:
@@ -36,8 +39,24 @@ class AdapterMixin:
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
         """Saves the adapters as if nothing had been attached, and the heads and their configuration beside them.
 
-        Arguments are those of `PeftModel.save_pretrained`. `load_atom_model` loads the folder: base, adapter and heads.
+        Arguments are those of `PeftModel.save_pretrained`. `load_atom_model` loads the folder: base, adapter and heads. With
+        `push_to_hub` what was written is one commit on the Hub, as of `AtomMixin.save_pretrained`.
         """
+        with pushing(save_directory, kwargs, getattr(self, "model_tags", None), kwargs.get("is_main_process", True)):
+            self._atom_save(save_directory, *args, **kwargs)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> CommitInfo:
+        """Pushes the adapters, the heads and their configuration as one commit. Arguments are those of
+        `AtomMixin.push_to_hub`.
+
+        Raises:
+            AtomError: an adapter whose base nobody else has; and what `AtomMixin.push_to_hub` raises.
+        """
+        for base in adapter_bases(self):
+            check_base(base, repo_id, "push_to_hub: the adapter")
+        return AtomMixin.push_to_hub(self, repo_id, **kwargs)
+
+    def _atom_save(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
         state = kwargs.pop("state_dict", None) or self.state_dict()
         heads = {key: value for key, value in state.items() if f".{HEADS_PREFIX}" in f".{key}"}
         # An adapter of all biases (LoRA's bias="all") would take the heads' along.

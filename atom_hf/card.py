@@ -24,6 +24,7 @@ from .formats import format_number
 
 CARD_NAME = "README.md"
 TEMPLATE = Path(__file__).parent / "assets" / "model_card.md"
+TRAINER_MARK = "This model card has been generated automatically according to the information the Trainer had access to"
 MARK = (
     "<!-- Written by atom-hf from what it knew of this model, and written anew whenever the model is saved again: "
     "take this line out, and the card is yours. -->"
@@ -155,7 +156,7 @@ def is_own(folder: str | Path) -> bool:
     """Whether the card of a folder is somebody's own, which is never written over."""
     file = Path(folder, CARD_NAME)
     try:
-        return MARK not in file.read_text(encoding="utf-8")
+        return not _is_generated(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return False
     except (OSError, UnicodeDecodeError):
@@ -177,9 +178,14 @@ def card_to_push(folder: str | Path, repo_id: str, there: str | None) -> str | N
         return None
     except UnicodeDecodeError as error:
         raise AtomError(f"{file} is no text in UTF-8, as a model card must be: mend it or remove it") from error
-    if MARK not in text:
+    if not _is_generated(text):
         return text
-    return text.replace(_literal(NO_REPOSITORY), _literal(repo_id)) if there is None or MARK in there else None
+    return text.replace(_literal(NO_REPOSITORY), _literal(repo_id)) if there is None or _is_generated(there) else None
+
+
+def _is_generated(text: str) -> bool:
+    """Whether a card is ours or Trainer's, which asks to take its comment out of a card that somebody has mended."""
+    return MARK in text or TRAINER_MARK in text
 
 
 def write_card(facts: CardFacts, folder: str | Path) -> None:

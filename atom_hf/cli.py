@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Sequence
 
-from .errors import AtomError
+from .errors import AtomError, without_token
 from .formats import format_number, format_table
 
 USAGE = """usage: atom-hf COMMAND [flags]
@@ -58,13 +58,17 @@ def train(arguments: list[str]) -> int | None:
     from .launch import launch, split
     from .run import DEFAULT_FOLDER, RunArguments, data_flags, default_output_dir, fine_tune
 
+    arguments, token = _take_token(arguments)
+    if token is not None:
+        # Where the Hub's client looks for it, in the processes that may be started too. Among the arguments it would be shown,
+        # saved in training_args.bin, and pushed.
+        os.environ["HF_TOKEN"] = token.strip()
     asked = split(arguments)
     if asked.config is not None:
         return launch(asked)
     arguments = asked.arguments
     run, args = parse_flags("train", arguments, [RunArguments, AtomTrainingArguments])
-    if args.hub_token is not None:
-        # Where the Hub's client looks for it. Among the arguments it would be saved, and pushed, in training_args.bin.
+    if args.hub_token is not None:  # of the --config file
         os.environ["HF_TOKEN"], args.hub_token = args.hub_token.strip(), None
     by_default = args.output_dir == DEFAULT_FOLDER
     outcome = fine_tune(run, args, find_comparison=find_comparison(run, args) if args.atom else None)
@@ -86,10 +90,10 @@ def train(arguments: list[str]) -> int | None:
     print()
     print(format_table([f"{outcome.data.name}, {outcome.data.task}", "atom" if args.atom else "plain"], rows))
     print(f"\nmodel     {outcome.output_dir}")
-    if args.push_to_hub:
+    if args.push_to_hub and outcome.push_error is None:
         print(f"pushed    {page_of(outcome.trainer.hub_model_id)}")
     print(f"next      {shown}")
-    return None
+    return None if outcome.push_error is None else _refuse(outcome.push_error)
 
 
 def compare(arguments: list[str]) -> None:
@@ -168,6 +172,21 @@ def bench(arguments: list[str]) -> None:
         print(f"\nresults   {options.output}")
 
 
+def _take_token(arguments: list[str]) -> tuple[list[str], str | None]:
+    """The arguments without --hub_token, and what it was given, if it was."""
+    rest, token = [], None
+    given = iter(arguments)
+    for word in given:
+        name, equals, value = word.partition("=")
+        if name not in ("--hub_token", "--hub-token"):
+            rest.append(word)
+            continue
+        token = value if equals else next(given, "")
+        if not token or token.startswith("--"):
+            raise AtomError("--hub_token: give the token, or leave the flag out and log in with `hf auth login`")
+    return rest, token
+
+
 GO_ON = {
     "train": "if a checkpoint was written, the same command goes on with --resume_from_checkpoint true",
     "compare": "the same command goes on after the last finished run",
@@ -185,5 +204,5 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
 
 
 def _refuse(message: str) -> int:
-    print(f"atom-hf: error: {' '.join(message.split())}", file=sys.stderr)
+    print(f"atom-hf: error: {without_token(' '.join(message.split()))}", file=sys.stderr)
     return 2

@@ -158,7 +158,7 @@ class AtomConfig:
             raise AtomError(f"an atom configuration must be a JSON object, got {type(data).__name__}")
         data = dict(data)
         version = data.pop("format_version", None)
-        if version != FORMAT_VERSION:
+        if not _is_whole(version) or version != FORMAT_VERSION:
             raise AtomError(
                 f"the atom configuration has format_version {version!r}, this atom-hf reads {FORMAT_VERSION}; "
                 "install the version of atom-hf that wrote it"

@@ -1,6 +1,5 @@
 """What is read from the Hugging Face Hub, file by file, and its refusals in a user's words."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,14 +29,13 @@ from huggingface_hub.errors import (
 )
 from transformers.utils.hub import hf_api, resolve_revision
 
-from .errors import AtomError, first_line
+from .errors import AtomError, first_line, without_token
 
 # All that the client raises; a connection that breaks off is an `HTTPError`, which is no `OSError`.
 HUB_ERRORS = (OSError, ValueError, RuntimeError, HTTPError)
 CLIENT_ERRORS = (HTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled)
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
-_TOKEN = re.compile(r"\b(hf_(oauth|jwt)_[\w.-]+|(hf|api_org)_[A-Za-z0-9]{16,})")
 
 
 class NotInCache(AtomError):
@@ -64,6 +62,7 @@ def find_file(
     if Path(source).is_dir():
         file = Path(source, name)
         return str(file) if file.is_file() else None
+    check_sendable(token)
     options = {"revision": getattr(revision, "resolved", revision), "cache_dir": cache_dir}
     try:
         return hf_hub_download(source, name, token=token, library_name="atom-hf", **options)
@@ -74,12 +73,23 @@ def find_file(
             return None
         offline = isinstance(error, LocalEntryNotFoundError) and constants.HF_HUB_OFFLINE
         kind = NotInCache if offline else AtomError
-        raise kind(f"{source!r} cannot be read: {reason(error, source, revision)}") from error
+        raise kind(f"{source!r} cannot be read: {reason(error, source, revision)}") from None  # see `in_words`
 
 
 def pin(source: str, revision: str | None, **hub: Any) -> str | None:
-    """The revision as one commit, so that all files of a load are of the same push. `hub` is token and cache_dir."""
+    """The revision as one commit, so that all files of a load are of the same push. `hub` is token and cache_dir.
+
+    Raises `AtomError`: a token that cannot be sent.
+    """
+    check_sendable(hub.get("token"))
     return resolve_revision(source, revision, **hub)
+
+
+def check_sendable(token: Any = None) -> None:
+    """Refuses a token that cannot be in a header: the client logs the header that it could not send. Raises `AtomError`."""
+    secret = token.strip() if isinstance(token, str) else get_token() or ""
+    if not (secret.isascii() and secret.isprintable() and " " not in secret):
+        raise AtomError(f"the token cannot be sent as it is, since a token has plain letters alone: {LOG_IN}")
 
 
 def reason(error: BaseException, repository: str, revision: str | None = None) -> str:
@@ -108,7 +118,7 @@ def reason(error: BaseException, repository: str, revision: str | None = None) -
             "HF_HUB_OFFLINE is set, and not all of it is in the cache; unset HF_HUB_OFFLINE, or fetch it once with "
             f"`hf download {repository}`"
         )
-    if any(type(e).__name__ == "LocalProtocolError" for e in chain):
+    if any(isinstance(e, UnicodeEncodeError) or type(e).__name__ == "LocalProtocolError" for e in chain):
         return f"the token cannot be sent as it is: {LOG_IN}"
     if any(type(e).__name__ in ("ReadError", "WriteError", "RemoteProtocolError") for e in chain):
         return "the connection to the Hub broke off; run the same again"
@@ -129,12 +139,6 @@ def in_words(
     except errors as error:
         # Not "from error": a client's own message may hold the header that it could not send, and the token in it.
         raise AtomError(f"{what}: {reason(error, repository, revision)}") from None
-
-
-def without_token(text: str) -> str:
-    """`text` without anything that looks like a token, or is the one in use."""
-    token = get_token()
-    return _TOKEN.sub("<token>", text.replace(token, "<token>") if token else text)
 
 
 def page_of(repository: str) -> str:

@@ -1,13 +1,17 @@
 """Loading: a saved or pushed model with its heads."""
 
+import copy
 import logging
+import math
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from safetensors import safe_open
 from transformers import AutoConfig, PreTrainedModel
-from transformers.utils import ADAPTER_CONFIG_NAME, is_peft_available
+from transformers.utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_NAME, is_peft_available
 from transformers.utils import CONFIG_NAME as BASE_CONFIG_NAME
 
 from .attaching import attach_atoms
@@ -32,13 +36,15 @@ def load_atom_model(
         auto_class: the class to load the base with, such as `AutoModelForSequenceClassification`; by default the one that
             its configuration names.
         revision: a branch, tag or commit on the Hub.
-        **kwargs: passed on to `from_pretrained` (dtype, device_map, token, ...). Remote code is never run. For an adapter
-            also `is_trainable`.
+        **kwargs: passed on to `from_pretrained` (dtype, device_map, token, ...). Remote code is never run, and weights are
+            safetensors alone. For an adapter also `is_trainable`.
 
     Raises:
         AtomError: no heads there, heads that do not fit the base, a truncated or foreign heads file, a repository that may
             not or cannot be read.
     """
+    if not (isinstance(name_or_folder, str | Path) and str(name_or_folder).strip()):
+        raise AtomError(f"name_or_folder must be an id on the Hub or a folder; got {name_or_folder!r}")
     source = str(name_or_folder)
     if source.startswith(("/", ".", "~")):
         source = str(Path(source).expanduser())
@@ -46,6 +52,10 @@ def load_atom_model(
             raise AtomError(f"{str(name_or_folder)!r}: no such folder")
     if kwargs.pop("trust_remote_code", False):
         raise AtomError("trust_remote_code is not taken: atom models need no remote code")
+    if kwargs.pop("subfolder", None):
+        raise AtomError(
+            "subfolder is not taken: fetch the repository (huggingface_hub.snapshot_download) and give the folder in it"
+        )
     hub = {"token": kwargs.get("token"), "cache_dir": kwargs.get("cache_dir")}
     # The base and its heads are of one commit, whatever is pushed between the requests for them.
     hub["revision"] = revision = pin(source, revision, **hub)
@@ -60,9 +70,12 @@ def load_atom_model(
     AtomConfig.load(config_file)  # refused, if it is, before weights are fetched
     check_index(source, **hub)
     try:
-        names = AutoConfig.from_pretrained(source, trust_remote_code=False, **hub).architectures or []
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False, **hub)
     except Exception as error:  # what is wrong with a stranger's configuration shows in many ways
-        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, revision)}") from error
+        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, revision)}") from None
+    names = config.architectures or []
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise AtomError(f"the configuration of {source}: architectures must be a list of names; got {str(names)[:200]}")
     own_class = auto_class is None
     if own_class:
         auto_class = getattr(transformers, names[0], None) if names else None
@@ -70,11 +83,13 @@ def load_atom_model(
             raise AtomError(f"the configuration of {source} names no model class of Transformers; give auto_class")
     # A checkpoint of a run in progress keeps the heads in the model's own file.
     inside = find_file(source, HEADS_NAME, **hub) is None
-    options = {"ignore_mismatched_sizes": own_class, **kwargs, "revision": revision, "trust_remote_code": False}
+    options = {"ignore_mismatched_sizes": own_class, **kwargs}
+    options |= {"revision": revision, "trust_remote_code": False, "use_safetensors": True}
     try:
+        _check_size(auto_class, config, source, **hub)
         model, found = _load_base(auto_class, source, inside, options)
     except Exception as error:  # and so does what is wrong with its weights
-        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, revision)}") from error
+        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, revision)}") from None
     # Another class may have parameters of its own that begin at random; in the class that was saved nothing may be missing.
     amiss = [*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])]
     if own_class and amiss:
@@ -109,7 +124,7 @@ def _load_adapter_model(
     try:
         adapter = PeftConfig.from_pretrained(source, **hub)
     except Exception as error:  # what is wrong with a stranger's configuration shows in many ways
-        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, hub.get('revision'))}") from error
+        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, hub.get('revision'))}") from None
     name = adapter.base_model_name_or_path
     if not name:
         raise AtomError(f"the adapter {source} does not say which base it is for (base_model_name_or_path)")
@@ -117,13 +132,27 @@ def _load_adapter_model(
         auto_class = getattr(transformers, AtomConfig.load(file).base_model_class or "", None)
         if not (isinstance(auto_class, type) and issubclass(auto_class, PreTrainedModel)):
             raise AtomError(f"the heads in {source} name no model class of Transformers; give auto_class")
+    if find_file(source, ADAPTER_SAFE_WEIGHTS_NAME, **hub) is None:
+        # Asked for here: PEFT would look for a folder's missing file on the Hub, under the folder's name.
+        raise AtomError(f"{source} has no {ADAPTER_SAFE_WEIGHTS_NAME}: the adapter is not whole, or in pickles")
+    options = {"use_safetensors": True, **kwargs, "revision": adapter.revision, "trust_remote_code": False}
     try:
-        base = auto_class.from_pretrained(name, revision=adapter.revision, trust_remote_code=False, **kwargs)
+        base = auto_class.from_pretrained(name, **options)
     except Exception as error:  # and so does what is wrong with its weights
         why = reason(error, name, adapter.revision)
-        raise AtomError(f"{name!r}, the base of the adapter {source}, cannot be loaded: {why}") from error
+        raise AtomError(f"{name!r}, the base of the adapter {source}, cannot be loaded: {why}") from None
     restore_heads(base, source, **hub)
-    return attach_atoms(PeftModel.from_pretrained(base, source, is_trainable=is_trainable, **hub))
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "Found missing adapter keys")
+            # What a stranger's configuration asks for is made without numbers until the file turns out to have them.
+            empty = not adapter.is_prompt_learning
+            options = {"is_trainable": is_trainable, "low_cpu_mem_usage": empty, **hub}
+            model = PeftModel.from_pretrained(base, source, **options)
+    except Exception as error:
+        why = reason(error, source, hub.get("revision"))
+        raise AtomError(f"the adapter {source!r} cannot be loaded on {name!r}: {why}") from None
+    return attach_atoms(model)
 
 
 def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, **hub: Any) -> bool:
@@ -160,6 +189,25 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, **hub: Any
     if model.device.type != "meta":  # a model without numbers, made to see whether all fits
         model.atom_heads.load_state_dict(heads)
     return True
+
+
+def _check_size(auto_class: Any, config: Any, source: str, **hub: Any) -> None:
+    """Refuses a configuration that describes far more numbers than the files hold: `from_pretrained` would draw the rest."""
+    if getattr(config, "quantization_config", None):  # several numbers in one
+        return
+    held = 0
+    for name in set(check_index(source, **hub).values()) or {SAFE_WEIGHTS_NAME}:
+        file = find_file(source, name, **hub)
+        if file is None:
+            raise AtomError(f"it has no {name}; weights are taken from safetensors alone, and pickles are not")
+        with safe_open(file, framework="pt") as tensors:
+            held += sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
+    make = getattr(auto_class, "from_config", None) or auto_class._from_config
+    with torch.device("meta"):
+        described = sum(parameter.numel() for parameter in make(copy.deepcopy(config)).parameters())
+    # A class may have parameters that are never saved, or another task's; these are small beside the rest.
+    if described > 4 * held + 2**24:
+        raise AtomError(f"its configuration describes {described} parameters, and its files hold {held}")
 
 
 def _load_base(auto_class: Any, source: str, heads_inside: bool, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:

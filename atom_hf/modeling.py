@@ -21,6 +21,7 @@ from .heads import AtomHeads
 from .passes import Running, to_be_read
 from .repository import push_model
 from .saving import HEADS_PREFIX, write_heads
+from .wrapped import is_adapter
 
 HUB_OPTIONS = ("repo_id", "commit_message", "commit_description", "private", "revision", "create_pr")
 
@@ -64,11 +65,14 @@ class AtomMixin:
         A model card goes beside them, unless the folder has one that is the user's own.
         Arguments are those of `PreTrainedModel.save_pretrained`. With `push_to_hub` what was written is one commit on the Hub.
         """
-        push_to_hub = kwargs.pop("push_to_hub", False)
-        hub = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
-        before = _times(save_directory)
-        state = state_dict or self.state_dict()
         writes = is_main_process and not Path(save_directory).is_file()
+        with pushing(save_directory, kwargs, self.model_tags, writes):
+            self._atom_save(save_directory, is_main_process, state_dict, writes, **kwargs)
+
+    def _atom_save(
+        self, save_directory: str | Path, is_main_process: bool, state_dict: dict | None, writes: bool, **kwargs: Any
+    ) -> None:
+        state = state_dict or self.state_dict()
         if writes:
             Path(save_directory).mkdir(parents=True, exist_ok=True)
             self.atom_config.save(save_directory)
@@ -84,10 +88,6 @@ class AtomMixin:
         super().save_pretrained(save_directory, is_main_process=is_main_process, state_dict=state, **kwargs)
         if writes and not self._atom_heads_inside and not is_own(save_directory):
             write_card(facts_of_model(self), save_directory)
-        if push_to_hub and writes:
-            written = {name for name, time in _times(save_directory).items() if before.get(name) != time}
-            repo_id = hub.pop("repo_id", Path(save_directory).resolve().name)
-            push_model(save_directory, repo_id, only=written, token=kwargs.get("token"), tags=self.model_tags, **hub)
 
     def push_to_hub(
         self,
@@ -108,9 +108,10 @@ class AtomMixin:
             AtomError: no token, no right to write, a name that is none, a connection that broke off; in one line.
         """
         options = {"commit_message": commit_message, "commit_description": commit_description, "create_pr": create_pr}
-        tags = [*(self.model_tags or []), *([tags] if isinstance(tags, str) else tags or [])]
+        tags = [*(getattr(self, "model_tags", None) or []), *([tags] if isinstance(tags, str) else tags or [])]
         with tempfile.TemporaryDirectory() as folder:
-            self.save_pretrained(folder, max_shard_size=max_shard_size)
+            shards = {} if is_adapter(self) else {"max_shard_size": max_shard_size}
+            self.save_pretrained(folder, **shards)
             return push_model(
                 folder,
                 repo_id,
@@ -212,6 +213,19 @@ def _without_labels(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     start = getattr(model.config, "decoder_start_token_id", None) or getattr(model.config, "bos_token_id", None) or 0
     samples = len(next(value for value in inputs.values() if torch.is_tensor(value)))
     return {**inputs, "decoder_input_ids": torch.full((samples, 1), start, device=model.device)}
+
+
+@contextmanager
+def pushing(folder: str | Path, kwargs: dict[str, Any], tags: list[str] | None, writes: bool):
+    """Takes what `save_pretrained` has for the Hub out of its `kwargs`, and pushes what is written within it if asked to."""
+    push_to_hub = kwargs.pop("push_to_hub", False)
+    hub = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
+    before = _times(folder)
+    yield
+    if push_to_hub and writes:
+        written = {name for name, time in _times(folder).items() if before.get(name) != time}
+        repo_id = hub.pop("repo_id", Path(folder).resolve().name)
+        push_model(folder, repo_id, only=written, token=kwargs.get("token"), tags=tags, **hub)
 
 
 def _times(folder: str | Path) -> dict[str, int]:

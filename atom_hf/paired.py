@@ -56,7 +56,15 @@ def quiet():
 
 @contextmanager
 def silent(run: RunArguments, args: AtomTrainingArguments, seed: int):
-    """The arguments of one run that draws its samples by the seed, and neither shows nor saves anything."""
+    """The arguments of one run that draws its samples by the seed, and neither shows nor saves anything.
+
+    Raises `AtomError` for one that is to be pushed.
+    """
+    if args.push_to_hub:
+        raise AtomError(
+            "--push_to_hub: paired runs are measured, and their models are not kept; leave it out, train one by atom-hf train "
+            "and push it there, or later by atom-hf push"
+        )
     run = dataclasses.replace(run, sample_seed=run.sample_seed + seed)
     never = transformers.trainer_utils.IntervalStrategy.NO
     hushed = {"disable_tqdm": True, "report_to": [], "logging_strategy": never, "save_strategy": SaveStrategy.NO}

@@ -15,7 +15,16 @@ from .config import CONFIG_NAME as ATOM_CONFIG_NAME
 from .config import MAX_BYTES, read_json
 from .errors import AtomError
 from .loading import load_atom_model
-from .repository import CHECKPOINT, check_repository, check_secret, check_token, commit, files_to_push, open_repository
+from .repository import (
+    CHECKPOINT,
+    check_base,
+    check_repository,
+    check_secret,
+    check_token,
+    commit,
+    files_to_push,
+    open_repository,
+)
 from .saving import HEADS_NAME
 
 
@@ -61,7 +70,7 @@ def push_folder(folder: str, options: PushArguments) -> Pushed:
     if options.create_pr and options.revision is not None:
         raise AtomError(f"--create_pr asks to change main, and --revision names {options.revision!r}; give one of them")
     check_token()
-    with _final_form(folder) as ready:
+    with _final_form(folder, options.repo) as ready:
         files, left_out = files_to_push(ready)
         check_secret(files)
         name = open_repository(options.repo, private=options.private or None, write=not options.create_pr)
@@ -75,7 +84,7 @@ def push_folder(folder: str, options: PushArguments) -> Pushed:
     return Pushed(made.pr_url or made.commit_url, sorted(files), left_out)
 
 
-def check_folder(folder: str | Path) -> bool:
+def check_folder(folder: str | Path, repository: str = "") -> bool:
     """Refuses a folder that is no whole atom model. Returns whether its heads are beside the base, as they finally are.
 
     The base is made without its numbers, and each tensor in the files is held against it: what is missing or of another
@@ -100,11 +109,7 @@ def check_folder(folder: str | Path) -> bool:
         base = read_json(Path(folder, ADAPTER_CONFIG_NAME), MAX_BYTES, "adapter configuration").get(
             "base_model_name_or_path"
         )
-        if Path(str(base)).exists():
-            raise AtomError(
-                f"the adapter {str(folder)!r} is for a base in the folder {base!r}, which nobody else has: name its base on "
-                f"the Hub as base_model_name_or_path in {ADAPTER_CONFIG_NAME}, or merge it into the base and push that"
-            )
+        check_base(base, repository, f"the adapter {str(folder)!r}")
         if not final or not Path(folder, ADAPTER_SAFE_WEIGHTS_NAME).is_file():
             raise AtomError(
                 f"{str(folder)!r} is no finished adapter with heads: it lacks {HEADS_NAME} or {ADAPTER_SAFE_WEIGHTS_NAME}; "
@@ -119,9 +124,9 @@ def check_folder(folder: str | Path) -> bool:
 
 
 @contextmanager
-def _final_form(folder: str) -> Iterator[Path]:
+def _final_form(folder: str, repository: str) -> Iterator[Path]:
     """The folder itself, or of a checkpoint a copy in the form of a finished model."""
-    if check_folder(folder):
+    if check_folder(folder, repository):
         yield Path(folder)
         return
     with tempfile.TemporaryDirectory() as temporary:

@@ -8,32 +8,57 @@ from typing import Any
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, ModelCard, constants, get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
+from transformers.utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, ADAPTER_WEIGHTS_NAME, CONFIG_NAME
 from transformers.utils.hub import create_and_tag_model_card, hf_api
 
 from .card import CARD_NAME, card_to_push
+from .config import MAX_BYTES, read_json
 from .errors import AtomError, first_line
-from .hub import LOG_IN, in_words
+from .hub import LOG_IN, check_sendable, in_words, without_token
 
 CHECKPOINT = "checkpoint-"  # how Trainer's begin; its own name for it would import all that Trainer needs
+LAST_CHECKPOINT = "last-checkpoint"  # what the newest of them is called in a repository
 _READ_BYTES = 2**24  # files up to this size are searched for the token
 _NOT_PUSHED = (".py", ".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt")
 _WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors(\.index\.json)?")
+_PICKLES = re.compile(r"pytorch_model(-\d{5}-of-\d{5})?\.bin(\.index\.json)?")
+_ADAPTER = (ADAPTER_SAFE_WEIGHTS_NAME, ADAPTER_WEIGHTS_NAME, ADAPTER_CONFIG_NAME)
 
 
 def check_repository(name: str, flag: str) -> None:
-    """Refuses a name that cannot be one on the Hub. Raises `AtomError`, naming the flag."""
+    """Refuses a name that cannot be one on the Hub, or would publish a token. Raises `AtomError`, naming the flag."""
+    if without_token(name) != name:
+        raise AtomError(f"{flag} looks like a token, and names of repositories are public: give org/name")
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise AtomError(f"{flag} {name!r} is no name on the Hub: {first_line(error)} Give org/name") from error
+        raise AtomError(f"{flag} {name!r} is no name on the Hub: {first_line(error)} Give org/name") from None
 
 
 def check_token(token: Any = None) -> None:
-    """Refuses to push where there is no token. Raises `AtomError`."""
+    """Refuses to push where there is no token, or none that could be sent. Raises `AtomError`."""
     if constants.HF_HUB_OFFLINE:
         raise AtomError("HF_HUB_OFFLINE is set, and nothing can be pushed; unset it")
     if not isinstance(token, str) and get_token() is None:
         raise AtomError(f"there is no token for the Hub, and it takes one to push: {LOG_IN}")
+    check_sendable(token)
+
+
+def check_base(base: Any, repository: str, what: str) -> None:
+    """Refuses an adapter that nobody could load from the Hub, by the base that it names. Raises `AtomError`.
+
+    Args:
+        base: its base_model_name_or_path.
+        repository: where it is to be pushed; the base's own files would be taken away there.
+        what: which adapter, for the message.
+    """
+    advice = "name a base on the Hub as base_model_name_or_path in adapter_config.json, or merge it into the base and push that"
+    if not base:
+        raise AtomError(f"{what} does not say which base it is for, and nobody could load it: {advice}")
+    if str(base).startswith(("/", ".", "~")) or Path(str(base)).exists():
+        raise AtomError(f"{what} is for a base in the folder {str(base)!r}, which nobody else has: {advice}")
+    if base == repository:
+        raise AtomError(f"{what} is for the base {base!r}, and one repository cannot hold both: push it to another")
 
 
 def open_repository(name: str, *, token: Any = None, private: bool | None = None, write: bool = True) -> str:
@@ -67,7 +92,9 @@ def files_to_push(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
     files, left = {}, set()
     for path in sorted(root.rglob("*")):
         steps = path.relative_to(root).parts
-        out = next((i for i, step in enumerate(steps) if step.startswith((".", "_", CHECKPOINT))), None)
+        out = next(
+            (i for i, step in enumerate(steps) if step.startswith((".", "_", CHECKPOINT, LAST_CHECKPOINT))), None
+        )
         if out is not None or path.suffix in _NOT_PUSHED:
             left.add("/".join(steps[: len(steps) if out is None else out + 1]))
         elif path.is_file():
@@ -77,6 +104,8 @@ def files_to_push(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
                     f"{path} is a link to {path.resolve()}, outside the folder: copy the file, or remove the link"
                 )
             files["/".join(steps)] = path
+        elif path.is_symlink():  # to a folder, or to nothing
+            left.add("/".join(steps))
     return files, sorted(left)
 
 
@@ -100,8 +129,8 @@ def commit(
 ) -> CommitInfo:
     """All files as one commit: until it is there, the repository is what it was.
 
-    `HfApi.upload_folder` would make several of a large folder. Weights of an earlier push that are not among the files, such
-    as the one file of a model that comes in several now, are deleted by the same commit: they would be loaded in its place.
+    `HfApi.upload_folder` would make several of a large folder. What an earlier push has left and would be loaded in place of
+    these files is deleted by the same commit; see `_stale`.
     A generated card never goes over one that somebody wrote there.
 
     Args:
@@ -114,18 +143,18 @@ def commit(
         create_pr: as a pull request to the main branch.
 
     Raises:
-        AtomError: whatever stopped it, in one line; a file with the token in it.
+        AtomError: whatever stopped it, in one line; a file with the token in it; an adapter of a base that nobody else has.
     """
     api = hf_api()
     check_secret(files, token)
+    for path, file in files.items():
+        if Path(path).name == ADAPTER_CONFIG_NAME:
+            base = read_json(file, MAX_BYTES, "adapter configuration").get("base_model_name_or_path")
+            check_base(base, repository, f"the adapter of {path}")
     with in_words(f"{repository!r} could not be pushed to", repository, revision):
         if revision is not None and not revision.startswith("refs/"):
             api.create_branch(repository, branch=revision, token=token, exist_ok=True)
         there = api.list_repo_files(repository, revision=revision, token=token)
-        folders = {str(Path(path).parent) for path in files if _WEIGHTS.fullmatch(Path(path).name)}
-        stale = [
-            p for p in there if p not in files and _WEIGHTS.fullmatch(Path(p).name) and str(Path(p).parent) in folders
-        ]
         added: dict[str, str | bytes] = {name: str(file) for name, file in files.items()}
         if CARD_NAME in files:
             known = CARD_NAME in there and api.hf_hub_download(repository, CARD_NAME, revision=revision, token=token)
@@ -136,7 +165,7 @@ def commit(
             repository,
             [
                 *(CommitOperationAdd(path_in_repo=name, path_or_fileobj=file) for name, file in added.items()),
-                *(CommitOperationDelete(path_in_repo=name) for name in stale),
+                *(CommitOperationDelete(path_in_repo=name) for name in _stale(there, files)),
             ],
             commit_message=message,
             commit_description=description,
@@ -188,3 +217,28 @@ def push_model(
         files = {path: file for path, file in files.items() if path in only or path == CARD_NAME}
     options = {"token": token, "revision": revision, "create_pr": create_pr, "description": commit_description}
     return commit(full, files, message=commit_message or "Upload model", **options)
+
+
+def _stale(there: Collection[str], files: Collection[str]) -> list[str]:
+    """The files of a repository that would be taken for those of the model that is pushed.
+
+    These are weights of a model that now comes in other files; of the same folder the files of an adapter where a whole model
+    is pushed, and of a whole model where an adapter is; and all of an earlier checkpoint of the same name.
+    """
+    folders: dict[str, set[str]] = {}
+    for path in files:
+        folders.setdefault(str(Path(path).parent), set()).add(Path(path).name)
+    models = {folder for folder, names in folders.items() if any(map(_WEIGHTS.fullmatch, names))}
+    adapters = {folder for folder, names in folders.items() if _ADAPTER[0] in names} - models
+    checkpoints = {path.split("/")[0] for path in files if path.startswith((f"{LAST_CHECKPOINT}/", CHECKPOINT))}
+
+    def stale(path: str) -> bool:
+        folder, name = str(Path(path).parent), Path(path).name
+        whole = _WEIGHTS.fullmatch(name) is not None
+        return (
+            path.split("/")[0] in checkpoints
+            or (folder in models and (whole or name in _ADAPTER))
+            or (folder in adapters and (whole or name == CONFIG_NAME or _PICKLES.fullmatch(name) is not None))
+        )
+
+    return [path for path in there if path not in files and stale(path)]

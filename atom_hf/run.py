@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -84,6 +85,8 @@ class Outcome:
     output_dir: str
     data: TaskData
     trainer: AtomTrainer
+    push_error: str | None = None
+    """Why the model, which is saved, could not be pushed in the end."""
 
 
 def default_output_dir(run: RunArguments, data: TaskData, atom: bool) -> str:
@@ -203,14 +206,30 @@ def fine_tune(
             "importance_of": f"On up to {IMPORTANCE_BATCHES} batches of the evaluation data",
             "comparison": find_comparison(data) if find_comparison else None,
         }
+    failed = None
     if save:
         if trainer.is_fsdp_enabled:  # whatever form its checkpoints have, the model at the end is whole
             trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-        with in_words("--push_to_hub", str(trainer.hub_model_id), errors=CLIENT_ERRORS):
-            trainer.save_model()
+        trainer.save_model(_internal_call=True)  # without a push, which may fail
+        if args.push_to_hub:
+            failed = _push(trainer)
         trainer.save_state()
         trainer.save_metrics("eval", {**metrics, **importance})
-    return Outcome(metrics, importance, args.output_dir, data, trainer)
+    return Outcome(metrics, importance, args.output_dir, data, trainer, failed)
+
+
+def _push(trainer: AtomTrainer) -> str | None:
+    """Pushes as `save_model` would. Returns why it could not, in one line, and what would do."""
+    folder, name = trainer.args.output_dir, str(trainer.hub_model_id)
+    try:
+        with in_words("--push_to_hub", name, errors=CLIENT_ERRORS):
+            trainer.push_to_hub(commit_message="Model save", revision=trainer.args.hub_revision)
+    except AtomError as error:
+        again = ["atom-hf", "push", folder, "--repo", name] if trainer.args.atom else ["hf", "upload", name, folder]
+        if trainer.args.hub_revision:
+            again += ["--revision", trainer.args.hub_revision]
+        return f"{error}; the model is saved in {folder}, and `{shlex.join(again)}` pushes it"
+    return None
 
 
 GPT2_LOSS = (

@@ -13,6 +13,7 @@ from transformers.utils import logging
 from .accumulation import TaskShare, trying_out
 from .arguments import check_arguments, check_class
 from .attaching import refit_heads
+from .config import MAX_BYTES, read_json
 from .errors import AtomError
 from .forward import WidthError
 from .loop import check_compiled
@@ -202,7 +203,8 @@ class AtomTrainerMixin(CardMixin, PushMixin, LossMixin):
         if self.args.should_save:
             os.makedirs(output_dir, exist_ok=True)  # where FSDP saves shards, Trainer has not made it yet
             with open(os.path.join(output_dir, STATE_NAME), "w", encoding="utf-8") as file:
-                json.dump(self._atom_model.atom_gate.state(), file)
+                only_model = bool(self.args.save_only_model)
+                json.dump({**self._atom_model.atom_gate.state(), "save_only_model": only_model}, file)
 
     def _check_checkpoint(self, resume_from_checkpoint: str) -> None:
         with_atoms = os.path.isfile(os.path.join(resume_from_checkpoint, STATE_NAME))
@@ -216,7 +218,8 @@ class AtomTrainerMixin(CardMixin, PushMixin, LossMixin):
                 "and resuming from it would start new heads; resume without --atom, or start a new run from it"
             )
         if self._atom_on:
-            check_whole(resume_from_checkpoint)
+            state = read_json(os.path.join(resume_from_checkpoint, STATE_NAME), MAX_BYTES, "atom state")
+            check_whole(resume_from_checkpoint, state.get("save_only_model"))
 
     def _load_from_checkpoint(self, checkpoint: str, *args: Any, **kwargs: Any) -> None:
         load = functools.partial(super()._load_from_checkpoint, checkpoint, *args, **kwargs)

@@ -1,5 +1,7 @@
 """What a trainer with the flag on puts on the Hub, and when: the plain model with its heads, and checkpoints to resume from."""
 
+import functools
+import json
 import os
 import shutil
 import tempfile
@@ -9,13 +11,15 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import HubStrategy, SaveStrategy
 from transformers.utils import logging
 from transformers.utils.hub import PushInProgress, hf_api
 
 from .card import CARD_NAME, is_own
 from .errors import AtomError
-from .repository import check_repository, commit, files_to_push, open_repository
+from .repository import LAST_CHECKPOINT, check_base, check_repository, commit, files_to_push, open_repository
+from .wrapped import adapter_bases
 
 logger = logging.get_logger(__name__)
 
@@ -39,6 +43,8 @@ class PushMixin:
         if self.is_world_process_zero():
             name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
             check_repository(name, "hub_model_id")
+            for base in adapter_bases(self.accelerator.unwrap_model(self.model)):
+                check_base(base, name, "push_to_hub: the adapter")
             private = self.args.hub_private_repo if private is None else private
             self.hub_model_id = open_repository(name, token=token or self.args.hub_token, private=private)
             self.push_in_progress = None
@@ -75,8 +81,8 @@ class PushMixin:
         files, _ = files_to_push(self.args.output_dir)
         options = {"message": commit_message, "token": token, "revision": revision or self.args.hub_revision}
         if blocking:
-            return commit(self.hub_model_id, files, **options)
-        return hf_api().run_as_future(commit, self.hub_model_id, files, **options)
+            return self._atom_commit(files, **options)
+        return hf_api().run_as_future(self._atom_commit, files, **options)
 
     def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
         if not self._atom_on:
@@ -94,16 +100,21 @@ class PushMixin:
         if is_own(self.args.output_dir):
             shutil.copy(Path(self.args.output_dir, CARD_NAME), staging)
         files, _ = files_to_push(staging)
+        beside: dict[str, Path] = {}
         if self.args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
             last = self.args.hub_strategy == HubStrategy.CHECKPOINT
-            name = "last-checkpoint" if last else Path(checkpoint_folder).name
-            files.update(_checkpoint_files(checkpoint_folder, staging, name))
+            name = LAST_CHECKPOINT if last else Path(checkpoint_folder).name
+            beside = _checkpoint_files(checkpoint_folder, staging, name)
         at = (
             f"step {self.state.global_step}"
             if self.args.save_strategy == SaveStrategy.STEPS
             else f"epoch {int(self.state.epoch)}"
         )
-        job = hf_api().run_as_future(self._atom_push, staging, files, f"Training in progress, {at}")
+        # As they are now: while a model is saved the arguments have no token.
+        options = {"token": self.args.hub_token, "revision": self.args.hub_revision}
+        job = hf_api().run_as_future(
+            self._atom_push, staging, files, beside, message=f"Training in progress, {at}", **options
+        )
         if self.push_in_progress is None or self.push_in_progress.is_done():
             self.push_in_progress = PushInProgress([job])
         else:
@@ -121,8 +132,10 @@ class PushMixin:
             if self.args.hub_always_push or not running:
                 os.makedirs(self.args.output_dir, exist_ok=True)
                 if not running:
+                    kept = {Path(folder).name for folder, _ in self._atom_outstanding}
                     for old in Path(self.args.output_dir).glob(f"{STAGING}*"):  # of a run that was killed
-                        shutil.rmtree(old, ignore_errors=True)
+                        if old.name not in kept:
+                            shutil.rmtree(old, ignore_errors=True)
                 found = [tempfile.mkdtemp(prefix=STAGING, dir=self.args.output_dir)]
         if self.args.world_size > 1:
             broadcast_object_list(found)
@@ -141,19 +154,44 @@ class PushMixin:
             if plugin is not None:
                 plugin.set_state_dict_type(before)
 
-    def _atom_push(self, staging: str, files: dict[str, Path], message: str) -> None:
-        """Runs in the background. What fails is said at once: the next push holds everything again."""
+    @functools.cached_property
+    def _atom_outstanding(self) -> list[tuple[str, dict[str, Path]]]:
+        """Checkpoints whose push has failed, as (staging folder, its files by their path in the repository)."""
+        return []
+
+    def _atom_push(
+        self, staging: str, files: dict[str, Path], beside: dict[str, Path], *, message: str, **options: Any
+    ) -> None:
+        """Runs in the background. What fails is said at once, and its checkpoint, `beside` the model, is kept for the next."""
+        kept = False
         try:
-            commit(
-                self.hub_model_id, files, message=message, token=self.args.hub_token, revision=self.args.hub_revision
-            )
+            self._atom_commit({**files, **beside}, message=message, **options)
         except AtomError as error:
             logger.error(
                 f"{message}: {error}; the repository is as it was, training goes on, and the next push holds all"
             )
+            if beside:
+                self._atom_outstanding.append((staging, beside))
+                kept = True
             raise
         finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            if not kept:
+                shutil.rmtree(staging, ignore_errors=True)
+
+    def _atom_commit(self, files: dict[str, Path], **options: Any) -> Any:
+        """One commit of the files and of the checkpoints that earlier ones have failed to bring."""
+        whole: dict[str, Path] = {}
+        for _, beside in self._atom_outstanding:
+            names = {
+                path.split("/")[0] for path in beside
+            }  # a later checkpoint takes the place of one of the same name
+            whole = {path: file for path, file in whole.items() if path.split("/")[0] not in names} | beside
+        names = {path.split("/")[0] for path in files}
+        whole = {path: file for path, file in whole.items() if path.split("/")[0] not in names}
+        made = commit(self.hub_model_id, {**whole, **files}, **options)
+        while self._atom_outstanding:
+            shutil.rmtree(self._atom_outstanding.pop()[0], ignore_errors=True)
+        return made
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if not self._atom_on:
@@ -166,10 +204,14 @@ class PushMixin:
             self.args.hub_token = token
 
 
-def check_whole(checkpoint: str) -> None:
+def check_whole(checkpoint: str, only_model: bool | None) -> None:
     """Refuses a checkpoint that was fetched by half: Trainer begins anew, without a word, what a file is missing for.
 
-    One that was saved with `save_only_model` has none of these files. Raises `AtomError`.
+    Args:
+        checkpoint: its folder.
+        only_model: whether it was saved with `save_only_model`, and has none of these files; None where it does not say.
+
+    Raises `AtomError`.
     """
     parts = {
         "optimizer.*": "the optimizer's state",
@@ -179,7 +221,7 @@ def check_whole(checkpoint: str) -> None:
     if list(Path(checkpoint).glob("global_step*")) or list(Path(checkpoint).glob("optimizer_*")):
         return  # DeepSpeed and FSDP have forms of their own
     missing = [what for pattern, what in parts.items() if not list(Path(checkpoint).glob(pattern))]
-    if missing and len(missing) < len(parts):
+    if missing and not only_model and (only_model is False or len(missing) < len(parts)):
         raise AtomError(
             f"resume_from_checkpoint: {checkpoint} is not whole, {' and '.join(missing)} is missing; fetch or copy it again"
         )
@@ -194,9 +236,20 @@ def _checkpoint_files(checkpoint: str, staging: str, name: str) -> dict[str, Pat
             continue
         held = Path(staging, ".checkpoint", steps)
         held.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.link(path, held)
-        except OSError:  # a file system without hard links
-            shutil.copy(path, held)
+        if steps.as_posix() == TRAINER_STATE_NAME:
+            _write_state(path, held)
+        else:
+            try:
+                os.link(path, held)
+            except OSError:  # a file system without hard links
+                shutil.copy(path, held)
         files[f"{name}/{steps.as_posix()}"] = held
     return files
+
+
+def _write_state(file: Path, copy: Path) -> None:
+    """Trainer's state without the folders of this machine: where there is no such folder Trainer looks for the best anew."""
+    state = json.loads(file.read_text(encoding="utf-8"))
+    if state.get("best_model_checkpoint"):
+        state["best_model_checkpoint"] = Path(state["best_model_checkpoint"]).name
+    copy.write_text(json.dumps(state, indent=2, sort_keys=True) + "\n", encoding="utf-8")

@@ -37,6 +37,15 @@ def inside(model: Any) -> Any:
     return first
 
 
+def adapter_bases(model: Any) -> list[str | None]:
+    """The names that the adapters of a model, if it has any, have for their base."""
+    if not is_adapter(model):
+        model = inside(model)
+        if not getattr(model, "_hf_peft_config_loaded", False):  # adapters of Transformers' own `add_adapter`
+            return []
+    return [config.base_model_name_or_path for config in model.peft_config.values()]
+
+
 def show_heads(model: Any, _: Any, features: dict[str, Any]) -> None:
     """Lets DDP see that the heads are in use, in what a SentenceTransformer gives: atoms are no part of that, and a parameter
     that DDP takes for unused must get no gradient. Later columns do not use the heads, and DDP goes by the last."""

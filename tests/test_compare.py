@@ -13,7 +13,9 @@ from atom_hf import compare as module
 from atom_hf.arguments import AtomTrainingArguments
 from atom_hf.cli import main
 from atom_hf.compare import CompareArguments, compare_runs, paired_table
+from atom_hf.errors import AtomError
 from atom_hf.flags import parse_flags
+from atom_hf.paired import silent
 from atom_hf.run import RunArguments
 
 FLAGS = shlex.split(
@@ -286,3 +288,9 @@ def test_a_refused_comparison_leaves_its_folder_free(tmp_path, capsys):
     assert main([*flags, "--atom_layer", "99"]) == 2
     assert not (tmp_path / "runs" / "results.jsonl").exists()
     assert main(flags) == 0 and len(lines(tmp_path / "runs")) == 5
+
+
+def test_paired_runs_are_not_pushed(tmp_path):
+    args = AtomTrainingArguments(str(tmp_path), push_to_hub=True)
+    with pytest.raises(AtomError, match="--push_to_hub: paired runs are measured"), silent(RunArguments(), args, 0):
+        pass

@@ -143,7 +143,7 @@ def test_unknown_fields_are_named(tmp_path):
         AtomConfig.load(file)
 
 
-@pytest.mark.parametrize("version", [2, 0, "1", None])
+@pytest.mark.parametrize("version", [2, 0, "1", None, True, 1.0])
 def test_another_format_is_refused_with_both_numbers(version, tmp_path):
     file = write(tmp_path, {**AtomConfig().to_dict(), "format_version": version})
     with pytest.raises(AtomError, match=f"format_version {version!r}.* reads 1"):

@@ -109,6 +109,9 @@ def folder(tmp_path_factory):
     (saved / "modeling.py").write_text("raise SystemExit")
     (saved / "checkpoint-1").mkdir()
     (saved / "checkpoint-1" / "notes.txt").write_text("of the run alone")
+    (saved / "last-checkpoint").mkdir()
+    (saved / "last-checkpoint" / "trainer_state.json").write_text("{}")
+    (saved / "more").symlink_to(folder / "base")
     save("sharded", max_shard_size="8KB")
     headless = save("headless")
     (headless / "atom_heads.safetensors").unlink()
@@ -167,6 +170,20 @@ def answers(hub, folder):
         "adapter": python(ADAPTER.replace("BASE", "org/base").replace("NAME", "adapter"), **WRITER),
         "adapter, read": python('model = load_atom_model("org/adapter")' + READ_ADAPTER),
         "adapter of a folder": python(ADAPTER.replace("BASE", "base").replace("NAME", "of-folder"), **WRITER),
+        "mixed, adapter": push("adapter", "--repo", "org/mixed", **WRITER),
+        "mixed, model": push("saved", "--repo", "org/mixed", **WRITER),
+        "mixed, adapter again": push("adapter", "--repo", "org/mixed", **WRITER),
+        "adapter, model's": python(
+            'model = load_atom_model("adapter")\nfound = model.push_to_hub("org/adapted", tags=["mine"]).oid\n'
+            'model.save_pretrained("saved-adapter", push_to_hub=True, repo_id="org/adapted-too")',
+            **WRITER,
+        ),
+        "adapter of a folder, model's": refused(
+            'model = load_atom_model("adapter"); model.peft_config["default"].base_model_name_or_path = "base"\n'
+            'model.push_to_hub("org/none")',
+            **WRITER,
+        ),
+        "adapter beside its base": push("adapter", "--repo", "org/base", **WRITER),
         "half an adapter": python(
             "import os; os.remove('adapter/adapter_model.safetensors')\n"
             'raise SystemExit(main(["push", "adapter", "--repo", "org/none"]))',
@@ -180,6 +197,14 @@ def answers(hub, folder):
         "expired": push("saved", "--repo", "org/none", HF_TOKEN=EXPIRED),
         "a token with a line in it": refused(
             f'make(1).push_to_hub("org/none", token="{TOKEN}\\n{TOKEN}")', HF_TOKEN=WRONG_TOKEN
+        ),
+        "a token of other letters": push("saved", "--repo", "org/none", HF_TOKEN="hf_théTokén"),
+        "a flag with a token": push("saved", f"--hub_tokn={TOKEN}", **WRITER),
+        "a token for a name": push("saved", "--repo", TOKEN),
+        "a token that cannot be sent, read": python(
+            "import traceback\n"
+            f'try:\n    load_atom_model("org/model", token="{TOKEN}\\n{TOKEN}")\n'
+            "except AtomError:\n    found = traceback.format_exc()"
         ),
         "public": push("saved", "--repo", "org/open", "--private", **WRITER),
         "no repo": push("saved", **WRITER),
@@ -292,9 +317,10 @@ def test_a_card_that_was_saved_is_the_one_that_is_pushed(answers, hub):
 
 def test_a_folder_is_pushed_without_pickles_code_and_checkpoints(answers, hub, folder):
     answer = succeeded(answers["folder"])
-    names = {p.name for p in (folder / "saved").iterdir()} - {"training_args.bin", "modeling.py", "checkpoint-1"}
+    left_out = {"training_args.bin", "modeling.py", "checkpoint-1", "last-checkpoint", "more"}
+    names = {p.name for p in (folder / "saved").iterdir()} - left_out
     assert files_at(answer, "org/folder@main") == {".gitattributes", *names}
-    assert "left out  checkpoint-1, modeling.py, training_args.bin" in answer["out"]
+    assert "left out  checkpoint-1, last-checkpoint, modeling.py, more, training_args.bin" in answer["out"]
     commit = answer["heads"]["org/folder@main"][0]
     assert f"pushed    {hub.url}/org/folder/commit/{commit}" in answer["out"]
     assert ("models", "org/folder") in hub.private
@@ -322,6 +348,30 @@ def test_an_adapter_with_its_heads(answers):
     assert succeeded(answers["adapter, read"])["found"] == ["PeftModelForSequenceClassification", True]
     assert "which nobody else has: name its base on the Hub" in refusal(answers["adapter of a folder"])
     assert "is no finished adapter with heads" in refusal(answers["half an adapter"])
+    message = refusal(answers["adapter beside its base"])
+    assert "is for the base 'org/base', and one repository cannot hold both" in message
+
+
+def test_an_adapter_and_a_whole_model_take_the_place_of_each_other(answers):
+    adapter, model = {"adapter_config.json", "adapter_model.safetensors"}, PLAIN
+    for step, there, gone in (
+        ("mixed, adapter", adapter, model),
+        ("mixed, model", model, adapter),
+        ("mixed, adapter again", adapter, model),
+    ):
+        names = files_at(succeeded(answers[step]), "org/mixed@main")
+        assert there | ATOMS <= names and not gone & names, step
+
+
+def test_an_adapter_pushes_itself(answers, hub):
+    answer = succeeded(answers["adapter, model's"])
+    for name, says in (("org/adapted", "Upload model"), ("org/adapted-too", "Upload model")):
+        assert {"adapter_config.json", "adapter_model.safetensors", *ATOMS} <= files_at(answer, f"{name}@main")
+        assert [entry[2] for entry in hub.log if entry[0] == name] == [says]
+        assert f'load_atom_model("{name}")' in hub.repositories["models", name]["main"]["README.md"].decode()
+    assert answer["found"] == hub.log_of("org/adapted")[0]
+    assert "- mine\n" in hub.repositories["models", "org/adapted"]["main"]["README.md"].decode()
+    assert "is for a base in the folder 'base'" in answers["adapter of a folder, model's"]["found"]
 
 
 def test_a_pull_request_needs_no_right_to_write(answers):
@@ -335,6 +385,9 @@ REFUSALS = {
     "reader": "your token may not write there",
     "reader, new": "your token may not write there",
     "expired": "the Hub does not take the token, which may have expired",
+    "a token of other letters": "the token cannot be sent as it is",
+    "a flag with a token": "no such flag: --hub_tokn=<token>",
+    "a token for a name": "--repo looks like a token",
     "public": "'org/open' exists and is public",
     "no repo": "give --repo",
     "no folder": "give the model's folder first",
@@ -354,6 +407,7 @@ def test_what_cannot_be_pushed_is_refused_in_one_line(answers, step):
 def test_refusals_of_the_model_are_atom_errors_too(answers):
     assert "there is no token for the Hub" in answers["no token, model"]["found"]
     assert "the token cannot be sent" in answers["a token with a line in it"]["found"]
+    assert "the token cannot be sent" in succeeded(answers["a token that cannot be sent, read"])["found"]
 
 
 def test_the_client_waits_as_long_as_the_hub_asks(answers):

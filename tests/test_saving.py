@@ -236,3 +236,35 @@ def test_a_configuration_that_is_no_models(saved):
         (saved / "config.json").write_text(content)
         with pytest.raises(AtomError):
             load_atom_model(saved)
+
+
+@pytest.mark.parametrize("names", [[5], [["BertForSequenceClassification"]], {"a": 1}, True])
+def test_architectures_that_are_no_names(saved, names):
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps({**config, "architectures": names}))
+    with pytest.raises(AtomError) as caught:
+        load_atom_model(saved)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_base_in_pickles_is_not_taken(saved):
+    torch.save(load_file(saved / "model.safetensors"), saved / "pytorch_model.bin")
+    (saved / "model.safetensors").unlink()
+    with pytest.raises(AtomError, match=r"it has no model.safetensors; weights are taken from safetensors alone"):
+        load_atom_model(saved)
+
+
+def test_a_configuration_far_larger_than_its_files_is_refused_before_it_is_made(saved, monkeypatch):
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps({**config, "vocab_size": 2 * 10**7}))
+    monkeypatch.setattr("atom_hf.loading._load_base", lambda *a: pytest.fail("the model was made"))
+    with pytest.raises(AtomError, match=r"its configuration describes \d+ parameters, and its files hold \d+"):
+        load_atom_model(saved)
+
+
+def test_what_names_no_model(saved):
+    for name in ("", "  ", None, 5):
+        with pytest.raises(AtomError, match="name_or_folder must be"):
+            load_atom_model(name)
+    with pytest.raises(AtomError, match="subfolder is not taken"):
+        load_atom_model(saved, subfolder="v1")

@@ -75,6 +75,7 @@ def python(code, **environment):
     return {"python": code, "environment": environment}
 
 
+BEST = ("--eval_strategy", "steps", "--eval_steps", "2", "--load_best_model_at_end", "true")
 FETCH = """
 import huggingface_hub
 first = next(commit for name, _, _, commit in tell_hub("log", None)["log"] if name == "org/NAME")
@@ -132,18 +133,39 @@ def answers(hub, folder):
         "plain, reader": train(
             "none", "--push_to_hub", "--hub_model_id", "org/none", "--atom", "false", HF_TOKEN=READER
         ),
-        "plain": train("plain", "--push_to_hub", "--hub_model_id", "org/plain", "--atom", "false", steps=2, **WRITER),
+        "plain": train(
+            *("plain", "--push_to_hub", "--hub_model_id", "org/plain", "--atom", "false", f"--hub_token={TOKEN}"),
+            steps=2,
+        ),
+        "private token": train("none", "--hub_private_repo", TOKEN),
+        "two tokens": train("none", "--hub_token", "--push_to_hub"),
+        "cut, all": {
+            **train("cut-all", *strategy("all_checkpoints", "cut-all"), *BEST, "--save_total_limit", "1", **WRITER),
+            "faults": commit_cut,
+        },
     }
+    end_cut = [{"pattern": "POST .*/commit/", "times": 99, "cut_after": 50}]
+    steps["end cut"] = {**train("end-cut", *strategy("end", "end-cut"), steps=2, **WRITER), "faults": end_cut}
+    steps["end again"] = {"arguments": [], "environment": WRITER, "faults": []}
+    steps["end again"]["arguments"] = ["push", "end-cut", "--repo", "org/end-cut"]
     # Both kinds of checkpoint, fetched as they were after two steps of four, and trained on to the fourth.
     for name, checkpoint in (("checkpoint", "last-checkpoint"), ("all_checkpoints", "checkpoint-2")):
         steps[f"fetch {name}"] = python(FETCH.replace("NAME", name))
         steps[f"resume {name}"] = train(f"resumed-{name}", "--resume_from_checkpoint", f"fetched-{name}/{checkpoint}")
+    # On in the folder that was pulled, whose own last-checkpoint is the older one.
+    steps["copy"] = python("import shutil; shutil.copytree('fetched-checkpoint', 'on')")
+    on = ("--resume_from_checkpoint", "on/last-checkpoint")
+    steps["on"] = train("on", *strategy("checkpoint", "on"), *on, **WRITER)
     half = ["push", "fetched-all_checkpoints/checkpoint-2", "--repo", "org/half"]
     steps["half"] = {"arguments": half, "environment": WRITER}
     for name in ("optimizer.pt", "scheduler.pt", "rng_state.pth"):
         spoil = f"shutil.copytree('fetched-checkpoint/last-checkpoint', 'no-{name}'); os.remove('no-{name}/{name}')"
         steps[f"spoil {name}"] = python(f"import shutil; {spoil}")
         steps[f"no {name}"] = train("again", "--resume_from_checkpoint", f"no-{name}")
+    spoil = "[p.unlink() for n in ('optimizer.pt', 'scheduler.pt', 'rng_state.pth') for p in Path('stripped').glob(n)]"
+    copy = "shutil.copytree('fetched-checkpoint/last-checkpoint', 'stripped')"
+    steps["strip"] = python(f"import shutil; from pathlib import Path; {copy}; {spoil}")
+    steps["stripped"] = train("again", "--resume_from_checkpoint", "stripped")
     steps["busy"] = python(
         BUSY.replace("ARGUMENTS", repr(train("busy", *strategy("every_save", "busy")[:-1])["arguments"])), **WRITER
     )
@@ -236,6 +258,39 @@ def test_a_checkpoint_that_was_fetched_by_half_is_refused(answers, name):
     assert f"no-{name} is not whole" in refusal(answers[f"no {name}"])
 
 
+def test_a_checkpoint_without_all_that_trains_is_refused(answers):
+    succeeded(answers["strip"])
+    message = refusal(answers["stripped"])
+    assert "the optimizer's state and the scheduler's state and the random state is missing" in message
+
+
+def test_going_on_in_a_pulled_folder_pushes_the_new_checkpoint_alone(answers, hub):
+    for step in ("copy", "on"):
+        succeeded(answers[step])
+    for commit in hub.log_of("org/on"):
+        files = hub.commits["models", "org/on"][commit]
+        assert json.loads(files["last-checkpoint/trainer_state.json"])["global_step"] == 4
+        inside = load(files["last-checkpoint/model.safetensors"])["atom_heads.position.weight"]
+        assert equal(inside, load(files["atom_heads.safetensors"])["position.weight"])
+
+
+def test_a_checkpoint_whose_push_failed_comes_with_the_next(answers, hub, folder):
+    succeeded(answers["cut, all"])
+    (first, names), _ = pushes(hub, "cut-all")
+    assert first == "Training in progress, step 4"
+    assert {f"checkpoint-{step}/optimizer.pt" for step in (2, 4)} <= names
+    files = hub.repositories["models", "org/cut-all"]["main"]
+    for step in (2, 4):
+        state = json.loads(files[f"checkpoint-{step}/trainer_state.json"])
+        assert state["global_step"] == step and state["best_model_checkpoint"] in ("checkpoint-2", "checkpoint-4")
+
+
+def test_no_folder_of_this_machine_is_pushed(answers, hub, folder):
+    for commits in hub.commits.values():
+        for files in commits.values():
+            assert not any(str(folder).encode() in content for content in files.values())
+
+
 def test_a_checkpoint_is_pushed_in_the_form_of_a_finished_model(answers, without, hub, folder):
     succeeded(answers["half"])
     ((_, names),) = pushes(hub, "half")
@@ -273,11 +328,24 @@ def test_a_push_that_breaks_off_is_said_and_training_goes_on(answers, hub):
     assert [message for message, _ in pushes(hub, "cut")] == ["Training in progress, step 4", "Model save"]
 
 
+def test_a_push_that_fails_in_the_end_loses_no_results(answers, hub, folder):
+    message = refusal(answers["end cut"])
+    assert "broke off" in message
+    assert "the model is saved in end-cut, and `atom-hf push end-cut --repo org/end-cut` pushes it" in message
+    out = answers["end cut"]["out"]
+    assert "mean |importance|" in out and "model     end-cut" in out and "pushed" not in out
+    assert {"trainer_state.json", "eval_results.json"} <= {path.name for path in (folder / "end-cut").iterdir()}
+    succeeded(answers["end again"])
+    assert set(hub.repositories["models", "org/end-cut"]["main"]) >= PLAIN | ATOMS
+
+
 @pytest.mark.parametrize(
     ("step", "says"),
     [
         ("no token", "there is no token for the Hub, and it takes one to push"),
         ("reader", "your token may not write there"),
+        ("private token", "<token>"),
+        ("two tokens", "--hub_token: give the token"),
         ("bad name", "--hub_model_id 'a/b/c' is no name on the Hub"),
         ("plain, reader", "--push_to_hub: your token may not write there"),
     ],
