@@ -3,7 +3,6 @@
 `card_facts.py` gathers what is known; nothing is said here that is not a fact of it.
 """
 
-import json
 import math
 import os
 import re
@@ -18,6 +17,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from transformers.modelcard import METRIC_TAGS
 
+from .card_text import cell, code, literal, plain, shown
 from .config import AtomConfig
 from .errors import AtomError
 from .formats import format_number
@@ -123,13 +123,13 @@ def hub_id(name: Any) -> str | None:
 
 def model_card(facts: CardFacts) -> ModelCard:
     """The card of a model: valid metadata of the Hub, and Markdown."""
-    name = _plain(facts.name or "") or _plain(facts.model_class or "model")
+    name = plain(facts.name or "") or plain(facts.model_class or "model")
     values = {
         "facts": facts,
         "mark": MARK,
-        "title": _shown(name),
+        "title": shown(name),
         "summary": _summary(facts),
-        "repo": _literal(facts.repo_id or NO_REPOSITORY),
+        "repo": literal(facts.repo_id or NO_REPOSITORY),
         "plain_lines": _plain_lines(facts),
         "metrics": [(_metric_name(facts, key), _number(value)) for key, value in facts.metrics.items()],
         "metrics_of": facts.metrics_of,
@@ -141,9 +141,9 @@ def model_card(facts: CardFacts) -> ModelCard:
         "changed": any(name.startswith("*") for name, _, _ in settings),
         "importance": {key: _number(value) for key, value in facts.importance.items()},
         "limits": _limits(facts),
-        "versions": ", ".join(f"{key} {_plain(value)}" for key, value in facts.versions.items()),
+        "versions": ", ".join(f"{key} {plain(value)}" for key, value in facts.versions.items()),
     }
-    helpers = {"cell": _cell, "thousands": lambda number: f"{number:,}"}
+    helpers = {"cell": cell, "thousands": lambda number: f"{number:,}"}
     card = ModelCard.from_template(_metadata(facts, name), template_path=str(TEMPLATE), **values, **helpers)
     # What is not known leaves only blank lines behind, and a table bears none between its rows.
     text = re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+\n", "\n", card.text))
@@ -179,7 +179,7 @@ def card_to_push(folder: str | Path, repo_id: str, there: str | None) -> str | N
         raise AtomError(f"{file} is no text in UTF-8, as a model card must be: mend it or remove it") from error
     if MARK not in text:
         return text
-    return text.replace(_literal(NO_REPOSITORY), _literal(repo_id)) if there is None or MARK in there else None
+    return text.replace(literal(NO_REPOSITORY), literal(repo_id)) if there is None or MARK in there else None
 
 
 def write_card(facts: CardFacts, folder: str | Path) -> None:
@@ -196,18 +196,18 @@ def _metadata(facts: CardFacts, name: str) -> ModelCardData:
     results = [
         EvalResult(
             task_type=facts.pipeline_tag,
-            dataset_type=_plain(facts.dataset_id or facts.dataset),
-            dataset_name=_plain(facts.dataset),
-            dataset_config=_plain(facts.dataset_config or "") or None,
-            dataset_split=_plain(facts.eval_split or "") or None,
+            dataset_type=plain(facts.dataset_id or facts.dataset),
+            dataset_name=plain(facts.dataset),
+            dataset_config=plain(facts.dataset_config or "") or None,
+            dataset_split=plain(facts.eval_split or "") or None,
             metric_type=METRIC_IDS[key],
             metric_value=round(float(value), 6),
-            metric_name=_plain(_metric_name(facts, key)) or None,
+            metric_name=plain(_metric_name(facts, key)) or None,
         )
         for key, value in known.items()
-        if facts.pipeline_tag and _plain(facts.dataset or "")
+        if facts.pipeline_tag and plain(facts.dataset or "")
     ]
-    tags = ["atom-hf", "atom", "token-importance", *map(_plain, facts.tags)]
+    tags = ["atom-hf", "atom", "token-importance", *map(plain, facts.tags)]
     more = {"base_model_relation": "adapter" if facts.library == "peft" else "finetune"} if facts.base_model else {}
     return ModelCardData(
         base_model=facts.base_model,
@@ -229,10 +229,10 @@ def _summary(facts: CardFacts) -> str:
     if facts.base_model:
         base = f"[{facts.base_model}](https://huggingface.co/{facts.base_model})"
     elif facts.base_name:
-        base = _code(facts.base_name) + (f" ({facts.base_note})" if facts.base_note else "")
-    what = f"A {_code(facts.model_class)}" if facts.model_class else "A model"
+        base = code(facts.base_name) + (f" ({facts.base_note})" if facts.base_note else "")
+    what = f"A {code(facts.model_class)}" if facts.model_class else "A model"
     if facts.library == "peft":
-        what = f"An adapter of {base or what[2:]}" + (f" for {_code(facts.model_class)}" if base else "")
+        what = f"An adapter of {base or what[2:]}" + (f" for {code(facts.model_class)}" if base else "")
         base = None
     origin = "trained from nothing" if facts.from_nothing else "trained"
     if base:
@@ -249,18 +249,18 @@ def _summary(facts: CardFacts) -> str:
 def _dataset(facts: CardFacts) -> str:
     if facts.dataset_id:
         link = f"[{facts.dataset_id}](https://huggingface.co/datasets/{facts.dataset_id})"
-        return link + (f" ({_code(facts.dataset_config)})" if facts.dataset_config else "")
-    return _code(facts.dataset)
+        return link + (f" ({code(facts.dataset_config)})" if facts.dataset_config else "")
+    return code(facts.dataset)
 
 
 def _plain_lines(facts: CardFacts) -> str:
     """The Python that loads the model without this package; nothing for a class that Transformers does not have."""
-    name, repo = facts.model_class, _literal(facts.repo_id or NO_REPOSITORY)
+    name, repo = facts.model_class, literal(facts.repo_id or NO_REPOSITORY)
     if not name or not hasattr(transformers, name):
         return ""
     if facts.library != "peft":
         return f"from transformers import {name}\n\nmodel = {name}.from_pretrained({repo})"
-    base = f"{name}.from_pretrained({_literal(facts.base_model or 'path/to/base')})"
+    base = f"{name}.from_pretrained({literal(facts.base_model or 'path/to/base')})"
     imports = f"from peft import PeftModel\nfrom transformers import {name}"
     return f"{imports}\n\nmodel = PeftModel.from_pretrained({base}, {repo})"
 
@@ -272,11 +272,11 @@ def _data_lines(facts: CardFacts) -> list[str]:
         ("Evaluation", facts.eval_samples, facts.eval_split),
     ):
         if count is not None:
-            lines.append(f"{what}: {count:,} samples{f' of split {_code(split)}' if split else ''}.")
+            lines.append(f"{what}: {count:,} samples{f' of split {code(split)}' if split else ''}.")
     if facts.labels:
-        shown = ", ".join(map(_code, facts.labels[:MOST_LABELS]))
+        names = ", ".join(map(code, facts.labels[:MOST_LABELS]))
         more = len(facts.labels) - MOST_LABELS
-        lines.append(f"Classes ({len(facts.labels)}): {shown}{f' and {more} more' if more > 0 else ''}.")
+        lines.append(f"Classes ({len(facts.labels)}): {names}{f' and {more} more' if more > 0 else ''}.")
     return lines + facts.data_notes
 
 
@@ -288,7 +288,7 @@ def _settings(config: AtomConfig | None) -> list[tuple[str, str, str]]:
         if value is not None:
             # What has no default describes the model that the heads were made for.
             name = f"**{f.name}**" if f.default not in (None, value) else f.name
-            rows.append((name, _cell(value), "" if f.default is None else _cell(f.default)))
+            rows.append((name, cell(value), "" if f.default is None else cell(f.default)))
     return rows
 
 
@@ -311,7 +311,7 @@ def _metric_name(facts: CardFacts, key: str) -> str:
 
 
 def _number(value: Any) -> str:
-    return format_number(value) if isinstance(value, Real) else _cell(value)
+    return format_number(value) if isinstance(value, Real) else cell(value)
 
 
 def span(seeds: list[int]) -> str:
@@ -319,37 +319,3 @@ def span(seeds: list[int]) -> str:
     if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[0] + len(seeds))):
         return f"{seeds[0]} to {seeds[-1]}"
     return ", ".join(map(str, seeds))
-
-
-def _plain(value: Any, limit: int = 100) -> str:
-    """Anybody's text in one line of letters that can be seen; what would reorder or hide others is replaced."""
-    text = " ".join(str(value).split())
-    text = "".join(c if c.isprintable() or c in "\u200c\u200d" else "\ufffd" for c in text)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def _literal(value: str) -> str:
-    return json.dumps(_plain(value), ensure_ascii=False)
-
-
-def _code(value: Any) -> str:
-    """Anybody's text as code, between more backticks than it holds."""
-    text = _plain(value)
-    if not text:
-        return "(empty)"
-    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
-    pad = " " if text[0] == "`" or text[-1] == "`" else ""
-    return f"{fence}{pad}{text}{pad}{fence}"
-
-
-def _shown(value: Any) -> str:
-    """Anybody's text as it is where Markdown makes nothing else of it, else as code."""
-    text = _plain(value)
-    plain = re.fullmatch(r"[\w ,;%()\[\]+±.-]+", text) and not re.search(r"\]\(|www\.|\b_|_\b", text)
-    return text if plain else _code(text)
-
-
-def _cell(value: Any) -> str:
-    """The same in a table, where a bar would end the cell, and one after a backslash may or may not."""
-    text = _plain(value)
-    return "".join(c if c.isalnum() else f"&#{ord(c)};" for c in text) if "|" in text else _shown(text)

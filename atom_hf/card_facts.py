@@ -10,9 +10,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from huggingface_hub import constants
+from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.repocard import metadata_load
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.modelcard import TASK_MAPPING
@@ -36,6 +38,32 @@ _NO_METRICS = ("runtime", "per_second", "preparation_time", "epoch")
 _SHARES = ("importance", "positive_share", "negative_share")
 
 
+class Base(NamedTuple):
+    """Where the weights of a model were loaded from."""
+
+    name: str
+    """As it was named to `from_pretrained`."""
+    folder: str | None
+    """The whole path of a folder."""
+    on_hub: bool
+    """Whether `name` is an id on the Hub; False where that is not known."""
+
+
+def base_of_weights(model: Any) -> Base | None:
+    """Where the weights of a model were loaded from; None if they never were.
+
+    To be asked soon after loading: what is a folder now may be none from another working directory, or gone.
+    """
+    # A model whose weights were never loaded has no base, though its configuration may name where that was read from.
+    name = getattr(model.config, "_name_or_path", "") if hasattr(model, "_weight_conversions") else ""
+    if not name:
+        return None
+    if Path(name).exists():
+        return Base(name, str(Path(name).resolve()), False)
+    cached = hub_id(name) and Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model")).is_dir()
+    return Base(name, None, bool(cached))
+
+
 def describes(model: Any) -> bool:
     """Whether a card can be written for a model: one of Transformers, or an adapter of one."""
     return isinstance(_base_of(model), PreTrainedModel)
@@ -55,8 +83,7 @@ def facts_of_model(model: Any) -> CardFacts:
         # Transformers names classes that nobody named.
         labels=None if labels == [f"LABEL_{i}" for i in range(len(labels))] else labels,
     )
-    # A model whose weights were never loaded has no base, though its configuration may name where that was read from.
-    source = getattr(base.config, "_name_or_path", "") if hasattr(base, "_weight_conversions") else ""
+    source = getattr(base, "_atom_base", None) or base_of_weights(base)
     return replace(facts, **(base_facts(source) if source else {}))
 
 
@@ -87,16 +114,26 @@ def facts_of_trainer(trainer: Any, given: Mapping[str, Any] | None = None) -> Ca
     return replace(facts_of_model(model), **{**found, **_facts_given(given or {}, found["tags"])})
 
 
-def base_facts(source: str) -> dict[str, Any]:
-    """What is known of the checkpoint that training began with, named as for `from_pretrained` or `--model`."""
-    parts = Path(source).parts
-    embedded = next((name for folder, name in _EMBEDDED_FOLDERS.items() if folder in parts), source)
-    if embedded in EMBEDDED:
+def base_facts(source: str | Base) -> dict[str, Any]:
+    """What is known of the checkpoint that training began with.
+
+    Args:
+        source: as it was named to `from_pretrained` or `--model` just now; or what `base_of_weights` found then.
+    """
+    if isinstance(source, str):
+        if source in EMBEDDED:
+            return dict(EMBEDDED[source])
+        folder = str(Path(source).resolve()) if Path(source).exists() else None
+        source = Base(source, folder, folder is None and hub_id(source) is not None)
+    parts = {*Path(source.name).parts, *Path(source.folder or "").parts}
+    embedded = next((name for folder, name in _EMBEDDED_FOLDERS.items() if folder in parts), None)
+    if embedded:
         return dict(EMBEDDED[embedded])
-    found = {"license": _license_of(source)}
-    if hub_id(source) and not Path(source).exists():
-        return {"base_model": source, **found}
-    return {"base_name": Path(source).name or None, "base_note": "a local checkpoint", **found}
+    if source.on_hub:
+        return {"base_model": source.name, "license": _license_of(source.name)}
+    note = "a local checkpoint" if source.folder else None
+    found = {"base_name": Path(source.folder or source.name).name or None, "base_note": note}
+    return {**found, "license": _license_of(source.folder) if source.folder else None}
 
 
 def training_facts(

@@ -18,7 +18,15 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard import metadata_load
 from transformers import AutoConfig, AutoModelForSequenceClassification, Trainer
 
-from atom_hf import AtomConfig, AtomError, AtomTrainer, AtomTrainerMixin, AtomTrainingArguments, attach_atoms
+from atom_hf import (
+    AtomConfig,
+    AtomError,
+    AtomTrainer,
+    AtomTrainerMixin,
+    AtomTrainingArguments,
+    attach_atoms,
+    load_atom_model,
+)
 from atom_hf.card import MARK, CardFacts, is_own, model_card, write_card
 from atom_hf.card_facts import base_facts, facts_of_model, facts_of_trainer, pipeline_tag
 from atom_hf.cli import main
@@ -346,6 +354,23 @@ def test_weights_that_were_never_loaded_have_no_base(tmp_path):
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base")
     facts = facts_of_model(loaded)
     assert (facts.base_model, facts.base_name, facts.license) == (None, "base", "bsd")
+
+
+def test_a_folder_that_is_gone_or_elsewhere_is_no_id_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs/b1", "runs/b2"):
+        attach_atoms(tiny("bert"), AtomConfig(layer=1), make_tokenizer()).save_pretrained(name)
+    (tmp_path / "runs" / "b2" / "README.md").write_text("---\nlicense: bsd\n---\n")
+    late = AutoModelForSequenceClassification.from_pretrained("runs/b1")
+    model = load_atom_model("runs/b2")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    model.save_pretrained("again")
+    card = ModelCard.load("again/README.md")
+    assert (card.data.base_model, card.data.license) == (None, "bsd") and "`b2` (a local checkpoint)" in card.text
+    # Here nobody asked while the folder was there to be seen: it has a name, and nothing else is known.
+    facts = facts_of_model(attach_atoms(late, AtomConfig(layer=1)))
+    assert (facts.base_model, facts.base_name, facts.base_note) == (None, "b1", None)
 
 
 def test_embedded_models_are_known_by_folder_and_by_name():
