@@ -22,7 +22,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIPLE_CHOICE_MAP
 from transformers.trainer_utils import has_length
 from transformers.utils import hf_api
 
-from .card import CARD_NAME, CardFacts, check_facts, hub_id
+from .card import CARD_NAME, CardFacts, check_facts, hub_id, keeps_card, saved_again, write_card
+from .card_text import code
 
 # The models that come with the package or its extra, by name and by folder: a folder that is none of the user's.
 EMBEDDED = {
@@ -85,6 +86,16 @@ def facts_of_model(model: Any) -> CardFacts:
     )
     source = getattr(base, "_atom_base", None) or base_of_weights(base)
     return replace(facts, **(base_facts(source) if source else {}))
+
+
+def write_model_card(model: Any, folder: str | Path) -> None:
+    """Writes the card of a model alone into a folder. The card of a run stays where the model was loaded from there."""
+    base = getattr(_base_of(model), "_atom_base", None)
+    if base and base.folder == str(Path(folder).resolve()) and keeps_card(folder):
+        file = Path(folder, CARD_NAME)
+        file.write_text(saved_again(file.read_text(encoding="utf-8")), encoding="utf-8")
+    else:
+        write_card(facts_of_model(model), folder)
 
 
 def facts_of_trainer(trainer: Any, given: Mapping[str, Any] | None = None) -> CardFacts:
@@ -241,18 +252,23 @@ def _facts_of_log(args: TrainingArguments, state: Any) -> dict[str, Any]:
     """The evaluation that belongs to the weights as they are, and what training last logged of importances."""
     log = state.log_history
     evaluations = [line for line in log if "eval_loss" in line]
-    trained = max((i for i, line in enumerate(log) if "train_runtime" in line), default=len(log))
-    best = getattr(state, "best_global_step", None)
-    if args.load_best_model_at_end and best and not any("eval_loss" in line for line in log[trained:]):
+    trained = max((i for i, line in enumerate(log) if "train_runtime" in line), default=None)
+    # The best checkpoint's weights are loaded as training ends: until then, those at hand are the last ones.
+    best = getattr(state, "best_global_step", None) if args.load_best_model_at_end and trained is not None else None
+    if best and not any("eval_loss" in line for line in log[trained:]):
         evaluations = [line for line in evaluations if line.get("step") == best]
     found: dict[str, Any] = {}
     if evaluations:
         line = evaluations[-1]
         values = {key.removeprefix("eval_"): value for key, value in line.items() if key.startswith("eval_")}
         numbers = {k: v for k, v in values.items() if isinstance(v, int | float) and not k.endswith(_NO_METRICS)}
-        step, last = line.get("step", 0), state.global_step
+        step, last = best or line.get("step", 0), state.global_step
         on = "" if step == last else f"; training went on to step {last}"
         found = {"metrics": numbers, "metrics_of": f"On the evaluation data, at step {step} of one run{on}:"}
+        if best:
+            by = code((args.metric_for_best_model or "loss").removeprefix("eval_"))
+            chosen = f"That checkpoint was chosen by {by} on this same evaluation data"
+            found["metrics_of"] = f"On the evaluation data, with the weights of step {step} of one run{on}. {chosen}:"
     for line in reversed(log):
         if "atom_importance" in line:
             found["importance"] = {name: line[f"atom_{name}"] for name in _SHARES}

@@ -130,7 +130,7 @@ def commit(
         if CARD_NAME in files:
             known = CARD_NAME in there and api.hf_hub_download(repository, CARD_NAME, revision=revision, token=token)
             before = Path(known).read_text(encoding="utf-8", errors="replace") if known else None
-            card = card_to_push(files[CARD_NAME].parent, repository, before)
+            card = card_to_push(files[CARD_NAME].parent, repository, before, revision)
             added = {**added, CARD_NAME: card.encode()} if card else {k: v for k, v in added.items() if k != CARD_NAME}
         return api.create_commit(
             repository,

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from atom_hf import AtomError
-from atom_hf.card import CardFacts, Comparison, card_to_push, model_card, write_card
+from atom_hf.card import SAVED_AGAIN, CardFacts, Comparison, card_to_push, model_card, write_card
 
 ROOT = Path(__file__).parent.parent
 HOSTILE = [
@@ -102,6 +102,39 @@ def test_a_push_names_the_repository_and_leaves_a_card_of_somebodys_own(tmp_path
     (tmp_path / "README.md").write_bytes(b"\xff")
     with pytest.raises(AtomError, match=r"README\.md is no text in UTF-8"):
         card_to_push(tmp_path, "org/name", None)
+
+
+def test_a_push_elsewhere_loads_from_there(tmp_path):
+    facts = CardFacts(name="x", model_class="BertForSequenceClassification", repo_id="org/o1", base_model="org/base")
+    write_card(facts, tmp_path)
+    text = card_to_push(tmp_path, "org/other", None)
+    assert text == str(model_card(replace(facts, repo_id="org/other"))) and "org/o1" not in text
+    branch = card_to_push(tmp_path, "org/other", None, "v2")
+    for line in ('from_pretrained("org/other", revision="v2")', 'load_atom_model("org/other", revision="v2")'):
+        assert f"model = {'' if 'atom' in line else 'BertForSequenceClassification.'}{line}\n" in branch
+    (tmp_path / "README.md").write_text(branch)
+    assert card_to_push(tmp_path, "org/other", None, "refs/pr/1") == text == card_to_push(tmp_path, "org/other", None)
+    write_card(replace(facts, library="peft", repo_id="org/base"), tmp_path)
+    lines = card_to_push(tmp_path, "org/other", None)
+    assert 'from_pretrained(BertForSequenceClassification.from_pretrained("org/base"), "org/other")' in lines
+
+
+def test_a_repository_is_not_the_base_of_its_own_model(tmp_path):
+    facts = CardFacts(name="x", model_class="BertForSequenceClassification", base_model="org/o1", training={"seed": 1})
+    write_card(facts, tmp_path)
+    text = card_to_push(tmp_path, "org/o1", None)
+    assert text == str(model_card(replace(facts, repo_id="org/o1"))) and metadata_errors(text) == []
+    assert not {"base_model", "base_model_relation"} & set(ModelCard(text).data.to_dict())
+    assert "fine-tuned from `org/o1` (an earlier state of this repository)" in text
+    # Loaded and pushed back, the card of the run stays; a run of its own, or another model, brings its own card.
+    write_card(replace(facts, training={}), tmp_path)
+    again = card_to_push(tmp_path, "org/o1", there=text)
+    assert again.replace(f"- {SAVED_AGAIN}\n", "") == text != again
+    assert card_to_push(tmp_path, "org/o1", there=again) == again
+    write_card(replace(facts, training={}, base_model="org/base"), tmp_path)
+    assert "\n## Training" not in card_to_push(tmp_path, "org/o1", there=text)
+    write_card(replace(facts, training={"seed": 2}), tmp_path)
+    assert "| seed | 2 |" in card_to_push(tmp_path, "org/o1", there=text)
 
 
 def test_long_lists_and_long_names_are_cut():

@@ -27,7 +27,7 @@ from atom_hf import (
     attach_atoms,
     load_atom_model,
 )
-from atom_hf.card import MARK, CardFacts, is_own, model_card, write_card
+from atom_hf.card import MARK, CardFacts, is_own, model_card, saved_again, write_card
 from atom_hf.card_facts import base_facts, facts_of_model, facts_of_trainer, pipeline_tag
 from atom_hf.cli import main
 from atom_hf.compare import find_comparison
@@ -259,9 +259,18 @@ def test_the_metrics_are_those_of_the_weights_that_were_saved(tmp_path):
     trainer.train()
     assert trainer.state.best_global_step == 2
     facts = facts_of_trainer(trainer)
-    assert facts.metrics == {"loss": 1.0} and "at step 2 of one run; training went on to step 3" in facts.metrics_of
+    shown = "with the weights of step 2 of one run; training went on to step 3. That checkpoint was chosen by `loss` on this"
+    assert facts.metrics == {"loss": 1.0} and shown in facts.metrics_of
     trainer.evaluate()
-    assert facts_of_trainer(trainer).metrics == {"loss": 9.0}
+    again = facts_of_trainer(trainer)
+    assert (
+        again.metrics == {"loss": 9.0} and again.metrics_of == facts.metrics_of
+    )  # the weights are those of step 2 still
+    # While training goes on, a push brings the weights as they are.
+    del trainer.state.log_history[-3:]
+    assert "train_runtime" not in str(trainer.state.log_history)
+    during = facts_of_trainer(trainer)
+    assert during.metrics == {"loss": 2.0} and during.metrics_of.endswith("at step 3 of one run:")
     assert not list(tmp_path.glob("checkpoint-*/README.md"))
 
 
@@ -371,6 +380,20 @@ def test_a_folder_that_is_gone_or_elsewhere_is_no_id_on_the_hub(tmp_path, monkey
     # Here nobody asked while the folder was there to be seen: it has a name, and nothing else is known.
     facts = facts_of_model(attach_atoms(late, AtomConfig(layer=1)))
     assert (facts.base_model, facts.base_name, facts.base_note) == (None, "b1", None)
+
+
+def test_the_card_of_a_run_outlives_loading_and_saving(tmp_path):
+    trainer = make_trainer(tmp_path / "run")
+    trainer.train()
+    trainer.save_model()
+    card = (tmp_path / "run" / "README.md").read_text()
+    model = load_atom_model(tmp_path / "run")
+    for _ in range(2):
+        model.save_pretrained(tmp_path / "run")
+        assert (tmp_path / "run" / "README.md").read_text() == saved_again(card) != card
+    model.save_pretrained(tmp_path / "other")
+    other = (tmp_path / "other" / "README.md").read_text()
+    assert "the weights of `run` (a local checkpoint)" in other and "## Training" not in other
 
 
 def test_embedded_models_are_known_by_folder_and_by_name():
