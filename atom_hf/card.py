@@ -55,7 +55,9 @@ class Comparison(NamedTuple):
 class CardFacts:
     """What is known of a model. What is None or empty is not known, and the card is silent about it.
 
-    All text may be anybody's: it is made harmless where it is printed.
+    Text may be anybody's: it is made harmless where it is printed. Markdown of our own, printed as it is, are alone
+    `base_note`, `data_notes`, `metrics_of`, `importance_of`, the names in `training`, `preface`, `limits` and `citations`:
+    whoever puts a stranger's text into one of them makes it harmless first (`card_text.py`).
     """
 
     name: str | None = None
@@ -83,8 +85,14 @@ class CardFacts:
     """The ids of all data sets, where there are several."""
     dataset_config: str | None = None
     train_split: str | None = None
+    eval_dataset: str | None = None
+    """What the evaluation data are called, where they are of another data set; `eval_split` is one of theirs then."""
+    eval_dataset_id: str | None = None
+    """Its id on the Hub."""
     eval_split: str | None = None
     """None of a data set that is known: rows that were held out."""
+    eval_is_part: bool = False
+    """Whether the evaluation samples may be a part of their split only: they are no result on the split then."""
     train_samples: int | None = None
     eval_samples: int | None = None
     labels: list[str] | None = None
@@ -106,7 +114,7 @@ class CardFacts:
     citations: list[str] = field(default_factory=list)
 
     def __post_init__(self):
-        for name in ("repo_id", "base_model", "dataset_id"):
+        for name in ("repo_id", "base_model", "dataset_id", "eval_dataset_id"):
             setattr(self, name, hub_id(getattr(self, name)))
         self.datasets = [name for name in self.datasets if hub_id(name)]
         if self.base_model and self.base_model == self.repo_id and self.library != "peft":
@@ -244,19 +252,27 @@ def write_card(facts: CardFacts, folder: str | Path) -> None:
 def _metadata(facts: CardFacts, name: str) -> ModelCardData:
     numbers = {key: value for key, value in facts.metrics.items() if isinstance(value, Real) and math.isfinite(value)}
     known = {key: value for key, value in numbers.items() if key in METRIC_IDS}
+    if other := facts.eval_dataset:
+        data, data_id, config = other, facts.eval_dataset_id, None
+    else:
+        data, data_id, config = facts.dataset, facts.dataset_id, facts.dataset_config
+    split, on = plain(facts.eval_split or "") or None, ""
+    if facts.eval_is_part:
+        on = f" on {facts.eval_samples:,} samples" if facts.eval_samples is not None else " on a part"
+        split, on = None, on + (f" of {split}" if split else "")
     results = [
         EvalResult(
             task_type=facts.pipeline_tag,
-            dataset_type=plain(facts.dataset_id or facts.dataset),
-            dataset_name=plain(facts.dataset),
-            dataset_config=plain(facts.dataset_config or "") or None,
-            dataset_split=plain(facts.eval_split or "") or None,
+            dataset_type=plain(data_id or data),
+            dataset_name=plain(data),
+            dataset_config=plain(config or "") or None,
+            dataset_split=split,
             metric_type=METRIC_IDS[key],
             metric_value=round(float(value), 6),
-            metric_name=plain(_metric_name(facts, key)) or None,
+            metric_name=plain(_metric_name(facts, key) + on) or None,
         )
         for key, value in known.items()
-        if facts.pipeline_tag and plain(facts.dataset or "")
+        if facts.pipeline_tag and plain(data or "")
     ]
     tags = ["atom-hf", "atom", "token-importance", *map(plain, facts.tags)]
     more = {"base_model_relation": "adapter" if facts.library == "peft" else "finetune"} if facts.base_model else {}
@@ -298,10 +314,14 @@ def _summary(facts: CardFacts) -> str:
 
 
 def _dataset(facts: CardFacts) -> str:
-    if facts.dataset_id:
-        link = f"[{facts.dataset_id}](https://huggingface.co/datasets/{facts.dataset_id})"
-        return link + (f" ({code(facts.dataset_config)})" if facts.dataset_config else "")
-    return code(facts.dataset)
+    return _data_link(facts.dataset, facts.dataset_id, facts.dataset_config)
+
+
+def _data_link(name: str | None, data_id: str | None, config: str | None = None) -> str:
+    if data_id:
+        link = f"[{data_id}](https://huggingface.co/datasets/{data_id})"
+        return link + (f" ({code(config)})" if config else "")
+    return code(name)
 
 
 def _plain_lines(facts: CardFacts) -> str:
@@ -318,12 +338,16 @@ def _plain_lines(facts: CardFacts) -> str:
 
 def _data_lines(facts: CardFacts) -> list[str]:
     lines = [f"Data set: {_dataset(facts)}."] if facts.dataset else []
-    for what, count, split in (
-        ("Training", facts.train_samples, facts.train_split),
-        ("Evaluation", facts.eval_samples, facts.eval_split),
+    other = _data_link(facts.eval_dataset, facts.eval_dataset_id) if facts.eval_dataset else None
+    for what, count, split, data in (
+        ("Training", facts.train_samples, facts.train_split, None),
+        ("Evaluation", facts.eval_samples, facts.eval_split, other),
     ):
-        if count is not None:
-            lines.append(f"{what}: {count:,} samples{f' of split {code(split)}' if split else ''}.")
+        if count is not None or data:
+            of = [f"split {code(split)}"] if split else []
+            of += [f"another data set, {data}"] if data else []
+            shown_count = f"{count:,} samples" if count is not None else "samples"
+            lines.append(f"{what}: {' of '.join([shown_count, *of])}.")
     if facts.labels:
         names = ", ".join(map(code, facts.labels[:MOST_LABELS]))
         more = len(facts.labels) - MOST_LABELS
@@ -346,7 +370,7 @@ def _settings(config: AtomConfig | None) -> list[tuple[str, str, str]]:
 def _limits(facts: CardFacts) -> list[str]:
     lines = list(facts.limits)
     if facts.comparison is None:
-        lines.append("No plain run stands beside this model: nothing here says what the atom loss changed.")
+        lines.append("No comparison with a plain run was found beside this model: nothing here says what the atom loss changed.")
     if facts.metrics or facts.comparison:
         lines.append("Nothing was measured but what stands above: no other data, no robustness, no bias.")
     else:

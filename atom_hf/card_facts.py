@@ -24,6 +24,7 @@ from transformers.utils import hf_api
 
 from .card import CARD_NAME, CardFacts, check_facts, hub_id, keeps_card, saved_again, write_card
 from .card_text import code
+from .licenses import LICENSES
 
 # The models that come with the package or its extra, by name and by folder: a folder that is none of the user's.
 EMBEDDED = {
@@ -212,7 +213,7 @@ def _versions(*more: str) -> dict[str, str]:
 
 @functools.cache
 def _license_of(source: str) -> str | None:
-    """The licence that the base's own card states, if it is one that needs no further text."""
+    """The licence that the base's own card states, if it is one that the Hub takes without further text."""
     try:
         if Path(source).is_dir():
             found = (metadata_load(Path(source, CARD_NAME)) or {}).get("license")
@@ -224,10 +225,7 @@ def _license_of(source: str) -> str | None:
             return None
     except Exception:  # a base whose card cannot be had or read: nothing is said of its licence
         return None
-    known = (
-        isinstance(found, str) and re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", found) and found not in ("other", "unknown")
-    )
-    return found if known else None
+    return found if isinstance(found, str) and found in LICENSES else None
 
 
 def _facts_of_rows(train: Any, evaluation: Any) -> dict[str, Any]:
@@ -236,16 +234,25 @@ def _facts_of_rows(train: Any, evaluation: Any) -> dict[str, Any]:
         "train_samples": len(train) if train is not None and has_length(train) else None,
         "eval_samples": len(evaluation) if not isinstance(evaluation, dict | None) and has_length(evaluation) else None,
     }
-    files = getattr(getattr(train, "info", None), "download_checksums", None) or {}
-    ids = {match[1] for match in (re.match(r"hf://datasets/([^@]+)@", str(file)) for file in files) if match}
-    if len(ids) == 1 and hub_id(name := ids.pop()):
+    if name := _data_id(train):
         splits = [str(rows.split) if getattr(rows, "split", None) else None for rows in (train, evaluation)]
         config = train.info.config_name
         found |= {"dataset": name.split("/")[-1], "dataset_id": name, "train_split": splits[0]}
         # Rows that were held out go on to bear the name of the split that they were taken from.
         found["eval_split"] = splits[1] if splits[1] != splits[0] else None
         found["dataset_config"] = config if config != "default" else None
+        whole = (getattr(getattr(evaluation, "info", None), "splits", None) or {}).get(splits[1])
+        found["eval_is_part"] = whole is not None and whole.num_examples != found["eval_samples"]
+        if (other := _data_id(evaluation)) and other != name:
+            found |= {"eval_dataset": other.split("/")[-1], "eval_dataset_id": other, "eval_split": splits[1]}
     return found
+
+
+def _data_id(rows: Any) -> str | None:
+    """The id on the Hub of the data set that rows came from, if they tell."""
+    files = getattr(getattr(rows, "info", None), "download_checksums", None) or {}
+    ids = {match[1] for match in (re.match(r"hf://datasets/([^@]+)@", str(file)) for file in files) if match}
+    return hub_id(ids.pop()) if len(ids) == 1 else None
 
 
 def _facts_of_log(args: TrainingArguments, state: Any) -> dict[str, Any]:

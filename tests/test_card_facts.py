@@ -10,6 +10,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import card_rules
+import datasets
 import pytest
 from card_rules import empty_values, metadata_errors
 from conftest import TINY, arguments, collator_for, make_tokenizer, rows_for, tiny
@@ -33,7 +35,8 @@ from atom_hf.cli import main
 from atom_hf.compare import find_comparison
 from atom_hf.data import load_data
 from atom_hf.flags import parse_flags
-from atom_hf.run import RunArguments
+from atom_hf.licenses import LICENSES
+from atom_hf.run import RunArguments, load_run_data, run_facts
 
 ROOT = Path(__file__).parent.parent
 SECRET = "hf_aSecretThatNobodyMayRead"
@@ -102,9 +105,11 @@ def test_the_card_of_a_run_says_what_the_run_found(runs):
         ("f1", round(found["f1"], 6)),
         ("matthews_correlation", round(found["mcc"], 6)),
     ]
+    # Fifty rows of a split are no result on the split.
     assert {(r.task_type, r.dataset_type, r.dataset_split) for r in results} == {
-        ("image-classification", "digits", "test")
+        ("image-classification", "digits", None)
     }
+    assert results[0].metric_name == "accuracy on 50 samples of test"
     assert data["library_name"] == "transformers" and data["pipeline_tag"] == "image-classification"
     # The ViT that ships with the package is nowhere on the Hub.
     assert "base_model" not in data and "datasets" not in data and data["license"] == "apache-2.0"
@@ -139,7 +144,7 @@ def test_a_comparison_of_the_same_settings_is_shown_and_no_other(runs):
     assert f"| accuracy | {sum(plain) / 2:.4f} ±" in shown and "2 seeds (42, 43)" in shown
     assert "interval holds 0 is not evidence" in shown and "This model is not one of them" in shown
     other = (runs / "other" / "README.md").read_text()
-    assert "With and without" not in other and "No plain run stands beside" in section(other, "Limits")
+    assert "With and without" not in other and "No comparison with a plain run was found beside" in section(other, "Limits")
 
 
 def test_where_a_model_is_pushed_is_no_setting_of_its_training(runs, monkeypatch):
@@ -363,6 +368,63 @@ def test_weights_that_were_never_loaded_have_no_base(tmp_path):
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base")
     facts = facts_of_model(loaded)
     assert (facts.base_model, facts.base_name, facts.license) == (None, "base", "bsd")
+
+
+def test_only_a_licence_that_the_hub_takes_is_passed_on(tmp_path):
+    assert set(LICENSES) == set(card_rules.LICENSES) - {"other", "unknown"}
+    for name in ("proprietary", "other", "mit", "llama2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "README.md").write_text(f"---\nlicense: {name}\n---\n")
+        facts = base_facts(str(tmp_path / name))
+        assert facts["license"] == (name if name in ("mit", "llama2") else None)
+        check(str(model_card(CardFacts(**facts))))
+
+
+def test_the_data_that_was_evaluated_on_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, count in (("a", 20), ("b", 8)):
+        rows = "".join(f"the sea is cold {i},{i % 2}\n" for i in range(count))
+        (tmp_path / f"{name}.csv").write_text("text,label\n" + rows)
+
+    def facts(*more):
+        flags = ["--model_type", "bert", "--dataset", "a.csv", *more]
+        given = parse_flags("train", flags, [RunArguments, AtomTrainingArguments])[0]
+        return run_facts(given, load_run_data(given), "BertForSequenceClassification")
+
+    def card(*more):
+        tag = "text-classification"
+        return model_card(CardFacts(**facts(*more), pipeline_tag=tag, metrics={"accuracy": 0.5}, metrics_of="Here:"))
+
+    other = card("--eval_dataset", "b.csv")
+    check(str(other))
+    assert other.data.eval_results[0].dataset_name == "b" and other.data.eval_results[0].metric_name == "accuracy"
+    assert "of another data set, `b`." in other.text and "Data set: `a`." in other.text
+    part = card("--eval_dataset", "b.csv", "--max_eval_samples", "6").data.eval_results[0]
+    assert (part.dataset_split, part.metric_name) == (None, "accuracy on 6 samples of train")
+    held_out = card("--max_train_samples", "6").data.eval_results[0]
+    assert (held_out.dataset_name, held_out.dataset_split, held_out.metric_name) == ("a", None, "accuracy")
+    # More than there are is all of them.
+    assert not facts("--max_eval_samples", "60")["eval_is_part"]
+    drawn = "Samples were drawn in proportion to the classes, with seed 3."
+    assert drawn in facts("--max_train_samples", "6", "--sample_seed", "3")["data_notes"]
+    lines = facts("--max_train_samples", "6", "--sample_seed", "3", "--task", "causal-lm")["data_notes"]
+    assert "Samples were drawn with seed 3." in lines
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_rows_of_the_hub_tell_what_part_of_which_split_they_are(tmp_path, other):
+    def rows(name, split, count):
+        info = datasets.DatasetInfo(download_checksums={f"hf://datasets/org/{name}@main/x": {}}, config_name="default")
+        info.splits = datasets.SplitDict.from_split_dict({s: {"name": s, "num_examples": 8} for s in ("train", "test")})
+        return datasets.Dataset.from_dict({"labels": [0, 1] * 4}, info=info, split=split).select(range(count))
+
+    trainer = make_trainer(tmp_path)
+    trainer.train_dataset = rows("lines", "train", 8)
+    for count, part in ((8, False), (6, True)):
+        trainer.eval_dataset = rows("others" if other else "lines", "test", count)
+        facts = facts_of_trainer(trainer)
+        assert (facts.dataset_id, facts.eval_split, facts.eval_is_part) == ("org/lines", "test", part)
+        assert facts.eval_dataset_id == ("org/others" if other else None)
 
 
 def test_a_folder_that_is_gone_or_elsewhere_is_no_id_on_the_hub(tmp_path, monkeypatch):
