@@ -370,7 +370,9 @@ def _settings(config: AtomConfig | None) -> list[tuple[str, str, str]]:
 def _limits(facts: CardFacts) -> list[str]:
     lines = list(facts.limits)
     if facts.comparison is None:
-        lines.append("No comparison with a plain run was found beside this model: nothing here says what the atom loss changed.")
+        lines.append(
+            "No comparison with a plain run was found beside this model: nothing here says what the atom loss changed."
+        )
     if facts.metrics or facts.comparison:
         lines.append("Nothing was measured but what stands above: no other data, no robustness, no bias.")
     else:

@@ -32,10 +32,11 @@ from atom_hf import (
 from atom_hf.card import MARK, CardFacts, is_own, model_card, saved_again, write_card
 from atom_hf.card_facts import base_facts, facts_of_model, facts_of_trainer, pipeline_tag
 from atom_hf.cli import main
-from atom_hf.compare import find_comparison
-from atom_hf.data import load_data
+from atom_hf.compare import _rows_of, find_comparison
+from atom_hf.data import TaskData, load_data
 from atom_hf.flags import parse_flags
 from atom_hf.licenses import LICENSES
+from atom_hf.paired import training_fingerprint
 from atom_hf.run import RunArguments, load_run_data, run_facts
 
 ROOT = Path(__file__).parent.parent
@@ -144,7 +145,9 @@ def test_a_comparison_of_the_same_settings_is_shown_and_no_other(runs):
     assert f"| accuracy | {sum(plain) / 2:.4f} ±" in shown and "2 seeds (42, 43)" in shown
     assert "interval holds 0 is not evidence" in shown and "This model is not one of them" in shown
     other = (runs / "other" / "README.md").read_text()
-    assert "With and without" not in other and "No comparison with a plain run was found beside" in section(other, "Limits")
+    assert "With and without" not in other and "No comparison with a plain run was found beside" in section(
+        other, "Limits"
+    )
 
 
 def test_where_a_model_is_pushed_is_no_setting_of_its_training(runs, monkeypatch):
@@ -158,8 +161,64 @@ def test_where_a_model_is_pushed_is_no_setting_of_its_training(runs, monkeypatch
     assert (
         found() and found("--push_to_hub", "--hub_model_id", "org/x", "--hub_strategy", "end") and found("--seed", "7")
     )
-    for more in (("--learning_rate", "1e-3"), ("--max_length", "64"), ("--atom_layer", "1")):
-        assert found(*more) is None
+    watched = ["--eval_strategy steps --eval_steps 2", "--save_strategy steps --save_steps 1 --save_total_limit 1"]
+    watched += ["--resume_from_checkpoint true", "--logging_steps 1 --report_to none", "--run_name x --log_level error"]
+    for more in watched:
+        assert found(*more.split())
+    different = [
+        "--learning_rate 1e-3",
+        "--max_length 64",
+        "--atom_layer 1",
+    ]
+    # Paired runs do not go back to their best checkpoint.
+    different += ["--load_best_model_at_end --eval_strategy steps --eval_steps 1 --save_strategy steps --save_steps 1"]
+    for more in different:
+        assert found(*more.split()) is None
+    plateau = "--lr_scheduler_type reduce_lr_on_plateau --eval_strategy steps --eval_steps"
+    given = [parse_flags("train", f"{plateau} {n}".split(), [RunArguments, AtomTrainingArguments]) for n in (1, 1, 2)]
+    hashes = [training_fingerprint(*pair) for pair in given]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_a_comparison_on_other_rows_is_not_shown(runs, monkeypatch, capsys):
+    monkeypatch.chdir(runs)
+    data = load_data("digits", max_train_samples=40, max_eval_samples=50)
+    find = find_comparison(*parse_flags("train", [*DIGITS, "--atom"], [RunArguments, AtomTrainingArguments]))
+    turned = data.train["label"][:1] + data.train["label"][:-1]
+    rows = data.train.remove_columns("label").add_column("label", turned, feature=data.train.features["label"])
+    rows = rows.select_columns(data.train.column_names)
+    assert turned != data.train["label"][:]
+    assert (
+        find(data)
+        and find(replace(data, train=data.train.select(range(40))))
+        and find(replace(data, train=rows)) is None
+    )
+    assert find(replace(data, eval=data.eval.select(range(49)))) is None
+    results = runs / "runs/digits-vit-fashion-mnist-compare/results.jsonl"
+    before = results.read_text()
+    head, rest = before.split("\n", 1)
+    results.write_text(json.dumps({**json.loads(head), "rows": "0" * 16}) + "\n" + rest)
+    assert find(data) is None
+    assert main(["compare", *DIGITS, "--seeds", "2"]) == 2
+    assert "holds a comparison on other rows" in capsys.readouterr().err
+    # Results from before that was kept can be gone on with, and tell no card what they are of.
+    old = {key: value for key, value in json.loads(head).items() if key not in ("rows", "training")}
+    results.write_text(json.dumps(old) + "\n" + rest)
+    run("compare", *DIGITS, "--seeds", "2")
+    assert find(data) is None and results.read_text() == json.dumps(old) + "\n" + rest
+    results.write_text(before)
+
+
+def test_a_picture_in_a_file_of_its_own_counts_by_its_time(tmp_path):
+    file = tmp_path / "one.png"
+    file.write_bytes(b"1")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    rows = datasets.Dataset.from_dict({"image": [str(file)], "label": [0]}, features=features)
+    data = TaskData("x", "image-classification", rows, rows, ["a", "b"])
+    before = _rows_of(data)
+    assert _rows_of(data) == before
+    os.utime(file, (1, 1))
+    assert _rows_of(data) != before
 
 
 def test_settings_that_were_changed_stand_out(runs):
