@@ -22,7 +22,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIPLE_CHOICE_MAP
 from transformers.trainer_utils import has_length
 from transformers.utils import hf_api
 
-from .card import CARD_NAME, CardFacts, check_facts, hub_id, keeps_card, saved_again, write_card
+from .card import CARD_NAME, CardFacts, check_facts, hub_id, write_card
+from .card_kept import keeps_card, saved_again
 from .card_text import code
 from .licenses import LICENSES
 

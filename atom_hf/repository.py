@@ -10,7 +10,8 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 from transformers.utils.hub import create_and_tag_model_card, hf_api
 
-from .card import CARD_NAME, card_to_push
+from .card import CARD_NAME
+from .card_kept import card_to_push
 from .errors import AtomError, first_line
 from .hub import LOG_IN, in_words
 

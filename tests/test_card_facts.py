@@ -29,8 +29,9 @@ from atom_hf import (
     attach_atoms,
     load_atom_model,
 )
-from atom_hf.card import MARK, CardFacts, is_own, model_card, saved_again, write_card
+from atom_hf.card import MARK, CardFacts, is_own, model_card, write_card
 from atom_hf.card_facts import base_facts, facts_of_model, facts_of_trainer, pipeline_tag
+from atom_hf.card_kept import saved_again
 from atom_hf.cli import main
 from atom_hf.compare import _rows_of, find_comparison
 from atom_hf.data import TaskData, load_data
@@ -294,6 +295,12 @@ def test_a_trainer_of_ones_own_script_says_what_it_knows(tmp_path):
     assert f"mean |importance| {last['atom_importance']:.4f}" in section(card, "Reading importances")
     data = metadata_load(tmp_path / "final" / "README.md")
     assert not {"base_model", "datasets", "model-index", "license", "metrics"} & set(data)
+
+    # Trained from what lies where it is pushed to.
+    trainer.card_facts["base_model"] = "org/mine"
+    again = model_card(facts_of_trainer(trainer))
+    assert again.data.base_model is None and "from `org/mine` (an earlier state of this repository)" in again.text
+    del trainer.card_facts["base_model"]
 
     trainer.card_facts |= {"dataset": "my reviews", "metrics": {"accuracy": 0.5}}
     trainer.save_model(str(tmp_path / "final"))
