@@ -11,8 +11,8 @@ from huggingface_hub import CommitInfo
 from peft import PeftModel
 from torch import Tensor
 
-from .card import is_own, write_card
-from .card_facts import facts_of_model
+from .card import is_own
+from .card_facts import write_model_card
 from .errors import AtomError
 from .heads import AtomHeads
 from .modeling import AtomMixin, pushing, show_as
@@ -65,7 +65,7 @@ class AdapterMixin:
         super().save_pretrained(str(save_directory), *args, state_dict=plain, **kwargs)
         if kwargs.get("is_main_process", True):
             if not kept:
-                write_card(facts_of_model(self), save_directory)
+                write_model_card(self, save_directory)
             self.get_base_model().atom_config.save(save_directory)
             write_heads({key.rpartition(HEADS_PREFIX)[2]: value for key, value in heads.items()}, save_directory)
 

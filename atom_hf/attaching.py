@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from .card_facts import base_of_weights
 from .config import AtomConfig
 from .errors import AtomError
 from .gate import GradientGate
@@ -83,6 +84,7 @@ def attach_atoms(
     model._atom_width_given = width_given
     model._atom_running = Running()
     model._atom_before = before
+    model._atom_base = base_of_weights(model)  # what is a folder now may be none when the card is written
     # FSDP shards the heads as a unit of their own: they are float32 in a model that may be bfloat16.
     name_units(model)
     model._no_split_modules.append("AtomHeads")

@@ -3,7 +3,6 @@
 `card_facts.py` gathers what is known; nothing is said here that is not a fact of it.
 """
 
-import json
 import math
 import os
 import re
@@ -18,6 +17,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.utils import HFValidationError, validate_repo_id
 from transformers.modelcard import METRIC_TAGS
 
+from .card_text import cell, code, literal, plain, shown
 from .config import AtomConfig
 from .errors import AtomError
 from .formats import format_number
@@ -33,6 +33,7 @@ NO_REPOSITORY = "path/to/model"
 # How atom-hf's own metrics are called on the Hub. Any other is in the text of the card alone.
 METRIC_IDS = {**{name: name for name in METRIC_TAGS}, "mcc": "matthews_correlation", "perplexity": "perplexity"}
 MOST_LABELS = 20
+EARLIER = "an earlier state of this repository"
 
 
 class Comparison(NamedTuple):
@@ -50,7 +51,9 @@ class Comparison(NamedTuple):
 class CardFacts:
     """What is known of a model. What is None or empty is not known, and the card is silent about it.
 
-    All text may be anybody's: it is made harmless where it is printed.
+    Text may be anybody's: it is made harmless where it is printed. Markdown of our own, printed as it is, are alone
+    `base_note`, `data_notes`, `metrics_of`, `importance_of`, the names in `training`, `preface`, `limits` and `citations`:
+    whoever puts a stranger's text into one of them makes it harmless first (`card_text.py`).
     """
 
     name: str | None = None
@@ -78,8 +81,14 @@ class CardFacts:
     """The ids of all data sets, where there are several."""
     dataset_config: str | None = None
     train_split: str | None = None
+    eval_dataset: str | None = None
+    """What the evaluation data are called, where they are of another data set; `eval_split` is one of theirs then."""
+    eval_dataset_id: str | None = None
+    """Its id on the Hub."""
     eval_split: str | None = None
     """None of a data set that is known: rows that were held out."""
+    eval_is_part: bool = False
+    """Whether the evaluation samples may be a part of their split only: they are no result on the split then."""
     train_samples: int | None = None
     eval_samples: int | None = None
     labels: list[str] | None = None
@@ -101,9 +110,11 @@ class CardFacts:
     citations: list[str] = field(default_factory=list)
 
     def __post_init__(self):
-        for name in ("repo_id", "base_model", "dataset_id"):
+        for name in ("repo_id", "base_model", "dataset_id", "eval_dataset_id"):
             setattr(self, name, hub_id(getattr(self, name)))
         self.datasets = [name for name in self.datasets if hub_id(name)]
+        if self.base_model and self.base_model == self.repo_id and self.library != "peft":
+            self.base_model, self.base_name, self.base_note = None, self.base_model, EARLIER
 
 
 def check_facts(facts: Mapping[str, Any], flag: str) -> None:
@@ -124,13 +135,13 @@ def hub_id(name: Any) -> str | None:
 
 def model_card(facts: CardFacts) -> ModelCard:
     """The card of a model: valid metadata of the Hub, and Markdown."""
-    name = _plain(facts.name or "") or _plain(facts.model_class or "model")
+    name = plain(facts.name or "") or plain(facts.model_class or "model")
     values = {
         "facts": facts,
         "mark": MARK,
-        "title": _shown(name),
+        "title": shown(name),
         "summary": _summary(facts),
-        "repo": _literal(facts.repo_id or NO_REPOSITORY),
+        "repo": literal(facts.repo_id or NO_REPOSITORY),
         "plain_lines": _plain_lines(facts),
         "metrics": [(_metric_name(facts, key), _number(value)) for key, value in facts.metrics.items()],
         "metrics_of": facts.metrics_of,
@@ -142,9 +153,9 @@ def model_card(facts: CardFacts) -> ModelCard:
         "changed": any(name.startswith("*") for name, _, _ in settings),
         "importance": {key: _number(value) for key, value in facts.importance.items()},
         "limits": _limits(facts),
-        "versions": ", ".join(f"{key} {_plain(value)}" for key, value in facts.versions.items()),
+        "versions": ", ".join(f"{key} {plain(value)}" for key, value in facts.versions.items()),
     }
-    helpers = {"cell": _cell, "thousands": lambda number: f"{number:,}"}
+    helpers = {"cell": cell, "thousands": lambda number: f"{number:,}"}
     card = ModelCard.from_template(_metadata(facts, name), template_path=str(TEMPLATE), **values, **helpers)
     # What is not known leaves only blank lines behind, and a table bears none between its rows.
     text = re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+\n", "\n", card.text))
@@ -156,34 +167,14 @@ def is_own(folder: str | Path) -> bool:
     """Whether the card of a folder is somebody's own, which is never written over."""
     file = Path(folder, CARD_NAME)
     try:
-        return not _is_generated(file.read_text(encoding="utf-8"))
+        return not is_generated(file.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return False
     except (OSError, UnicodeDecodeError):
         return True
 
 
-def card_to_push(folder: str | Path, repo_id: str, there: str | None) -> str | None:
-    """The text of the card that a push of a folder brings; None where the repository is to keep what it has.
-
-    A card of somebody's own is pushed as it is, and one that was generated never goes over it: it learns the name of its
-    repository, and stays behind where the card that is `there` is somebody's own.
-
-    Raises `AtomError` for a card that is no text.
-    """
-    file = Path(folder, CARD_NAME)
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return None
-    except UnicodeDecodeError as error:
-        raise AtomError(f"{file} is no text in UTF-8, as a model card must be: mend it or remove it") from error
-    if not _is_generated(text):
-        return text
-    return text.replace(_literal(NO_REPOSITORY), _literal(repo_id)) if there is None or _is_generated(there) else None
-
-
-def _is_generated(text: str) -> bool:
+def is_generated(text: str) -> bool:
     """Whether a card is ours or Trainer's, which asks to take its comment out of a card that somebody has mended."""
     return MARK in text or TRAINER_MARK in text
 
@@ -199,21 +190,29 @@ def write_card(facts: CardFacts, folder: str | Path) -> None:
 def _metadata(facts: CardFacts, name: str) -> ModelCardData:
     numbers = {key: value for key, value in facts.metrics.items() if isinstance(value, Real) and math.isfinite(value)}
     known = {key: value for key, value in numbers.items() if key in METRIC_IDS}
+    if other := facts.eval_dataset:
+        data, data_id, config = other, facts.eval_dataset_id, None
+    else:
+        data, data_id, config = facts.dataset, facts.dataset_id, facts.dataset_config
+    split, on = plain(facts.eval_split or "") or None, ""
+    if facts.eval_is_part:
+        on = f" on {facts.eval_samples:,} samples" if facts.eval_samples is not None else " on a part"
+        split, on = None, on + (f" of {split}" if split else "")
     results = [
         EvalResult(
             task_type=facts.pipeline_tag,
-            dataset_type=_plain(facts.dataset_id or facts.dataset),
-            dataset_name=_plain(facts.dataset),
-            dataset_config=_plain(facts.dataset_config or "") or None,
-            dataset_split=_plain(facts.eval_split or "") or None,
+            dataset_type=plain(data_id or data),
+            dataset_name=plain(data),
+            dataset_config=plain(config or "") or None,
+            dataset_split=split,
             metric_type=METRIC_IDS[key],
             metric_value=round(float(value), 6),
-            metric_name=_plain(_metric_name(facts, key)) or None,
+            metric_name=plain(_metric_name(facts, key) + on) or None,
         )
         for key, value in known.items()
-        if facts.pipeline_tag and _plain(facts.dataset or "")
+        if facts.pipeline_tag and plain(data or "")
     ]
-    tags = ["atom-hf", "atom", "token-importance", *map(_plain, facts.tags)]
+    tags = ["atom-hf", "atom", "token-importance", *map(plain, facts.tags)]
     more = {"base_model_relation": "adapter" if facts.library == "peft" else "finetune"} if facts.base_model else {}
     return ModelCardData(
         base_model=facts.base_model,
@@ -235,10 +234,10 @@ def _summary(facts: CardFacts) -> str:
     if facts.base_model:
         base = f"[{facts.base_model}](https://huggingface.co/{facts.base_model})"
     elif facts.base_name:
-        base = _code(facts.base_name) + (f" ({facts.base_note})" if facts.base_note else "")
-    what = f"A {_code(facts.model_class)}" if facts.model_class else "A model"
+        base = code(facts.base_name) + (f" ({facts.base_note})" if facts.base_note else "")
+    what = f"A {code(facts.model_class)}" if facts.model_class else "A model"
     if facts.library == "peft":
-        what = f"An adapter of {base or what[2:]}" + (f" for {_code(facts.model_class)}" if base else "")
+        what = f"An adapter of {base or what[2:]}" + (f" for {code(facts.model_class)}" if base else "")
         base = None
     origin = "trained from nothing" if facts.from_nothing else "trained"
     if base:
@@ -253,36 +252,44 @@ def _summary(facts: CardFacts) -> str:
 
 
 def _dataset(facts: CardFacts) -> str:
-    if facts.dataset_id:
-        link = f"[{facts.dataset_id}](https://huggingface.co/datasets/{facts.dataset_id})"
-        return link + (f" ({_code(facts.dataset_config)})" if facts.dataset_config else "")
-    return _code(facts.dataset)
+    return _data_link(facts.dataset, facts.dataset_id, facts.dataset_config)
+
+
+def _data_link(name: str | None, data_id: str | None, config: str | None = None) -> str:
+    if data_id:
+        link = f"[{data_id}](https://huggingface.co/datasets/{data_id})"
+        return link + (f" ({code(config)})" if config else "")
+    return code(name)
 
 
 def _plain_lines(facts: CardFacts) -> str:
     """The Python that loads the model without this package; nothing for a class that Transformers does not have."""
-    name, repo = facts.model_class, _literal(facts.repo_id or NO_REPOSITORY)
+    name, repo = facts.model_class, literal(facts.repo_id or NO_REPOSITORY)
     if not name or not hasattr(transformers, name):
         return ""
     if facts.library != "peft":
         return f"from transformers import {name}\n\nmodel = {name}.from_pretrained({repo})"
-    base = f"{name}.from_pretrained({_literal(facts.base_model or 'path/to/base')})"
+    base = f"{name}.from_pretrained({literal(facts.base_model or 'path/to/base')})"
     imports = f"from peft import PeftModel\nfrom transformers import {name}"
     return f"{imports}\n\nmodel = PeftModel.from_pretrained({base}, {repo})"
 
 
 def _data_lines(facts: CardFacts) -> list[str]:
     lines = [f"Data set: {_dataset(facts)}."] if facts.dataset else []
-    for what, count, split in (
-        ("Training", facts.train_samples, facts.train_split),
-        ("Evaluation", facts.eval_samples, facts.eval_split),
+    other = _data_link(facts.eval_dataset, facts.eval_dataset_id) if facts.eval_dataset else None
+    for what, count, split, data in (
+        ("Training", facts.train_samples, facts.train_split, None),
+        ("Evaluation", facts.eval_samples, facts.eval_split, other),
     ):
-        if count is not None:
-            lines.append(f"{what}: {count:,} samples{f' of split {_code(split)}' if split else ''}.")
+        if count is not None or data:
+            of = [f"split {code(split)}"] if split else []
+            of += [f"another data set, {data}"] if data else []
+            shown_count = f"{count:,} samples" if count is not None else "samples"
+            lines.append(f"{what}: {' of '.join([shown_count, *of])}.")
     if facts.labels:
-        shown = ", ".join(map(_code, facts.labels[:MOST_LABELS]))
+        names = ", ".join(map(code, facts.labels[:MOST_LABELS]))
         more = len(facts.labels) - MOST_LABELS
-        lines.append(f"Classes ({len(facts.labels)}): {shown}{f' and {more} more' if more > 0 else ''}.")
+        lines.append(f"Classes ({len(facts.labels)}): {names}{f' and {more} more' if more > 0 else ''}.")
     return lines + facts.data_notes
 
 
@@ -294,14 +301,16 @@ def _settings(config: AtomConfig | None) -> list[tuple[str, str, str]]:
         if value is not None:
             # What has no default describes the model that the heads were made for.
             name = f"**{f.name}**" if f.default not in (None, value) else f.name
-            rows.append((name, _cell(value), "" if f.default is None else _cell(f.default)))
+            rows.append((name, cell(value), "" if f.default is None else cell(f.default)))
     return rows
 
 
 def _limits(facts: CardFacts) -> list[str]:
     lines = list(facts.limits)
     if facts.comparison is None:
-        lines.append("No plain run stands beside this model: nothing here says what the atom loss changed.")
+        lines.append(
+            "No comparison with a plain run was found beside this model: nothing here says what the atom loss changed."
+        )
     if facts.metrics or facts.comparison:
         lines.append("Nothing was measured but what stands above: no other data, no robustness, no bias.")
     else:
@@ -317,7 +326,7 @@ def _metric_name(facts: CardFacts, key: str) -> str:
 
 
 def _number(value: Any) -> str:
-    return format_number(value) if isinstance(value, Real) else _cell(value)
+    return format_number(value) if isinstance(value, Real) else cell(value)
 
 
 def span(seeds: list[int]) -> str:
@@ -325,37 +334,3 @@ def span(seeds: list[int]) -> str:
     if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[0] + len(seeds))):
         return f"{seeds[0]} to {seeds[-1]}"
     return ", ".join(map(str, seeds))
-
-
-def _plain(value: Any, limit: int = 100) -> str:
-    """Anybody's text in one line of letters that can be seen; what would reorder or hide others is replaced."""
-    text = " ".join(str(value).split())
-    text = "".join(c if c.isprintable() or c in "\u200c\u200d" else "\ufffd" for c in text)
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-def _literal(value: str) -> str:
-    return json.dumps(_plain(value), ensure_ascii=False)
-
-
-def _code(value: Any) -> str:
-    """Anybody's text as code, between more backticks than it holds."""
-    text = _plain(value)
-    if not text:
-        return "(empty)"
-    fence = "`" * (max(map(len, re.findall("`+", text)), default=0) + 1)
-    pad = " " if text[0] == "`" or text[-1] == "`" else ""
-    return f"{fence}{pad}{text}{pad}{fence}"
-
-
-def _shown(value: Any) -> str:
-    """Anybody's text as it is where Markdown makes nothing else of it, else as code."""
-    text = _plain(value)
-    plain = re.fullmatch(r"[\w ,;%()\[\]+±.-]+", text) and not re.search(r"\]\(|www\.|\b_|_\b", text)
-    return text if plain else _code(text)
-
-
-def _cell(value: Any) -> str:
-    """The same in a table, where a bar would end the cell, and one after a backslash may or may not."""
-    text = _plain(value)
-    return "".join(c if c.isalnum() else f"&#{ord(c)};" for c in text) if "|" in text else _shown(text)

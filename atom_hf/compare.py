@@ -1,17 +1,15 @@
 """Paired runs: the same seeds with and without the atom loss, side by side."""
 
-import copy
 import gc
+import hashlib
 import math
 import statistics
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
-from transformers import TrainingArguments
-from transformers.trainer_utils import HubStrategy
 
 from .arguments import AtomTrainingArguments
 from .card import Comparison
@@ -28,6 +26,7 @@ from .paired import (
     read_lines,
     silent,
     start_lines,
+    training_fingerprint,
     warn_of_accumulation,
     with_flags,
 )
@@ -45,8 +44,6 @@ from .run import (
 
 ARMS = {"plain": {"atom": False}, "atom": {"atom": True}}
 LESS_IS_BETTER = ("loss", "perplexity")
-_NO_HUB = {f.name: f.default for f in fields(TrainingArguments) if f.name.startswith("hub_")}
-_NO_HUB["hub_strategy"] = HubStrategy(_NO_HUB["hub_strategy"])
 
 
 @dataclass
@@ -100,6 +97,7 @@ def compare_runs(run: RunArguments, args: AtomTrainingArguments, options: Compar
     if args.output_dir == DEFAULT_FOLDER:
         folder = _default_folder(run, data)
     about = {"data": data.name, "task": data.task, "train_samples": len(data.train), "eval_samples": len(data.eval)}
+    about |= {"training": training_fingerprint(run, args, arms=arms), "rows": _rows_of(data)}
     head = {"settings": fingerprint(run, args, arms=arms), **about}
     done = _read_results(folder / RESULTS_NAME, head)
     with quiet():
@@ -189,22 +187,37 @@ def find_comparison(run: RunArguments, args: AtomTrainingArguments) -> Callable[
 
     Ask before the run: it fills in what its arguments leave open.
     """
-    settings = set()
-    for atom in (args.atom, False):  # compare sets the flag for each arm
-        changed = copy.copy(args)
-        # Where a model goes says nothing of how it is trained.
-        for name, value in {"atom": atom, "push_to_hub": False, **_NO_HUB}.items():
-            setattr(changed, name, value)
-        settings.add(fingerprint(run, changed, arms=ARMS))
+    training = training_fingerprint(run, args, arms=ARMS)
+    # Paired runs end with their last weights, whatever their flags.
+    comparable = not args.load_best_model_at_end
 
     def find(data: TaskData) -> Comparison | None:
         try:
             about, found = read_comparison(_default_folder(run, data))
         except AtomError:
             return None
-        return found if about.get("settings") in settings else None
+        # Results from before these two were kept do not tell what they are of.
+        same = comparable and about.get("training") == training and about.get("rows") == _rows_of(data)
+        return found if same else None
 
     return find
+
+
+def _rows_of(data: TaskData) -> str:
+    """Sixteen hexadecimal digits that stand for the rows themselves, wherever they lie. A file of an image goes by its time."""
+    digest = hashlib.sha256(repr(data.labels).encode())
+    for rows in (data.train, data.eval):
+        for batch in rows.with_format("arrow").iter(1000):
+            for name, column in batch.to_pydict().items():
+                digest.update(repr((name, [_with_time(value) for value in column])).encode())
+        digest.update(b"end")
+    return digest.hexdigest()[:16]
+
+
+def _with_time(value: Any) -> Any:
+    if isinstance(value, dict) and value.get("bytes", 0) is None and Path(str(value.get("path"))).is_file():
+        return value["path"], Path(value["path"]).stat().st_mtime_ns
+    return value
 
 
 def _default_folder(run: RunArguments, data: TaskData) -> Path:
@@ -226,6 +239,10 @@ def _read_results(path: Path, head: dict[str, Any]) -> dict[tuple[int, str], dic
         return {}
     if not isinstance(lines[0], dict) or lines[0].get("settings") != head["settings"]:
         raise AtomError(f"--output_dir {str(path.parent)!r} holds a comparison with other settings; give another")
+    if lines[0].get("rows", head["rows"]) != head["rows"]:
+        raise AtomError(
+            f"--output_dir {str(path.parent)!r} holds a comparison on other rows; the data changed, give another"
+        )
     done = {}
     for line in lines[1:]:
         key = line.pop("seed"), line.pop("arm")

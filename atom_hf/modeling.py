@@ -12,8 +12,8 @@ import torch
 from huggingface_hub import CommitInfo
 from torch import Tensor
 
-from .card import is_own, write_card
-from .card_facts import facts_of_model
+from .card import is_own
+from .card_facts import write_model_card
 from .config import AtomConfig
 from .forward import forward_with_atoms
 from .gate import GradientGate
@@ -87,7 +87,7 @@ class AtomMixin:
             state = {k: v for k, v in state.items() if not k.startswith(HEADS_PREFIX)}
         super().save_pretrained(save_directory, is_main_process=is_main_process, state_dict=state, **kwargs)
         if writes and not self._atom_heads_inside and not is_own(save_directory):
-            write_card(facts_of_model(self), save_directory)
+            write_model_card(self, save_directory)
 
     def push_to_hub(
         self,

@@ -13,7 +13,7 @@ from typing import Any
 
 import datasets
 import transformers
-from transformers.trainer_utils import SaveStrategy
+from transformers.trainer_utils import SaveStrategy, SchedulerType
 
 from .arguments import AtomTrainingArguments
 from .errors import AtomError
@@ -25,6 +25,22 @@ logger = logging.getLogger(__name__)
 RESULTS_NAME = "results.jsonl"
 # What may differ between two runs of the same result.
 _NO_SETTING = {"output_dir", "seed", "run_name", "logging_dir", "local_rank", "disable_tqdm"}
+# What may differ between two runs that train alike: what is watched, kept and told of them, and when they evaluate.
+_NO_TRAINING = {
+    *_NO_SETTING,
+    *("report_to", "project", "push_to_hub", "include_num_input_tokens_seen", "skip_memory_metrics", "debug"),
+    *("do_train", "do_eval", "do_predict", "dataloader_pin_memory", "dataloader_persistent_workers"),
+    *("resume_from_checkpoint", "restore_callback_states_from_checkpoint", "dataloader_prefetch_factor"),
+}
+_NO_TRAINING_KINDS = ("save_", "logging_", "log_", "hub_", "trackio_")
+_EVALUATIONS = {
+    "eval_strategy",
+    "eval_steps",
+    "eval_delay",
+    "eval_on_start",
+    "metric_for_best_model",
+    "greater_is_better",
+}
 
 
 def warn_of_accumulation(args: AtomTrainingArguments) -> None:
@@ -93,6 +109,15 @@ def with_flags(args: Any, changes: Mapping[str, Any], given: str) -> Any:
 def fingerprint(run: RunArguments, args: AtomTrainingArguments, **more: Any) -> str:
     """Of everything that a result depends on, but for its seed."""
     trained = {k: v for k, v in args.to_dict().items() if k not in _NO_SETTING}
+    return hashed({**dataclasses.asdict(run), **trained, **more})
+
+
+def training_fingerprint(run: RunArguments, args: AtomTrainingArguments, **more: Any) -> str:
+    """Of everything that training depends on, but for its seed and the flag itself."""
+    left_out = _NO_TRAINING | {"atom"}
+    if args.lr_scheduler_type != SchedulerType.REDUCE_ON_PLATEAU:  # which alone goes by evaluations
+        left_out |= _EVALUATIONS
+    trained = {k: v for k, v in args.to_dict().items() if k not in left_out and not k.startswith(_NO_TRAINING_KINDS)}
     return hashed({**dataclasses.asdict(run), **trained, **more})
 
 

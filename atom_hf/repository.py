@@ -11,7 +11,8 @@ from huggingface_hub.utils import validate_repo_id
 from transformers.utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, ADAPTER_WEIGHTS_NAME, CONFIG_NAME
 from transformers.utils.hub import create_and_tag_model_card, hf_api
 
-from .card import CARD_NAME, card_to_push
+from .card import CARD_NAME
+from .card_kept import card_to_push
 from .config import MAX_BYTES, read_json
 from .errors import AtomError, first_line
 from .hub import LOG_IN, check_sendable, in_words, without_token
@@ -159,7 +160,7 @@ def commit(
         if CARD_NAME in files:
             known = CARD_NAME in there and api.hf_hub_download(repository, CARD_NAME, revision=revision, token=token)
             before = Path(known).read_text(encoding="utf-8", errors="replace") if known else None
-            card = card_to_push(files[CARD_NAME].parent, repository, before)
+            card = card_to_push(files[CARD_NAME].parent, repository, before, revision)
             added = {**added, CARD_NAME: card.encode()} if card else {k: v for k, v in added.items() if k != CARD_NAME}
         return api.create_commit(
             repository,

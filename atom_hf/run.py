@@ -22,7 +22,7 @@ from .loading import restore_heads
 from .modeling import AtomMixin
 from .repository import check_repository, check_token
 from .sharding import check_processes, name_units
-from .sources import EMBEDDED
+from .sources import EMBEDDED, short_name
 from .tasks import EMBEDDED_MODELS, Task, find_model, perplexity, prepare_task
 from .trainer import AtomTrainer
 
@@ -240,16 +240,17 @@ GPT2_LOSS = (
 def run_facts(run: RunArguments, data: TaskData, model_class: str) -> dict[str, Any]:
     """What the arguments and the data say of a model that no trainer knows, by the names of `CardFacts`."""
     found = {"from_nothing": True} if run.model is None else base_facts(run.model)
-    by_id = run.dataset not in EMBEDDED and not Path(run.dataset).expanduser().exists()
-    if by_id:
+    if _is_named_by_id(run.dataset):
         found |= {"dataset_id": run.dataset, "dataset_config": run.dataset_config or None}
+    if run.eval_dataset:
+        found["eval_dataset"] = short_name(run.eval_dataset, None)
+        found["eval_dataset_id"] = run.eval_dataset if _is_named_by_id(run.eval_dataset) else None
     notes = []
     if run.max_train_samples or run.max_eval_samples or data.splits[1] is None:
-        notes.append(f"Samples were drawn in proportion to the classes, with seed {run.sample_seed}.")
+        how = "in proportion to the classes, " if data.labels else ""
+        notes.append(f"Samples were drawn {how}with seed {run.sample_seed}.")
     if data.splits[1] is None:
         notes.append("The evaluation samples were held out of the same split.")
-    if run.eval_dataset:
-        notes.append("The evaluation samples are of another data set or file.")
     if data.task != "image-classification":
         notes.append(f"Texts were cut after {run.max_length} tokens.")
     if run.horizontal_flip:
@@ -259,7 +260,9 @@ def run_facts(run: RunArguments, data: TaskData, model_class: str) -> dict[str, 
         **found,
         "dataset": data.name,
         "train_split": data.splits[0],
-        "eval_split": data.splits[1] if not run.eval_dataset else None,
+        "eval_split": data.splits[1],
+        # As many as were asked for: whether the split has more is not known here.
+        "eval_is_part": run.max_eval_samples is not None and len(data.eval) >= run.max_eval_samples,
         "train_samples": len(data.train),
         "eval_samples": len(data.eval),
         "labels": data.labels,
@@ -267,6 +270,10 @@ def run_facts(run: RunArguments, data: TaskData, model_class: str) -> dict[str, 
         "metric_names": {} if is_lm else {"f1": "F1 (mean over classes)", "mcc": "Matthews correlation"},
         "limits": [GPT2_LOSS] if model_class == "GPT2LMHeadModel" else [],
     }
+
+
+def _is_named_by_id(dataset: str) -> bool:
+    return dataset not in EMBEDDED and not Path(dataset).expanduser().exists()
 
 
 def check_page(page: str, flag: str = "--page") -> None:

@@ -54,7 +54,7 @@ def recipe_facts(name: str) -> CardFacts:
     found["data_notes"] = [note for note in (_origin(run), drawn) if note]
     if not embedded:
         # What was measured was measured on a local copy, and is no result on the Hub's own split.
-        found |= {"datasets": [run.dataset], "dataset_id": None, "dataset_config": None}
+        found |= {"datasets": [run.dataset], "dataset_id": None, "dataset_config": None, "eval_dataset_id": None}
     atom = compared.means["atom"]
     metrics = {key: value for key, value in atom.items() if key not in (*IMPORTANCE_KEYS, "epoch")}
     names = {key: found["metric_names"].get(key, key) for key in metrics}

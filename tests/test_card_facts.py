@@ -10,6 +10,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import card_rules
+import datasets
 import pytest
 from card_rules import empty_values, metadata_errors
 from conftest import TINY, arguments, collator_for, make_tokenizer, rows_for, tiny
@@ -18,14 +20,25 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard import metadata_load
 from transformers import AutoConfig, AutoModelForSequenceClassification, Trainer
 
-from atom_hf import AtomConfig, AtomError, AtomTrainer, AtomTrainerMixin, AtomTrainingArguments, attach_atoms
+from atom_hf import (
+    AtomConfig,
+    AtomError,
+    AtomTrainer,
+    AtomTrainerMixin,
+    AtomTrainingArguments,
+    attach_atoms,
+    load_atom_model,
+)
 from atom_hf.card import MARK, CardFacts, is_own, model_card, write_card
 from atom_hf.card_facts import base_facts, facts_of_model, facts_of_trainer, pipeline_tag
+from atom_hf.card_kept import saved_again
 from atom_hf.cli import main
-from atom_hf.compare import find_comparison
-from atom_hf.data import load_data
+from atom_hf.compare import _rows_of, find_comparison
+from atom_hf.data import TaskData, load_data
 from atom_hf.flags import parse_flags
-from atom_hf.run import RunArguments
+from atom_hf.licenses import LICENSES
+from atom_hf.paired import training_fingerprint
+from atom_hf.run import RunArguments, load_run_data, run_facts
 
 ROOT = Path(__file__).parent.parent
 SECRET = "hf_aSecretThatNobodyMayRead"
@@ -94,9 +107,11 @@ def test_the_card_of_a_run_says_what_the_run_found(runs):
         ("f1", round(found["f1"], 6)),
         ("matthews_correlation", round(found["mcc"], 6)),
     ]
+    # Fifty rows of a split are no result on the split.
     assert {(r.task_type, r.dataset_type, r.dataset_split) for r in results} == {
-        ("image-classification", "digits", "test")
+        ("image-classification", "digits", None)
     }
+    assert results[0].metric_name == "accuracy on 50 samples of test"
     assert data["library_name"] == "transformers" and data["pipeline_tag"] == "image-classification"
     # The ViT that ships with the package is nowhere on the Hub.
     assert "base_model" not in data and "datasets" not in data and data["license"] == "apache-2.0"
@@ -131,7 +146,9 @@ def test_a_comparison_of_the_same_settings_is_shown_and_no_other(runs):
     assert f"| accuracy | {sum(plain) / 2:.4f} ±" in shown and "2 seeds (42, 43)" in shown
     assert "interval holds 0 is not evidence" in shown and "This model is not one of them" in shown
     other = (runs / "other" / "README.md").read_text()
-    assert "With and without" not in other and "No plain run stands beside" in section(other, "Limits")
+    assert "With and without" not in other and "No comparison with a plain run was found beside" in section(
+        other, "Limits"
+    )
 
 
 def test_where_a_model_is_pushed_is_no_setting_of_its_training(runs, monkeypatch):
@@ -145,8 +162,64 @@ def test_where_a_model_is_pushed_is_no_setting_of_its_training(runs, monkeypatch
     assert (
         found() and found("--push_to_hub", "--hub_model_id", "org/x", "--hub_strategy", "end") and found("--seed", "7")
     )
-    for more in (("--learning_rate", "1e-3"), ("--max_length", "64"), ("--atom_layer", "1")):
-        assert found(*more) is None
+    watched = ["--eval_strategy steps --eval_steps 2", "--save_strategy steps --save_steps 1 --save_total_limit 1"]
+    watched += ["--resume_from_checkpoint true", "--logging_steps 1 --report_to none", "--run_name x --log_level error"]
+    for more in watched:
+        assert found(*more.split())
+    different = [
+        "--learning_rate 1e-3",
+        "--max_length 64",
+        "--atom_layer 1",
+    ]
+    # Paired runs do not go back to their best checkpoint.
+    different += ["--load_best_model_at_end --eval_strategy steps --eval_steps 1 --save_strategy steps --save_steps 1"]
+    for more in different:
+        assert found(*more.split()) is None
+    plateau = "--lr_scheduler_type reduce_lr_on_plateau --eval_strategy steps --eval_steps"
+    given = [parse_flags("train", f"{plateau} {n}".split(), [RunArguments, AtomTrainingArguments]) for n in (1, 1, 2)]
+    hashes = [training_fingerprint(*pair) for pair in given]
+    assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_a_comparison_on_other_rows_is_not_shown(runs, monkeypatch, capsys):
+    monkeypatch.chdir(runs)
+    data = load_data("digits", max_train_samples=40, max_eval_samples=50)
+    find = find_comparison(*parse_flags("train", [*DIGITS, "--atom"], [RunArguments, AtomTrainingArguments]))
+    turned = data.train["label"][:1] + data.train["label"][:-1]
+    rows = data.train.remove_columns("label").add_column("label", turned, feature=data.train.features["label"])
+    rows = rows.select_columns(data.train.column_names)
+    assert turned != data.train["label"][:]
+    assert (
+        find(data)
+        and find(replace(data, train=data.train.select(range(40))))
+        and find(replace(data, train=rows)) is None
+    )
+    assert find(replace(data, eval=data.eval.select(range(49)))) is None
+    results = runs / "runs/digits-vit-fashion-mnist-compare/results.jsonl"
+    before = results.read_text()
+    head, rest = before.split("\n", 1)
+    results.write_text(json.dumps({**json.loads(head), "rows": "0" * 16}) + "\n" + rest)
+    assert find(data) is None
+    assert main(["compare", *DIGITS, "--seeds", "2"]) == 2
+    assert "holds a comparison on other rows" in capsys.readouterr().err
+    # Results from before that was kept can be gone on with, and tell no card what they are of.
+    old = {key: value for key, value in json.loads(head).items() if key not in ("rows", "training")}
+    results.write_text(json.dumps(old) + "\n" + rest)
+    run("compare", *DIGITS, "--seeds", "2")
+    assert find(data) is None and results.read_text() == json.dumps(old) + "\n" + rest
+    results.write_text(before)
+
+
+def test_a_picture_in_a_file_of_its_own_counts_by_its_time(tmp_path):
+    file = tmp_path / "one.png"
+    file.write_bytes(b"1")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    rows = datasets.Dataset.from_dict({"image": [str(file)], "label": [0]}, features=features)
+    data = TaskData("x", "image-classification", rows, rows, ["a", "b"])
+    before = _rows_of(data)
+    assert _rows_of(data) == before
+    os.utime(file, (1, 1))
+    assert _rows_of(data) != before
 
 
 def test_settings_that_were_changed_stand_out(runs):
@@ -223,6 +296,12 @@ def test_a_trainer_of_ones_own_script_says_what_it_knows(tmp_path):
     data = metadata_load(tmp_path / "final" / "README.md")
     assert not {"base_model", "datasets", "model-index", "license", "metrics"} & set(data)
 
+    # Trained from what lies where it is pushed to.
+    trainer.card_facts["base_model"] = "org/mine"
+    again = model_card(facts_of_trainer(trainer))
+    assert again.data.base_model is None and "from `org/mine` (an earlier state of this repository)" in again.text
+    del trainer.card_facts["base_model"]
+
     trainer.card_facts |= {"dataset": "my reviews", "metrics": {"accuracy": 0.5}}
     trainer.save_model(str(tmp_path / "final"))
     result = ModelCard.load(tmp_path / "final" / "README.md").data.eval_results[0]
@@ -251,9 +330,18 @@ def test_the_metrics_are_those_of_the_weights_that_were_saved(tmp_path):
     trainer.train()
     assert trainer.state.best_global_step == 2
     facts = facts_of_trainer(trainer)
-    assert facts.metrics == {"loss": 1.0} and "at step 2 of one run; training went on to step 3" in facts.metrics_of
+    shown = "with the weights of step 2 of one run; training went on to step 3. That checkpoint was chosen by `loss` on this"
+    assert facts.metrics == {"loss": 1.0} and shown in facts.metrics_of
     trainer.evaluate()
-    assert facts_of_trainer(trainer).metrics == {"loss": 9.0}
+    again = facts_of_trainer(trainer)
+    assert (
+        again.metrics == {"loss": 9.0} and again.metrics_of == facts.metrics_of
+    )  # the weights are those of step 2 still
+    # While training goes on, a push brings the weights as they are.
+    del trainer.state.log_history[-3:]
+    assert "train_runtime" not in str(trainer.state.log_history)
+    during = facts_of_trainer(trainer)
+    assert during.metrics == {"loss": 2.0} and during.metrics_of.endswith("at step 3 of one run:")
     assert not list(tmp_path.glob("checkpoint-*/README.md"))
 
 
@@ -346,6 +434,94 @@ def test_weights_that_were_never_loaded_have_no_base(tmp_path):
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base")
     facts = facts_of_model(loaded)
     assert (facts.base_model, facts.base_name, facts.license) == (None, "base", "bsd")
+
+
+def test_only_a_licence_that_the_hub_takes_is_passed_on(tmp_path):
+    assert set(LICENSES) == set(card_rules.LICENSES) - {"other", "unknown"}
+    for name in ("proprietary", "other", "mit", "llama2"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "README.md").write_text(f"---\nlicense: {name}\n---\n")
+        facts = base_facts(str(tmp_path / name))
+        assert facts["license"] == (name if name in ("mit", "llama2") else None)
+        check(str(model_card(CardFacts(**facts))))
+
+
+def test_the_data_that_was_evaluated_on_is_named(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, count in (("a", 20), ("b", 8)):
+        rows = "".join(f"the sea is cold {i},{i % 2}\n" for i in range(count))
+        (tmp_path / f"{name}.csv").write_text("text,label\n" + rows)
+
+    def facts(*more):
+        flags = ["--model_type", "bert", "--dataset", "a.csv", *more]
+        given = parse_flags("train", flags, [RunArguments, AtomTrainingArguments])[0]
+        return run_facts(given, load_run_data(given), "BertForSequenceClassification")
+
+    def card(*more):
+        tag = "text-classification"
+        return model_card(CardFacts(**facts(*more), pipeline_tag=tag, metrics={"accuracy": 0.5}, metrics_of="Here:"))
+
+    other = card("--eval_dataset", "b.csv")
+    check(str(other))
+    assert other.data.eval_results[0].dataset_name == "b" and other.data.eval_results[0].metric_name == "accuracy"
+    assert "of another data set, `b`." in other.text and "Data set: `a`." in other.text
+    part = card("--eval_dataset", "b.csv", "--max_eval_samples", "6").data.eval_results[0]
+    assert (part.dataset_split, part.metric_name) == (None, "accuracy on 6 samples of train")
+    held_out = card("--max_train_samples", "6").data.eval_results[0]
+    assert (held_out.dataset_name, held_out.dataset_split, held_out.metric_name) == ("a", None, "accuracy")
+    # More than there are is all of them.
+    assert not facts("--max_eval_samples", "60")["eval_is_part"]
+    drawn = "Samples were drawn in proportion to the classes, with seed 3."
+    assert drawn in facts("--max_train_samples", "6", "--sample_seed", "3")["data_notes"]
+    lines = facts("--max_train_samples", "6", "--sample_seed", "3", "--task", "causal-lm")["data_notes"]
+    assert "Samples were drawn with seed 3." in lines
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_rows_of_the_hub_tell_what_part_of_which_split_they_are(tmp_path, other):
+    def rows(name, split, count):
+        info = datasets.DatasetInfo(download_checksums={f"hf://datasets/org/{name}@main/x": {}}, config_name="default")
+        info.splits = datasets.SplitDict.from_split_dict({s: {"name": s, "num_examples": 8} for s in ("train", "test")})
+        return datasets.Dataset.from_dict({"labels": [0, 1] * 4}, info=info, split=split).select(range(count))
+
+    trainer = make_trainer(tmp_path)
+    trainer.train_dataset = rows("lines", "train", 8)
+    for count, part in ((8, False), (6, True)):
+        trainer.eval_dataset = rows("others" if other else "lines", "test", count)
+        facts = facts_of_trainer(trainer)
+        assert (facts.dataset_id, facts.eval_split, facts.eval_is_part) == ("org/lines", "test", part)
+        assert facts.eval_dataset_id == ("org/others" if other else None)
+
+
+def test_a_folder_that_is_gone_or_elsewhere_is_no_id_on_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("runs/b1", "runs/b2"):
+        attach_atoms(tiny("bert"), AtomConfig(layer=1), make_tokenizer()).save_pretrained(name)
+    (tmp_path / "runs" / "b2" / "README.md").write_text("---\nlicense: bsd\n---\n")
+    late = AutoModelForSequenceClassification.from_pretrained("runs/b1")
+    model = load_atom_model("runs/b2")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    model.save_pretrained("again")
+    card = ModelCard.load("again/README.md")
+    assert (card.data.base_model, card.data.license) == (None, "bsd") and "`b2` (a local checkpoint)" in card.text
+    # Here nobody asked while the folder was there to be seen: it has a name, and nothing else is known.
+    facts = facts_of_model(attach_atoms(late, AtomConfig(layer=1)))
+    assert (facts.base_model, facts.base_name, facts.base_note) == (None, "b1", None)
+
+
+def test_the_card_of_a_run_outlives_loading_and_saving(tmp_path):
+    trainer = make_trainer(tmp_path / "run")
+    trainer.train()
+    trainer.save_model()
+    card = (tmp_path / "run" / "README.md").read_text()
+    model = load_atom_model(tmp_path / "run")
+    for _ in range(2):
+        model.save_pretrained(tmp_path / "run")
+        assert (tmp_path / "run" / "README.md").read_text() == saved_again(card) != card
+    model.save_pretrained(tmp_path / "other")
+    other = (tmp_path / "other" / "README.md").read_text()
+    assert "the weights of `run` (a local checkpoint)" in other and "## Training" not in other
 
 
 def test_embedded_models_are_known_by_folder_and_by_name():

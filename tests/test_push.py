@@ -189,6 +189,14 @@ def answers(hub, folder):
             'raise SystemExit(main(["push", "adapter", "--repo", "org/none"]))',
             **WRITER,
         ),
+        "itself": python(
+            "from atom_hf.card import CardFacts, write_card\n"
+            'make(1).save_pretrained("run"); write_card(CardFacts(name="run", training={"seed": 1}), "run")\n'
+            'assert main(["push", "run", "--repo", "org/itself"]) == 0\n'
+            'load_atom_model("org/itself").push_to_hub("org/itself")\n'
+            'load_atom_model("org/itself").push_to_hub("org/after", revision="v2")',
+            **WRITER,
+        ),
         "pull request": push("saved", "--repo", "org/open", "--create_pr", HF_TOKEN=READER),
         "no token": push("saved", "--repo", "org/none"),
         "no token, model": refused('make(1).push_to_hub("org/none")'),
@@ -276,6 +284,15 @@ def expected(seed):
     base = make_model(0)
     torch.manual_seed(seed)
     return importance_of(attach_atoms(base, AtomConfig(special_token_ids=[0])))
+
+
+def test_the_card_of_a_model_that_came_from_the_hub(answers, hub):
+    succeeded(answers["itself"])
+    card = hub.repositories["models", "org/itself"]["main"]["README.md"].decode()
+    assert "| seed | 1 |" in card and "loaded and saved again" in card and 'load_atom_model("org/itself")' in card
+    assert "base_model" not in card
+    card = hub.repositories["models", "org/after"]["v2"]["README.md"].decode()
+    assert "\nbase_model: org/itself\n" in card and 'load_atom_model("org/after", revision="v2")' in card
 
 
 def test_a_model_is_pushed_as_one_commit(answers, hub):
