@@ -363,7 +363,7 @@ def test_an_adapter_with_its_heads(answers):
     names = files_at(succeeded(answers["adapter"]), "org/adapter@main")
     assert {"adapter_config.json", "adapter_model.safetensors", *ATOMS} <= names and "model.safetensors" not in names
     assert succeeded(answers["adapter, read"])["found"] == ["PeftModelForSequenceClassification", True]
-    assert "which nobody else has: name its base on the Hub" in refusal(answers["adapter of a folder"])
+    assert "which nobody else has: name a base on the Hub" in refusal(answers["adapter of a folder"])
     assert "is no finished adapter with heads" in refusal(answers["half an adapter"])
     message = refusal(answers["adapter beside its base"])
     assert "is for the base 'org/base', and one repository cannot hold both" in message

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from concurrent.futures import Future
 from pathlib import Path
 
 import huggingface_hub
@@ -411,3 +412,26 @@ def test_the_root_is_whole_whatever_form_the_checkpoints_of_fsdp_have(answers, h
 
 def test_nothing_is_left_of_the_pushes(answers, folder):
     assert not list(folder.rglob("_push-*"))
+
+
+def test_a_push_has_the_token_and_the_branch_of_when_it_was_scheduled(tmp_path, monkeypatch):
+    waiting, pushed = [], []
+
+    class Later:
+        def run_as_future(self, call, *args, **kwargs):
+            waiting.append(lambda: call(*args, **kwargs))
+            done = Future()
+            done.set_result(None)
+            return done
+
+    monkeypatch.setattr("atom_hf.trainer_push.hf_api", Later)
+    monkeypatch.setattr("atom_hf.trainer_push.open_repository", lambda name, **_: name)
+    monkeypatch.setattr("atom_hf.trainer_push.commit", lambda name, files, **options: pushed.append(options))
+    hub = {"push_to_hub": True, "hub_model_id": "org/name", "hub_token": TOKEN, "hub_revision": "v1"}
+    args = arguments(tmp_path, atom=True, max_steps=1, save_strategy="steps", save_steps=1, **hub)
+    trainer = AtomTrainer(args=args, model=tiny("vit"), train_dataset=rows_for("vit"))
+    trainer.train()
+    trainer.args.hub_token = trainer.args.hub_revision = None  # as it is while a model is saved
+    for call in waiting:
+        call()
+    assert [(options["token"], options["revision"]) for options in pushed] == [(TOKEN, "v1")]
