@@ -110,8 +110,8 @@ class LossMixin:
         if self.label_smoother is not None or self.compute_loss_func is not None:
             # Where the loss is not the model's own, Trainer keeps the labels from it.
             return {name: value for name, value in inputs.items() if name != "labels"}
-        if self._atom_share.computes is not Trainer:
-            # Another trainer's batches hold more than the model takes.
+        if self._atom_share.computes is not Trainer or type(self).compute_loss is not LossMixin.compute_loss:
+            # The batches of another trainer, or for a loss of one's own, may hold more than the model takes.
             taken = names(type(self._atom_model).forward)
             return {name: value for name, value in inputs.items() if name in taken}
         return inputs

@@ -573,6 +573,25 @@ def test_a_loss_of_ones_own_has_the_atom_loss_too(cls, options, tmp_path):
     assert [set(entry) for entry in history(ours)] == [set(entry) for entry in history(theirs)]
 
 
+class WeightedLoss(AtomTrainer):
+    """Its batches hold what the model does not take."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        weight, labels = inputs.pop("weight"), inputs.pop("labels")
+        outputs = model(**inputs)
+        losses = torch.nn.functional.cross_entropy(outputs.logits, labels, reduction="none")
+        loss = (losses * weight).mean()
+        return (loss, outputs) if return_outputs else loss
+
+
+def test_a_loss_of_ones_own_may_take_more_than_the_model(tmp_path):
+    rows = [{**row, "weight": 1.0} for row in rows_for("vit")]
+    options = {"atom": True, "atom_weighting": "absolute", "remove_unused_columns": False}
+    weighted = train("vit", tmp_path, cls=WeightedLoss, rows=rows, **options)
+    for key, value in train("vit", tmp_path, **options).model.state_dict().items():
+        torch.testing.assert_close(weighted.model.state_dict()[key], value, rtol=0, atol=1e-6, msg=key)
+
+
 def test_with_the_flag_off_a_loss_of_ones_own_is_left_alone(tmp_path):
     plain = train("vit", tmp_path, cls=OwnLoss)
     assert equal(plain.model.state_dict(), train("vit", tmp_path, cls=Trainer).model.state_dict())
