@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from conftest import batch_for, collator_for, make_tokenizer, rows_for, tiny
 from test_trainer import backbone, equal, make
 from transformers import AutoModelForSequenceClassification
@@ -88,7 +89,15 @@ def test_compiled_as_a_whole_is_refused(how):
     start_step(torch.compile(attach_atoms(tiny("bert"), AtomConfig(weighting="absolute")), backend="eager"), 0.0)
 
 
-def test_accelerate_takes_its_own_wrapping_off_and_not_ours():
+@pytest.fixture
+def fresh_accelerate():
+    """Accelerate's state is one for the process, and has one precision."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_accelerate_takes_its_own_wrapping_off_and_not_ours(fresh_accelerate):
     accelerator = Accelerator(cpu=True, mixed_precision="bf16")
     model = accelerator.prepare(attach_atoms(tiny("bert"), AtomConfig(), make_tokenizer()))
     assert "atoms" in model.train()(**batch_for("bert", labels=True))
