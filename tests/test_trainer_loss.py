@@ -1,0 +1,60 @@
+"""The training loss of a class of one's own: with the flag on, the atom loss joins it."""
+
+import pytest
+import torch
+from conftest import rows_for
+from test_trainer import equal, history, make, train
+from transformers import Trainer
+
+from atom_hf import AtomTrainer
+
+
+class OwnLoss(AtomTrainer):
+    """The usual way to a loss of one's own."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        outputs = model(**inputs)
+        return (outputs.loss, outputs) if return_outputs else outputs.loss
+
+
+class LossAround(AtomTrainer):
+    def compute_loss(self, model, inputs, **options):
+        return super().compute_loss(model, inputs, **options)
+
+
+ACCUMULATING = {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 2}
+
+
+# Under accumulation Trainer counts on a loss that knows the number of items, and this one does not.
+@pytest.mark.parametrize(("cls", "options"), [(OwnLoss, {}), (LossAround, {}), (LossAround, ACCUMULATING)])
+def test_a_loss_of_ones_own_has_the_atom_loss_too(cls, options, tmp_path):
+    options = {"atom": True, "atom_weighting": "absolute", "atom_weight": 3.0, **options}
+    ours, theirs = (train("vit", tmp_path, cls=one, **options) for one in (AtomTrainer, cls))
+    assert not equal(ours.model.state_dict(), make("vit", tmp_path, atom=True).model.state_dict())
+    for key, value in ours.model.state_dict().items():
+        torch.testing.assert_close(theirs.model.state_dict()[key], value, rtol=0, atol=1e-6, msg=key)
+    assert [set(entry) for entry in history(ours)] == [set(entry) for entry in history(theirs)]
+
+
+class WeightedLoss(AtomTrainer):
+    """Its batches hold what the model does not take."""
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        weight, labels = inputs.pop("weight"), inputs.pop("labels")
+        outputs = model(**inputs)
+        losses = torch.nn.functional.cross_entropy(outputs.logits, labels, reduction="none")
+        loss = (losses * weight).mean()
+        return (loss, outputs) if return_outputs else loss
+
+
+def test_a_loss_of_ones_own_may_take_more_than_the_model(tmp_path):
+    rows = [{**row, "weight": 1.0} for row in rows_for("vit")]
+    options = {"atom": True, "atom_weighting": "absolute", "remove_unused_columns": False}
+    weighted = train("vit", tmp_path, cls=WeightedLoss, rows=rows, **options)
+    for key, value in train("vit", tmp_path, **options).model.state_dict().items():
+        torch.testing.assert_close(weighted.model.state_dict()[key], value, rtol=0, atol=1e-6, msg=key)
+
+
+def test_with_the_flag_off_a_loss_of_ones_own_is_left_alone(tmp_path):
+    plain = train("vit", tmp_path, cls=OwnLoss)
+    assert equal(plain.model.state_dict(), train("vit", tmp_path, cls=Trainer).model.state_dict())
