@@ -11,7 +11,7 @@ from .card_facts import base_of_weights
 from .config import AtomConfig
 from .errors import AtomError
 from .gate import GradientGate
-from .heads import AtomHeads
+from .heads import AtomHeads, TiedImportance
 from .modeling import AtomMixin, become, with_atoms, without_atoms
 from .passes import Running
 from .sharding import name_units
@@ -65,7 +65,7 @@ def attach_atoms(
         )
     if config is not None and not isinstance(config, AtomConfig):
         raise AtomError(f"config must be an AtomConfig, got {type(config).__name__}")
-    config = replace(config or AtomConfig())
+    config = replace(config or AtomConfig(), tied_classes=None, tied_width=None)  # that of another model says nothing here
 
     check_layer(model, config.layer, config.side)
     check_width(model, config)
@@ -126,6 +126,23 @@ def refit_heads(model: Any, width: int) -> None:
     """
     model.atom_config.hidden_size = width
     model.atom_heads = _make_heads(model, model.atom_config)
+
+
+def add_tied(model: Any, classes: int, width: int) -> TiedImportance:
+    """Gives the heads of a model a tied importance for so many classes, and its configuration their sizes."""
+    config = model.atom_config
+    with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
+        torch.manual_seed(0)
+        tied = TiedImportance(config.hidden_size, classes, width)
+    model.atom_heads.tied = tied.to(model.atom_heads.importance.weight.device).requires_grad_(False)
+    config.tied_classes, config.tied_width = classes, width
+    return tied
+
+
+def untie(model: Any) -> None:
+    """Takes the tied importance away, if there is one: it belongs to weights that are about to change."""
+    model.atom_heads.tied = None
+    model.atom_config.tied_classes = model.atom_config.tied_width = None
 
 
 def _make_heads(model: Any, config: AtomConfig) -> AtomHeads:

@@ -30,7 +30,7 @@ def _option(default: Any, help: str) -> Any:
 class AtomConfig:
     """Which tokens become atoms, and how the atom loss joins the task loss.
 
-    Every field but the last three, which describe the model, is also a flag of `AtomTrainingArguments`, named `atom_` + field.
+    Every field but the last five, which describe the model, is also a flag of `AtomTrainingArguments`, named `atom_` + field.
     All are this library's own choices but `token_reduction="sum"` and `softening=0`, which give the paper's Eq. 5;
     `recipes/study/README.md` is the evidence for the defaults.
     `AtomConfig()` is the set of defaults. Raises `AtomError` for a value that cannot be used.
@@ -108,6 +108,9 @@ class AtomConfig:
     hidden_size: int | None = None
     special_token_ids: list[int] | None = None
     base_model_class: str | None = None
+    # What describes the tied importance, if `tie_importance` has fitted one.
+    tied_classes: int | None = None
+    tied_width: int | None = None
 
     def __post_init__(self):
         def check(condition: bool, name: str, what: str) -> None:
@@ -133,8 +136,12 @@ class AtomConfig:
         ):
             check(getattr(self, name) in options, name, " or ".join(map(repr, options)))
 
-        size, ids, base = self.hidden_size, self.special_token_ids, self.base_model_class
-        check(size is None or (_is_whole(size) and size > 0), "hidden_size", "a whole number above 0")
+        ids, base = self.special_token_ids, self.base_model_class
+        for name in ("hidden_size", "tied_classes", "tied_width"):
+            size = getattr(self, name)
+            check(size is None or (_is_whole(size) and size > 0), name, "a whole number above 0")
+        both = (self.tied_classes is None) == (self.tied_width is None)
+        check(both, "tied_classes", "given together with tied_width, or neither of them")
         if isinstance(ids, list) and len(ids) > MAX_SPECIAL_TOKENS:
             raise AtomError(f"special_token_ids holds {len(ids)} ids; no more than {MAX_SPECIAL_TOKENS} are taken")
         whole = ids is None or (isinstance(ids, list) and all(_is_whole(i) and abs(i) < 2**31 for i in ids))
@@ -149,7 +156,10 @@ class AtomConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """A dictionary that JSON holds exactly and `from_dict` takes back."""
-        return {"format_version": FORMAT_VERSION, **asdict(self)}
+        values = {"format_version": FORMAT_VERSION, **asdict(self)}
+        if self.tied_classes is None:  # an atom-hf that knows no tied importance reads the others
+            del values["tied_classes"], values["tied_width"]
+        return values
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "AtomConfig":

@@ -31,7 +31,7 @@ def forward_with_atoms(
     """Runs a forward and adds the atoms to its outputs. `backbone` is the module whose outputs hold the hidden states, where
     the forward's own do not."""
     learns = model.training and torch.is_grad_enabled()
-    if learns and not all(parameter.requires_grad for parameter in model.atom_heads.parameters()):
+    if learns and not all(parameter.requires_grad for parameter in model.atom_heads.learning()):
         raise AtomError(
             "the atom heads are frozen, at least in part; if get_peft_model froze them, call attach_atoms on what "
             "it gives (the adapter would be saved without them), else model.atom_heads.requires_grad_(True)"
@@ -74,7 +74,7 @@ def _add_atoms(
     if hidden is None:
         model._atom_running.keeps_all_states = True
         return None
-    atoms, importance = _read_atoms(model, hidden, inputs)
+    atoms, importance = _read_atoms(model, hidden, inputs, outputs)
     if model._atom_running.passes is not None:
         model._atom_running.passes.add(atoms, importance)
     values = {name: value for name, value in outputs.items() if keep_states or not _are_states(name, value)}
@@ -93,8 +93,11 @@ def _named(model: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
     return {**dict(zip(names, args, strict=False)), **kwargs, **(model._atom_running.text or {})}
 
 
-def _read_atoms(model: Any, hidden: Tensor, inputs: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """The packed atoms [B, h + 3] and the importance [B, N] of one layer's hidden states."""
+def _read_atoms(model: Any, hidden: Tensor, inputs: dict[str, Any], outputs: ModelOutput) -> tuple[Tensor, Tensor]:
+    """The packed atoms [B, h + 3] and the importance [B, N] of one layer's hidden states.
+
+    The importance is the charge; in evaluation, where it has been tied to the prediction, that for the class in `outputs`.
+    """
     config = model.atom_config
     if torch.is_grad_enabled():
         _refuse_without_gradient(model, hidden)
@@ -114,6 +117,8 @@ def _read_atoms(model: Any, hidden: Tensor, inputs: dict[str, Any]) -> tuple[Ten
         )
     importance, position = model.atom_heads(tokens)
     atoms = Atoms.from_tokens(importance, position, mask, token_reduction=config.token_reduction)
+    if model.atom_heads.tied is not None and not model.training:
+        importance = model.atom_heads.read(tokens, outputs["logits"].argmax(-1))
     return atoms.pack(), importance.detach().masked_fill(~mask, float("nan"))
 
 

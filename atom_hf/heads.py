@@ -1,4 +1,4 @@
-"""The two heads that read a model's tokens: importance Q (Eq. 6) and position P (Eq. 12)."""
+"""The two heads that read a model's tokens, importance Q (Eq. 6) and position P (Eq. 12), and the tied importance."""
 
 import torch
 from torch import Tensor, nn
@@ -35,6 +35,7 @@ class AtomHeads(nn.Module):
         if position_init == "identity":
             nn.init.eye_(self.position.weight)
             nn.init.zeros_(self.position.bias)
+        self.register_module("tied", None)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """[B, N, h] -> importance [B, N] in [-1, 1] and position [B, N, h], both float32."""
@@ -42,12 +43,46 @@ class AtomHeads(nn.Module):
             tokens = F.layer_norm(tokens.float(), (self.hidden_size,))
             return torch.tanh(self.importance(tokens).squeeze(-1) / 2), self.position(tokens)
 
+    def read(self, tokens: Tensor, classes: Tensor) -> Tensor:
+        """The tied importance of tokens [B, N, h] for one class of each sample, int [B]: [B, N] in [-1, 1], float32."""
+        with torch.autocast(tokens.device.type, enabled=False):
+            return self.tied(F.layer_norm(tokens.float(), (self.hidden_size,)), classes)
+
+    def learning(self) -> list[nn.Parameter]:
+        """The parameters that training trains: all but the tied importance, which is fitted after it."""
+        return [*self.importance.parameters(), *self.position.parameters()]
+
     def _apply(self, fn, recurse=True):
         def keep_precision(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
             return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
 
         return super()._apply(keep_precision, recurse)
+
+
+class TiedImportance(nn.Module):
+    """The importance of a token for each class of a classifier, which `tie.py` fits to what the model does without it (ours).
+
+        q_i(c) = 2 sigmoid(T_c(e_i)) - 1,   T: R^h -> R^width -> R^C, with a GELU between   (in the form of Eq. 6)
+
+    Args:
+        hidden_size: h, the width of the tokens.
+        classes: C, how many classes the model tells apart.
+        width: of the hidden layer.
+    """
+
+    def __init__(self, hidden_size: int, classes: int, width: int):
+        super().__init__()
+        self.inner = _Linear(hidden_size, width, dtype=torch.float32)
+        self.outer = _Linear(width, classes, dtype=torch.float32)
+        nn.init.zeros_(self.outer.weight)
+        nn.init.zeros_(self.outer.bias)
+
+    def forward(self, tokens: Tensor, classes: Tensor, dropout: float = 0.0) -> Tensor:
+        """Layer-normalised tokens [B, N, h] and one class of each sample, int [B] -> [B, N] in [-1, 1]."""
+        inner = F.dropout(F.gelu(self.inner(tokens)), dropout, training=dropout > 0)
+        weight, bias = self.outer.weight.float()[classes], self.outer.bias.float()[classes]
+        return torch.tanh((torch.einsum("bnw,bw->bn", inner, weight) + bias[:, None]) / 2)
 
 
 class _Linear(nn.Module):

@@ -14,10 +14,10 @@ from transformers import AutoConfig, PreTrainedModel
 from transformers.utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_NAME, is_peft_available
 from transformers.utils import CONFIG_NAME as BASE_CONFIG_NAME
 
-from .attaching import attach_atoms
+from .attaching import add_tied, attach_atoms
 from .config import CONFIG_NAME, AtomConfig
 from .errors import AtomError
-from .heads import AtomHeads
+from .heads import AtomHeads, TiedImportance
 from .hub import NotInCache, find_file, pin, reason
 from .saving import HEADS_NAME, HEADS_PREFIX, check_index, read_heads
 from .tokens import check_layer, check_width, hidden_size_of
@@ -182,10 +182,20 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, **hub: Any
     check_layer(model, config.layer, config.side)
     with torch.device("meta"):
         width = config.hidden_size or hidden_size_of(model, config.layer, config.side)
-        state = AtomHeads(width or 1).state_dict()
+        heads = AtomHeads(width or 1)
+        if config.tied_classes is not None:
+            if config.tied_classes != model.config.num_labels:
+                raise AtomError(
+                    f"the heads in {source} are for {config.tied_classes} classes, and this {type(model).__name__} has "
+                    f"{model.config.num_labels}"
+                )
+            heads.tied = TiedImportance(width, config.tied_classes, config.tied_width)
+        state = heads.state_dict()
     expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
     heads, _ = read_heads(source, expected, type(model).__name__, **hub)
     attach_atoms(model, config)
+    if config.tied_classes is not None:
+        add_tied(model, config.tied_classes, config.tied_width)
     if model.device.type != "meta":  # a model without numbers, made to see whether all fits
         model.atom_heads.load_state_dict(heads)
     return True

@@ -13,7 +13,7 @@ from transformers import Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import logging
 
-from .attaching import attach_atoms
+from .attaching import attach_atoms, untie
 from .config import AtomConfig
 from .errors import AtomError
 from .forward import forward_with_atoms
@@ -136,6 +136,7 @@ def _take_on(model: AtomMixin, config: AtomConfig) -> None:
         "base_model_class",
     )
     model.atom_config = replace(config, **{name: getattr(own, name) for name in kept})
+    untie(model)
     model.atom_gate = GradientGate.of(config)
 
 
