@@ -47,7 +47,7 @@ class Eraser:
             kind = "an image" if self.is_image else "a text"
             raise AtomError(f"how must be one of {', '.join(known)} for {kind} model; got {how!r}")
         config = getattr(model, "atom_config", None) or AtomConfig(
-            special_token_ids=() if self.is_image else special_token_ids(model.config, processor)
+            special_token_ids=[] if self.is_image else special_token_ids(model.config, processor)
         )
         self._config = config
         if self.is_image:

@@ -33,12 +33,16 @@ class Method:
         attribute: (subject, inputs, class [B], points or None) -> [B, N]. Points stand in place of the inputs' own.
         about: a line for the report.
         needs_heads: only a model with atoms has it.
+        has_scale: its numbers are changes of the probability, so that infidelity without normalisation says something.
+        is_sampled: it takes whole tokens away, at hundreds of passes. It knows no points, and is left out of the checks.
     """
 
     name: str
     attribute: Attribute
     about: str
     needs_heads: bool = False
+    has_scale: bool = False
+    is_sampled: bool = False
 
     def __call__(self, subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None = None) -> Tensor:
         """[B, N], float32, NaN where there is no token."""
@@ -80,7 +84,9 @@ def attention_rollout(subject: Subject, inputs: Inputs, target: Tensor, points: 
             model.set_attn_implementation(before)
     length = subject.length(inputs)
     if not layers or any(layer is None or layer.shape[-2:] != (length, length) for layer in layers):
-        raise AtomError(f"attention_rollout: {type(model).__name__} gives no attention over its whole sequence; leave it out")
+        raise AtomError(
+            f"attention_rollout: {type(model).__name__} gives no attention over its whole sequence; leave it out"
+        )
     return rollout([layer.float() for layer in layers], reads)
 
 
@@ -150,7 +156,9 @@ def kernel_shap(
     return _sampled(KernelShap, samples, subject, inputs, target, points)
 
 
-def _sampled(kind: Any, samples: int, subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
+def _sampled(
+    kind: Any, samples: int, subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None
+) -> Tensor:
     if points is not None:
         raise AtomError("Shapley values are of tokens, not of embeddings or pixels: they have no sensitivity to these")
     tokens = subject.tokens(inputs)
@@ -183,19 +191,31 @@ def _forward(subject: Subject, inputs: Inputs) -> Callable[..., Tensor]:
     return forward
 
 
-METHODS = {
-    method.name: method
-    for method in [
-        Method("importance", partial(importance, read=lambda q: q), "the model's own charges, with their sign", True),
-        Method("-importance", partial(importance, read=lambda q: -q), "the charges with the other sign", True),
-        Method("|importance|", partial(importance, read=torch.abs), "the charges without their sign", True),
-        Method("random", random, "normal numbers"),
-        Method("attention_rollout", attention_rollout, "attention rollout (Abnar and Zuidema, arXiv 2005.00928)"),
-        Method("hidden_norm", hidden_norm, "norm of the hidden state that the importance is read from"),
-        Method("input_x_gradient", input_x_gradient, "gradient times input (Captum)"),
-        Method("integrated_gradients", integrated_gradients, f"integrated gradients, {STEPS} steps (Captum)"),
-        Method("shapley_sampling", shapley_sampling, f"Shapley values, {PERMUTATIONS} random orders (Captum)"),
-        Method("kernel_shap", kernel_shap, f"KernelSHAP, {KERNEL_SAMPLES} random sets (Captum)"),
-    ]
-}
+_ALL = [
+    Method("importance", partial(importance, read=lambda q: q), "the model's own charges, with their sign", True),
+    Method("-importance", partial(importance, read=lambda q: -q), "the charges with the other sign", True),
+    Method("|importance|", partial(importance, read=torch.abs), "the charges without their sign", True),
+    Method("random", random, "normal numbers"),
+    Method("attention_rollout", attention_rollout, "attention rollout (Abnar and Zuidema, arXiv 2005.00928)"),
+    Method("hidden_norm", hidden_norm, "norm of the hidden state that the importance is read from"),
+    Method("input_x_gradient", input_x_gradient, "gradient times input (Captum)", has_scale=True),
+    Method(
+        "integrated_gradients", integrated_gradients, f"integrated gradients, {STEPS} steps (Captum)", has_scale=True
+    ),
+    Method(
+        "shapley_sampling",
+        shapley_sampling,
+        f"Shapley values, {PERMUTATIONS} random orders (Captum)",
+        has_scale=True,
+        is_sampled=True,
+    ),
+    Method(
+        "kernel_shap",
+        kernel_shap,
+        f"KernelSHAP, {KERNEL_SAMPLES} random sets (Captum)",
+        has_scale=True,
+        is_sampled=True,
+    ),
+]
+METHODS = {method.name: method for method in _ALL}
 DEFAULT_METHODS = [name for name in METHODS if name != "kernel_shap"]

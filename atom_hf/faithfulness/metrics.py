@@ -183,8 +183,8 @@ def sensitivity_max(
         noise = torch.rand(x.shape, generator=generator) * 2 - 1
         return x + radius * noise.to(x)
 
-    def explained(x: Tensor | tuple[Tensor, ...]) -> Tensor:
-        return explain(x[0] if isinstance(x, tuple) else x)
+    def explained(x: Tensor | tuple[Tensor, ...]) -> tuple[Tensor]:
+        return (explain(x[0] if isinstance(x, tuple) else x),)  # Captum iterates over what it gets
 
     return metrics.sensitivity_max(explained, points, perturb, n_perturb_samples=samples)
 

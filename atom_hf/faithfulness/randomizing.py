@@ -18,14 +18,18 @@ def cascade(model: Any) -> list[tuple[str, list[nn.Parameter]]]:
     Raises:
         AtomError: a model without a stack of layers.
     """
-    stacks = [(name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module)]
+    stacks = [
+        (name, module) for name, module in model.named_modules() if isinstance(module, nn.ModuleList) and len(module)
+    ]
     if not stacks:
         raise AtomError(f"{type(model).__name__} has no stack of layers to make random one by one")
     name, stack = max(stacks, key=lambda pair: sum(parameter.numel() for parameter in pair[1].parameters()))
     prefix = f"{name}."
     names = [key for key, _ in model.named_parameters()]
     first = next(place for place, key in enumerate(names) if key.startswith(prefix))
-    rest = [(place, key, value) for place, (key, value) in enumerate(model.named_parameters()) if not key.startswith(prefix)]
+    rest = [
+        (place, key, value) for place, (key, value) in enumerate(model.named_parameters()) if not key.startswith(prefix)
+    ]
     groups = [("top", [value for place, _, value in rest if place > first])]
     groups += [(f"layer {i + 1}", list(stack[i].parameters())) for i in reversed(range(len(stack)))]
     return [*groups, ("embeddings", [value for place, _, value in rest if place < first])]

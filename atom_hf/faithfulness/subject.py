@@ -38,7 +38,7 @@ class Subject:
                 f"{type(model).__name__} predicts no class of a whole sample: faithfulness is measured on text or image "
                 "classification"
             )
-        self.model, self.processor, self.max_length = model, processor, max_length
+        self.model, self.processor, self.max_length, self.seed = model, processor, max_length, seed
         self.eraser = Eraser(model, processor, how)
         self.is_image = self.eraser.is_image
         self.generator = torch.Generator().manual_seed(seed)

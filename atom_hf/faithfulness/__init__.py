@@ -1,0 +1,1 @@
+"""How faithful token importance is to the model, beside other attributions."""
