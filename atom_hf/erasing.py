@@ -24,7 +24,8 @@ IMAGE_HOWS = {
 class Eraser:
     """Takes tokens of a batch away.
 
-    - "mask": the token's id becomes that of the mask token; of a tokenizer without one, of the unknown-word token, else of padding.
+    - "mask": the token's id becomes that of the mask token; of a tokenizer without one, of the unknown-word token, else of
+      padding.
     - "drop": tokens are deleted, sequences close up and are padded again, as in ERASER (arXiv 1911.03429, section 4.2).
     - "mean": a patch gets the mean colour of its image, channel by channel: it needs no other image.
     - "blur": a patch is that of the image under a Gaussian as wide (standard deviation) as half a patch, cut off after three of
@@ -72,8 +73,8 @@ class Eraser:
         device = next(iter(inputs.values())).device
         if not self.is_image and length != inputs["input_ids"].shape[-1]:
             raise AtomError(
-                f"{type(self.model).__name__} makes {length} tokens of {inputs['input_ids'].shape[-1]}: those of another model, "
-                "one token for each word piece, can be taken away"
+                f"{type(self.model).__name__} makes {length} tokens of {inputs['input_ids'].shape[-1]}: give a model that "
+                "makes one of each word piece"
             )
         if self.is_image:
             grid = patch_grid(inputs["pixel_values"], self.model.config)

@@ -198,7 +198,8 @@ def _load(name: str, arm: str, data: TaskData, run: FaithfulnessArguments, how: 
 
 
 def _done(path: Path, head: dict[str, Any]) -> dict[tuple, Any]:
-    """What has been measured: (model, arm, how, method, "sample") -> samples, (..., "end") of a whole block, weights of a model."""
+    """What has been measured: (model, arm, how, method, "sample") -> samples, (..., "end") of a whole block; (model, arm) ->
+    weights."""
     lines = read_lines(path)
     if lines and lines[0].get("settings") != head["settings"]:
         raise AtomError(f"--output_dir {str(path.parent)!r} holds results of other settings; give another")

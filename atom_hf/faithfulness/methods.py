@@ -1,8 +1,8 @@
 """Attributions to tokens: the model's own importance, and the methods that it is compared with.
 
-Each takes a `Subject`, the inputs of B samples and the class [B] that is explained, and gives [B, N], NaN where there is no token.
-All explain the same thing: the probability of the class that the model predicts. Rollout, the hidden norm and the importance
-itself do not depend on the class; they are read as support for it all the same.
+Each takes a `Subject`, the inputs of B samples and the class [B] that is explained, and gives [B, N], NaN where there is no
+token. All explain the same thing: the probability of the class that the model predicts. Rollout, the hidden norm and the
+importance itself do not depend on the class; they are read as support for it all the same.
 """
 
 from collections.abc import Callable
@@ -100,7 +100,7 @@ def rollout(layers: list[Tensor], reads: Tensor) -> Tensor:
 
 @torch.no_grad()
 def hidden_norm(subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
-    """The Euclidean norm of each hidden state of the layer that atoms are made of: what any model shows for one forward pass."""
+    """The Euclidean norm of each hidden state of the atoms' layer: what any model shows for one forward pass."""
     return subject.hidden(subject.run(inputs, points, output_hidden_states=True)).float().norm(dim=-1)
 
 

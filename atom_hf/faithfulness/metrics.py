@@ -1,7 +1,7 @@
 """How faithful an attribution is to a model: measures on attributions and on the model's values after tokens were taken away.
 
-A value is the probability of the class that the model predicts on the whole input. An attribution has a number for each of the n
-tokens of a sample: the support that the token gives to that class. Tokens are ranked by it with its sign, the most supportive
+A value is the probability of the class that the model predicts on the whole input. An attribution has a number for each of the
+n tokens of a sample: the support that the token gives to that class. Tokens are ranked by it with its sign, the most supportive
 first; of equal ones, the first in the text.
 """
 
@@ -129,7 +129,8 @@ def infidelity(attribution: np.ndarray, values: Values, off: np.ndarray, *, norm
         attribution: [n].
         values: the sample's values.
         off: the sets I, bool [K, n].
-        normalize: the attribution is scaled first as fits best: for those whose scale says nothing.
+        normalize: the attribution is scaled first as fits best: for those whose scale says nothing. The best factor may be
+            negative, so that a sign that is wrong throughout goes unpunished; Captum's `normalize`.
     """
     from captum import metrics
 

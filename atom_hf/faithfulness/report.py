@@ -9,8 +9,8 @@ import numpy as np
 
 from ..paired import RESULTS_NAME, read_lines
 from ..study_report import markdown
-from .metrics import agreement
 from .methods import METHODS
+from .metrics import agreement
 
 REPORT_NAME, PICTURE_NAME = "report.md", "faithfulness.png"
 MEASURES = {
@@ -96,34 +96,37 @@ def report(head: dict[str, Any], blocks: dict[tuple[str, str, str], Block]) -> s
         found = {key: block for key, block in blocks.items() if key[0] == how and block.samples}
         parts.append(f"## Tokens taken away by {how}\n\n{measures_table(found)}")
         if gaps := difference_table(found):
-            parts.append(f"{OURS} minus another method on the same samples. {GAPS}\n\n{gaps}")
-    parts.append(f"## Checks and cost\n\n{CHECKS}\n\n{checks_table(blocks)}")
+            parts.append(f"{OURS} minus another method on the same samples. {GAPS}\n{gaps}")
+    parts.append(f"## Checks and cost\n\n{CHECKS}\n{checks_table(blocks)}")
     lines = "\n".join(f"- {name}: {METHODS[name].about}" for name in dict.fromkeys(m for _, _, m in blocks))
     parts.append(f"## Methods\n\n{lines}\n")
     return "\n".join(parts)
 
 
-EXPLAINED = (
-    "The value is the probability of the class that the model predicts on the whole input. Means over samples of the mean over "
-    "models, with a 95 % t interval over samples; ± is the standard deviation over models of their means. ↑ more is better, ↓ less."
-    "\n"
-)
-GAPS = (
-    "In brackets a 95 % t interval over samples, of the mean over models; then one over models. ▲ and ▼ mark a first interval that "
-    "excludes 0, for the better and the worse. The last rows give how much of the way from random to integrated gradients each "
-    "method goes."
-)
-CHECKS = (
-    "Sensitivity: of the attribution to a small change of the input. Agreement: mean rank correlation of the attributions of one "
-    "sample between models. Randomized: mean rank correlation with the attribution of the model whose parameters are all random, "
-    "with sign and without; nearer 0 is better. Passes are those of one sample; time is a multiple of that of one forward pass, and "
-    "a prediction is not counted but where a method makes one. Where there is none, it was not measured: sampling methods take too "
-    "long."
-)
+EXPLAINED = """\
+The value is the probability of the class that the model predicts on the whole input. Means over samples of the mean over
+models, with a 95 % t interval over samples; ± is the standard deviation over models of their means. ↑ more is better, ↓ less.
+Scaled infidelity is that of the attribution times the factor that fits best, which may be negative.
+"""
+GAPS = """\
+In brackets a 95 % t interval over samples, of the mean over models; then one over models. ▲ and ▼ mark a first interval that
+excludes 0, for the better and the worse. The last rows say how much of the way from random to integrated gradients each method
+goes.
+"""
+CHECKS = """\
+Sensitivity: of the attribution to a small change of the input. Agreement: mean rank correlation between models of the
+attributions of one sample. Randomized: rank correlation with the attribution of the model whose parameters are all random, with
+sign and without; nearer 0 is better. Passes are those of one sample; time is a multiple of that of one forward pass. The
+prediction itself is not counted. –: not measured, since a sampling method takes too long, or there is one model only.
+"""
 
 
 def _label(arm: str, method: str) -> str:
-    return method.replace("|", "\\|").replace("_", " ") + (", plain model" if arm == "plain" else "")
+    return method.replace("_", " ") + (", plain model" if arm == "plain" else "")
+
+
+def _row(*cells: str) -> list[str]:
+    return [cell.replace("|", "\\|") for cell in cells]
 
 
 def measures_table(blocks: dict[tuple[str, str, str], Block]) -> str:
@@ -131,7 +134,7 @@ def measures_table(blocks: dict[tuple[str, str, str], Block]) -> str:
     rows = []
     for (_, arm, method), block in _sorted(blocks):
         cells = [_cell(block.values(measure)) for measure in MEASURES]
-        rows.append([_label(arm, method), *cells])
+        rows.append(_row(_label(arm, method), *cells))
     return markdown(["method", *(title for title, _ in MEASURES.values())], rows)
 
 
@@ -145,13 +148,13 @@ def difference_table(blocks: dict[tuple[str, str, str], Block]) -> str:
         if ours is None or arm != "model" or method in (OURS, "-importance", "|importance|"):
             continue
         cells = [_gap(_paired(ours, block, name), MEASURES[name][1]) for name in measures]
-        rows.append([f"importance - {_label(arm, method)}", *cells])
+        rows.append(_row(f"importance - {_label(arm, method)}", *cells))
     chance, reference = by_name.get(("model", CHANCE)), by_name.get(("model", REFERENCE))
     if chance and reference:
         for (arm, method), block in by_name.items():
             if arm == "model" and method not in (CHANCE, REFERENCE):
                 cells = [_share(block, chance, reference, name) for name in measures]
-                rows.append([f"share of the way: {_label(arm, method)}", *cells])
+                rows.append(_row(f"share of the way: {_label(arm, method)}", *cells))
     return markdown(["", *(MEASURES[name][0] for name in measures)], rows) if rows else ""
 
 
@@ -168,7 +171,7 @@ def checks_table(blocks: dict[tuple[str, str, str], Block]) -> str:
         alike = _agreements(found[0])
         cost = [np.median([line[key] for block in found for line in block.costs] or [math.nan]) for key in _COSTS]
         cells = [_cell(sensitivity), _cell(alike[None]), *(_cell(values) for values in final)]
-        rows.append([_label(arm, method), *cells, *(_short(value) for value in cost)])
+        rows.append(_row(_label(arm, method), *cells, *(_short(value) for value in cost)))
     header = ["method", "sensitivity ↓", "agreement ↑", "randomized, signed", "randomized, absolute"]
     return markdown([*header, "forward passes", "backward passes", "time"], rows)
 
@@ -189,13 +192,13 @@ def plot(head: dict[str, Any], blocks: dict[tuple[str, str, str], Block], path: 
     shares = np.linspace(0, 1, 21)
     for row, how in zip(axes, hows, strict=True):
         for axis, name in zip(row, ("deletion", "insertion"), strict=True):
-            for number, (arm, method) in enumerate(names):
+            for arm, method in names:
                 block = blocks.get((how, arm, method))
                 if block is None or not block.samples:
                     continue
                 curves = [line[f"{name}_curve"] for lines in block.samples.values() for line in lines.values()]
                 spread = [np.interp(shares, np.linspace(0, 1, len(curve)), curve) for curve in curves]
-                style = {"color": f"C{number % 10}", "linestyle": "--" if arm == "plain" else "-"}
+                style = {"color": f"C{list(METHODS).index(method) % 10}", "linestyle": "--" if arm == "plain" else "-"}
                 style |= {"linewidth": 2.6, "color": "black"} if method == OURS else {"linewidth": 1.2}
                 label = (method if method[0] != "|" else "|importance|").replace("_", " ")
                 axis.plot(
