@@ -190,6 +190,12 @@ def sensitivity_max(
     return metrics.sensitivity_max(explained, points, perturb, n_perturb_samples=samples)
 
 
+def sensitivity_of(moved: Sequence[Sequence[float]], given: Sequence[float]) -> float:
+    """`sensitivity_max` of what is known already: the attributions [K, n] of moved inputs, and that of the input itself [n]."""
+    moved, given = np.asarray(moved, dtype=np.float64), np.asarray(given, dtype=np.float64)
+    return float(np.linalg.norm(moved - given, axis=1).max() / (np.linalg.norm(given) or 1.0))
+
+
 def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float:
     """Spearman's, of two attributions of the same tokens: 1 same order, -1 the reverse; NaN where one is constant."""
     from scipy import stats
@@ -203,7 +209,12 @@ def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float:
 def agreement(attributions: Sequence[Sequence[float]]) -> float:
     """The mean rank correlation of the attributions of one sample [models, n], over each pair of models."""
     pairs = [(a, b) for i, a in enumerate(attributions) for b in attributions[i + 1 :]]
-    found = [value for value in (rank_correlation(a, b) for a, b in pairs) if not math.isnan(value)]
+    return mean([rank_correlation(a, b) for a, b in pairs])
+
+
+def mean(values: Sequence[float]) -> float:
+    """Of the values that are not NaN; NaN of none."""
+    found = [value for value in values if not math.isnan(value)]
     return float(np.mean(found)) if found else math.nan
 
 
