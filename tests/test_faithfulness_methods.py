@@ -202,9 +202,9 @@ def test_where_the_truth_is_known_faithful_methods_find_it():
         tokens = subject.tokens(one)[0]
         numbers = subject.model.words.weight[one["input_ids"][0, tokens], 0].detach().numpy()
         truth = numbers if target[row] == 0 else -numbers
-        for name, least in (("input_x_gradient", 1), ("integrated_gradients", 1), ("shapley_sampling", 0.9)):
+        for name, least in (("input_x_gradient", 1), ("integrated_gradients", 1), ("shapley_sampling", 0.97)):
             found = METHODS[name](subject, one, target[row : row + 1])[0, tokens].numpy()
-            assert metrics.rank_correlation(found, truth) >= least - 1e-9, name
+            assert np.corrcoef(found, truth)[0, 1] >= least - 1e-6, name
         values = subject.values(one, int(target[row]))
         oracle, inverse = metrics.erasure(truth, values), metrics.erasure(-truth, values)
         rng = np.random.default_rng(0)

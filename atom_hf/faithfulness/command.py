@@ -179,7 +179,10 @@ def _load(name: str, arm: str, data: TaskData, run: FaithfulnessArguments, how: 
     if arm == "model" and find_file(source, CONFIG_NAME, **revision) is not None:
         model = load_atom_model(source, **revision)
     else:
-        model = load_network(source, data.task, {}, None, revision)
+        try:
+            model = load_network(source, data.task, {}, None, revision)
+        except AtomError as error:
+            raise AtomError(str(error).replace(f"--model {source!r}", f"--{arm} {name!r}")) from error
         if type(model).__name__ not in (model.config.architectures or []):
             raise AtomError(
                 f"--{arm} {name!r} has no trained classifier: fine-tune it first, and give the folder it went to"
