@@ -35,7 +35,7 @@ def subject_of(name, how=None, heads=True, **options):
 
 
 def words_subject(how="mask"):
-    subject = Subject(linear_words(make_tokenizer()), make_tokenizer(), how)
+    subject = Subject(linear_words(make_tokenizer(), seed=1), make_tokenizer(), how)
     inputs = subject.encode([{"text": text} for text in TEXTS])
     return subject, inputs, subject.predict(inputs)[0]
 

@@ -269,8 +269,8 @@ def _gap(differences: np.ndarray, more_is_better: bool) -> str:
     seeds = ""
     if len(differences) > 1:
         over = interval(np.array([interval(row).mean for row in differences]))
-        seeds = f"; [{over.low:+.4f}, {over.high:+.4f}]"
-    return f"{found.mean:+.4f} [{found.low:+.4f}, {found.high:+.4f}]{mark}{seeds}"
+        seeds = f"; [{over.low:+.3g}, {over.high:+.3g}]"
+    return f"{found.mean:+.3g} [{found.low:+.3g}, {found.high:+.3g}]{mark}{seeds}"
 
 
 def _share(block: Block, chance: Block, reference: Block, measure: str) -> str:
@@ -292,4 +292,6 @@ def _agreements(block: Block) -> np.ndarray:
 def _short(value: float) -> str:
     if math.isnan(value):
         return "–"
-    return f"{value:.3f}" if abs(value) < 10 else f"{value:.1f}"
+    if abs(value) >= 10:
+        return f"{value:.1f}"
+    return f"{value:.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.2g}"
