@@ -8,7 +8,7 @@ from conftest import make_tokenizer, tiny
 
 from atom_hf import AtomConfig, attach_atoms
 from atom_hf.cli import main
-from atom_hf.faithfulness import command, measuring
+from atom_hf.faithfulness import command, cost, measuring
 
 METHODS = "importance,random,hidden_norm,input_x_gradient,integrated_gradients"
 FEW = ["--samples", "5", "--check_samples", "2", "--perturbations", "6", "--curve_steps", "5", "--methods", METHODS]
@@ -34,7 +34,10 @@ def folders(tmp_path_factory):
 @pytest.fixture(scope="module")
 def measured(folders, tmp_path_factory):
     out = tmp_path_factory.mktemp("out") / "faithful"
-    assert main(flags(folders, out)) == 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cost, "FEW", 1)
+        patch.setattr(cost, "MANY", 1)
+        assert main(flags(folders, out)) == 0
     return out
 
 
@@ -123,17 +126,8 @@ def test_the_report_is_written_of_what_is_there(measured):
 
 
 def test_images_are_measured(tmp_path, capsys):
-    given = [
-        "--dataset",
-        "digits",
-        "--max_train_samples",
-        "20",
-        "--how",
-        "blur",
-        "--output_dir",
-        str(tmp_path / "out"),
-        *FEW,
-    ]
+    given = ["--dataset", "digits", "--max_train_samples", "20", "--how", "blur", "--output_dir", str(tmp_path / "out")]
+    given += [*FEW, "--methods", "hidden_norm,attention_rollout"]
     assert main(["faithfulness", "--model", "vit-fashion-mnist", *given]) == 0
     assert "faithfulness.png" in capsys.readouterr().out
     assert {line["how"] for line in lines_of(tmp_path / "out") if line["kind"] == "sample"} == {"blur"}

@@ -88,7 +88,7 @@ def test_checks_and_costs(folder):
     agreements = [stats.spearmanr(*ATTRIBUTIONS[:, sample]).statistic for sample in range(3)]
     assert cells[1].startswith("1.000 ") and cells[2].startswith(f"{np.mean(agreements):.3f} ")
     assert cells[3].startswith("0.250 ") and cells[4] == "–"
-    assert cells[5:] == ["50.0", "50.0", "40.5"]
+    assert cells[5:] == ["40.5", "50.0", "50.0", "150.0"]
 
 
 def test_both_files_are_written(folder):

@@ -93,7 +93,11 @@ def measure_faithfulness(run: FaithfulnessArguments) -> list[Path]:
     models = [(name, arm) for arm, names in (("model", run.model), ("plain", run.plain)) for name in names]
     with quiet():
         # Each is loaded twice: one that cannot be measured is refused before any other has been, and only one is in memory.
-        used = [len(_usable(methods, _load(name, arm, data, run, hows[0]))) for name, arm in models]
+        used = []
+        for name, arm in models:
+            subject = _load(name, arm, data, run, hows[0])
+            used.append(len(_usable(methods, subject)))
+            _try(_usable(methods, subject), subject, data)
         start_lines(path, head)
         with tqdm(total=len(rows) * len(hows) * sum(used), desc="faithfulness", unit="attribution") as bar:
             for seed, (name, arm) in enumerate(models):
@@ -192,12 +196,20 @@ def _load(name: str, arm: str, data: TaskData, run: FaithfulnessArguments, how: 
         raise AtomError(
             f"--{arm} {name!r} is a {type(model).__name__}, and --dataset {run.dataset!r} is for {data.task}"
         )
-    model.to("cuda" if torch.cuda.is_available() else "cpu").eval().requires_grad_(True)
+    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
     flag = f"--{arm}"
     processor = load_processor(source if run.tokenizer is None else run.tokenizer, is_image, flag, **revision)
-    subject = Subject(model, processor, how, run.max_length)
-    subject.tokens(subject.encode([data.eval[0]]))  # refuses a model whose tokens are not those of its input
-    return subject
+    return Subject(model, processor, how, run.max_length)
+
+
+def _try(methods: list[str], subject: Subject, data: TaskData) -> None:
+    """Refuses a model whose tokens are not those of its input, or that lacks what a method reads."""
+    inputs = subject.encode([data.eval[0]])
+    subject.tokens(inputs)
+    target, _ = subject.predict(inputs)
+    for name in methods:
+        if not METHODS[name].is_sampled:
+            METHODS[name](subject, inputs, target)
 
 
 def _done(path: Path, head: dict[str, Any]) -> dict[tuple, Any]:

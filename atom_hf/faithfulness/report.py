@@ -116,8 +116,9 @@ goes.
 CHECKS = """\
 Sensitivity: of the attribution to a small change of the input. Agreement: mean rank correlation between models of the
 attributions of one sample. Randomized: rank correlation with the attribution of the model whose parameters are all random, with
-sign and without; nearer 0 is better. Passes are those of one sample; time is a multiple of that of one forward pass. The
-prediction itself is not counted. –: not measured, since a sampling method takes too long, or there is one model only.
+sign and without; nearer 0 is better. Passes are those of one sample, without the prediction itself; a backward pass counts for
+two forward ones. Time is a multiple of that of one forward pass. –: not measured, since a sampling method takes too long, or
+there is one model only.
 """
 
 
@@ -170,13 +171,14 @@ def checks_table(blocks: dict[tuple[str, str, str], Block]) -> str:
         final = [_grid(checks, lambda line, i=i: list(line["randomization"].values())[-1][i]) for i in (0, 1)]
         alike = _agreements(found[0])
         cost = [np.median([line[key] for block in found for line in block.costs] or [math.nan]) for key in _COSTS]
+        cost.append(cost[1] + 2 * cost[2])
         cells = [_cell(sensitivity), _cell(alike[None]), *(_cell(values) for values in final)]
         rows.append(_row(_label(arm, method), *cells, *(_short(value) for value in cost)))
     header = ["method", "sensitivity ↓", "agreement ↑", "randomized, signed", "randomized, absolute"]
-    return markdown([*header, "forward passes", "backward passes", "time"], rows)
+    return markdown([*header, "time", "forward passes", "backward passes", "forward equivalents"], rows)
 
 
-_COSTS = ("forward", "backward", "time")
+_COSTS = ("time", "forward", "backward")
 
 
 def plot(head: dict[str, Any], blocks: dict[tuple[str, str, str], Block], path: Path) -> Path:

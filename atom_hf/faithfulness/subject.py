@@ -165,8 +165,8 @@ class Subject:
         length = self.length(inputs)
         if self._reads is None:
             one = {name: value[:1] for name, value in inputs.items()}
-            with torch.enable_grad(), evaluating(self.model):
-                outputs = self.model(**one, output_hidden_states=True)
+            with torch.enable_grad():
+                outputs = self.run(one, self.points(one).clone().requires_grad_(), output_hidden_states=True)
                 last = outputs.hidden_states[-1]
                 (slope,) = torch.autograd.grad(outputs.logits.float().square().sum(), last, allow_unused=True)
             read = torch.ones(length, dtype=torch.bool) if slope is None else slope[0].abs().sum(-1).cpu() > 0
