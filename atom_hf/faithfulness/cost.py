@@ -1,0 +1,91 @@
+"""What an attribution costs: its forward and backward passes, counted, and its time beside one forward pass."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .methods import Method
+from .subject import Inputs, Subject
+
+FEW, MANY = 15, 3
+"""How many rounds are timed of a method of few passes, and of one of many."""
+MANY_PASSES = 20
+
+
+@dataclass
+class Passes:
+    """Passes of single samples through a model."""
+
+    forward: int = 0
+    backward: int = 0
+
+
+@contextmanager
+def counted(model: Any) -> Iterator[Passes]:
+    """Counts the samples that go through a model within it, forward and backward, wherever they come from."""
+    passes = Passes()
+
+    def back(gradient: Tensor) -> None:
+        passes.backward += len(gradient)
+
+    def after(module: Any, args: Any, outputs: Any) -> None:
+        passes.forward += len(outputs.logits)
+        if outputs.logits.requires_grad:
+            outputs.logits.register_hook(back)
+
+    handle = model.register_forward_hook(after)
+    try:
+        yield passes
+    finally:
+        handle.remove()
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Of one sample, on average: passes, and the time as a multiple of that of one forward pass."""
+
+    forward: float
+    backward: float
+    time: float
+
+    @property
+    def forward_equivalents(self) -> float:
+        """Passes in forward passes: a backward pass has twice the products of a forward one."""
+        return self.forward + 2 * self.backward
+
+
+def count_passes(method: Method, subject: Subject, inputs: Inputs, target: Tensor) -> tuple[float, float]:
+    """The forward and backward passes of one sample."""
+    with counted(subject.model) as passes:
+        method(subject, inputs, target)
+    return passes.forward / len(target), passes.backward / len(target)
+
+
+def measure(method: Method, subject: Subject, inputs: Inputs, target: Tensor) -> Cost:
+    """Counts the passes of a method, and times it against a forward pass of the same batch, in turn: a ratio of medians."""
+    subject.reads(inputs)  # found once for a model
+    forward, backward = count_passes(method, subject, inputs, target)
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(MANY if forward > MANY_PASSES else FEW):
+        times[0].append(_seconds(lambda: subject.predict(inputs)))
+        times[1].append(_seconds(lambda: method(subject, inputs, target)))
+    return Cost(forward, backward, statistics.median(times[1]) / statistics.median(times[0]))
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    _wait()
+    start = time.perf_counter()
+    work()
+    _wait()
+    return time.perf_counter() - start
+
+
+def _wait() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()

@@ -1,0 +1,221 @@
+"""Attributions to tokens: the model's own importance, and the methods that it is compared with.
+
+Each takes a `Subject`, the inputs of B samples and the class [B] that is explained, and gives [B, N], NaN where there is no
+token. All explain the same thing: the probability of the class that the model predicts. Rollout, the hidden norm and the
+importance itself do not depend on the class; they are read as support for it all the same.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import AtomError
+from .subject import Inputs, Subject, of_class, repeated
+
+STEPS = 50
+PERMUTATIONS = 25
+KERNEL_SAMPLES = 200
+BATCH = 64
+
+Attribute = Callable[[Subject, Inputs, Tensor, Tensor | None], Tensor]
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to attribute.
+
+    Attributes:
+        name: as the command line and the tables have it.
+        attribute: (subject, inputs, class [B], points or None) -> [B, N]. Points stand in place of the inputs' own.
+        about: a line for the report.
+        needs_heads: only a model with atoms has it.
+        has_scale: its numbers are changes of the probability, so that infidelity without normalisation says something.
+        is_sampled: it takes whole tokens away, at hundreds of passes. It knows no points, and is left out of the checks.
+    """
+
+    name: str
+    attribute: Attribute
+    about: str
+    needs_heads: bool = False
+    has_scale: bool = False
+    is_sampled: bool = False
+
+    def __call__(self, subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None = None) -> Tensor:
+        """[B, N], float32, NaN where there is no token."""
+        found = self.attribute(subject, inputs, target, points)
+        return found.detach().float().masked_fill(~subject.tokens(inputs), float("nan"))
+
+
+@torch.no_grad()
+def importance(subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None, *, read: Callable) -> Tensor:
+    """The charges that the model's head gives its tokens."""
+    return read(subject.run(inputs, points, return_atoms=True).atom_importance)
+
+
+def random(subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
+    """Normal numbers, others in each call; the subject's seed gives the same ones again."""
+    shape = subject.tokens(inputs).shape
+    return torch.randn(shape, generator=subject.generator).to(target.device)
+
+
+@torch.no_grad()
+def attention_rollout(subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
+    """Abnar and Zuidema (arXiv 2005.00928), section 3: the product over the layers of (mean over heads of A + I) / 2.
+
+    The row of the token that the classifier reads; the mean of the rows where it reads all of them.
+
+    Raises:
+        AtomError: a model that gives no attention over its whole sequence.
+    """
+    model = subject.model
+    # Fused attention gives no weights.
+    before = getattr(model.config, "_attn_implementation", "eager")
+    reads = subject.reads(inputs)
+    if before != "eager":
+        model.set_attn_implementation("eager")
+    try:
+        layers = getattr(subject.run(inputs, points, output_attentions=True), "attentions", None)
+    finally:
+        if before != "eager":
+            model.set_attn_implementation(before)
+    length = subject.length(inputs)
+    if not layers or any(layer is None or layer.shape[-2:] != (length, length) for layer in layers):
+        raise AtomError(
+            f"attention_rollout: {type(model).__name__} gives no attention over its whole sequence; leave it out"
+        )
+    return rollout([layer.float() for layer in layers], reads)
+
+
+def rollout(layers: list[Tensor], reads: Tensor) -> Tensor:
+    """Attention [B, heads, N, N] of each layer, the first first, and the rows that count [B, N] -> [B, N]."""
+    row = reads[:, None].to(layers[0])
+    for attention in reversed(layers):
+        row = (row @ attention.mean(1) + row) / 2
+    return row[:, 0]
+
+
+@torch.no_grad()
+def hidden_norm(subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
+    """The Euclidean norm of each hidden state of the atoms' layer: what any model shows for one forward pass."""
+    return subject.hidden(subject.run(inputs, points, output_hidden_states=True)).float().norm(dim=-1)
+
+
+def input_x_gradient(subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
+    """Captum's InputXGradient at the word embeddings or pixels, summed over the width of a token or the pixels of a patch."""
+    from captum.attr import InputXGradient
+
+    points = subject.points(inputs) if points is None else points
+    found = InputXGradient(_forward(subject, inputs)).attribute(
+        points.detach().clone().requires_grad_(), additional_forward_args=(target, *inputs.values())
+    )
+    return subject.per_token(found, inputs)
+
+
+def integrated_gradients(
+    subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None, *, steps: int = STEPS
+) -> Tensor:
+    """Captum's IntegratedGradients (arXiv 1703.01365), likewise, from the inputs with all their tokens taken away.
+
+    For a text that is mask tokens between its special tokens, for an image the mean colour or the blurred image.
+    """
+    from captum.attr import IntegratedGradients
+
+    points = subject.points(inputs) if points is None else points
+    found = IntegratedGradients(_forward(subject, inputs)).attribute(
+        points.detach().clone(),
+        baselines=subject.baseline(inputs),
+        additional_forward_args=(target, *inputs.values()),
+        n_steps=steps,
+        internal_batch_size=max(BATCH, len(target)),
+    )
+    return subject.per_token(found, inputs)
+
+
+def shapley_sampling(
+    subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None, *, permutations: int = PERMUTATIONS
+) -> Tensor:
+    """Captum's ShapleyValueSampling: the mean change of the probability as a token joins, over random orders of the tokens.
+
+    Tokens that have not joined are taken away as the `Subject` takes them. The orders are the same in each call.
+    """
+    from captum.attr import ShapleyValueSampling
+
+    return _sampled(ShapleyValueSampling, permutations, subject, inputs, target, points)
+
+
+def kernel_shap(
+    subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None, *, samples: int = KERNEL_SAMPLES
+) -> Tensor:
+    """Captum's KernelShap (arXiv 1705.07874), with so many random sets of tokens."""
+    from captum.attr import KernelShap
+
+    return _sampled(KernelShap, samples, subject, inputs, target, points)
+
+
+def _sampled(
+    kind: Any, samples: int, subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None
+) -> Tensor:
+    if points is not None:
+        raise AtomError("Shapley values are of tokens, not of embeddings or pixels: they have no sensitivity to these")
+    tokens = subject.tokens(inputs)
+    found = torch.zeros(tokens.shape, device=tokens.device)
+    for row, real in enumerate(tokens):
+        if not real.any():
+            continue
+        one = {name: value[row : row + 1] for name, value in inputs.items()}
+
+        def value(joined: Tensor, one: Inputs = one, real: Tensor = real, row: int = row) -> Tensor:
+            keep = torch.ones(len(joined), len(real), dtype=torch.bool, device=real.device)
+            keep[:, real] = joined > 0.5
+            erased = subject.eraser(repeated(one, len(joined)), keep)
+            return subject.probability(erased, target[row].expand(len(joined)))
+
+        whole = torch.ones(1, int(real.sum()), device=real.device)
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            found[row, real] = kind(value).attribute(whole, n_samples=samples, perturbations_per_eval=BATCH)[0]
+    return found
+
+
+def _forward(subject: Subject, inputs: Inputs) -> Callable[..., Tensor]:
+    # Captum repeats additional arguments, not those by name.
+    names = list(inputs)
+
+    def forward(points: Tensor, target: Tensor, *values: Tensor) -> Tensor:
+        return of_class(subject.run(dict(zip(names, values, strict=True)), points), target)
+
+    return forward
+
+
+_ALL = [
+    Method("importance", partial(importance, read=lambda q: q), "the model's own charges, with their sign", True),
+    Method("-importance", partial(importance, read=lambda q: -q), "the charges with the other sign", True),
+    Method("|importance|", partial(importance, read=torch.abs), "the charges without their sign", True),
+    Method("random", random, "normal numbers"),
+    Method("attention_rollout", attention_rollout, "attention rollout (Abnar and Zuidema, arXiv 2005.00928)"),
+    Method("hidden_norm", hidden_norm, "norm of the hidden state that the importance is read from"),
+    Method("input_x_gradient", input_x_gradient, "gradient times input (Captum)", has_scale=True),
+    Method(
+        "integrated_gradients", integrated_gradients, f"integrated gradients, {STEPS} steps (Captum)", has_scale=True
+    ),
+    Method(
+        "shapley_sampling",
+        shapley_sampling,
+        f"Shapley values, {PERMUTATIONS} random orders (Captum)",
+        has_scale=True,
+        is_sampled=True,
+    ),
+    Method(
+        "kernel_shap",
+        kernel_shap,
+        f"KernelSHAP, {KERNEL_SAMPLES} random sets (Captum)",
+        has_scale=True,
+        is_sampled=True,
+    ),
+]
+METHODS = {method.name: method for method in _ALL}
+DEFAULT_METHODS = [name for name in METHODS if name != "kernel_shap"]
