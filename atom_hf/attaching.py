@@ -65,7 +65,9 @@ def attach_atoms(
         )
     if config is not None and not isinstance(config, AtomConfig):
         raise AtomError(f"config must be an AtomConfig, got {type(config).__name__}")
-    config = replace(config or AtomConfig(), tied_classes=None, tied_width=None)  # that of another model says nothing here
+    config = replace(
+        config or AtomConfig(), tied_classes=None, tied_width=None
+    )  # that of another model says nothing here
 
     check_layer(model, config.layer, config.side)
     check_width(model, config)

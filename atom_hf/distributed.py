@@ -5,6 +5,16 @@ import torch.distributed as dist
 from torch import Tensor
 
 
+def processes() -> int:
+    """How many there are."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def is_first_process() -> bool:
+    """Whether this one is the first, or the only one."""
+    return processes() == 1 or dist.get_rank() == 0
+
+
 def gather_rows(rows: Tensor) -> Tensor:
     """The rows [b, k] of every process, one below the other in the order of ranks; `rows` itself on one process.
 
@@ -13,7 +23,7 @@ def gather_rows(rows: Tensor) -> Tensor:
     DDP and FSDP do, it is the gradient of one process that holds the whole batch. Processes may hold different
     numbers of rows.
     """
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if processes() == 1:
         return rows
     sizes = [torch.zeros(1, dtype=torch.long, device=rows.device) for _ in range(dist.get_world_size())]
     dist.all_gather(sizes, torch.tensor([len(rows)], device=rows.device))
@@ -41,7 +51,7 @@ class _AllGather(torch.autograd.Function):
 
 def sum_over_processes(values: Tensor) -> Tensor:
     """The sum of a tensor over all processes, to each; itself on one process."""
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+    if processes() == 1:
         return values
     total = values.clone()
     dist.all_reduce(total)

@@ -5,6 +5,7 @@ from typing import Any
 from accelerate.utils import is_compiled_module
 from torch import Tensor, nn
 
+from .attaching import untie
 from .config import AtomConfig
 from .distributed import gather_rows, sum_over_processes
 from .energy import AtomLoss, Atoms, atom_loss
@@ -22,6 +23,7 @@ def start_step(model: nn.Module, progress: float) -> None:
     """
     check_compiled(model, "torch.compile of the whole model")
     inner = _atom_model(model)
+    untie(inner)
     inner.atom_gate.update(sum_over_processes)
     inner.atom_gate.strength = inner.atom_config.strength(progress)
 
