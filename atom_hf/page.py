@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader
 from PIL import Image, ImageDraw, ImageFont
 
 from .errors import AtomError
+from .readings import ImageReading, TextReading
 
 MEANING = (
     "As the paper reads it: +1 carries meaning and tells the sample apart;",
@@ -25,28 +26,6 @@ LEVELS = 20  # steps of strength per sign: finer than the eye tells apart, few e
 # Control characters break HTML, lone surrogates UTF-8, and bidi overrides would reorder what follows them.
 FORBIDDEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
 PLAIN = {ord("−"): "-", ord("–"): "-", ord("—"): "-", ord("ß"): "ss"}  # what NFKD leaves outside Pillow's font
-
-
-@dataclass(frozen=True)
-class TextReading:
-    """Words under their importance in [-1, 1], one per word; nan for a word that is no token of the atom."""
-
-    words: list[str]
-    importance: list[float]
-    label: str | None = None
-    predicted: str | None = None
-    confidence: float | None = None
-
-
-@dataclass(frozen=True)
-class ImageReading:
-    """A picture (any size) under its importance [rows, columns] on the patch grid, in [-1, 1]; nan for none."""
-
-    image: Image.Image
-    importance: np.ndarray
-    label: str | None = None
-    predicted: str | None = None
-    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +105,7 @@ def write_words(path, texts: list[TextReading], width: int = 1000) -> Path:
     if not texts or width < 480:
         raise AtomError(f"write_words: {len(texts)} texts, width {width}; give at least one text and 480 pixels")
     (values, scale), margin, line, side = _values(texts=texts), 44, 36, width // 5
-    places = [_wrap(text.words, 19, width - 2 * margin - side - 20, line) for text in texts]
+    places = [_wrap([word.text for word in text.words], 19, width - 2 * margin - side - 20, line) for text in texts]
     heights = [max([line] + [y for *_, y in place]) + line + 40 for place in places]
     draw, top = ImageDraw.Draw(sheet := Image.new("RGB", (width, sum(heights) + 184), PAPER)), 24
     for text, value, place, height in zip(texts, values, places, heights, strict=True):
@@ -162,11 +141,10 @@ def _values(**readings) -> tuple[list[np.ndarray], float]:
     """The importances, and which gets the full colour: 1, or where all are faint their largest. AtomError: a misfit."""
     values = []
     for where, reading in ((f"{name}[{i}]", one) for name, group in readings.items() for i, one in enumerate(group)):
-        value, words = np.array(reading.importance, float), getattr(reading, "words", None)
+        words = getattr(reading, "words", None)
+        value = np.array(reading.importance if words is None else [word.importance for word in words], float)
         if words is None and (value.ndim != 2 or not value.size):
             raise AtomError(f"{where}: importance has shape {value.shape}; give [rows, columns] of the patch grid")
-        if words is not None and value.shape != (len(words),):
-            raise AtomError(f"{where}: {len(words)} words, importance {value.shape}; give one each, nan for none")
         if np.any(np.abs(value) > 1 + 1e-6):
             raise AtomError(f"{where}: importance up to {np.nanmax(np.abs(value)):.6g}; it must lie in [-1, 1]")
         if reading.confidence is not None and not 0 <= reading.confidence <= 1 + 1e-6:
