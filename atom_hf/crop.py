@@ -1,0 +1,68 @@
+"""What part of a picture a model sees: where the pixels that an image processor gives were in the original."""
+
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from .tasks import image_inputs
+
+Box = tuple[float, float, float, float]
+
+
+def seen_box(processor: Any, size: tuple[int, int], model_config: Any) -> Box | None:
+    """(left, top, right, bottom) of what the processor's pixels cover, in pixels of a picture of this size.
+
+    Measured, not read from the settings: with the same settings, processors resize before they crop by factors of their own
+    (ConvNeXT's `crop_pct`, LeViT's 256/224). A black, a white and two ramped pictures go through the processor, and what
+    comes out says where each column and row was. Ramps are dithered, since a picture has no more than 256 levels.
+
+    Args:
+        processor: an image processor of Transformers.
+        size: (width, height), as PIL gives it.
+        model_config: says how many channels the model takes.
+
+    Returns:
+        None where the pictures do not tell: a processor that does more than to resize, crop, pad and normalise.
+    """
+    width, height = size
+    level = np.zeros((height, width), np.uint8)
+    pictures = [level, level + 255, _ramp(height, width), _ramp(width, height).T]
+    pixels = image_inputs([Image.fromarray(picture) for picture in pictures], processor, model_config)
+    if pixels.ndim != 4:
+        return None
+    black, white, across, down = np.asarray(pixels, np.float64).mean(1)
+    contrast = white - black  # none where the processor padded
+    real = np.abs(contrast) > np.abs(contrast).max() / 2
+    if not real.any():
+        return None
+    contrast = np.where(real, contrast, np.nan)
+    horizontal = _ends((across - black) / contrast * width, width)
+    vertical = _ends(((down - black) / contrast * height).T, height)
+    if horizontal is None or vertical is None:
+        return None
+    return horizontal[0], vertical[0], horizontal[1], vertical[1]
+
+
+def _ramp(rows: int, columns: int) -> np.ndarray:
+    """uint8 [rows, columns]: 255 times the place of each column in [0, 1], right on average over the rows."""
+    exact = 255 * (np.arange(columns) + 0.5) / columns
+    # Multiples of the golden ratio are spread evenly, and neighbours differ.
+    dither = np.add.outer(np.arange(rows) * 0.6180339887, np.arange(columns) * 0.7548776662) % 1
+    return np.floor(exact + dither).clip(0, 255).astype(np.uint8)
+
+
+def _ends(places: np.ndarray, length: int) -> tuple[float, float] | None:
+    """Where the first column of `places` [rows, columns] begins and the last one ends, by a line through their means."""
+    real = np.flatnonzero(~np.isnan(places).all(0))
+    if length == 1 or len(real) < 2:
+        return 0.0, float(length)
+    # Towards the border resizing has fewer neighbours to mix, and bends the ramp.
+    margin = (len(real) - 2) // 4
+    columns = real[margin : len(real) - margin]
+    means = np.nanmean(places[:, columns], 0)
+    slope, start = np.polyfit(columns + 0.5, means, 1)
+    if slope <= 0 or np.abs(slope * (columns + 0.5) + start - means).max() > 1 + length / 20:
+        return None
+    ends = (start, start + slope * places.shape[1])
+    return tuple(float(round(end) if abs(end - round(end)) < 0.05 else round(end, 2)) for end in ends)
