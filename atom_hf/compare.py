@@ -17,7 +17,7 @@ from .data import TaskData
 from .errors import AtomError
 from .explain import read_samples, write_picture
 from .formats import read_yaml
-from .page import Table, write_page
+from .show import Table, write_page
 from .paired import (
     RESULTS_NAME,
     append_line,
