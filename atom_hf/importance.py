@@ -35,16 +35,25 @@ def read_texts(
 
 
 def read_images(
-    model: Any, processor: Any, images: Sequence[Any], labels: Sequence[str] | None = None, *, batch_size: int = 32
+    model: Any,
+    processor: Any,
+    images: Sequence[Any],
+    labels: Sequence[str] | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    batch_size: int = 32,
 ) -> list[ImageReading]:
     """The importance of each patch of each image (PIL), on the patch grid, with what the model predicts.
+
+    `names` are those of their files, to be shown.
 
     Raises:
         AtomError: a model without heads or that sees no images, lists of other lengths.
     """
     reader = ImageReader(model, processor)
-    _check_lengths("images", images, batch_size, labels=labels)
-    return _read(reader, [(image,) for image in images], labels, batch_size, "image")
+    _check_lengths("images", images, batch_size, labels=labels, names=names)
+    found = _read(reader, [(image,) for image in images], labels, batch_size, "image")
+    return [replace(one, name=name) for one, name in zip(found, names, strict=True)] if names is not None else found
 
 
 def _read(reader: Any, samples: list[tuple], labels: Sequence[str] | None, batch_size: int, unit: str) -> list:

@@ -165,6 +165,7 @@ class ImageReader:
         if box is not None:
             left, top, right, bottom = box
             box = (left, top, left + (right - left) * wide, top + (bottom - top) * tall)
+            box = None if box == (0, 0, *encoded.image.size) else box
         predicted, confidence = predict(found.logits, self.model.config)
         return ImageReading(encoded.image, values, predicted=predicted, confidence=confidence, atom=found.atom, box=box)
 
