@@ -64,9 +64,11 @@ def _ends(places: np.ndarray, length: int) -> tuple[float, float] | None:
     slope, start = np.polyfit(columns + 0.5, means, 1)
     if slope <= 0 or np.abs(slope * (columns + 0.5) + start - means).max() > 1 + length / 20:
         return None
-    # An end so near to a whole pixel, and the more so to a border, is there: the ramps are no finer.
+    # An end so near to a border, or to a whole pixel, is there: the ramps are no finer.
     ends = []
     for end in (start, start + slope * places.shape[1]):
-        near = 0.1 + 0.003 * length if round(end) in (0, length) else 0.1
-        ends.append(float(round(end)) if abs(end - round(end)) < near else round(float(end), 2))
+        border = min(0.0, float(length), key=lambda border: abs(end - border))
+        is_whole = abs(end - round(end)) < 0.1
+        near = abs(end - border) < 0.1 + 0.003 * length
+        ends.append(border if near else float(round(end)) if is_whole else round(float(end), 2))
     return ends[0], ends[1]
