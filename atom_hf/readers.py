@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,6 +19,7 @@ from .spans import Piece, find_pieces, make_spans
 from .tasks import image_inputs
 from .tokens import patch_grid, text_config
 
+SURROGATE = re.compile("[\ud800-\udfff]")
 NO_LIMIT = 10**9  # a tokenizer that knows none says so by a huge number
 
 
@@ -68,6 +70,8 @@ class TextReader:
         for name, value in (("text", text), ("text_pair", pair)):
             if not isinstance(value, str) and (name == "text" or value is not None):
                 raise AtomError(f"{name} must be a string, got {type(value).__name__}")
+            if value is not None and SURROGATE.search(value):
+                raise AtomError(f"{name} holds a lone surrogate: it was decoded from bytes that are no UTF-8")
         cut = {"truncation": True, "max_length": self.limit} if self.limit < NO_LIMIT else {}
         encoded = self.tokenizer(text, pair, **cut)
         encoding = encoded.encodings[0]

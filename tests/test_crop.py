@@ -19,7 +19,9 @@ def processor(model, name, **settings):
 SQUASHING = processor("vit", "ViT", size={"height": 24, "width": 36})
 CROPPING = processor("clip", "CLIP", size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56})
 ENLARGING = processor("convnext", "ConvNext", size={"shortest_edge": 70}, crop_pct=0.875)  # to 80, and the middle 70
-LEVIT = processor("levit", "Levit", size={"shortest_edge": 56})  # resized by 256/224 of its own accord
+LEVIT = processor(
+    "levit", "Levit", size={"shortest_edge": 56}, crop_size={"height": 56, "width": 56}
+)  # resized by 256/224 of its own accord
 PADDING = processor("clip", "CLIP", do_resize=False, crop_size={"height": 60, "width": 60})
 CROPS = [
     (SQUASHING, (120, 90), (0, 0, 120, 90)),
@@ -37,7 +39,7 @@ def config(channels):
 
 @pytest.mark.parametrize(("given", "size", "box"), CROPS)
 def test_boxes_that_can_be_worked_out_by_hand(given, size, box):
-    assert seen_box(given, size, config(3)) == pytest.approx(box, abs=0.3)
+    assert seen_box(given, size, config(3)) == pytest.approx(box, abs=0.1)
 
 
 @pytest.mark.parametrize(("given", "size", "_box"), CROPS)
@@ -64,7 +66,7 @@ def test_a_bright_square_is_where_the_box_says(given, size, _box):
 def test_one_channel_and_tiny_pictures():
     grey = processor("vit", "ViT", size={"height": 8, "width": 8}, image_mean=[0.5], image_std=[0.5])
     for size in ((8, 8), (28, 28), (1, 1), (3, 200), (2, 1)):
-        assert seen_box(grey, size, config(1)) == pytest.approx((0, 0, *size), abs=0.02 * max(size))
+        assert seen_box(grey, size, config(1)) == pytest.approx((0, 0, *size), abs=0.15 + 0.01 * max(size))
 
 
 def test_a_processor_that_does_something_else_is_not_guessed_at():

@@ -281,4 +281,3 @@ def test_a_feature_map_has_a_cell_for_each_of_its_places():
     values = model.atom_importance(pixel_values=torch.from_numpy(array)[None, None])[0]
     assert reading.importance.shape == (4, 6)  # 32 x 48 at a stride of 8
     np.testing.assert_allclose(reading.importance.ravel(), values.numpy(), atol=1e-5)
-
