@@ -18,6 +18,7 @@ from .readings import AtomReading, ImageReading, TextReading
 from .spans import Piece, find_pieces, make_spans
 from .tasks import image_inputs
 from .tokens import patch_grid, text_config
+from .wrapped import inside
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 NO_LIMIT = 10**9  # a tokenizer that knows none says so by a huge number
@@ -244,7 +245,7 @@ def _limit(model: Any, tokenizer: Any) -> int:
 
 
 def _check_model(model: Any, takes: str, what: str) -> None:
-    if not isinstance(model, AtomMixin):
+    if not isinstance(inside(model), AtomMixin):  # an adapter's base has them
         raise AtomError(
             f"model: {type(model).__name__} has no heads; load it with load_atom_model, or attach_atoms and train"
         )
