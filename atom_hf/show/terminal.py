@@ -149,9 +149,9 @@ def _verdict(reading: TextReading | ImageReading) -> list[str]:
 
 def _picture_lines(images: list[ImageReading], scale: float, colors: int, width: int) -> list[str]:
     """Pictures side by side, as many as fit; plain, one line for each."""
-    blocks = [[*(_picture(reading, scale, colors) if colors else ()), *_caption(reading)] for reading in images]
     if not colors:
-        return [line for block in blocks for line in block]
+        return ["  ".join(_caption(reading)) for reading in images]
+    blocks = [[*_picture(reading, scale, colors), *_caption(reading)] for reading in images]
     step = 2 * PICTURE + 3
     row = max(1, (width + 2) // step)
     lines = []
@@ -166,8 +166,7 @@ def _picture_lines(images: list[ImageReading], scale: float, colors: int, width:
 
 def _caption(reading: ImageReading) -> list[str]:
     name = [" ".join(harmless(reading.name).split())] if reading.name else []
-    lines = [*name, *(line.strip() for line in _verdict(reading))]
-    return ["  ".join(lines)] if not name or len(lines) < 2 else lines
+    return [*name, *(line.strip() for line in _verdict(reading))]
 
 
 def _seen(line: str) -> int:
