@@ -233,7 +233,8 @@ def _grid(pixels: Tensor, count: int, model_config: Any) -> tuple[int, int, floa
 
 def _limit(model: Any, tokenizer: Any) -> int:
     """How many tokens the model can take at most."""
-    positions = getattr(text_config(model.config), "max_position_embeddings", None) or NO_LIMIT
+    positions = getattr(text_config(model.config), "max_position_embeddings", None) or 0
+    positions = positions if positions > 0 else NO_LIMIT  # XLNet says -1
     for name, module in model.named_modules():
         # RoBERTa and its kind count places from behind the padding's.
         is_table = isinstance(module, nn.Embedding) and module.num_embeddings == positions
