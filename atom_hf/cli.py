@@ -138,9 +138,9 @@ def explain(arguments: list[str]) -> None:
     from .run import RunArguments
     from .show.terminal import colors_of, show_readings
 
-    first_flag = next((i for i, word in enumerate(arguments) if word.startswith("-") and word != "-"), len(arguments))
-    run, options = parse_flags("explain [TEXT ...]", arguments[first_flag:], [RunArguments, ExplainArguments])
-    options.text = [*arguments[:first_flag], *options.text]
+    texts: list[str] = []
+    run, options = parse_flags("explain", arguments, [RunArguments, ExplainArguments], texts)
+    options.text = [*texts, *options.text]
     found = explain_model(run, options)
     shown = show_readings(found.images, found.texts, colors=colors_of(sys.stdout))
     # A terminal that cannot show a letter gets a question mark.

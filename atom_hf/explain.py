@@ -29,7 +29,7 @@ class ExplainArguments:
 
     text: list[str] = field(
         default_factory=list,
-        metadata={"help": "Texts to show; they may also stand before all flags. - is standard input, a text a line."},
+        metadata={"help": "Texts to show; the flag itself may be left out. - is standard input, a text a line."},
     )
     file: list[str] = field(
         default_factory=list,

@@ -93,8 +93,8 @@ def test_texts_on_the_command_line(shown, model, line):
 
 
 def test_texts_before_the_flags_and_behind_them(shown):
-    out, _ = shown("great --model bert --text sea")
-    assert "great(" in out and "sea(" in out and "read      2 texts" in out
+    out, _ = shown("great --model bert --samples 3 moon '- the rivers' --text sea")
+    assert all(f"{word}(" in out for word in ("great", "moon", "rivers", "sea")) and "read      4 texts" in out
 
 
 def test_standard_input(shown, monkeypatch):
@@ -139,6 +139,8 @@ REFUSED = [
     ("--model vit --file broken.png", "--file 'broken.png' is no image that can be read"),
     ("--model vit --file pictures lines.txt", "--file: texts and images were given; give either"),
     ("'the sea'", "give --model"),
+    ("'the sea' --model bert --sample 3", "no such flag: --sample;"),
+    ("-x --model bert", "no such flag: -x;"),
 ]
 
 
