@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import math
 
 import numpy as np
@@ -10,6 +11,7 @@ import torch
 import transformers
 from conftest import make_tokenizer, tiny
 from PIL import Image
+from tokenizers import ByteLevelBPETokenizer
 from transformers import AutoImageProcessor, AutoTokenizer, pipeline
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
@@ -229,3 +231,27 @@ def test_what_cannot_be_read_is_refused_in_a_line(pipes):
         pipes["bert"]({"text": "a", "text_pair": 3})
     with pytest.raises(AtomError, match="lone surrogate"):
         pipes["bert"]("the \ud800 sea")
+
+
+def test_gpt2_with_its_own_tokenizer(tmp_path):
+    """Bytes as tokens, the space before a word in its token, and no padding token."""
+    texts = ["The sea 😀 is\n\ncalm", "Été à la mer… 👩‍👩‍👧", "a", "rivers  of\tthe north\n"]
+    backend = ByteLevelBPETokenizer()
+    backend.train_from_iterator(texts * 3, vocab_size=300, special_tokens=["<|endoftext|>"], show_progress=False)
+    rules = json.loads(backend._tokenizer.to_str())["model"]
+    tokenizer = transformers.GPT2Tokenizer(vocab=rules["vocab"], merges=[tuple(pair) for pair in rules["merges"]])
+    assert tokenizer.pad_token is None
+    model = tiny("gpt2", vocab_size=len(tokenizer), n_positions=80, bos_token_id=0, eos_token_id=0, pad_token_id=None)
+    saved(model, tokenizer, tmp_path)
+    pipe = pipeline("token-importance", model=str(tmp_path))
+    assert [[word["word"] for word in words] for words in pipe(texts, batch_size=3)] == [
+        ["The", "sea", "😀", "is", "calm"],
+        ["Été", "à", "la", "mer", "…", "👩\u200d👩\u200d👧"],
+        ["a"],
+        ["rivers", "of", "the", "north"],
+    ]
+    for text, found in zip(texts, pipe(texts, batch_size=3, aggregation_strategy="none"), strict=True):
+        assert all(text[piece["start"] : piece["end"]] == piece["word"] for piece in found)
+        same(found, pipe(text, aggregation_strategy="none"))
+    values = model.atom_importance(**tokenizer("a", return_tensors="pt"))[0].tolist()
+    assert [word["importance"] for word in pipe("a")] == pytest.approx(values, abs=1e-6)
