@@ -17,7 +17,6 @@ from .data import TaskData
 from .errors import AtomError
 from .explain import read_samples, write_picture
 from .formats import read_yaml
-from .show import Table, write_page
 from .paired import (
     RESULTS_NAME,
     append_line,
@@ -41,6 +40,7 @@ from .run import (
     load_run_data,
     prepare_run,
 )
+from .show import Table, write_page
 
 ARMS = {"plain": {"atom": False}, "atom": {"atom": True}}
 LESS_IS_BETTER = ("loss", "perplexity")

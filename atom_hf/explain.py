@@ -10,8 +10,8 @@ from .data import TaskData
 from .errors import AtomError
 from .importance import read_images, read_texts
 from .loading import load_atom_model
-from .show import write_page, write_sheet, write_words
 from .run import RunArguments, check_page, load_run_data
+from .show import write_page, write_sheet, write_words
 from .tasks import EMBEDDED_MODELS, load_processor
 
 

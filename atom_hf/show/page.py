@@ -23,7 +23,9 @@ from .words import runs
 
 ASSETS = Path(__file__).parent.parent / "assets" / "page"
 SHAPES = 6  # marks that tell classes apart, beside their colour; 6 shapes and 7 colours make 42 classes
-MOST_WORDS = 20_000  # words that are listed with their values below their texts: twice the page, hardly looked at beyond
+MOST_WORDS = (
+    20_000  # words that are listed with their values below their texts: twice the page, hardly looked at beyond
+)
 MOST_PATCHES = 10_000
 SIZES = ((60, 336), (300, 192), (float("inf"), 112))  # pixels of the pictures on a page of so many
 
@@ -89,7 +91,9 @@ def _atoms(readings: list, softening: float) -> dict:
     """The map of the atoms with its plots, and the histograms, as far as there are atoms."""
     owners = [i for i, reading in enumerate(readings) if reading.atom is not None and reading.atom.radius >= 0]
     values = np.concatenate([tokens(reading) for reading in readings]) if readings else np.zeros(0)
-    plots = [charts.histogram("Importance of tokens", values, -1, 1, "importance", bins=40)] if len(readings) > 1 else []
+    plots = (
+        [charts.histogram("Importance of tokens", values, -1, 1, "importance", bins=40)] if len(readings) > 1 else []
+    )
     if len(owners) < 2:
         return {"atoms": None, "plots": [plot for plot in plots if plot]}
     found = map_atoms([readings[i].atom for i in owners], softening)

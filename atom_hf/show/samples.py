@@ -29,7 +29,7 @@ def sample_columns(readings: list[Reading]) -> list[Column]:
         Column("predicted", _words(predicted)),
         Column("confidence", _numbers([r.confidence for r in readings], percent), True),
         Column("net charge", _numbers([r.atom and r.atom.net_charge for r in readings], signed), True),
-        Column("radius", _numbers([r.atom and r.atom.radius for r in readings], "{:.3g}".format), True),
+        Column("radius", _numbers([r.atom and r.atom.radius for r in readings], "{:#.3g}".format), True),
         Column("mean |importance|", _numbers([_mean(np.abs(tokens(r))) for r in readings], "{:.2f}".format), True),
         Column("tokens", _numbers([len(tokens(r)) for r in readings], "{:,.0f}".format), True),
     ]
