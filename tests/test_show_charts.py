@@ -15,7 +15,7 @@ def test_bars_are_as_tall_as_their_counts():
     assert sum(int(bar[4].split()[0]) for bar in plot.bars) == 500
     by_place = {round(bar[0] / charts.WIDTH * 20): bar for bar in plot.bars}
     for place, count in enumerate(counts):
-        x, y, wide, tall, says, sign = by_place[place]
+        _, y, wide, tall, says, sign = by_place[place]
         assert tall == pytest.approx(count / counts.max() * charts.HEIGHT, abs=0.01)
         assert y + tall == pytest.approx(charts.HEIGHT, abs=0.02) and 0 < wide < charts.WIDTH / 20
         assert sign == (1 if place >= 10 else -1) and says.startswith(f"{count:,} from")

@@ -77,7 +77,7 @@ for (const table of $("table.samples")) {
     button.addEventListener("click", () => {
       const down = head.ariaSort === "ascending" || (numeric && head.ariaSort !== "descending");
       heads.forEach((other) => (other.ariaSort = other === head ? (down ? "descending" : "ascending") : "none"));
-      const sorted = rows.toSorted((a, b) => {
+      const sorted = [...rows].sort((a, b) => {
         const [one, two] = [key(a), key(b)];
         // What is unknown stays last in either direction.
         if (one === "" || two === "") return (one === "") - (two === "");
