@@ -195,6 +195,14 @@ def test_the_map_says_what_it_counts(tmp_path):
     assert re.search(r"keep \d+% of the centres' variance", page.text)
 
 
+def test_rest_distances_are_those_of_the_softened_energy(tmp_path):
+    texts = sample_set(6)["texts"]
+    _, page = written(tmp_path, texts=texts)
+    assert "Right of the line" in page.text and "No pair has a rest distance" not in page.text
+    _, page = written(tmp_path, texts=texts, softening=1e9)
+    assert "No pair has a rest distance above 0" in page.text
+
+
 def test_more_classes_than_marks(tmp_path):
     texts = [text("a", [0.5], atom=one, label=f"class {i}") for i, one in enumerate(random_atoms(60, width=3))]
     _, page = written(tmp_path, texts=texts)

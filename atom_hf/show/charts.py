@@ -75,7 +75,7 @@ def histogram(title: str, values: np.ndarray, low: float, high: float, unit: str
         f"median {_number(middle)}"
     )
     x_ticks = [((tick - low) / (high - low) * WIDTH, _number(tick)) for tick in ticks(low, high, 4)]
-    y_ticks = [(HEIGHT - tick / most * HEIGHT, f"{tick:,.0f}") for tick in ticks(0, most, 3) if tick % 1 == 0]
+    y_ticks = [(HEIGHT - tick / most * HEIGHT, _count(tick)) for tick in ticks(0, most, 3) if tick % 1 == 0]
     return Histogram(title, said, bars, x_ticks, y_ticks, (middle - low) / (high - low) * WIDTH, unit)
 
 
@@ -148,6 +148,10 @@ def log_ticks(low: float, high: float) -> list[float]:
 def _padded(low: float, high: float) -> tuple[float, float]:
     room = 0.06 * (high - low) + 0.03
     return float(low - room), float(high + room)
+
+
+def _count(value: float) -> str:
+    return f"{value:.0f}" if value < 1000 else f"{value / 1000:g}k"
 
 
 def _number(value: float) -> str:
