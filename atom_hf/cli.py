@@ -148,7 +148,7 @@ def explain(arguments: list[str]) -> None:
     print(shown.encode(coding, "replace").decode(coding))
     count = len(found.texts) + len(found.images)
     rest = f" of {count + found.left_out}; --samples shows more" if found.left_out else ""
-    print(f"\nread      {count} {'texts' if found.texts else 'images'}{rest}")
+    print(f"\nread      {count} {'text' if found.texts else 'image'}{'s' if count != 1 else ''}{rest}")
     print(f"page      {found.page}")
     print(f"picture   {found.picture}")
 

@@ -127,10 +127,10 @@ def rest_distance(atoms: Atoms, softening: float = 0.0) -> Tensor:
     positive, negative = atoms.positive.double(), atoms.negative.double()
     like = torch.outer(positive, positive) + torch.outer(negative, negative)
     net = positive - negative
-    # opposite - like; the root of a ratio near 1, less 1, would have no digit left.
+    # opposite - like, and the formula freed of a difference that would leave no digit where both are nearly the same.
     excess = -torch.outer(net, net)
     reach = (atoms.radius.unsqueeze(0) + atoms.radius.unsqueeze(1)).double() / 2
-    rest = reach / torch.expm1(torch.log1p(excess / like) / 2)
+    rest = reach * ((like * (like + excess)).clamp(min=0).sqrt() + like) / excess
     rest = (rest.square() - softening**2).clamp(min=0).sqrt()
     rest = torch.where(excess > 0, rest, torch.full_like(rest, float("inf")))
     none = (like == 0) & (excess <= 0) | ~torch.outer(atoms.exists, atoms.exists)

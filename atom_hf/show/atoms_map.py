@@ -50,16 +50,15 @@ def map_atoms(atoms: list[AtomReading], softening: float = 0.0) -> AtomsMap:
     centers = np.array([atom.center for atom in chosen], float)
     centers -= centers.mean(axis=0)
     spots, kept = _project(centers)
-    batch = Atoms(
-        *(torch.tensor([getattr(atom, name) for atom in chosen]).double() for name in ("positive", "negative")),
-        torch.from_numpy(centers),
-        torch.tensor([atom.radius for atom in chosen]).double(),
+    positive, negative, radius = (
+        torch.tensor([getattr(atom, name) for atom in chosen], dtype=torch.float64)
+        for name in ("positive", "negative", "radius")
     )
+    batch = Atoms(positive, negative, torch.from_numpy(centers), radius)
     distance = torch.cdist(batch.center, batch.center, compute_mode="donot_use_mm_for_euclid_dist").numpy()
     rest = rest_distance(batch, softening).numpy()
     i, j = np.triu_indices(len(chosen), 1)
-    radius = np.array([atom.radius for atom in chosen], float)
-    return AtomsMap(index, spots, kept, radius, distance[i, j], rest[i, j], _nearest(distance, rest))
+    return AtomsMap(index, spots, kept, radius.numpy(), distance[i, j], rest[i, j], _nearest(distance, rest))
 
 
 def tell(distance: float, rest: float) -> str:
@@ -70,7 +69,9 @@ def tell(distance: float, rest: float) -> str:
 def _project(centers: np.ndarray) -> tuple[np.ndarray, float]:
     if not centers.any():
         return np.zeros((len(centers), 2)), float("nan")
-    axes = PCA(n_components=min(2, *centers.shape), svd_solver="full" if min(centers.shape) < 400 else "covariance_eigh")
+    axes = PCA(
+        n_components=min(2, *centers.shape), svd_solver="full" if min(centers.shape) < 400 else "covariance_eigh"
+    )
     spots = axes.fit_transform(centers)
     return np.pad(spots, ((0, 0), (0, 2 - spots.shape[1]))), float(axes.explained_variance_ratio_.sum())
 

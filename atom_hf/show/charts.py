@@ -25,13 +25,15 @@ class Histogram:
 
 @dataclass(frozen=True)
 class Scatter:
-    """Points as (x, y, kind) on a drawing of `SIDE` x `SIDE` with equal logarithmic axes; the diagonal is its corner to corner."""
+    """Points as (x, y, kind) on a drawing `SIDE` x `TALL` with logarithmic axes."""
 
     points: list[tuple[float, float, str]]
-    ticks: list[tuple[float, str]]
-    """Along either axis, from its origin."""
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+    diagonal: tuple[float, float, float, float]
+    """x, y, x, y of the line on which distance and rest distance are equal."""
     shown: int
-    drawn: int
+    """Pairs chosen to be drawn, of which `len(points)` lie within the axes."""
     repels: int
     closer: int
     further: int
@@ -49,7 +51,7 @@ class Drawing:
     """Its length on the drawing, and what it stands for."""
 
 
-WIDTH, HEIGHT, SIDE, MAP = 360, 170, 400, 640
+WIDTH, HEIGHT, SIDE, TALL, MAP = 360, 170, 400, 380, 640
 
 
 def histogram(title: str, values: np.ndarray, low: float, high: float, unit: str, bins: int = 32) -> Histogram | None:
@@ -73,60 +75,57 @@ def histogram(title: str, values: np.ndarray, low: float, high: float, unit: str
         f"median {_number(middle)}"
     )
     x_ticks = [((tick - low) / (high - low) * WIDTH, _number(tick)) for tick in ticks(low, high, 4)]
-    y_ticks = [(HEIGHT - tick / most * HEIGHT, f"{tick:,.0f}") for tick in ticks(0, most, 3) if tick % 1 == 0]
+    y_ticks = [(HEIGHT - tick / most * HEIGHT, _count(tick)) for tick in ticks(0, most, 3) if tick % 1 == 0]
     return Histogram(title, said, bars, x_ticks, y_ticks, (middle - low) / (high - low) * WIDTH, unit)
 
 
 def scatter(atoms: AtomsMap) -> Scatter | None:
-    """Distance (up) against rest distance (right) of the pairs that have one, at most 1,500; None where none has one."""
-    some = np.isfinite(atoms.rest) & (atoms.rest > 0) & (atoms.distance > 0)
-    repels, closer = int(np.isposinf(atoms.rest).sum()), int((atoms.distance < atoms.rest)[np.isfinite(atoms.rest)].sum())
-    further = int(np.isfinite(atoms.rest).sum()) - closer
-    if not some.any():
+    """Distance (up) against rest distance (right) of at most 1,500 pairs that have one; None where none has one above 0."""
+    rests = np.isfinite(atoms.rest)
+    closer = int((atoms.distance < atoms.rest)[rests].sum())
+    some = np.flatnonzero(rests & (atoms.rest > 0) & (atoms.distance > 0))
+    if not len(some):
         return None
+    if len(some) > MOST_POINTS:
+        some = np.random.default_rng(0).choice(some, MOST_POINTS, replace=False)
     distance, rest = np.log10(atoms.distance[some]), np.log10(atoms.rest[some])
-    if len(rest) > MOST_POINTS:
-        chosen = np.random.default_rng(0).choice(len(rest), MOST_POINTS, replace=False)
-        distance, rest = distance[chosen], rest[chosen]
-    # A pair of nearly neutral atoms rests anywhere up to infinity: two decades past what there is say enough.
-    low = max(min(distance.min(), rest.min()), distance.min() - 2)
-    high = min(max(distance.max(), rest.max()), distance.max() + 2)
-    low, high = low - 0.06 * (high - low) - 0.02, high + 0.06 * (high - low) + 0.02
-    inside = (rest >= low) & (rest <= high)
-    points = [
-        (round((x - low) / (high - low) * SIDE, 1), round(SIDE - (y - low) / (high - low) * SIDE, 1), kind)
-        for x, y, kind in zip(
-            rest[inside].tolist(),
-            distance[inside].tolist(),
-            np.where(distance < rest, CLOSER, FURTHER)[inside].tolist(),
-            strict=True,
-        )
-    ]
-    marks = [m * 10.0**power for power in range(math.floor(low) - 1, math.ceil(high) + 1) for m in (1, 2, 5)]
-    marks = [(math.log10(mark), mark) for mark in marks if low <= math.log10(mark) <= high]
-    if len(marks) > 6:
-        marks = [pair for pair in marks if abs(pair[0] % 1) < 1e-9 or abs(pair[0] % 1 - 1) < 1e-9] or marks[::3]
-    along = [((place - low) / (high - low) * SIDE, _number(mark)) for place, mark in marks]
-    return Scatter(points, along, len(rest), len(points), repels, closer, further)
+    bottom, top = _padded(distance.min(), distance.max())
+    # Nearly neutral atoms rest anywhere from 0 to infinity: a decade or two past the distances say enough.
+    left, right = _padded(max(rest.min(), bottom - 1), min(rest.max(), top + 2))
+    left, right = min(left, top - 0.2), max(right, bottom + 0.2)
+
+    def place(x, y):
+        return (x - left) / (right - left) * SIDE, TALL - (y - bottom) / (top - bottom) * TALL
+
+    low, high = max(left, bottom), min(right, top)
+    ends = tuple(round(float(number), 1) for number in (*place(low, low), *place(high, high)))
+    points = []
+    for x, y in zip(rest.tolist(), distance.tolist(), strict=True):
+        if left <= x <= right:
+            points.append((*(round(number, 1) for number in place(x, y)), CLOSER if y < x else FURTHER))
+    x_ticks = [(place(math.log10(mark), 0)[0], _number(mark)) for mark in log_ticks(left, right)]
+    y_ticks = [(place(0, math.log10(mark))[1], _number(mark)) for mark in log_ticks(bottom, top)]
+    repels, further = int(np.isposinf(atoms.rest).sum()), int(rests.sum()) - closer
+    return Scatter(points, x_ticks, y_ticks, ends, len(some), repels, closer, further)
 
 
 def drawing(atoms: AtomsMap) -> Drawing:
-    """The map with equal axes, wide rather than high: centres, discs to scale, and the edges to nearest neighbours."""
-    margin = 26
-    low, high = atoms.spots.min(axis=0), atoms.spots.max(axis=0)
-    span = high - low
-    unit = (MAP - 2 * margin) / (span[0] or 1.0)
-    # A tall set would leave no room: then the height decides.
-    unit = min(unit, 560 / span[1]) if span[1] else unit
-    places = (atoms.spots - low) * unit
-    wide, high = MAP, max(span[1] * unit, 160) + 2 * margin
-    places += ((wide - span[0] * unit) / 2, (high - span[1] * unit) / 2)
-    places[:, 1] = high - places[:, 1]
-    rows = [[round(x, 1), round(y, 1)] for x, y in places.tolist()]
+    """The map with equal axes: centres, discs to scale, and the edges to nearest neighbours."""
+    # Room for the discs, but not so much that a single large one leaves none for the centres.
+    reach = np.minimum(atoms.radius, 0.4 * max(float(np.ptp(atoms.spots, axis=0).max()), 1e-12))[:, None]
+    low, high = (atoms.spots - reach).min(axis=0), (atoms.spots + reach).max(axis=0)
+    span, margin, foot = high - low, 14, 34
+    unit = (
+        min((MAP - 2 * margin) / span[0], 560 / span[1]) if span.min() > 0 else (MAP - 2 * margin) / (span.max() or 1.0)
+    )
+    tall = span[1] * unit + 2 * margin
+    x = (atoms.spots[:, 0] - low[0]) * unit + (MAP - span[0] * unit) / 2
+    y = tall - margin - (atoms.spots[:, 1] - low[1]) * unit
+    rows = [(round(a, 1), round(b, 1)) for a, b in zip(x.tolist(), y.tolist(), strict=True)]
     spots = [(*rows[i], round(float(atoms.radius[i] * unit), 1), int(atoms.index[i])) for i in range(len(rows))]
     edges = [(*rows[i], *rows[j], kind) for i, j, kind in atoms.nearest]
     step = ticks(0, MAP / 4 / unit, 2)[-1]
-    return Drawing(wide, round(high, 1), spots, edges, (round(step * unit, 1), _number(step)))
+    return Drawing(MAP, round(tall + foot, 1), spots, edges, (round(step * unit, 1), _number(step)))
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:
@@ -135,6 +134,24 @@ def ticks(low: float, high: float, count: int) -> list[float]:
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
     return [round(i * step, 12) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+
+
+def log_ticks(low: float, high: float) -> list[float]:
+    """Round numbers between 10^low and 10^high: powers of ten, or less round ones where that is few."""
+    for factors, least in (((1,), 3), ((1, 3), 3), ((1, 2, 5), 2)):
+        marks = [m * 10.0**power for power in range(math.floor(low), math.ceil(high) + 1) for m in factors]
+        if len(marks := [mark for mark in marks if low <= math.log10(mark) <= high]) >= least:
+            return marks[:: max(1, len(marks) // 5)]
+    return ticks(10**low, 10**high, 3)
+
+
+def _padded(low: float, high: float) -> tuple[float, float]:
+    room = 0.06 * (high - low) + 0.03
+    return float(low - room), float(high + room)
+
+
+def _count(value: float) -> str:
+    return f"{value:.0f}" if value < 1000 else f"{value / 1000:g}k"
 
 
 def _number(value: float) -> str:

@@ -17,13 +17,14 @@ from .atoms_map import map_atoms
 from .colors import CLASSES, LEVELS, NIGHT, NIGHT_CLASSES, level_of, word_style
 from .legend import meaning
 from .pictures import fitted, heat_map, png, save
-from .samples import sample_columns, sample_name
+from .samples import class_marks, sample_columns, sample_name
 from .values import checked_scale, clean, outcome, signed, tokens
 from .words import runs
 
 ASSETS = Path(__file__).parent.parent / "assets" / "page"
-SHAPES = 6  # marks that tell classes apart, beside their colour; 6 shapes and 7 colours make 42 classes
-MOST_WORDS = 20_000  # words that are listed with their values below their texts: twice the page, hardly looked at beyond
+MOST_WORDS = (
+    20_000  # words that are listed with their values below their texts: twice the page, hardly looked at beyond
+)
 MOST_PATCHES = 10_000
 SIZES = ((60, 336), (300, 192), (float("inf"), 112))  # pixels of the pictures on a page of so many
 
@@ -82,14 +83,16 @@ def write_page(
 
 
 def _bar(numbered: list, what: str):
-    return tqdm(numbered, desc=what, unit="sample") if len(numbered) > 100 else numbered
+    return tqdm(numbered, desc=what, unit="sample", leave=False) if len(numbered) > 100 else numbered
 
 
 def _atoms(readings: list, softening: float) -> dict:
     """The map of the atoms with its plots, and the histograms, as far as there are atoms."""
     owners = [i for i, reading in enumerate(readings) if reading.atom is not None and reading.atom.radius >= 0]
     values = np.concatenate([tokens(reading) for reading in readings]) if readings else np.zeros(0)
-    plots = [charts.histogram("Importance of tokens", values, -1, 1, "importance", bins=40)] if len(readings) > 1 else []
+    plots = (
+        [charts.histogram("Importance of tokens", values, -1, 1, "importance", bins=40)] if len(readings) > 1 else []
+    )
     if len(owners) < 2:
         return {"atoms": None, "plots": [plot for plot in plots if plot]}
     found = map_atoms([readings[i].atom for i in owners], softening)
@@ -97,7 +100,7 @@ def _atoms(readings: list, softening: float) -> dict:
         charts.histogram(name, part, 0, float(part.max()), "units of the positions")
         for name, part in (("Radius of atoms", found.radius), ("Distance of pairs", found.distance))
     ]
-    groups = _groups([readings[i] for i in owners])
+    groups = class_marks([readings[i] for i in owners])
     return {
         "atoms": found,
         "all_atoms": len(owners),
@@ -107,23 +110,6 @@ def _atoms(readings: list, softening: float) -> dict:
         "rests": charts.scatter(found),
         "edges": {kind: sum(edge[2] == kind for edge in found.nearest) for kind in ("closer", "further", "repels")},
         "plots": [plot for plot in plots if plot],
-    }
-
-
-def _groups(readings: list) -> dict:
-    """The class of each atom, by label or else by prediction, as (shape, colour): the most frequent get one of their own."""
-    by = "true class" if any(reading.label for reading in readings) else "prediction"
-    names = [str((reading.label if by == "true class" else reading.predicted) or "") for reading in readings]
-    counts = {name: names.count(name) for name in sorted(set(names))}
-    most = sorted(counts, key=lambda name: -counts[name])[: SHAPES * len(CLASSES) - 1]
-    own = [name for name in counts if name in most]
-    style = {name: (i % SHAPES, i % len(CLASSES)) for i, name in enumerate(own)}
-    rest = (len(own) % SHAPES, len(own) % len(CLASSES))
-    return {
-        "by": by,
-        "of": [style.get(name, rest) for name in names],
-        "names": [(name or "unknown", style[name], counts[name]) for name in own],
-        "others": (rest, sum(counts.values()) - sum(counts[name] for name in own)),
     }
 
 

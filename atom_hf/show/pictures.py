@@ -84,14 +84,14 @@ def write_words(path, texts: list[TextReading], width: int = 1000, *, tied: bool
         raise AtomError(f"write_words: {len(texts)} texts, width {width}; give at least one text and 480 pixels")
     scale, margin, line, side = checked_scale(texts=texts), 44, 36, width // 5
     places = [_wrap(text, 19, width - 2 * margin - side - 20, line) for text in texts]
-    heights = [max([line] + [y for *_, y in place]) + line + 40 for place in places]
+    heights = [max([line] + [y for *_, y in place]) + line + 26 for place in places]
     draw, top = ImageDraw.Draw(sheet := Image.new("RGB", (width, sum(heights) + 184), PAPER)), 24
     for text, place, height in zip(texts, places, heights, strict=True):
         for word, importance, wide, x, y in place:
             x, y, fill = margin + x, top + 44 + y, MUTED if np.isnan(importance) else INK
             if level := level_of(importance, scale):
                 paper, fill, weight = word_style(level)
-                draw.rounded_rectangle((x - 4, y - 20, x + wide + 3, y + 9), 4, paper)
+                draw.rounded_rectangle((x - 2, y - 20, x + wide + 1, y + 9), 4, paper)
                 for dot in np.arange(x, x + wide - weight, 2 * weight + 1 if level < 0 else wide) if weight else ():
                     draw.rectangle((dot, y + 4, dot + weight if level < 0 else x + wide, y + 3 + weight), fill)
             _print(draw, (x, y), word, 19, wide + 1, fill, "ls")
@@ -126,7 +126,7 @@ def _wrap(reading: TextReading, pixels: int, width: float, line: int) -> list[tu
                 wide = min(font.getlength(word := plain(part) or "_"), width)
                 x, y = (0.0, y + line) if x and x + wide > width else (x, y)
                 places.append((word, run.word.importance if run.word else float("nan"), wide, x, y))
-                x += wide + (2 if run.word else 0)
+                x += wide + 4  # grounds touch neither each other nor a neighbour's letters
         x, y = (0.0, y + line) if x else (x, y)
     return places
 

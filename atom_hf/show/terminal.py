@@ -1,5 +1,6 @@
 """What the heads found, in a terminal: texts on the colours of their words, small pictures, or plain text in a pipe."""
 
+import itertools
 import os
 import re
 import shutil
@@ -18,6 +19,9 @@ from .words import Run, runs
 
 PLAIN, INDEXED, DIRECT = 0, 256, 2**24
 """How many colours: none and no escape sequence at all, a table of 256, or all."""
+STEPS = (0, 95, 135, 175, 215, 255)
+# From 16 on: a cube of 6 x 6 x 6 colours, and 24 greys. The first 16 are the user's own.
+TABLE = np.array([*itertools.product(STEPS, repeat=3), *((8 + 10 * i,) * 3 for i in range(24))])
 RESET = "\x1b[0m"
 PICTURE = 16  # pixels of the longest side of a picture: as many columns, and half as many lines
 SEPARATORS = re.compile("\r\n?|[\u2028\u2029]")
@@ -204,13 +208,8 @@ def _color(rgb, colors: int, place: int) -> str:
     red, green, blue = map(int, rgb)
     if colors == DIRECT:
         return f"{place};2;{red};{green};{blue}"
-    if max(rgb) - min(rgb) < 10:  # the table has 24 greys, from 8 on in steps of 10, beside black and white
-        grey = round((red - 8) / 10)
-        return f"{place};5;{16 if grey < 0 else 231 if grey > 23 else 232 + grey}"
-    # And a cube of 6 x 6 x 6 colours.
-    steps = (0, 95, 135, 175, 215, 255)
-    red, green, blue = (min(range(6), key=lambda i: abs(steps[i] - value)) for value in (red, green, blue))
-    return f"{place};5;{16 + 36 * red + 6 * green + blue}"
+    nearest = int(np.square(TABLE - np.array([red, green, blue])).sum(1).argmin())
+    return f"{place};5;{16 + nearest}"
 
 
 def _legend(scale: float, colors: int, tied: bool) -> list[str]:

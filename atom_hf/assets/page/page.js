@@ -1,5 +1,6 @@
 "use strict";
 const $ = (query, within = document) => [...within.querySelectorAll(query)];
+const count = (number) => number.toLocaleString("en");
 const make = (tag, what = {}) => Object.assign(document.createElement(tag), what);
 
 // Light or dark: the system's choice until the button is pressed.
@@ -68,6 +69,7 @@ addEventListener("scroll", () => shown && show(shown), { passive: true });
 for (const table of $("table.samples")) {
   const rows = $("tbody tr", table);
   const heads = $("thead th", table);
+  const names = new Intl.Collator(undefined, { numeric: true });
   heads.forEach((head, column) => {
     const button = make("button", { type: "button", textContent: head.textContent });
     head.replaceChildren(button);
@@ -77,11 +79,11 @@ for (const table of $("table.samples")) {
     button.addEventListener("click", () => {
       const down = head.ariaSort === "ascending" || (numeric && head.ariaSort !== "descending");
       heads.forEach((other) => (other.ariaSort = other === head ? (down ? "descending" : "ascending") : "none"));
-      const sorted = rows.toSorted((a, b) => {
+      const sorted = [...rows].sort((a, b) => {
         const [one, two] = [key(a), key(b)];
         // What is unknown stays last in either direction.
         if (one === "" || two === "") return (one === "") - (two === "");
-        const order = numeric ? one - two : one.localeCompare(two, undefined, { numeric: true });
+        const order = numeric ? one - two : names.compare(one, two);
         return down ? -order : order;
       });
       table.tBodies[0].append(...sorted);
@@ -103,7 +105,8 @@ for (const table of $("table.samples")) {
       document.getElementById("sample-" + row.dataset.sample).hidden = away;
       left += !away;
     }
-    told.textContent = left === rows.length ? rows.length + " samples" : left + " of " + rows.length + " samples";
+    const all = count(rows.length) + " samples";
+    told.textContent = left === rows.length ? all : count(left) + " of " + all;
   };
   tools.append(label);
   if (rows.some((row) => row.classList.contains("miss"))) {
