@@ -195,7 +195,7 @@ def predict(logits: np.ndarray | None, model_config: Any) -> tuple[str | None, f
 @torch.no_grad()
 def _forward(model: Any, inputs: dict[str, Tensor]) -> list[Found]:
     inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
-    if "logits_to_keep" in inspect.signature(model.forward).parameters:
+    if "logits_to_keep" in inspect.signature(inside(model).forward).parameters:
         inputs["logits_to_keep"] = 1  # a language model's are not looked at, and are large
     with evaluating(model):
         outputs = model(**without_labels(model, inputs), return_atoms=True)

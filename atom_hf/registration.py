@@ -41,6 +41,7 @@ def _add(pipelines: Any) -> None:
         "impl": f"{__package__}.pipeline.TokenImportancePipeline",
         "pt": (AtomModel,),
         "type": "multimodal",
+        "default": {},  # none: a model has to be given
     }
 
 

@@ -96,6 +96,14 @@ def test_a_text_without_tokens_is_no_atom():
     assert reading.words == [] and reading.atom is None and reading.predicted
 
 
+def test_a_language_model_is_not_asked_for_the_logits_of_every_token():
+    model = ready(tiny("gpt2"), make_tokenizer())
+    shapes = []
+    model.lm_head.register_forward_hook(lambda _, __, logits: shapes.append(tuple(logits.shape)))
+    read_texts(model, make_tokenizer(), TEXTS[:3])
+    assert [shape[:2] for shape in shapes] == [(3, 1)]
+
+
 def test_roberta_counts_its_places_from_behind_the_padding():
     """Of 50 places it has 49: with padding at 0 the first token is at 1."""
     tokenizer = make_tokenizer()

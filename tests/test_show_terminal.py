@@ -78,6 +78,8 @@ def test_lines_are_broken_at_white_space_by_what_letters_take():
     shown = show_readings(texts=[text_reading(text, [0.5] * 8)], colors=DIRECT, width=12)
     lines = [line for line in plain(shown).split("\n") if line and "to" not in line]
     assert lines == ["東京 は 海", "の sea sea", "sea", "x" * 12, "x" * 12, "x"]
+    many = text_reading("a\n" * 50_000, [0.5] * 50_000)
+    assert show_readings(texts=[many], colors=DIRECT, width=12).count("\n") > 50_000
     assert columns_of("東京 e\u0301\u200d") == 6
 
 

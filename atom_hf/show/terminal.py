@@ -88,18 +88,15 @@ def _text_lines(source: list[Run], scale: float, colors: int, width: int) -> lis
     lines, line, used = [], "", 0
     for shown, style in _parts(source, scale, colors):
         for part in re.findall(r"\n|[^\S\n]+|\S+", shown):
-            if part == "\n":
-                lines, line, used = [*lines, line], "", 0
-                continue
-            if used and used + columns_of(part) > width:
-                lines, line, used = [*lines, line.rstrip(" ")], "", 0
-                if part.isspace():
-                    continue
             for piece in _broken(part, width):
-                if used and used + columns_of(piece) > width:
-                    lines, line, used = [*lines, line], "", 0
+                wide = columns_of(piece)
+                if piece == "\n" or (used and used + wide > width):
+                    lines.append(line.rstrip(" "))
+                    line, used = "", 0
+                    if piece.isspace():
+                        continue
                 line += f"{style}{piece}{RESET}" if style else piece
-                used += columns_of(piece)
+                used += wide
     return [*lines, line]
 
 
