@@ -7,9 +7,9 @@ from PIL import Image
 
 from .tasks import image_inputs
 
-TILT = (
-    1 / 16
-)  # of a ramp, towards the other side: rows then differ after resizing too, and what is rounded averages out
+# Of a ramp, towards the other side: rows then differ after resizing too, and what is rounded averages out. No simple fraction,
+# so that few rows are rounded alike.
+TILT = 0.1618
 Box = tuple[float, float, float, float]
 
 
@@ -19,6 +19,7 @@ def seen_box(processor: Any, size: tuple[int, int], model_config: Any) -> Box | 
     Measured, not read from the settings: with the same settings, processors resize before they crop by factors of their own
     (ConvNeXT's `crop_pct`, LeViT's 256/224). A black, a white and two ramped pictures go through the processor, and what
     comes out says where each column and row was. Ramps are dithered and tilted, since a picture has no more than 256 levels.
+    Right to a thousandth of the picture's longer side.
 
     Args:
         processor: an image processor of Transformers.

@@ -42,6 +42,18 @@ def test_boxes_that_can_be_worked_out_by_hand(given, size, box):
     assert seen_box(given, size, config(3)) == pytest.approx(box, abs=0.1)
 
 
+@pytest.mark.parametrize("edge", [32, 56, 224])
+@pytest.mark.parametrize("size", [(300, 200), (150, 260), (640, 480), (333, 500)])
+def test_boxes_are_right_to_a_thousandth_of_the_longer_side(edge, size):
+    """The shorter side is resized to `edge`, the longer one in proportion and cut to whole pixels, as is the margin."""
+    given = processor("clip", "CLIP", size={"shortest_edge": edge}, crop_size={"height": edge, "width": edge})
+    resized = [edge if side == min(size) else side * edge // min(size) for side in size]
+    margins = [(side - edge) // 2 for side in resized]
+    left, top = (margin * side / small for margin, side, small in zip(margins, size, resized, strict=True))
+    box = (left, top, left + edge * size[0] / resized[0], top + edge * size[1] / resized[1])
+    assert seen_box(given, size, config(3)) == pytest.approx(box, abs=max(size) / 1000)
+
+
 @pytest.mark.parametrize(("given", "size", "_box"), CROPS)
 def test_a_bright_square_is_where_the_box_says(given, size, _box):
     """Pixels that come out bright lie, brought back by the box, in the square that was painted."""
