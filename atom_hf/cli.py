@@ -14,7 +14,7 @@ USAGE = """usage: atom-hf COMMAND [flags]
   train     fine-tune a checkpoint; with --atom, with the atom loss
   compare   fine-tune with and without --atom over several seeds, and print both side by side
   study     run arms x data sets x sizes x seeds from a file, and write tables and plots
-  explain   write a page of samples under their token importance
+  explain   show texts or images under their token importance, here and on a page
   push      check a saved model and push it to the Hugging Face Hub
   bench     measure what --atom costs: a training step with it and without it, interleaved
 
@@ -136,9 +136,21 @@ def explain(arguments: list[str]) -> None:
     from .explain import ExplainArguments, explain_model
     from .flags import parse_flags
     from .run import RunArguments
+    from .show.terminal import colors_of, show_readings
 
-    run, options = parse_flags("explain", arguments, [RunArguments, ExplainArguments])
-    print(f"page      {explain_model(run, options)}")
+    texts: list[str] = []
+    run, options = parse_flags("explain", arguments, [RunArguments, ExplainArguments], texts)
+    options.text = [*texts, *options.text]
+    found = explain_model(run, options)
+    shown = show_readings(found.images, found.texts, colors=colors_of(sys.stdout))
+    # A terminal that cannot show a letter gets a question mark.
+    coding = sys.stdout.encoding or "utf-8"
+    print(shown.encode(coding, "replace").decode(coding))
+    count = len(found.texts) + len(found.images)
+    rest = f" of {count + found.left_out}; --samples shows more" if found.left_out else ""
+    print(f"\nread      {count} {'texts' if found.texts else 'images'}{rest}")
+    print(f"page      {found.page}")
+    print(f"picture   {found.picture}")
 
 
 def push(arguments: list[str]) -> None:

@@ -7,6 +7,9 @@ from PIL import Image
 
 from .tasks import image_inputs
 
+TILT = (
+    1 / 16
+)  # of a ramp, towards the other side: rows then differ after resizing too, and what is rounded averages out
 Box = tuple[float, float, float, float]
 
 
@@ -15,7 +18,7 @@ def seen_box(processor: Any, size: tuple[int, int], model_config: Any) -> Box | 
 
     Measured, not read from the settings: with the same settings, processors resize before they crop by factors of their own
     (ConvNeXT's `crop_pct`, LeViT's 256/224). A black, a white and two ramped pictures go through the processor, and what
-    comes out says where each column and row was. Ramps are dithered, since a picture has no more than 256 levels.
+    comes out says where each column and row was. Ramps are dithered and tilted, since a picture has no more than 256 levels.
 
     Args:
         processor: an image processor of Transformers.
@@ -37,19 +40,20 @@ def seen_box(processor: Any, size: tuple[int, int], model_config: Any) -> Box | 
     if not real.any():
         return None
     contrast = np.where(real, contrast, np.nan)
-    horizontal = _ends((across - black) / contrast * width, width)
-    vertical = _ends(((down - black) / contrast * height).T, height)
+    across, down = (across - black) / contrast, (down - black) / contrast
+    places = (((1 - TILT) * one - TILT * other) / (1 - 2 * TILT) for one, other in ((across, down), (down, across)))
+    horizontal, vertical = _ends(next(places) * width, width), _ends(next(places).T * height, height)
     if horizontal is None or vertical is None:
         return None
     return horizontal[0], vertical[0], horizontal[1], vertical[1]
 
 
 def _ramp(rows: int, columns: int) -> np.ndarray:
-    """uint8 [rows, columns]: 255 times the place of each column in [0, 1], right on average over the rows."""
-    exact = 255 * (np.arange(columns) + 0.5) / columns
+    """uint8 [rows, columns]: 255 times the place of each column in [0, 1], and a little of its row's."""
+    exact = np.add.outer(TILT * (np.arange(rows) + 0.5) / rows, (1 - TILT) * (np.arange(columns) + 0.5) / columns)
     # Multiples of the golden ratio are spread evenly, and neighbours differ.
     dither = np.add.outer(np.arange(rows) * 0.6180339887, np.arange(columns) * 0.7548776662) % 1
-    return np.floor(exact + dither).clip(0, 255).astype(np.uint8)
+    return np.floor(255 * exact + dither).clip(0, 255).astype(np.uint8)
 
 
 def _ends(places: np.ndarray, length: int) -> tuple[float, float] | None:
@@ -64,5 +68,11 @@ def _ends(places: np.ndarray, length: int) -> tuple[float, float] | None:
     slope, start = np.polyfit(columns + 0.5, means, 1)
     if slope <= 0 or np.abs(slope * (columns + 0.5) + start - means).max() > 1 + length / 20:
         return None
-    ends = (start, start + slope * places.shape[1])
-    return tuple(float(round(end) if abs(end - round(end)) < 0.05 else round(end, 2)) for end in ends)
+    # An end so near to a border, or to a whole pixel, is there: the ramps are no finer.
+    ends = []
+    for end in (start, start + slope * places.shape[1]):
+        border = min(0.0, float(length), key=lambda border: abs(end - border))
+        is_whole = abs(end - round(end)) < 0.1
+        near = abs(end - border) < 0.1 + 0.003 * length
+        ends.append(border if near else float(round(end)) if is_whole else round(float(end), 2))
+    return ends[0], ends[1]
