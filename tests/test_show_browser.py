@@ -76,6 +76,17 @@ def test_axe_would_find_something(chromium, page_of, tmp_path):
         assert [rule["id"] for rule in Axe().run(page, options=RULES).response["violations"]] == ["html-has-lang"]
 
 
+@pytest.mark.parametrize(
+    "extra, says",
+    [('<img alt="" src="https://elsewhere.test/x.png">', "elsewhere"), ("<script>alert(1)</script>", "errors .*1")],
+)
+def test_a_page_that_fetches_or_runs_something_would_fail(chromium, page_of, tmp_path, extra, says):
+    bad = tmp_path / "bad.html"
+    bad.write_text(page_of("one").read_text(encoding="utf-8").replace("</main>", extra + "</main>"), encoding="utf-8")
+    with pytest.raises(AssertionError, match=says), opened(chromium, bad, bypass_csp=True) as page:
+        page.wait_for_load_state()
+
+
 def test_what_the_script_makes_is_accessible_too(chromium, page_of):
     with opened(chromium, page_of("set"), color_scheme="light") as page:
         page.get_by_role("button", name="Dark colours").click()
