@@ -45,6 +45,6 @@ def opened(chromium, path, *, size=DESK, **options):
     page.goto(url)
     try:
         yield page
-        assert asked == [] and errors == []
+        assert not asked and not errors, f"asked for {asked}, errors {errors}"
     finally:
         context.close()

@@ -173,6 +173,15 @@ def test_every_sample_has_a_row_that_leads_to_it_and_a_mark_on_the_map(tmp_path)
     ]
 
 
+@pytest.mark.parametrize("count, order", [(3, ["Texts", "All samples"]), (13, ["All samples", "Texts"])])
+def test_a_few_samples_come_before_their_overview(tmp_path, count, order):
+    html, page = written(tmp_path, texts=sample_set(count)["texts"])
+    heads = re.findall(r"<h2 id=\"\w+\">(.*?)</h2>", html)
+    assert [head for head in heads if head in order] == order
+    links = [found["href"][1:] for found in page.all("a") if not found["href"].startswith("#sample-")]
+    assert links == [name for name in re.findall(r"<h2 id=\"(\w+)\">", html) if name != "scale"]
+
+
 def test_samples_without_an_atom_are_left_out_of_the_map(tmp_path):
     readings = sample_set(4)["texts"]
     readings[1] = replace(readings[1], atom=None)

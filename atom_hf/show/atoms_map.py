@@ -10,7 +10,7 @@ from ..energy import Atoms, rest_distance
 from ..errors import AtomError
 from ..readings import AtomReading
 
-MOST_ATOMS = 2000  # all pairs of so many take a second and some 200 MB
+MOST_ATOMS = 2000  # all pairs of so many, 768 wide, take some five seconds of one core
 CLOSER, FURTHER, REPELS = "closer", "further", "repels"
 
 

@@ -67,8 +67,10 @@ def write_sheet(path, images: list[ImageReading], columns: int = 8, *, tied: boo
         for picture, middle in ((fitted(reading.image, side), 84), (heat_map(reading, side, scale), 260)):
             sheet.paste(picture, (left + (side - picture.width) // 2, top + middle - picture.height // 2))
         wrong, predicted, true, sure = outcome(reading)
-        _print(draw, (left + side / 2, top + 2 * side + 36), f"{predicted} ({true})" if true else predicted, 20, side)
-        _print(draw, (left + side / 2, top + 2 * side + 58), f"{wrong} {sure}".strip(), 15, side, MUTED)
+        print_text(
+            draw, (left + side / 2, top + 2 * side + 36), f"{predicted} ({true})" if true else predicted, 20, side
+        )
+        print_text(draw, (left + side / 2, top + 2 * side + 58), f"{wrong} {sure}".strip(), 15, side, MUTED)
         if wrong:
             draw.rounded_rectangle((left - 10, top - 10, left + side + 9, top + 2 * side + 72), 6, None, INK, 2)
     _print_scale(draw, width / 2, sheet.height - 140, scale, meaning(tied))
@@ -94,11 +96,11 @@ def write_words(path, texts: list[TextReading], width: int = 1000, *, tied: bool
                 draw.rounded_rectangle((x - 2, y - 20, x + wide + 1, y + 9), 4, paper)
                 for dot in np.arange(x, x + wide - weight, 2 * weight + 1 if level < 0 else wide) if weight else ():
                     draw.rectangle((dot, y + 4, dot + weight if level < 0 else x + wide, y + 3 + weight), fill)
-            _print(draw, (x, y), word, 19, wide + 1, fill, "ls")
+            print_text(draw, (x, y), word, 19, wide + 1, fill, "ls")
         wrong, predicted, true, sure = outcome(text)
         about = ", ".join(filter(None, (wrong, sure, true and f"true {true}")))
-        _print(draw, (width - margin - side, top + 44), predicted, 19, side, INK, "ls")
-        _print(draw, (width - margin - side, top + 70), about, 15, side, MUTED, "ls")
+        print_text(draw, (width - margin - side, top + 44), predicted, 19, side, INK, "ls")
+        print_text(draw, (width - margin - side, top + 70), about, 15, side, MUTED, "ls")
         if wrong:
             draw.rounded_rectangle((margin - 14, top + 6, width - margin + 13, top + height - 6), 6, None, INK, 2)
         top += height
@@ -131,7 +133,7 @@ def _wrap(reading: TextReading, pixels: int, width: float, line: int) -> list[tu
     return places
 
 
-def _print(draw, spot, text: str, pixels: int, width: float, fill=INK, anchor="ms") -> None:
+def print_text(draw, spot, text: str, pixels: int, width: float, fill=INK, anchor="ms") -> None:
     """Draw one line of text, cut with an ellipsis where it would be wider than `width`."""
     font, text = ImageFont.load_default(size=pixels), plain(text)[:500]
     while font.getlength(text) > width:
@@ -144,10 +146,10 @@ def _print_scale(draw, middle: float, top: float, scale: float, says: tuple[str,
     for x in range(-LEVELS, LEVELS + 1):
         draw.rectangle((middle + 10 * x - 5, top, middle + 10 * x + 5, top + 12), word_style(x)[0])
     for x, tick in ((-200, f"-{scale:.2g}"), (0, "0"), (200, f"+{scale:.2g}")):
-        _print(draw, (middle + x, top + 34), tick, 16, 99)
+        print_text(draw, (middle + x, top + 34), tick, 16, 99)
     says = says if scale == 1 else (*says, "Here all are small: the scale ends at the largest.")
     for line, part in enumerate(says):
-        _print(draw, (middle, top + 62 + 20 * line), part, 14, 2 * middle, MUTED)
+        print_text(draw, (middle, top + 62 + 20 * line), part, 14, 2 * middle, MUTED)
 
 
 def png(picture: Image.Image) -> bytes:
