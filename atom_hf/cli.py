@@ -150,7 +150,8 @@ def explain(arguments: list[str]) -> None:
     rest = f" of {count + found.left_out}; --samples shows more" if found.left_out else ""
     print(f"\nread      {count} {'text' if found.texts else 'image'}{'s' if count != 1 else ''}{rest}")
     print(f"page      {found.page}")
-    print(f"picture   {found.picture}")
+    for picture in found.pictures:
+        print(f"picture   {picture}")
 
 
 def push(arguments: list[str]) -> None:

@@ -16,7 +16,7 @@ from .importance import read_images, read_texts
 from .loading import load_atom_model
 from .readings import ImageReading, TextReading
 from .run import RunArguments, check_page, load_run_data
-from .show import write_page, write_sheet, write_words
+from .show import write_atoms, write_page, write_sheet, write_words
 from .sources import DATA_FILES, IMAGE_FILES
 from .tasks import EMBEDDED_MODELS, load_processor
 
@@ -43,7 +43,7 @@ class ExplainArguments:
             "help": "How many samples to show: drawn from the evaluation samples of --dataset, or the first of --file."
         },
     )
-    page: str = field(default="importance.html", metadata={"help": "Where to write the page; a PNG goes beside it."})
+    page: str = field(default="importance.html", metadata={"help": "Where to write the page; PNGs go beside it."})
 
 
 @dataclass
@@ -62,7 +62,8 @@ class Explained(NamedTuple):
     """What was read, and where it was written."""
 
     page: Path
-    picture: Path
+    pictures: list[Path]
+    """The samples, and the map of their atoms if there are two or more."""
     texts: list[TextReading]
     images: list[ImageReading]
     left_out: int
@@ -108,9 +109,12 @@ def explain_model(run: RunArguments, options: ExplainArguments) -> Explained:
         shown = {"texts": read_texts(model, processor(False), given.texts)}
     softening = model.atom_config.softening
     page = write_page(options.page, title=f"Token importance: {run.model}", softening=softening, **shown)
-    picture = Path(options.page).with_suffix(".png")
-    write_picture(picture, shown)
-    return Explained(page, picture, shown.get("texts", []), shown.get("images", []), left_out)
+    pictures = [page.with_suffix(".png")]
+    write_picture(pictures[0], shown)
+    texts, images = shown.get("texts", []), shown.get("images", [])
+    if sum(reading.atom is not None for reading in (*texts, *images)) > 1:
+        pictures.append(write_atoms(page.with_name(f"{page.stem}-atoms.png"), [*texts, *images], softening=softening))
+    return Explained(page, pictures, texts, images, left_out)
 
 
 def read_given(texts: list[str], files: list[str], samples: int) -> Given:

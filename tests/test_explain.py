@@ -72,8 +72,10 @@ def shown(tmp_path):
         page = tmp_path / "page.html"
         status, out, err = explain(line, page)
         assert status == 0, err
-        assert out.endswith(f"page      {page}\npicture   {page.with_suffix('.png')}\n")
-        assert page.with_suffix(".png").read_bytes()[:4] == b"\x89PNG" and "\x1b" not in out
+        pictures = [page.with_suffix(".png"), tmp_path / "page-atoms.png"]
+        lines = [f"page      {page}", *(f"picture   {picture}" for picture in pictures)]
+        assert out.endswith("\n".join(lines) + "\n") and "\x1b" not in out
+        assert all(picture.read_bytes()[:4] == b"\x89PNG" for picture in pictures)
         return out, page.read_text(encoding="utf-8")
 
     return run
@@ -123,6 +125,12 @@ def test_images_and_folders_of_them(shown):
     assert out.startswith("turned.jpg  predicted") and "4.png" in out and "read      2 images\n" in out
     (image,) = atom_hf.explain.read_given([], ["turned.jpg"], 1).images
     assert image.size == (20, 30)
+
+
+def test_one_sample_has_no_map_of_atoms(tmp_path):
+    status, out, _ = explain("sea --model bert", tmp_path / "one.html")
+    assert status == 0 and "read      1 text\n" in out
+    assert {path.name for path in tmp_path.iterdir()} == {"one.html", "one.png"}
 
 
 REFUSED = [
