@@ -5,15 +5,24 @@ BIN := $(VENV)/bin
 ENVIRONMENT := $(VENV)/.installed
 SLOW := $(VENV)/.slow
 
-.PHONY: quickstart test slow exactness cards lint clean
+.PHONY: quickstart test browser slow exactness cards lint clean
 
 quickstart: $(ENVIRONMENT)
 	$(BIN)/atom-hf compare --config recipes/digits/atom.yaml --output_dir runs/quickstart/digits --page runs/quickstart/digits.html
 	$(BIN)/atom-hf compare --config recipes/verse/atom.yaml --output_dir runs/quickstart/verse --page runs/quickstart/verse.html \
 		--num_train_epochs 2 --max_eval_samples 500
 
-test: $(ENVIRONMENT) lint
+test: $(ENVIRONMENT) browser lint
 	$(BIN)/python -m pytest
+
+# The tests of the pages open them in Chromium or Chrome: the one that CHROME names, the system's, or Debian's package.
+browser:
+	@for name in "$$CHROME" chromium chromium-browser google-chrome google-chrome-stable; do \
+		command -v "$$name" > /dev/null && exit 0; done; \
+	echo "no Chromium or Chrome found: installing Debian's package chromium"; \
+	sudo=; test "$$(id -u)" = 0 || sudo=sudo; \
+	{ $$sudo apt-get update -qq && $$sudo env DEBIAN_FRONTEND=noninteractive apt-get install -qq -y chromium; } \
+	|| { echo "Chromium could not be installed: install Chromium or Chrome, or set CHROME to the program" >&2; exit 1; }
 
 slow: $(SLOW)
 	$(BIN)/python -m pytest -m slow

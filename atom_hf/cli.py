@@ -11,6 +11,7 @@ from .formats import format_number, format_table
 
 USAGE = """usage: atom-hf COMMAND [flags]
 
+<<<<<<< HEAD
   train         fine-tune a checkpoint; with --atom, with the atom loss
   compare       fine-tune with and without --atom over several seeds, and print both side by side
   study         run arms x data sets x sizes x seeds from a file, and write tables and plots
@@ -18,6 +19,14 @@ USAGE = """usage: atom-hf COMMAND [flags]
   faithfulness  measure how faithful the importance is, beside other attributions
   push          check a saved model and push it to the Hugging Face Hub
   bench         measure what --atom costs: a training step with it and without it, interleaved
+=======
+  train     fine-tune a checkpoint; with --atom, with the atom loss
+  compare   fine-tune with and without --atom over several seeds, and print both side by side
+  study     run arms x data sets x sizes x seeds from a file, and write tables and plots
+  explain   show texts or images under their token importance, here and on a page
+  push      check a saved model and push it to the Hugging Face Hub
+  bench     measure what --atom costs: a training step with it and without it, interleaved
+>>>>>>> b3c452e19ec79f1205cd9efc6d84a905eb755c31
 
 atom-hf COMMAND --help lists the flags. On many processes: atom-hf train --accelerate_config ddp ..."""
 
@@ -137,9 +146,22 @@ def explain(arguments: list[str]) -> None:
     from .explain import ExplainArguments, explain_model
     from .flags import parse_flags
     from .run import RunArguments
+    from .show.terminal import colors_of, show_readings
 
-    run, options = parse_flags("explain", arguments, [RunArguments, ExplainArguments])
-    print(f"page      {explain_model(run, options)}")
+    texts: list[str] = []
+    run, options = parse_flags("explain", arguments, [RunArguments, ExplainArguments], texts)
+    options.text = [*texts, *options.text]
+    found = explain_model(run, options)
+    shown = show_readings(found.images, found.texts, colors=colors_of(sys.stdout))
+    # A terminal that cannot show a letter gets a question mark.
+    coding = sys.stdout.encoding or "utf-8"
+    print(shown.encode(coding, "replace").decode(coding))
+    count = len(found.texts) + len(found.images)
+    rest = f" of {count + found.left_out}; --samples shows more" if found.left_out else ""
+    print(f"\nread      {count} {'text' if found.texts else 'image'}{'s' if count != 1 else ''}{rest}")
+    print(f"page      {found.page}")
+    for picture in found.pictures:
+        print(f"picture   {picture}")
 
 
 def faithfulness(arguments: list[str]) -> None:

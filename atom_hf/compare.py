@@ -17,7 +17,6 @@ from .data import TaskData
 from .errors import AtomError
 from .explain import read_samples, write_picture
 from .formats import read_yaml
-from .page import Table, write_page
 from .paired import (
     RESULTS_NAME,
     append_line,
@@ -41,6 +40,7 @@ from .run import (
     load_run_data,
     prepare_run,
 )
+from .show import Table, write_page
 
 ARMS = {"plain": {"atom": False}, "atom": {"atom": True}}
 LESS_IS_BETTER = ("loss", "perplexity")
@@ -129,9 +129,8 @@ def compare_runs(run: RunArguments, args: AtomTrainingArguments, options: Compar
     table = paired_table(f"{data.name}: {data.task}, {len(data.train)} training samples", arms, seeds, done)
     page = None
     if options.page:
-        page = str(
-            write_page(options.page, title=f"{data.name}, with and without --atom", tables=[table], **(shown or {}))
-        )
+        title = f"{data.name}, with and without --atom"
+        page = str(write_page(options.page, title=title, tables=[table], **(shown or {})))
         write_picture(Path(options.page).with_suffix(".png"), shown or {})
     return Report(table, str(folder), page)
 
@@ -250,11 +249,10 @@ def _read_results(path: Path, head: dict[str, Any]) -> dict[tuple[int, str], dic
     return done
 
 
-def _readings(outcome: Outcome, samples: int) -> dict[str, list]:
-    trainer = outcome.trainer
-    return read_samples(
-        trainer.accelerator.unwrap_model(trainer.model), trainer.processing_class, outcome.data, samples
-    )
+def _readings(outcome: Outcome, samples: int) -> dict[str, Any]:
+    model = outcome.trainer.accelerator.unwrap_model(outcome.trainer.model)
+    shown = read_samples(model, outcome.trainer.processing_class, outcome.data, samples)
+    return {**shown, "softening": model.atom_config.softening}
 
 
 def _mean(values: list[float]) -> str:

@@ -114,6 +114,29 @@ def pair_means(atoms: Atoms, softening: float = 0.0) -> PairMeans:
     return PairMeans(*WithGradient.apply(lambda wanted, *parts: mean_over_pairs(*parts, softening, wanted), *atoms))
 
 
+def rest_distance(atoms: Atoms, softening: float = 0.0) -> Tensor:
+    """[B, B]: the distance between the centres of two atoms at which their energy `U_AB` is least (ours, from Eqs. 5 to 8).
+
+        D*_AB = R / (sqrt(opposite_AB / like_AB) - 1),   R = (r_A + r_B)/2
+
+    where opposite > like, that is where their net charges `Z+ - Z-` have opposite signs: closer than that they repel each
+    other, further away they attract each other. inf where they repel each other at every distance; nan for an atom with
+    itself, for a sample without a token, and for a pair without any charge. In the units of the positions; `softening` as
+    in `pair_means`: the energy then depends on `sqrt(D^2 + softening^2)`.
+    """
+    positive, negative = atoms.positive.double(), atoms.negative.double()
+    like = torch.outer(positive, positive) + torch.outer(negative, negative)
+    net = positive - negative
+    # opposite - like, and the formula freed of a difference that would leave no digit where both are nearly the same.
+    excess = -torch.outer(net, net)
+    reach = (atoms.radius.unsqueeze(0) + atoms.radius.unsqueeze(1)).double() / 2
+    rest = reach * ((like * (like + excess)).clamp(min=0).sqrt() + like) / excess
+    rest = (rest.square() - softening**2).clamp(min=0).sqrt()
+    rest = torch.where(excess > 0, rest, torch.full_like(rest, float("inf")))
+    none = (like == 0) & (excess <= 0) | ~torch.outer(atoms.exists, atoms.exists)
+    return rest.masked_fill(none.fill_diagonal_(True), float("nan")).to(atoms.center.dtype)
+
+
 def atomic_energy(
     importance: Tensor,
     position: Tensor,

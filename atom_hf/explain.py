@@ -1,56 +1,164 @@
-"""Pages of samples under their importance: what `atom-hf explain` writes."""
+"""Samples under their importance: what `atom-hf explain` reads, writes and prints."""
 
+import os
+import stat
+import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from PIL import Image, ImageOps
 
 from .data import TaskData
-from .errors import AtomError
+from .errors import AtomError, first_line
 from .importance import read_images, read_texts
 from .loading import load_atom_model
-from .page import write_page, write_sheet, write_words
+from .readings import ImageReading, TextReading
 from .run import RunArguments, check_page, load_run_data
+from .show import write_atoms, write_page, write_sheet, write_words
+from .sources import DATA_FILES, IMAGE_FILES
 from .tasks import EMBEDDED_MODELS, load_processor
+
+STANDARD_INPUT = "-"
 
 
 @dataclass
 class ExplainArguments:
     """What a page shows."""
 
-    text: list[str] = field(default_factory=list, metadata={"help": "Texts to show, instead of a data set."})
-    samples: int = field(default=24, metadata={"help": "How many evaluation samples of the data set to show."})
-    page: str = field(default="importance.html", metadata={"help": "Where to write the page; a PNG goes beside it."})
+    text: list[str] = field(
+        default_factory=list,
+        metadata={"help": "Texts to show; the flag itself may be left out. - is standard input, a text a line."},
+    )
+    file: list[str] = field(
+        default_factory=list,
+        metadata={
+            "help": "Files to show: texts (a text a line), images, or folders of images. Data with labels: --dataset."
+        },
+    )
+    samples: int = field(
+        default=24,
+        metadata={
+            "help": "How many samples to show: drawn from the evaluation samples of --dataset, or the first of --file."
+        },
+    )
+    page: str = field(default="importance.html", metadata={"help": "Where to write the page; PNGs go beside it."})
 
 
-def explain_model(run: RunArguments, options: ExplainArguments) -> Path:
-    """Writes a page of samples under the importance of their tokens, as the heads of a trained model see it.
+@dataclass
+class Given:
+    """What was given to be read, before a model is loaded."""
+
+    texts: list[str] = field(default_factory=list)
+    images: list[Image.Image] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    """The file of each image."""
+    left_out: int = 0
+    """How many more there were."""
+
+
+class Explained(NamedTuple):
+    """What was read, and where it was written."""
+
+    page: Path
+    pictures: list[Path]
+    """The samples, and the map of their atoms if there are two or more."""
+    texts: list[TextReading]
+    images: list[ImageReading]
+    left_out: int
+
+
+def explain_model(run: RunArguments, options: ExplainArguments) -> Explained:
+    """Reads samples under the importance of their tokens, as the heads of a trained model see it; writes a page and a PNG.
 
     Raises:
-        AtomError: no model, neither or both of data and texts, a model without heads.
+        AtomError: no model, no samples or several kinds of them, files that cannot be read, a model without heads; before
+            anything is loaded, where that can be.
     """
     if run.model is None:
         raise AtomError("give --model: a folder or Hub id of a model that was trained with --atom")
-    if (run.dataset is None) == (not options.text):
-        raise AtomError("give --dataset or --text, one of them")
     if options.samples < 1:
         raise AtomError(f"--samples must be at least 1, got {options.samples}")
+    sources = [bool(run.dataset), bool(options.text), bool(options.file)]
+    if sum(sources) > 1:
+        raise AtomError("give --dataset or --text or --file, one of them")
     check_page(options.page)
     if run.model in EMBEDDED_MODELS:
         raise AtomError(f"--model {run.model!r} has no heads yet: train it with --atom, and give the folder it went to")
+    given = Given()
+    if not run.dataset:
+        texts = options.text or ([STANDARD_INPUT] if not options.file and _is_piped() else [])
+        if not (texts or options.file):
+            raise AtomError("give --dataset or --text or --file, or texts through a pipe")
+        given = read_given(texts, options.file, options.samples)
     model = load_atom_model(run.model, revision=run.model_revision)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
-    if options.text:
-        tokenizer = load_processor(run.model, False, revision=run.model_revision)
-        shown = {"texts": read_texts(model, tokenizer, options.text)}
-    else:
+
+    def processor(is_image: bool) -> Any:
+        return load_processor(run.model, is_image, revision=run.model_revision)
+
+    left_out = given.left_out
+    if run.dataset:
         data = load_run_data(run)
-        processor = load_processor(run.model, data.task == "image-classification", revision=run.model_revision)
-        shown = read_samples(model, processor, data, options.samples)
-    written = write_page(options.page, title=f"Token importance: {run.model}", **shown)
-    write_picture(Path(options.page).with_suffix(".png"), shown)
-    return written
+        shown = read_samples(model, processor(data.task == "image-classification"), data, options.samples)
+        left_out = len(data.eval) - min(options.samples, len(data.eval))
+    elif given.images:
+        shown = {"images": read_images(model, processor(True), given.images, names=given.names)}
+    else:
+        shown = {"texts": read_texts(model, processor(False), given.texts)}
+    softening = model.atom_config.softening
+    page = write_page(options.page, title=f"Token importance: {run.model}", softening=softening, **shown)
+    pictures = [page.with_suffix(".png")]
+    write_picture(pictures[0], shown)
+    texts, images = shown.get("texts", []), shown.get("images", [])
+    if sum(reading.atom is not None for reading in (*texts, *images)) > 1:
+        pictures.append(write_atoms(page.with_name(f"{page.stem}-atoms.png"), [*texts, *images], softening=softening))
+    return Explained(page, pictures, texts, images, left_out)
+
+
+def read_given(texts: list[str], files: list[str], samples: int) -> Given:
+    """The texts or images that the command line names. Of files and standard input the first `samples`. Raises `AtomError`."""
+    given, listed = Given(), []
+    for text in texts:
+        if text != STANDARD_INPUT:
+            given.texts.append(text)
+            continue
+        lines = _lines(sys.stdin, "standard input")
+        given.texts += lines[:samples]
+        given.left_out += max(0, len(lines) - samples)
+    if any(not text.strip() for text in given.texts):
+        raise AtomError("--text: an empty text has no words; give one with some")
+    pictures: list[Path] = []
+    for file in files:
+        path, where = Path(file).expanduser(), f"--file {file!r}"
+        if path.is_dir():
+            found = sorted(child for child in path.iterdir() if child.suffix.lower() in IMAGE_FILES and child.is_file())
+            if not found:
+                raise AtomError(
+                    f"{where}: no images in this folder (their names end in {', '.join(IMAGE_FILES)}); "
+                    "a folder of folders of images is a --dataset"
+                )
+            pictures += found
+        elif not path.is_file():
+            raise AtomError(f"{where}: there is no such file or folder")
+        elif path.suffix.lower() in IMAGE_FILES:
+            pictures.append(path)
+        elif path.suffix.lower() in DATA_FILES:
+            raise AtomError(f"{where} has columns: give it as --dataset")
+        else:
+            try:
+                with path.open(encoding="utf-8") as opened:
+                    listed += _lines(opened, where)
+            except OSError as error:
+                raise AtomError(f"{where} cannot be read: {first_line(error)}") from error
+    if pictures and listed:
+        raise AtomError("--file: texts and images were given; give either")
+    given.texts += listed[:samples]
+    given.images = [_open(path) for path in pictures[:samples]]
+    given.names = [path.name for path in pictures[:samples]]
+    given.left_out += max(0, len(pictures) + len(listed) - samples) if files else 0
+    return given
 
 
 def read_samples(model: Any, processor: Any, data: TaskData, samples: int) -> dict[str, list]:
@@ -69,3 +177,33 @@ def write_picture(path: Path, shown: dict[str, list]) -> None:
         write_sheet(path, shown["images"])
     elif shown.get("texts"):
         write_words(path, shown["texts"])
+
+
+def _is_piped() -> bool:
+    """Whether something is sent to standard input: not so for a terminal, nor for a program that was started without any."""
+    try:
+        mode = os.fstat(sys.stdin.fileno()).st_mode
+    except (AttributeError, OSError, ValueError):
+        return False
+    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
+
+
+def _lines(stream: Any, where: str) -> list[str]:
+    """The lines of a file that are not empty. Raises `AtomError`."""
+    try:
+        lines = [line.rstrip("\r\n") for line in stream if line.strip()]
+    except UnicodeDecodeError as error:
+        raise AtomError(f"{where} is no text in UTF-8 ({first_line(error)})") from error
+    if not lines:
+        raise AtomError(f"{where} is empty; give a text a line")
+    return lines
+
+
+def _open(path: Path) -> Image.Image:
+    """A picture, the right way up. Raises `AtomError`."""
+    try:
+        with Image.open(path) as opened:
+            opened.load()
+            return ImageOps.exif_transpose(opened)
+    except Exception as error:  # what is wrong with a file shows in many ways
+        raise AtomError(f"--file {str(path)!r} is no image that can be read: {first_line(error)}") from error

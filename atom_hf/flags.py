@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,10 @@ class _Parser(HfArgumentParser):
         raise AtomError(message)
 
 
-def parse_flags(command: str, arguments: list[str], kinds: list[type]) -> list[Any]:
+def parse_flags(command: str, arguments: list[str], kinds: list[type], words: list[str] | None = None) -> list[Any]:
     """One instance of each dataclass in `kinds`, from flags and, below them, the file given by `--config`.
+
+    Words that belong to no flag are refused, or if `words` is given, added to it.
 
     Raises:
         AtomError: a file that cannot be read, a key or flag that does not exist, a value that does not fit.
@@ -33,11 +36,11 @@ def parse_flags(command: str, arguments: list[str], kinds: list[type]) -> list[A
         raise AtomError(str(error)) from error
     if known.config:
         arguments = [*as_flags(_read_config(known.config, kinds)), *arguments]
-    return parse_kinds(command, arguments, kinds)
+    return parse_kinds(command, arguments, kinds, words)
 
 
-def parse_kinds(command: str, arguments: list[str], kinds: list[type]) -> list[Any]:
-    """One instance of each dataclass in `kinds`, from flags. Raises `AtomError`."""
+def parse_kinds(command: str, arguments: list[str], kinds: list[type], words: list[str] | None = None) -> list[Any]:
+    """One instance of each dataclass in `kinds`, from flags; `words` as in `parse_flags`. Raises `AtomError`."""
     parser = _Parser(kinds, prog=f"atom-hf {command}", allow_abbrev=False)
     parser.add_argument("--config", help="A YAML file with any of these flags as keys; flags win over it.")
     if command == "train":
@@ -49,8 +52,12 @@ def parse_kinds(command: str, arguments: list[str], kinds: list[type]) -> list[A
         *parsed, _config, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
     except (ValueError, TypeError, ImportError) as error:
         raise AtomError(" ".join(str(error).split())) from error
-    if unknown:
-        raise AtomError(f"no such flag: {unknown[0]}; atom-hf {command} --help lists them")
+    # What begins with a hyphen is a word only if it is one alone, or a text with spaces.
+    strange = unknown if words is None else [word for word in unknown if re.match(r"-\S+$", word)]
+    if words is not None:
+        words += unknown
+    if strange:
+        raise AtomError(f"no such flag: {strange[0]}; atom-hf {command} --help lists them")
     return parsed
 
 

@@ -1,104 +1,79 @@
 """Reading token importance: words and image patches, in one forward pass."""
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor
+from tqdm.auto import tqdm
 
-from .forward import OUTPUT_KEYS
-from .modeling import evaluating
-from .page import ImageReading, TextReading
-from .tasks import image_inputs
-from .tokens import patch_grid
+from .errors import AtomError
+from .readers import ImageReader, TextReader
+from .readings import ImageReading, TextReading
 
 
 def read_texts(
     model: Any,
     tokenizer: Any,
-    texts: list[str],
-    labels: list[str] | None = None,
+    texts: Sequence[str],
+    labels: Sequence[str] | None = None,
     *,
-    pairs: list[str] | None = None,
+    pairs: Sequence[str] | None = None,
     batch_size: int = 32,
 ) -> list[TextReading]:
-    """The importance of each word of each text, or of each text and its pair, with what the model predicts.
+    """The importance of each word and piece of each text, or of each text and its pair, with what the model predicts.
 
-    A word's importance is the mean over its pieces; words are the tokenizer's, which keeps punctuation apart. Needs a fast
-    tokenizer, which knows where its pieces come from.
+    A word's importance is the mean over its tokens. A language model predicts no class. What stands behind the last token that
+    the model can take is not read, and its words have nan.
+
+    Raises:
+        AtomError: a model without heads or that reads no texts, a tokenizer that is not a fast one, lists of other lengths.
     """
-    readings = []
-    limit = _limit(model, tokenizer)
-    if tokenizer.pad_token is None:  # GPT-2 has none
-        tokenizer.pad_token = tokenizer.eos_token
-    for start, batch in _batches(texts, batch_size):
-        seconds = None if pairs is None else pairs[start : start + batch_size]
-        encoded = tokenizer(batch, seconds, return_tensors="pt", padding=True, truncation=True, max_length=limit)
-        outputs, importance = _forward(model, encoded)
-        for row, text in enumerate(batch):
-            sources = [text] if seconds is None else [text, seconds[row]]
-            words, values = _words(sources, encoded, row, importance[row])
-            label = labels[start + row] if labels else None
-            readings.append(TextReading(words, values, label, *_prediction(model, outputs, row)))
-    return readings
+    reader = TextReader(model, tokenizer)
+    pairs = [None] * len(texts) if pairs is None else pairs
+    _check_lengths("texts", texts, batch_size, pairs=pairs, labels=labels)
+    return _read(reader, list(zip(texts, pairs, strict=True)), labels, batch_size, "text")
 
 
 def read_images(
-    model: Any, processor: Any, images: list[Any], labels: list[str] | None = None, *, batch_size: int = 32
+    model: Any,
+    processor: Any,
+    images: Sequence[Any],
+    labels: Sequence[str] | None = None,
+    *,
+    names: Sequence[str] | None = None,
+    batch_size: int = 32,
 ) -> list[ImageReading]:
-    """The importance of each patch of each image (PIL), on the patch grid, with what the model predicts."""
+    """The importance of each patch of each image (PIL), on the patch grid, with what the model predicts.
+
+    `names` are those of their files, to be shown.
+
+    Raises:
+        AtomError: a model without heads or that sees no images, lists of other lengths.
+    """
+    reader = ImageReader(model, processor)
+    _check_lengths("images", images, batch_size, labels=labels, names=names)
+    found = _read(reader, [(image,) for image in images], labels, batch_size, "image")
+    return [replace(one, name=name) for one, name in zip(found, names, strict=True)] if names is not None else found
+
+
+def _read(reader: Any, samples: list[tuple], labels: Sequence[str] | None, batch_size: int, unit: str) -> list:
     readings = []
-    for start, batch in _batches(images, batch_size):
-        pixels = image_inputs(batch, processor, model.config)
-        outputs, importance = _forward(model, {"pixel_values": pixels})
-        grid = patch_grid(pixels, model.config)
-        for row, image in enumerate(batch):
-            tokens = importance[row].cpu().numpy()
-            if grid is None or grid[0] * grid[1] > len(tokens):
-                # A hierarchical model or feature map: as many cells as tokens, in the shape of the image.
-                rows = max(1, round((len(tokens) * pixels.shape[-2] / pixels.shape[-1]) ** 0.5))
-                shape = (rows, len(tokens) // rows)
-            else:
-                shape = grid
-            values = tokens[len(tokens) - shape[0] * shape[1] :].reshape(shape)
-            label = labels[start + row] if labels else None
-            readings.append(ImageReading(image, values, label, *_prediction(model, outputs, row)))
+    few = len(samples) <= batch_size
+    with tqdm(total=len(samples), desc="reading", unit=unit, leave=False, disable=few) as bar:
+        for start in range(0, len(samples), batch_size):
+            batch = [reader.encode(*sample) for sample in samples[start : start + batch_size]]
+            for encoded, found in zip(batch, reader.forward(batch), strict=True):
+                reading = reader.reading(encoded, found)
+                readings.append(replace(reading, label=labels[len(readings)]) if labels is not None else reading)
+            bar.update(len(batch))
     return readings
 
 
-@torch.no_grad()
-def _forward(model: Any, inputs: Any) -> tuple[Any, Tensor]:
-    with evaluating(model):
-        outputs = model(**{name: tensor.to(model.device) for name, tensor in inputs.items()}, return_atoms=True)
-    return outputs, outputs[OUTPUT_KEYS[1]]
-
-
-def _prediction(model: Any, outputs: Any, row: int) -> tuple[str | None, float | None]:
-    logits = outputs["logits"][row] if "logits" in outputs else None
-    if logits is None or logits.dim() != 1:
-        return None, None
-    chosen = int(logits.argmax())
-    return model.config.id2label[chosen], float(logits.float().softmax(-1)[chosen])
-
-
-def _words(texts: list[str], encoded: Any, row: int, importance: Tensor) -> tuple[list[str], list[float]]:
-    pieces: dict[tuple[int, int], list[int]] = {}
-    for token, place in enumerate(zip(encoded.sequence_ids(row), encoded.word_ids(row), strict=True)):
-        if None not in place:
-            pieces.setdefault(place, []).append(token)
-    words, values = [], []
-    for (sequence, word), tokens in pieces.items():
-        span = encoded.word_to_chars(row, word, sequence_index=sequence)
-        words.append(texts[sequence][span.start : span.end].strip())
-        values.append(float(importance[tokens].mean()))
-    return words, values
-
-
-def _limit(model: Any, tokenizer: Any) -> int:
-    positions = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    return min(tokenizer.model_max_length, positions or tokenizer.model_max_length)
-
-
-def _batches(items: list, size: int) -> Iterator[tuple[int, list]]:
-    for start in range(0, len(items), size):
-        yield start, items[start : start + size]
+def _check_lengths(name: str, samples: Sequence, batch_size: int, **others: Sequence | None) -> None:
+    if isinstance(samples, str):
+        raise AtomError(f"{name} must be a list, got one string; give [text]")
+    for other, values in others.items():
+        if values is not None and len(values) != len(samples):
+            raise AtomError(f"{other}: {len(values)} for {len(samples)} {name}; give one each")
+    if batch_size < 1:
+        raise AtomError(f"batch_size must be at least 1, got {batch_size}")

@@ -54,7 +54,7 @@ class AtomMixin:
             `input_ids`, for images prefix tokens and then patches in reading order.
         """
         with evaluating(self):
-            return self(**_without_labels(self, inputs), return_atoms=True).atom_importance
+            return self(**without_labels(self, inputs), return_atoms=True).atom_importance
 
     def save_pretrained(
         self, save_directory: str | Path, is_main_process: bool = True, state_dict: dict | None = None, **kwargs: Any
@@ -200,7 +200,7 @@ def with_atoms(base: type) -> type:
     return type(base.__name__, (AtomMixin, base), namespace)
 
 
-def _without_labels(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+def without_labels(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     """`inputs` without labels, where these are not what the decoder's input is made of.
 
     A decoder that writes needs something to start from even where only the encoder is read: then its first token.

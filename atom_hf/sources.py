@@ -35,7 +35,8 @@ _READERS = {
     ".json": ("json", {}),
     ".txt": ("text", {}),
 }
-_IMAGE_FILES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+IMAGE_FILES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
+DATA_FILES = (*(suffix for suffix in _READERS if suffix != ".txt"), ".npz")
 _FILES = f"{', '.join(_READERS)} or .npz"
 
 
@@ -137,7 +138,7 @@ def _load_path(path: Path, given: str) -> dict[str, datasets.Dataset]:
         return {"train": _read([path], given)}
 
     files = [f for f in sorted(path.rglob("*")) if f.is_file() and not f.name.startswith(".")]
-    if any(f.suffix.lower() in _IMAGE_FILES for f in files):
+    if any(f.suffix.lower() in IMAGE_FILES for f in files):
         return _load_image_folder(path, given)
     suffix = next((s for s in _READERS if any(f.suffix.lower() == s for f in files)), None)
     if suffix is None:

@@ -12,6 +12,7 @@ os.environ["OMP_NUM_THREADS"] = "1"
 import exactness
 import pytest
 import torch
+from browser import chromium  # noqa: F401 (a fixture)
 
 torch.set_num_threads(1)
 

@@ -80,47 +80,56 @@ def softmax(logits):
 # Texts
 
 
+def words(reading):
+    return [span.text for span in reading.words]
+
+
+def values(reading):
+    return [span.importance for span in reading.words]
+
+
 def words_by_hand(model, text):
     """Words and their importance, from one forward pass of this text alone: pieces joined at their ## marks."""
     tokenizer = wordpiece()
     encoded = tokenizer(text, return_tensors="pt")
     importance = model.atom_importance(**encoded)[0].tolist()
     pieces = tokenizer.convert_ids_to_tokens(encoded["input_ids"][0])
-    words, values = [], []
+    found, groups = [], []
     for piece, value in zip(pieces[1:-1], importance[1:-1], strict=True):
         if piece.startswith("##"):
-            words[-1] += piece[2:]
-            values[-1].append(value)
+            found[-1] += piece[2:]
+            groups[-1].append(value)
         else:
-            words.append(piece)
-            values.append([value])
-    return words, [sum(group) / len(group) for group in values]
+            found.append(piece)
+            groups.append([value])
+    return found, [sum(group) / len(group) for group in groups]
 
 
 def test_a_word_is_the_mean_over_its_pieces(bert):
     for text, reading in zip(TEXTS, read_texts(bert, wordpiece(), TEXTS), strict=True):
-        words, values = words_by_hand(bert, text)
-        assert [word.lower() for word in reading.words] == words
-        assert reading.importance == pytest.approx(values, abs=1e-6)
+        found, means = words_by_hand(bert, text)
+        assert [word.lower() for word in words(reading)] == found
+        assert values(reading) == pytest.approx(means, abs=1e-6)
     # Not a test of words of one piece: this one has three, and they differ.
     unbreakable = wordpiece()("unbreakable", return_tensors="pt")
     three = bert.atom_importance(**unbreakable)[0, 1:4]
-    assert three.std() > 0.01 and read_texts(bert, wordpiece(), ["unbreakable"])[0].importance == pytest.approx(
-        [three.mean().item()], abs=1e-6
-    )
+    (reading,) = read_texts(bert, wordpiece(), ["unbreakable"])
+    assert three.std() > 0.01 and values(reading) == pytest.approx([three.mean().item()], abs=1e-6)
+    assert [piece.text for piece in reading.pieces] == ["un", "break", "able"]
+    assert [piece.importance for piece in reading.pieces] == pytest.approx(three.tolist(), abs=1e-6)
 
 
 def test_words_are_those_of_the_text_and_special_tokens_are_none(bert):
     reading = read_texts(bert, wordpiece(), [TEXTS[0]])[0]
-    assert reading.words == ["The", "seas", "is", "unbreakable", ",", "calm", "."]
-    assert all(-1 <= value <= 1 for value in reading.importance)
+    assert words(reading) == ["The", "seas", "is", "unbreakable", ",", "calm", "."]
+    assert all(-1 <= value <= 1 for value in values(reading))
 
 
 def test_a_pair_is_read_as_one(bert):
     """The importance and the prediction are of both texts together; words of either keep to their own."""
     texts, pairs = ["a sea", "moonlight"], ["the moon is unbreakable", "b, c"]
     readings = read_texts(bert, wordpiece(), texts, pairs=pairs)
-    assert [reading.words for reading in readings] == [
+    assert [words(reading) for reading in readings] == [
         ["a", "sea", "the", "moon", "is", "unbreakable"],
         ["moonlight", "b", ",", "c"],
     ]
@@ -133,7 +142,7 @@ def test_a_pair_is_read_as_one(bert):
             if piece in ("[CLS]", "[SEP]"):
                 continue
             groups[-1].append(value) if piece.startswith("##") else groups.append([value])
-        assert reading.importance == pytest.approx([sum(group) / len(group) for group in groups], abs=1e-5)
+        assert values(reading) == pytest.approx([sum(group) / len(group) for group in groups], abs=1e-5)
         with torch.no_grad():
             logits = bert(**encoded).logits[0].tolist()
         assert reading.confidence == pytest.approx(max(softmax(logits)), abs=1e-5)
@@ -141,11 +150,17 @@ def test_a_pair_is_read_as_one(bert):
 
 def test_long_texts_are_cut_where_the_model_ends(bert):
     text = " ".join(["calm", "sea"] * 30)
-    reading = read_texts(bert, wordpiece(), [text])[0]
-    assert len(reading.words) == 22  # 24 positions, of which two are [CLS] and [SEP]
-    assert len(read_texts(bert, wordpiece(max_length=10), [text])[0].words) == 8
+
+    def read(max_length=24):
+        (reading,) = read_texts(bert, wordpiece(max_length), [text])
+        assert words(reading) == text.split() and reading.truncated
+        return [not math.isnan(value) for value in values(reading)]
+
+    assert read() == [True] * 22 + [False] * 38  # 24 positions, of which two are [CLS] and [SEP]
+    assert read(max_length=10) == [True] * 8 + [False] * 52
     # A tokenizer that knows no limit says so by a huge number: the model's positions count.
-    assert len(read_texts(bert, wordpiece(max_length=int(1e30)), [text])[0].words) == 22
+    assert read(max_length=int(1e30)) == [True] * 22 + [False] * 38
+    assert not read_texts(bert, wordpiece(), ["calm sea"])[0].truncated
 
 
 def test_batches_of_texts_equal_singles(bert):
@@ -154,8 +169,8 @@ def test_batches_of_texts_equal_singles(bert):
         together = read_texts(bert, wordpiece(), TEXTS, ["a", "b", "c", "d"], batch_size=size)
         assert [reading.label for reading in together] == ["a", "b", "c", "d"]
         for one, other in zip(alone, together, strict=True):
-            assert one.words == other.words and one.predicted == other.predicted
-            assert one.importance == pytest.approx(other.importance, abs=1e-5)
+            assert words(one) == words(other) and one.predicted == other.predicted
+            assert values(one) == pytest.approx(values(other), abs=1e-5)
             assert one.confidence == pytest.approx(other.confidence, abs=1e-5)
 
 
@@ -174,8 +189,8 @@ def test_readings_are_taken_in_evaluation_and_the_mode_is_put_back():
     torch.manual_seed(0)
     config = transformers.BertConfig(vocab_size=len(PIECES) + 4, hidden_dropout_prob=0.5, **SIZES)
     model = attach_atoms(transformers.BertForSequenceClassification(config), AtomConfig(layer=-1), wordpiece()).train()
-    first, second = (read_texts(model, wordpiece(), TEXTS)[0].importance for _ in range(2))
-    assert first == second and model.training
+    first, second = (read_texts(model, wordpiece(), TEXTS)[0] for _ in range(2))
+    assert values(first) == values(second) and model.training
     assert all(parameter.grad is None for parameter in model.parameters())
 
 
@@ -186,8 +201,8 @@ def test_a_language_model_reads_words_and_predicts_no_class():
     model = attach_atoms(distinct(transformers.GPT2LMHeadModel(config)), AtomConfig(layer=-1), wordpiece())
     alone = [read_texts(model, wordpiece(), [text])[0] for text in TEXTS]
     for text, one, other in zip(TEXTS, alone, read_texts(model, wordpiece(), TEXTS), strict=True):
-        assert one.importance == pytest.approx(words_by_hand(model, text)[1], abs=1e-6)
-        assert one.importance == pytest.approx(other.importance, abs=1e-5)
+        assert values(one) == pytest.approx(words_by_hand(model, text)[1], abs=1e-6)
+        assert values(one) == pytest.approx(values(other), abs=1e-5)
         assert (other.predicted, other.confidence) == (None, None)
 
 
@@ -266,6 +281,3 @@ def test_a_feature_map_has_a_cell_for_each_of_its_places():
     values = model.atom_importance(pixel_values=torch.from_numpy(array)[None, None])[0]
     assert reading.importance.shape == (4, 6)  # 32 x 48 at a stride of 8
     np.testing.assert_allclose(reading.importance.ravel(), values.numpy(), atol=1e-5)
-
-
-# Summary
