@@ -148,6 +148,11 @@ class AtomConfig:
         check(whole, "special_token_ids", "a list of whole numbers of at most 31 bits")
         check(base is None or isinstance(base, str), "base_model_class", "the name of a class")
 
+    @property
+    def is_tied(self) -> bool:
+        """Whether importance has been tied to the prediction (`tie.py`); else it is the charge that the energy knows."""
+        return self.tied_classes is not None
+
     def strength(self, progress: float) -> float:
         """The share of the weight in force at `progress` in [0, 1] of a training run."""
         if progress < self.warmup_ratio:
@@ -157,7 +162,7 @@ class AtomConfig:
     def to_dict(self) -> dict[str, Any]:
         """A dictionary that JSON holds exactly and `from_dict` takes back."""
         values = {"format_version": FORMAT_VERSION, **asdict(self)}
-        if self.tied_classes is None:  # an atom-hf that knows no tied importance reads the others
+        if not self.is_tied:  # an atom-hf that knows no tied importance reads the others
             del values["tied_classes"], values["tied_width"]
         return values
 

@@ -183,7 +183,7 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, **hub: Any
     with torch.device("meta"):
         width = config.hidden_size or hidden_size_of(model, config.layer, config.side)
         heads = AtomHeads(width or 1)
-        if config.tied_classes is not None:
+        if config.is_tied:
             if config.tied_classes != model.config.num_labels:
                 raise AtomError(
                     f"the heads in {source} are for {config.tied_classes} classes, and this {type(model).__name__} has "
@@ -194,7 +194,7 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, **hub: Any
     expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
     heads, _ = read_heads(source, expected, type(model).__name__, **hub)
     attach_atoms(model, config)
-    if config.tied_classes is not None:
+    if config.is_tied:
         add_tied(model, config.tied_classes, config.tied_width)
     if model.device.type != "meta":  # a model without numbers, made to see whether all fits
         model.atom_heads.load_state_dict(heads)
