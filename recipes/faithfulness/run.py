@@ -4,7 +4,8 @@ Trains the models of four recipes with and without the flag (three seeds), ties 
 beside other methods with `atom-hf faithfulness`, and writes `README.md` here, one folder a recipe, and the table between the
 marks in the project's README.md. What has been done is not done again; `--report_only` writes the reports from what is there.
 
-Without the Hub give local copies: --data poem=TRAIN.parquet,TEST.parquet (also cola, cifar10). About two hours on two CPU cores.
+Without the Hub give local copies: --data poem=TRAIN.parquet,TEST.parquet (also cola, cifar10). About two hours on
+two CPU cores.
 """
 
 import argparse
