@@ -120,11 +120,12 @@ def summary(found: Found) -> str:
     ]
     counts = {mark: marks.count(mark) for mark in ("▲", "▼", "")}
     passes = [cost(found, REFERENCE, key) for key in ("forward", "backward")]
+    longer = cost(found, REFERENCE, "time") / cost(found, OURS, "time")
     return (
         f"Of {len(marks)} comparisons with integrated gradients (recipes, ways of taking tokens away, measures), the "
         f"importance is better in {counts['▲']} and worse in {counts['▼']} by an interval that excludes 0; in "
-        f"{counts['']} neither. It takes one forward pass; integrated gradients take {passes[0]:.0f} forward and {passes[1]:.0f} backward passes, "
-        f"{cost(found, REFERENCE, 'time') / cost(found, OURS, 'time'):.0f} times as long."
+        f"{counts['']} neither. It takes one forward pass; integrated gradients take {passes[0]:.0f} forward and "
+        f"{passes[1]:.0f} backward passes, {longer:.0f} times as long."
     )
 
 
