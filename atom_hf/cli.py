@@ -121,6 +121,8 @@ def compare(arguments: list[str]) -> None:
     print(f"results   {report.folder}")
     if report.page:
         print(f"page      {report.page}")
+    for picture in report.pictures:
+        print(f"picture   {picture}")
 
 
 def study(arguments: list[str]) -> None:
@@ -152,7 +154,7 @@ def explain(arguments: list[str]) -> None:
     run, options = parse_flags("explain", arguments, [RunArguments, ExplainArguments], texts)
     options.text = [*texts, *options.text]
     found = explain_model(run, options)
-    shown = show_readings(found.images, found.texts, colors=colors_of(sys.stdout))
+    shown = show_readings(found.images, found.texts, colors=colors_of(sys.stdout), tied=found.tied)
     # A terminal that cannot show a letter gets a question mark.
     coding = sys.stdout.encoding or "utf-8"
     print(shown.encode(coding, "replace").decode(coding))
