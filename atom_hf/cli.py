@@ -24,6 +24,7 @@ USAGE = """usage: atom-hf COMMAND [flags]
   compare   fine-tune with and without --atom over several seeds, and print both side by side
   study     run arms x data sets x sizes x seeds from a file, and write tables and plots
   explain   show texts or images under their token importance, here and on a page
+  tie       tie the importance of a trained model's tokens to its prediction (train does so itself)
   push      check a saved model and push it to the Hugging Face Hub
   bench     measure what --atom costs: a training step with it and without it, interleaved
 >>>>>>> b3c452e19ec79f1205cd9efc6d84a905eb755c31
@@ -67,6 +68,7 @@ def train(arguments: list[str]) -> int | None:
     from .hub import page_of
     from .launch import launch, split
     from .run import DEFAULT_FOLDER, RunArguments, data_flags, default_output_dir, fine_tune
+    from .tie_command import TieArguments
 
     arguments, token = _take_token(arguments)
     if token is not None:
@@ -77,11 +79,13 @@ def train(arguments: list[str]) -> int | None:
     if asked.config is not None:
         return launch(asked)
     arguments = asked.arguments
-    run, args = parse_flags("train", arguments, [RunArguments, AtomTrainingArguments])
+    run, args, tie = parse_flags("train", arguments, [RunArguments, AtomTrainingArguments, TieArguments])
     if args.hub_token is not None:  # of the --config file
         os.environ["HF_TOKEN"], args.hub_token = args.hub_token.strip(), None
     by_default = args.output_dir == DEFAULT_FOLDER
-    outcome = fine_tune(run, args, find_comparison=find_comparison(run, args) if args.atom else None)
+    outcome = fine_tune(
+        run, args, tie_samples=tie.checked(), find_comparison=find_comparison(run, args) if args.atom else None
+    )
     if args.atom:
         shown = shlex.join(["atom-hf", "explain", *data_flags(run), "--model", args.output_dir])
     else:
@@ -97,6 +101,8 @@ def train(arguments: list[str]) -> int | None:
         [f"mean |{k}|" if k == "importance" else k.replace("_", " "), format_number(v)]
         for k, v in outcome.importance.items()
     ]
+    if outcome.tie:
+        rows.append(["erased tokens explained", format_number(outcome.tie.explained)])
     print()
     print(format_table([f"{outcome.data.name}, {outcome.data.task}", "atom" if args.atom else "plain"], rows))
     print(f"\nmodel     {outcome.output_dir}")
@@ -164,6 +170,19 @@ def explain(arguments: list[str]) -> None:
     print(f"page      {found.page}")
     for picture in found.pictures:
         print(f"picture   {picture}")
+
+
+def tie(arguments: list[str]) -> None:
+    """`atom-hf tie`."""
+    from .flags import parse_flags
+    from .run import RunArguments
+    from .tie_command import TieModelArguments, tie_model
+
+    run, options = parse_flags("tie", arguments, [RunArguments, TieModelArguments])
+    found, folder = tie_model(run, options)
+    print(f"samples   {found.samples}, erased {found.passes} times")
+    print(f"explained {format_number(found.explained)} of what erasing tokens of held-out samples changes")
+    print(f"model     {folder}")
 
 
 def faithfulness(arguments: list[str]) -> None:
@@ -234,6 +253,7 @@ COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
     "compare": compare,
     "study": study,
     "explain": explain,
+    "tie": tie,
     "faithfulness": faithfulness,
     "push": push,
     "bench": bench,

@@ -24,6 +24,7 @@ from .repository import check_repository, check_token
 from .sharding import check_processes, name_units
 from .sources import EMBEDDED, short_name
 from .tasks import EMBEDDED_MODELS, Task, find_model, perplexity, prepare_task
+from .tie import Tie
 from .trainer import AtomTrainer
 
 logger = logging.getLogger(__name__)
@@ -85,6 +86,8 @@ class Outcome:
     output_dir: str
     data: TaskData
     trainer: AtomTrainer
+    tie: Tie | None = None
+    """How far importance could be tied to the prediction, if that was asked for and could be done."""
     push_error: str | None = None
     """Why the model, which is saved, could not be pushed in the end."""
 
@@ -177,9 +180,12 @@ def fine_tune(
     args: AtomTrainingArguments,
     *,
     save: bool = True,
+    tie_samples: int = 0,
     find_comparison: Callable[[TaskData], Comparison | None] | None = None,
 ) -> Outcome:
-    """Trains, evaluates and saves. With `save=False` no model is written at the end, and nothing is printed.
+    """Trains, evaluates, ties importance to the prediction by `tie_samples` training samples, and saves.
+
+    With `save=False` no model is written at the end, and nothing is printed.
 
     `find_comparison` gives the paired runs of the same settings that the model's card may show, if there are any.
 
@@ -206,6 +212,7 @@ def fine_tune(
             "importance_of": f"On up to {IMPORTANCE_BATCHES} batches of the evaluation data",
             "comparison": find_comparison(data) if find_comparison else None,
         }
+    tie = _tie(trainer, tie_samples) if args.atom and tie_samples else None
     failed = None
     if save:
         if trainer.is_fsdp_enabled:  # whatever form its checkpoints have, the model at the end is whole
@@ -215,7 +222,16 @@ def fine_tune(
             failed = _push(trainer)
         trainer.save_state()
         trainer.save_metrics("eval", {**metrics, **importance})
-    return Outcome(metrics, importance, args.output_dir, data, trainer, failed)
+    return Outcome(metrics, importance, args.output_dir, data, trainer, tie, failed)
+
+
+def _tie(trainer: AtomTrainer, samples: int) -> Tie | None:
+    """Ties importance where that can be done; says in a line why it cannot."""
+    try:
+        return trainer.tie_importance(samples)
+    except AtomError as error:
+        logger.info("importance is not tied to the prediction, and stays the charge: %s", error)
+        return None
 
 
 def _push(trainer: AtomTrainer) -> str | None:

@@ -156,6 +156,22 @@ def image_inputs(images: list[Any], processor: Any, model_config: Any) -> Any:
     return processor([image.convert(mode) for image in images], return_tensors="pt")["pixel_values"]
 
 
+def encode_rows(rows: list[dict[str, Any]], model: Any, processor: Any, max_length: int = 128) -> dict[str, Any]:
+    """Rows of a data set ("text" and perhaps "text_pair", or "image") as a classifier's inputs, on its device."""
+    if getattr(model, "main_input_name", "input_ids") == "pixel_values":
+        return {"pixel_values": image_inputs([row["image"] for row in rows], processor, model.config).to(model.device)}
+    _know_padding(model, processor)
+    encoded = processor(
+        [row["text"] for row in rows],
+        [row["text_pair"] for row in rows] if "text_pair" in rows[0] else None,
+        return_tensors="pt",
+        padding=True,
+        truncation=True,
+        max_length=_longest(model, processor, max_length),
+    )
+    return {name: value.to(model.device) for name, value in encoded.items()}
+
+
 def _auto_class(task: str) -> Any:
     return getattr(transformers, AUTO_CLASSES[task])
 
@@ -303,12 +319,8 @@ def _train_tokenizer(texts: Any, vocabulary_size: int, max_length: int) -> Any:
 
 
 def _text_task(model: PreTrainedModel, tokenizer: Any, data: TaskData, max_length: int) -> Task:
-    if tokenizer.pad_token is None:
-        tokenizer.pad_token = tokenizer.eos_token
-    if model.config.get_text_config().pad_token_id is None:
-        model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or max_length
-    length = min(max_length, limit, tokenizer.model_max_length)
+    _know_padding(model, tokenizer)
+    length = _longest(model, tokenizer, max_length)
     is_lm = data.task == "causal-lm"
 
     def encode(rows: dict[str, list]) -> dict[str, list]:
@@ -327,6 +339,18 @@ def _text_task(model: PreTrainedModel, tokenizer: Any, data: TaskData, max_lengt
     collator = DataCollatorForSeq2Seq(tokenizer) if is_lm else DataCollatorWithPadding(tokenizer)
     metrics = None if is_lm else classification_metrics
     return Task(model, tokenizer, encoded(data.train), encoded(data.eval), collator, metrics, True, encoded)
+
+
+def _know_padding(model: Any, tokenizer: Any) -> None:
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    if model.config.get_text_config().pad_token_id is None:
+        model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
+
+
+def _longest(model: Any, tokenizer: Any, max_length: int) -> int:
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or max_length
+    return min(max_length, limit, tokenizer.model_max_length)
 
 
 def _image_task(model: PreTrainedModel, processor: Any, data: TaskData, horizontal_flip: bool) -> Task:

@@ -51,6 +51,8 @@ FEWEST = 16
 ROWS = 128
 """How many erased samples go through the model at once."""
 
+SAMPLES, COPIES, SETS = 500, 8, 8
+
 Inputs = dict[str, Tensor]
 
 
@@ -89,9 +91,9 @@ def tie_importance(
     processing_class: Any,
     batches: Iterable[Inputs],
     *,
-    samples: int = 500,
-    copies: int = 8,
-    sets: int = 8,
+    samples: int = SAMPLES,
+    copies: int = COPIES,
+    sets: int = SETS,
     seed: int = 0,
 ) -> Tie:
     """Fits the importance of a trained model's tokens to its prediction. The model itself and its charges stay as they are.

@@ -12,7 +12,7 @@ from transformers.utils import logging
 
 from .accumulation import TaskShare, trying_out
 from .arguments import check_arguments, check_class
-from .attaching import refit_heads
+from .attaching import refit_heads, untie
 from .config import MAX_BYTES, read_json
 from .errors import AtomError
 from .forward import WidthError
@@ -27,6 +27,7 @@ from .sharding import prepare_precision
 from .trainer_card import CardMixin
 from .trainer_loss import LossMixin, joining
 from .trainer_push import PushMixin, check_whole
+from .trainer_tie import TieMixin
 from .wrapped import inside, is_sentence_transformer
 
 logger = logging.get_logger(__name__)
@@ -34,7 +35,7 @@ logger = logging.get_logger(__name__)
 STATE_NAME = "atom_state.json"
 
 
-class AtomTrainerMixin(CardMixin, PushMixin, LossMixin):
+class AtomTrainerMixin(CardMixin, PushMixin, TieMixin, LossMixin):
     """Adds the atom loss to any Trainer: `class MyTrainer(AtomTrainerMixin, Seq2SeqTrainer): ...`
 
     With `args.atom` off, or with arguments that have no such field, nothing is changed: the run is the Trainer's own, bit for
@@ -106,6 +107,7 @@ class AtomTrainerMixin(CardMixin, PushMixin, LossMixin):
             self._check_checkpoint(last)
         if not self._atom_on:
             return super().train(resume_from_checkpoint, *args, **kwargs)
+        untie(self._atom_model)
         if not self._atom_checked:
             self.check_atoms()
         # Compiled as a whole, a model's gradients at its hidden states would be out of the gate's sight. The plugin is one for

@@ -12,7 +12,7 @@ from ..config import AtomConfig
 from ..erasing import Eraser, of_patches
 from ..errors import AtomError
 from ..modeling import evaluating
-from ..tasks import image_inputs
+from ..tasks import encode_rows
 from ..tokens import patch_grid
 
 Inputs = dict[str, Tensor]
@@ -56,25 +56,7 @@ class Subject:
 
     def encode(self, rows: list[dict[str, Any]]) -> Inputs:
         """Rows of a data set ("text" and perhaps "text_pair", or "image") as the model's inputs."""
-        if self.is_image:
-            pixels = image_inputs([row["image"] for row in rows], self.processor, self.model.config)
-            return {"pixel_values": pixels.to(self.model.device)}
-        tokenizer = self.processor
-        if tokenizer.pad_token is None:
-            tokenizer.pad_token = tokenizer.eos_token
-        if self.model.config.get_text_config().pad_token_id is None:
-            self.model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
-        positions = getattr(self.model.config.get_text_config(), "max_position_embeddings", None) or self.max_length
-        pairs = [row["text_pair"] for row in rows] if "text_pair" in rows[0] else None
-        encoded = tokenizer(
-            [row["text"] for row in rows],
-            pairs,
-            return_tensors="pt",
-            padding=True,
-            truncation=True,
-            max_length=min(self.max_length, positions, tokenizer.model_max_length),
-        )
-        return {name: value.to(self.model.device) for name, value in encoded.items()}
+        return encode_rows(rows, self.model, self.processor, self.max_length)
 
     def tokens(self, inputs: Inputs) -> Tensor:
         """Which of the model's tokens stand for a part of the input: bool [B, N]."""

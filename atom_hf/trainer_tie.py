@@ -1,0 +1,37 @@
+"""How a trainer ties importance to the prediction of the model that it has trained."""
+
+from typing import Any
+
+import torch
+from torch.utils.data import Subset
+from transformers.trainer_utils import has_length
+
+from .errors import AtomError
+from .tie import SAMPLES, Tie, tie_importance
+
+
+class TieMixin:
+    """What `AtomTrainerMixin` ties importance with."""
+
+    def tie_importance(self, samples: int = SAMPLES, **options: Any) -> Tie:
+        """Ties the importance of tokens to the prediction of the trained model, by samples of the training data.
+
+        After `train` and before `save_model`. The model and its charges stay as they are; see `atom_hf.tie.tie_importance`,
+        which takes the options. On several processes each runs its share.
+
+        Raises:
+            AtomError: the flag is off, a model that is sharded or no classifier, training data that can be read but once.
+        """
+        if not self._atom_on:
+            raise AtomError("atom: with the flag off there are no heads whose importance could be tied")
+        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+            raise AtomError("importance is tied on whole models: save this one, and use atom-hf tie on one process")
+        if not has_length(self.train_dataset):
+            raise AtomError("train_dataset: importance is tied by samples drawn at random, and this one is a stream")
+        drawn = torch.randperm(len(self.train_dataset), generator=torch.Generator().manual_seed(self.args.seed))
+        drawn = drawn[:samples].tolist()
+        select = getattr(self.train_dataset, "select", None)
+        rows = Subset(self.train_dataset, drawn) if select is None else select(drawn)
+        model = self.accelerator.unwrap_model(self.model)
+        loader = self.get_eval_dataloader(rows)
+        return tie_importance(model, self.processing_class, loader, samples=samples, seed=self.args.seed, **options)
