@@ -125,10 +125,7 @@ def facts_of_trainer(trainer: Any, given: Mapping[str, Any] | None = None) -> Ca
         **_facts_of_log(args, state),
         **trainer.card_facts,
     }
-    known = facts_of_model(model)
-    if known.atoms and known.atoms.is_tied and "importance" not in trainer.card_facts:
-        found.pop("importance", None)  # what was logged is of the charges
-    return replace(known, **{**found, **_facts_given(given or {}, found["tags"])})
+    return replace(facts_of_model(model), **{**found, **_facts_given(given or {}, found["tags"])})
 
 
 def base_facts(source: str | Base) -> dict[str, Any]:

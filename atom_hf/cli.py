@@ -1,4 +1,4 @@
-"""The command line: `atom-hf train | compare | study | explain | faithfulness | push | bench`, also `python -m atom_hf`."""
+"""The command line: `atom-hf train | compare | study | tie | explain | faithfulness | push | bench`, also `python -m atom_hf`."""
 
 import logging
 import os
@@ -11,23 +11,14 @@ from .formats import format_number, format_table
 
 USAGE = """usage: atom-hf COMMAND [flags]
 
-<<<<<<< HEAD
   train         fine-tune a checkpoint; with --atom, with the atom loss
   compare       fine-tune with and without --atom over several seeds, and print both side by side
   study         run arms x data sets x sizes x seeds from a file, and write tables and plots
-  explain       write a page of samples under their token importance
+  tie           tie the importance of a trained model's tokens to its prediction (train does so itself)
+  explain       show texts or images under their token importance, here and on a page
   faithfulness  measure how faithful the importance is, beside other attributions
   push          check a saved model and push it to the Hugging Face Hub
   bench         measure what --atom costs: a training step with it and without it, interleaved
-=======
-  train     fine-tune a checkpoint; with --atom, with the atom loss
-  compare   fine-tune with and without --atom over several seeds, and print both side by side
-  study     run arms x data sets x sizes x seeds from a file, and write tables and plots
-  explain   show texts or images under their token importance, here and on a page
-  tie       tie the importance of a trained model's tokens to its prediction (train does so itself)
-  push      check a saved model and push it to the Hugging Face Hub
-  bench     measure what --atom costs: a training step with it and without it, interleaved
->>>>>>> b3c452e19ec79f1205cd9efc6d84a905eb755c31
 
 atom-hf COMMAND --help lists the flags. On many processes: atom-hf train --accelerate_config ddp ..."""
 
