@@ -1,4 +1,4 @@
-"""The command line: `atom-hf train | compare | study | tie | explain | faithfulness | push | bench`, also `python -m atom_hf`."""
+"""The command line: `atom-hf train | compare | study | tie | explain | ...`, also `python -m atom_hf`."""
 
 import logging
 import os
