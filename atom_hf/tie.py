@@ -17,7 +17,8 @@ tokens already: a model knows many more of these than there are samples.
 
 import logging
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -240,15 +241,22 @@ def of_class(logits: Tensor, classes: Tensor) -> Tensor:
     return logits.float().softmax(-1).gather(1, classes[:, None])[:, 0]
 
 
-def _hidden(model: Any, inputs: Inputs) -> tuple[Tensor, Tensor]:
-    """The hidden states [B, N, h] that the heads read, and the logits [B, C]."""
+@contextmanager
+def reading_tokens(model: Any) -> Iterator[list[Tensor]]:
+    """Within it, the tokens [B, N, h] that the heads of a model read in each forward pass, as they come."""
     seen: list[Tensor] = []
     hook = inside(model).atom_heads.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     try:
-        logits = model(**inputs, return_atoms=True).logits
+        yield seen
     finally:
         hook.remove()
-    return seen[-1], logits
+
+
+def _hidden(model: Any, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """The hidden states [B, N, h] that the heads read, and the logits [B, C]."""
+    with reading_tokens(model) as tokens:
+        logits = model(**inputs, return_atoms=True).logits
+    return tokens[-1], logits
 
 
 def _values(model: Any, eraser: Eraser, inputs: Inputs, keep: Tensor, classes: Tensor) -> Tensor:

@@ -136,7 +136,7 @@ def test_images_are_measured(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("more", "message"),
     [
-        (["--methods", "importance,luck"], "--methods must be of importance, -importance"),
+        (["--methods", "importance,luck"], "--methods must be of importance, charge, -charge"),
         (["--how", "blur"], "--how must be of mask, drop for text-classification; got 'blur'"),
         (["--samples", "0"], "--samples must be at least 1, got 0"),
         (["--check_samples", "-1"], "--check_samples must be at least 0"),

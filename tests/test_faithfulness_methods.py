@@ -66,7 +66,7 @@ def test_padding_changes_nothing(method):
 def test_importance_is_the_models_own():
     subject, inputs, target = subject_of("bert")
     own = subject.model.atom_importance(**inputs)
-    for name, sign in (("importance", own), ("-importance", -own), ("|importance|", own.abs())):
+    for name, sign in (("importance", own), ("charge", own), ("-charge", -own), ("|charge|", own.abs())):
         torch.testing.assert_close(METHODS[name](subject, inputs, target), sign, equal_nan=True)
 
 
@@ -227,7 +227,7 @@ def test_shapley_values_know_no_embeddings():
 @pytest.mark.parametrize(
     ("method", "passes"),
     [
-        *((name, (1, 0)) for name in ("importance", "-importance", "attention_rollout", "hidden_norm")),
+        *((name, (1, 0)) for name in ("importance", "charge", "attention_rollout", "hidden_norm")),
         *(("input_x_gradient", (1, 1)), ("integrated_gradients", (50, 50)), ("random", (0, 0))),
         # Captum asks for the whole and for nothing once, and for all but the last step of each order.
         ("kernel_shap", (200, 0)),

@@ -1,8 +1,8 @@
 """Attributions to tokens: the model's own importance, and the methods that it is compared with.
 
 Each takes a `Subject`, the inputs of B samples and the class [B] that is explained, and gives [B, N], NaN where there is no
-token. All explain the same thing: the probability of the class that the model predicts. Rollout, the hidden norm and the
-importance itself do not depend on the class; they are read as support for it all the same.
+token. All explain the same thing: the probability of the class that the model predicts. Rollout, the hidden norm and the charges
+do not depend on the class; they are read as support for it all the same.
 """
 
 from collections.abc import Callable
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..errors import AtomError
+from ..tie import reading_tokens
 from .subject import Inputs, Subject, of_class, repeated
 
 STEPS = 50
@@ -51,9 +52,21 @@ class Method:
 
 
 @torch.no_grad()
-def importance(subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None, *, read: Callable) -> Tensor:
-    """The charges that the model's head gives its tokens."""
-    return read(subject.run(inputs, points, return_atoms=True).atom_importance)
+def importance(subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
+    """What `atom_importance` gives: the tied importance for the class, or, where none has been tied, the charges."""
+    heads = subject.model.atom_heads
+    with reading_tokens(subject.model) as tokens:
+        outputs = subject.run(inputs, points, return_atoms=True)
+    return outputs.atom_importance if heads.tied is None else heads.read(tokens[-1], target)
+
+
+@torch.no_grad()
+def charge(subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None, *, read: Callable) -> Tensor:
+    """The charges that the energy knows (Eq. 6), whether importance has been tied or not."""
+    heads = subject.model.atom_heads
+    with reading_tokens(subject.model) as tokens:
+        subject.run(inputs, points, return_atoms=True)
+    return read(heads(tokens[-1])[0])
 
 
 def random(subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
@@ -192,9 +205,10 @@ def _forward(subject: Subject, inputs: Inputs) -> Callable[..., Tensor]:
 
 
 _ALL = [
-    Method("importance", partial(importance, read=lambda q: q), "the model's own charges, with their sign", True),
-    Method("-importance", partial(importance, read=lambda q: -q), "the charges with the other sign", True),
-    Method("|importance|", partial(importance, read=torch.abs), "the charges without their sign", True),
+    Method("importance", importance, "the model's importance: tied to the prediction, or its charges", True),
+    Method("charge", partial(charge, read=lambda q: q), "the charges that the energy knows, with their sign", True),
+    Method("-charge", partial(charge, read=lambda q: -q), "the charges with the other sign", True),
+    Method("|charge|", partial(charge, read=torch.abs), "the charges without their sign", True),
     Method("random", random, "normal numbers"),
     Method("attention_rollout", attention_rollout, "attention rollout (Abnar and Zuidema, arXiv 2005.00928)"),
     Method("hidden_norm", hidden_norm, "norm of the hidden state that the importance is read from"),

@@ -146,15 +146,15 @@ def difference_table(blocks: dict[tuple[str, str, str], Block]) -> str:
     measures = [name for name in MEASURES if name != "infidelity"]
     rows = []
     for (arm, method), block in by_name.items():
-        if ours is None or arm != "model" or method in (OURS, "-importance", "|importance|"):
+        if ours is None or arm != "model" or method == OURS:
             continue
-        cells = [_gap(_paired(ours, block, name), MEASURES[name][1]) for name in measures]
+        cells = [gap(paired(ours, block, name), MEASURES[name][1]) for name in measures]
         rows.append(_row(f"importance - {_label(arm, method)}", *cells))
     chance, reference = by_name.get(("model", CHANCE)), by_name.get(("model", REFERENCE))
     if chance and reference:
         for (arm, method), block in by_name.items():
             if arm == "model" and method not in (CHANCE, REFERENCE):
-                cells = [_share(block, chance, reference, name) for name in measures]
+                cells = [share(block, chance, reference, name) for name in measures]
                 rows.append(_row(f"share of the way: {_label(arm, method)}", *cells))
     return markdown(["", *(MEASURES[name][0] for name in measures)], rows) if rows else ""
 
@@ -202,7 +202,7 @@ def plot(head: dict[str, Any], blocks: dict[tuple[str, str, str], Block], path: 
                 spread = [np.interp(shares, np.linspace(0, 1, len(curve)), curve) for curve in curves]
                 style = {"color": f"C{list(METHODS).index(method) % 10}", "linestyle": "--" if arm == "plain" else "-"}
                 style |= {"linewidth": 2.6, "color": "black"} if method == OURS else {"linewidth": 1.2}
-                label = (method if method[0] != "|" else "|importance|").replace("_", " ")
+                label = method.replace("_", " ")
                 axis.plot(
                     shares, np.mean(spread, 0), label=label + (", plain model" if arm == "plain" else ""), **style
                 )
@@ -232,7 +232,7 @@ def _grid(models: dict[str, dict[int, dict[str, Any]]], value: Any) -> np.ndarra
     return np.array([[math.nan if v is None else v for v in row] for row in found], dtype=np.float64)
 
 
-def _over_models(values: np.ndarray) -> np.ndarray:
+def over_models(values: np.ndarray) -> np.ndarray:
     """The mean over models [samples] of [models, samples], without NaN."""
     there = ~np.isnan(values)
     count = there.sum(0)
@@ -242,14 +242,14 @@ def _over_models(values: np.ndarray) -> np.ndarray:
 def _cell(values: np.ndarray) -> str:
     if not values.size or np.isnan(values).all():
         return "–"
-    found = interval(_over_models(values))
+    found = interval(over_models(values))
     spread = ""
     if len(values) > 1:
         spread = f" ± {_short(float(np.std([interval(row).mean for row in values], ddof=1)))}"
     return f"{_short(found.mean)} [{_short(found.low)}, {_short(found.high)}]{spread}"
 
 
-def _paired(one: Block, other: Block, measure: str) -> np.ndarray:
+def paired(one: Block, other: Block, measure: str) -> np.ndarray:
     """[models, samples] of the differences, on models and samples that both have."""
     models = [model for model in one.samples if model in other.samples]
     shared = {
@@ -261,13 +261,18 @@ def _paired(one: Block, other: Block, measure: str) -> np.ndarray:
     return _grid(shared, lambda pair: None if None in (p := [x.get(measure) for x in pair]) else p[0] - p[1])
 
 
-def _gap(differences: np.ndarray, more_is_better: bool) -> str:
+def verdict(differences: np.ndarray, more_is_better: bool) -> str:
+    """Of differences [models, samples]: ▲ better and ▼ worse, where the interval over samples excludes 0; else nothing."""
+    found = interval(over_models(differences))
+    return "" if not (found.low > 0 or found.high < 0) else "▲" if (found.mean > 0) == more_is_better else "▼"
+
+
+def gap(differences: np.ndarray, more_is_better: bool) -> str:
+    """The mean of differences [models, samples] with its intervals, and the verdict."""
     if not differences.size or np.isnan(differences).all():
         return "–"
-    found = interval(_over_models(differences))
-    mark = ""
-    if found.low > 0 or found.high < 0:
-        mark = " ▲" if (found.mean > 0) == more_is_better else " ▼"
+    found = interval(over_models(differences))
+    mark = f" {verdict(differences, more_is_better)}".rstrip()
     seeds = ""
     if len(differences) > 1:
         over = interval(np.array([interval(row).mean for row in differences]))
@@ -275,8 +280,9 @@ def _gap(differences: np.ndarray, more_is_better: bool) -> str:
     return f"{found.mean:+.3g} [{found.low:+.3g}, {found.high:+.3g}]{mark}{seeds}"
 
 
-def _share(block: Block, chance: Block, reference: Block, measure: str) -> str:
-    means = [interval(_over_models(b.values(measure))).mean for b in (block, chance, reference)]
+def share(block: Block, chance: Block, reference: Block, measure: str) -> str:
+    """How much of the way from chance to the reference a method goes."""
+    means = [interval(over_models(b.values(measure))).mean for b in (block, chance, reference)]
     if any(math.isnan(mean) for mean in means) or abs(means[2] - means[1]) < 1e-9:
         return "–"
     return f"{(means[0] - means[1]) / (means[2] - means[1]):.0%}"
