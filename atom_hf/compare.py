@@ -15,7 +15,7 @@ from .arguments import AtomTrainingArguments
 from .card import Comparison
 from .data import TaskData
 from .errors import AtomError
-from .explain import read_samples, write_picture
+from .explain import read_samples, write_files
 from .formats import read_yaml
 from .paired import (
     RESULTS_NAME,
@@ -40,7 +40,7 @@ from .run import (
     load_run_data,
     prepare_run,
 )
-from .show import Table, write_page
+from .show import Table
 
 ARMS = {"plain": {"atom": False}, "atom": {"atom": True}}
 LESS_IS_BETTER = ("loss", "perplexity")
@@ -68,6 +68,7 @@ class Report:
     table: Table
     folder: str
     page: str | None
+    pictures: list[str]
 
 
 def compare_runs(run: RunArguments, args: AtomTrainingArguments, options: CompareArguments) -> Report:
@@ -127,12 +128,11 @@ def compare_runs(run: RunArguments, args: AtomTrainingArguments, options: Compar
 
     seeds = [args.seed + i for i in range(options.seeds)]
     table = paired_table(f"{data.name}: {data.task}, {len(data.train)} training samples", arms, seeds, done)
-    page = None
+    page, pictures = None, []
     if options.page:
         title = f"{data.name}, with and without --atom"
-        page = str(write_page(options.page, title=title, tables=[table], **(shown or {})))
-        write_picture(Path(options.page).with_suffix(".png"), shown or {})
-    return Report(table, str(folder), page)
+        page, *pictures = map(str, write_files(options.page, title=title, tables=[table], **(shown or {})))
+    return Report(table, str(folder), page, pictures)
 
 
 def paired_table(caption: str, arms: Any, seeds: list[int], done: dict[tuple[int, str], dict[str, float]]) -> Table:
@@ -252,7 +252,7 @@ def _read_results(path: Path, head: dict[str, Any]) -> dict[tuple[int, str], dic
 def _readings(outcome: Outcome, samples: int) -> dict[str, Any]:
     model = outcome.trainer.accelerator.unwrap_model(outcome.trainer.model)
     shown = read_samples(model, outcome.trainer.processing_class, outcome.data, samples)
-    return {**shown, "softening": model.atom_config.softening}
+    return {**shown, "softening": model.atom_config.softening, "tied": model.atom_config.is_tied}
 
 
 def _mean(values: list[float]) -> str:
