@@ -21,8 +21,8 @@ RUNS = Path("runs", "faithfulness")
 SEEDS = (1, 2, 3)
 # What importance is tied by: samples of the whole training split, at whose labels the fit does not look.
 TIES = {
-    "poem": ["--samples", "892", "--copies", "4"],
-    "cola": ["--samples", "600", "--copies", "4"],
+    "poem": ["--samples", "446", "--copies", "4"],
+    "cola": ["--samples", "400", "--copies", "4"],
     "digits": ["--samples", "1000", "--copies", "4"],
     "cifar10": ["--samples", "1500", "--copies", "4"],
 }
@@ -32,11 +32,11 @@ HUB = {
     "digits": ["digits"],
     "cifar10": ["uoft-cs/cifar10"],
 }
-MEASURED = ["--samples", "30", "--check_samples", "6"]
+MEASURED = ["--samples", "24", "--check_samples", "4", "--perturbations", "20", "--curve_steps", "10"]
 METHODS = (
     "importance,charge,-charge,|charge|,random,attention_rollout,input_x_gradient,integrated_gradients,shapley_sampling"
 )
-PLAIN = "hidden_norm,attention_rollout,input_x_gradient,integrated_gradients"
+PLAIN = "hidden_norm,attention_rollout,integrated_gradients"
 
 
 def data_flags(recipe: str, local: dict[str, list[str]]) -> list[str]:
