@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 ENVIRONMENT := $(VENV)/.installed
 SLOW := $(VENV)/.slow
 
-.PHONY: quickstart test browser slow exactness cards lint clean
+.PHONY: quickstart test browser slow exactness cards pictures lint clean
 
 quickstart: $(ENVIRONMENT)
 	$(BIN)/atom-hf compare --config recipes/digits/atom.yaml --output_dir runs/quickstart/digits --page runs/quickstart/digits.html
@@ -34,6 +34,15 @@ exactness: $(SLOW)
 # The model cards of the recipes, from their files and committed results.
 cards: $(ENVIRONMENT)
 	$(BIN)/python recipes/cards.py
+
+# The pictures of the README's section on reading importances, from models that are trained for them.
+pictures: $(ENVIRONMENT)
+	$(BIN)/atom-hf train --config recipes/verse/atom.yaml --output_dir runs/pictures/verse
+	$(BIN)/atom-hf explain --dataset verse --model runs/pictures/verse --samples 8 --page runs/pictures/verse.html
+	cp runs/pictures/verse.png recipes/verse/importance.png
+	$(BIN)/atom-hf train --config recipes/digits/atom.yaml --output_dir runs/pictures/digits
+	$(BIN)/atom-hf explain --dataset digits --model runs/pictures/digits --page runs/pictures/digits.html
+	cp runs/pictures/digits.atoms.png recipes/digits/atoms.png
 
 lint: $(ENVIRONMENT)
 	$(BIN)/ruff check .

@@ -152,6 +152,8 @@ def model_card(facts: CardFacts) -> ModelCard:
         "settings": (settings := _settings(facts.atoms)),
         "changed": any(name.startswith("*") for name, _, _ in settings),
         "importance": {key: _number(value) for key, value in facts.importance.items()},
+        # What a run says of its importances is of the charges: it is tied in the end.
+        "tied": facts.atoms is not None and facts.atoms.is_tied,
         "limits": _limits(facts),
         "versions": ", ".join(f"{key} {plain(value)}" for key, value in facts.versions.items()),
     }

@@ -22,7 +22,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIPLE_CHOICE_MAP
 from transformers.trainer_utils import has_length
 from transformers.utils import hf_api
 
-from .card import CARD_NAME, CardFacts, check_facts, hub_id, write_card
+from .card import CARD_NAME, CardFacts, check_facts, hub_id, model_card, write_card
 from .card_kept import keeps_card, saved_again
 from .card_text import code
 from .licenses import LICENSES
@@ -95,7 +95,8 @@ def write_model_card(model: Any, folder: str | Path) -> None:
     base = getattr(_base_of(model), "_atom_base", None)
     if base and base.folder == str(Path(folder).resolve()) and keeps_card(folder):
         file = Path(folder, CARD_NAME)
-        file.write_text(saved_again(file.read_text(encoding="utf-8")), encoding="utf-8")
+        new = str(model_card(facts_of_model(model)))
+        file.write_text(saved_again(file.read_text(encoding="utf-8"), new), encoding="utf-8")
     else:
         write_card(facts_of_model(model), folder)
 

@@ -14,6 +14,7 @@ SAVED_AGAIN = (
     "told here is of those before."
 )
 _RUN = "\n## Training\n"  # of a card that tells of a run
+_READING, _LIMITS = "\n## Reading importances\n\n", "\n## Limits\n\n"
 
 
 def card_to_push(folder: str | Path, repo_id: str, there: str | None, revision: str | None = None) -> str | None:
@@ -37,14 +38,21 @@ def card_to_push(folder: str | Path, repo_id: str, there: str | None, revision: 
     if there is not None and not is_generated(there):
         return None
     if there is not None and _RUN not in text and _RUN in there and _base_in(text) == repo_id:
-        text = saved_again(there)
+        text = saved_again(there, text)
     return _not_its_own_base(_load_from(text, repo_id, revision), repo_id)
 
 
-def saved_again(text: str) -> str:
-    """A generated card whose model was loaded and saved again without a run that would have written another."""
-    title = "\n## Limits\n\n"
-    return text if SAVED_AGAIN in text else text.replace(title, f"{title}- {SAVED_AGAIN}\n", 1)
+def saved_again(text: str, new: str) -> str:
+    """A generated card whose model was loaded and saved again without a run that would have written another.
+
+    Of the `new` card, which knows the model alone, it takes what importance is where that has changed: it may have been tied
+    to the prediction in between.
+    """
+    known, now = (part.split(_READING, 1)[-1].split(_LIMITS, 1)[0] for part in (text, new))
+    # Numbers of the run stand in front of it.
+    if _READING in text and not known.endswith(now):
+        text = text.replace(_READING + known, _READING + now, 1)
+    return text if SAVED_AGAIN in text else text.replace(_LIMITS, f"{_LIMITS}- {SAVED_AGAIN}\n", 1)
 
 
 def keeps_card(folder: str | Path) -> bool:

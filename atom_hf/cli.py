@@ -1,4 +1,4 @@
-"""The command line: `atom-hf train | compare | study | explain | faithfulness | push | bench`, also `python -m atom_hf`."""
+"""The command line: `atom-hf train | compare | study | tie | explain | ...`, also `python -m atom_hf`."""
 
 import logging
 import os
@@ -11,23 +11,14 @@ from .formats import format_number, format_table
 
 USAGE = """usage: atom-hf COMMAND [flags]
 
-<<<<<<< HEAD
   train         fine-tune a checkpoint; with --atom, with the atom loss
   compare       fine-tune with and without --atom over several seeds, and print both side by side
   study         run arms x data sets x sizes x seeds from a file, and write tables and plots
-  explain       write a page of samples under their token importance
+  tie           tie the importance of a trained model's tokens to its prediction (train does so itself)
+  explain       show texts or images under their token importance, here and on a page
   faithfulness  measure how faithful the importance is, beside other attributions
   push          check a saved model and push it to the Hugging Face Hub
   bench         measure what --atom costs: a training step with it and without it, interleaved
-=======
-  train     fine-tune a checkpoint; with --atom, with the atom loss
-  compare   fine-tune with and without --atom over several seeds, and print both side by side
-  study     run arms x data sets x sizes x seeds from a file, and write tables and plots
-  explain   show texts or images under their token importance, here and on a page
-  tie       tie the importance of a trained model's tokens to its prediction (train does so itself)
-  push      check a saved model and push it to the Hugging Face Hub
-  bench     measure what --atom costs: a training step with it and without it, interleaved
->>>>>>> b3c452e19ec79f1205cd9efc6d84a905eb755c31
 
 atom-hf COMMAND --help lists the flags. On many processes: atom-hf train --accelerate_config ddp ..."""
 
@@ -127,6 +118,8 @@ def compare(arguments: list[str]) -> None:
     print(f"results   {report.folder}")
     if report.page:
         print(f"page      {report.page}")
+    for picture in report.pictures:
+        print(f"picture   {picture}")
 
 
 def study(arguments: list[str]) -> None:
@@ -158,7 +151,7 @@ def explain(arguments: list[str]) -> None:
     run, options = parse_flags("explain", arguments, [RunArguments, ExplainArguments], texts)
     options.text = [*texts, *options.text]
     found = explain_model(run, options)
-    shown = show_readings(found.images, found.texts, colors=colors_of(sys.stdout))
+    shown = show_readings(found.images, found.texts, colors=colors_of(sys.stdout), tied=found.tied)
     # A terminal that cannot show a letter gets a question mark.
     coding = sys.stdout.encoding or "utf-8"
     print(shown.encode(coding, "replace").decode(coding))

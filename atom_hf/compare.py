@@ -15,7 +15,7 @@ from .arguments import AtomTrainingArguments
 from .card import Comparison
 from .data import TaskData
 from .errors import AtomError
-from .explain import read_samples, write_picture
+from .explain import read_samples, write_files
 from .formats import read_yaml
 from .paired import (
     RESULTS_NAME,
@@ -40,9 +40,10 @@ from .run import (
     load_run_data,
     prepare_run,
 )
-from .show import Table, write_page
+from .show import Table
 
 ARMS = {"plain": {"atom": False}, "atom": {"atom": True}}
+TIE_SAMPLES = 200  # of the model that the page shows
 LESS_IS_BETTER = ("loss", "perplexity")
 
 
@@ -68,6 +69,7 @@ class Report:
     table: Table
     folder: str
     page: str | None
+    pictures: list[str]
 
 
 def compare_runs(run: RunArguments, args: AtomTrainingArguments, options: CompareArguments) -> Report:
@@ -115,24 +117,24 @@ def compare_runs(run: RunArguments, args: AtomTrainingArguments, options: Compar
             if (seed, name) in done and not (options.page and first and configured[name].atom):
                 continue
             bar.set_postfix_str(f"{name}, seed {seed}")
+            reads = bool(options.page) and first and configured[name].atom and shown is None
             with silent(run, configured[name], seed) as arguments:
-                outcome = fine_tune(*arguments, save=False)
+                outcome = fine_tune(*arguments, save=False, tie_samples=TIE_SAMPLES if reads else 0)
             if (seed, name) not in done:
                 done[seed, name] = outcome.metrics
                 append_line(folder / RESULTS_NAME, {"arm": name, "seed": seed, **outcome.metrics, **outcome.importance})
-            if options.page and first and configured[name].atom and shown is None:
+            if reads:
                 shown = _readings(outcome, options.page_samples)
             del outcome
             gc.collect()
 
     seeds = [args.seed + i for i in range(options.seeds)]
     table = paired_table(f"{data.name}: {data.task}, {len(data.train)} training samples", arms, seeds, done)
-    page = None
+    page, pictures = None, []
     if options.page:
         title = f"{data.name}, with and without --atom"
-        page = str(write_page(options.page, title=title, tables=[table], **(shown or {})))
-        write_picture(Path(options.page).with_suffix(".png"), shown or {})
-    return Report(table, str(folder), page)
+        page, *pictures = map(str, write_files(options.page, title=title, tables=[table], **(shown or {})))
+    return Report(table, str(folder), page, pictures)
 
 
 def paired_table(caption: str, arms: Any, seeds: list[int], done: dict[tuple[int, str], dict[str, float]]) -> Table:
@@ -252,7 +254,7 @@ def _read_results(path: Path, head: dict[str, Any]) -> dict[tuple[int, str], dic
 def _readings(outcome: Outcome, samples: int) -> dict[str, Any]:
     model = outcome.trainer.accelerator.unwrap_model(outcome.trainer.model)
     shown = read_samples(model, outcome.trainer.processing_class, outcome.data, samples)
-    return {**shown, "softening": model.atom_config.softening}
+    return {**shown, "softening": model.atom_config.softening, "tied": model.atom_config.is_tied}
 
 
 def _mean(values: list[float]) -> str:

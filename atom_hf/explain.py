@@ -3,6 +3,7 @@
 import os
 import stat
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from .importance import read_images, read_texts
 from .loading import load_atom_model
 from .readings import ImageReading, TextReading
 from .run import RunArguments, check_page, load_run_data
-from .show import write_atoms, write_page, write_sheet, write_words
+from .show import Table, write_atoms, write_page, write_sheet, write_words
 from .sources import DATA_FILES, IMAGE_FILES
 from .tasks import EMBEDDED_MODELS, load_processor
 
@@ -67,6 +68,8 @@ class Explained(NamedTuple):
     texts: list[TextReading]
     images: list[ImageReading]
     left_out: int
+    tied: bool
+    """Whether their importance is tied to the prediction (`tie.py`)."""
 
 
 def explain_model(run: RunArguments, options: ExplainArguments) -> Explained:
@@ -107,14 +110,10 @@ def explain_model(run: RunArguments, options: ExplainArguments) -> Explained:
         shown = {"images": read_images(model, processor(True), given.images, names=given.names)}
     else:
         shown = {"texts": read_texts(model, processor(False), given.texts)}
-    softening = model.atom_config.softening
-    page = write_page(options.page, title=f"Token importance: {run.model}", softening=softening, **shown)
-    pictures = [page.with_suffix(".png")]
-    write_picture(pictures[0], shown)
-    texts, images = shown.get("texts", []), shown.get("images", [])
-    if sum(reading.atom is not None for reading in (*texts, *images)) > 1:
-        pictures.append(write_atoms(page.with_name(f"{page.stem}-atoms.png"), [*texts, *images], softening=softening))
-    return Explained(page, pictures, texts, images, left_out)
+    config = model.atom_config
+    title = f"Token importance: {run.model}"
+    page, *pictures = write_files(options.page, title=title, softening=config.softening, tied=config.is_tied, **shown)
+    return Explained(page, pictures, shown.get("texts", []), shown.get("images", []), left_out, config.is_tied)
 
 
 def read_given(texts: list[str], files: list[str], samples: int) -> Given:
@@ -162,7 +161,7 @@ def read_given(texts: list[str], files: list[str], samples: int) -> Given:
 
 
 def read_samples(model: Any, processor: Any, data: TaskData, samples: int) -> dict[str, list]:
-    """Readings of so many evaluation samples, drawn with a fixed seed, as `write_page` takes them."""
+    """Readings of so many evaluation samples, drawn with a fixed seed, as `write_files` takes them."""
     rows = data.eval.shuffle(seed=0).select(range(min(samples, len(data.eval))))
     labels = [data.labels[i] for i in rows["label"]] if data.labels else None
     if data.task == "image-classification":
@@ -171,12 +170,29 @@ def read_samples(model: Any, processor: Any, data: TaskData, samples: int) -> di
     return {"texts": read_texts(model, processor, list(rows["text"]), labels, pairs=pairs)}
 
 
-def write_picture(path: Path, shown: dict[str, list]) -> None:
-    """Writes the same readings as one PNG."""
-    if shown.get("images"):
-        write_sheet(path, shown["images"])
-    elif shown.get("texts"):
-        write_words(path, shown["texts"])
+def write_files(
+    path: str | Path,
+    *,
+    title: str,
+    tables: Sequence[Table] = (),
+    images: Sequence[ImageReading] = (),
+    texts: Sequence[TextReading] = (),
+    softening: float = 0.0,
+    tied: bool = False,
+) -> list[Path]:
+    """Writes a page, and beside it a PNG of its samples and one of their atoms where there are two or more.
+
+    Returns what it wrote, the page first. The arguments are those of `write_page`.
+    """
+    shown = {"images": images, "texts": texts, "softening": softening, "tied": tied}
+    written = [page := write_page(path, title=title, tables=tables, **shown)]
+    if images:
+        written.append(write_sheet(page.with_suffix(".png"), images, tied=tied))
+    elif texts:
+        written.append(write_words(page.with_suffix(".png"), texts, tied=tied))
+    if sum(reading.atom is not None for reading in (*images, *texts)) > 1:
+        written.append(write_atoms(page.with_suffix(".atoms.png"), [*images, *texts], softening=softening))
+    return written
 
 
 def _is_piped() -> bool:

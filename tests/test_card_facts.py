@@ -29,6 +29,7 @@ from atom_hf import (
     attach_atoms,
     load_atom_model,
 )
+from atom_hf.attaching import add_tied, untie
 from atom_hf.card import MARK, CardFacts, is_own, model_card, write_card
 from atom_hf.card_facts import base_facts, facts_of_model, facts_of_trainer, pipeline_tag
 from atom_hf.card_kept import saved_again
@@ -518,10 +519,42 @@ def test_the_card_of_a_run_outlives_loading_and_saving(tmp_path):
     model = load_atom_model(tmp_path / "run")
     for _ in range(2):
         model.save_pretrained(tmp_path / "run")
-        assert (tmp_path / "run" / "README.md").read_text() == saved_again(card) != card
+        assert (tmp_path / "run" / "README.md").read_text() == saved_again(card, card) != card
     model.save_pretrained(tmp_path / "other")
     other = (tmp_path / "other" / "README.md").read_text()
     assert "the weights of `run` (a local checkpoint)" in other and "## Training" not in other
+
+
+def test_a_card_says_whether_importance_is_tied_to_the_prediction(tmp_path):
+    trainer = make_trainer(tmp_path / "run")
+    trainer.train()
+    trainer.save_model()
+    run = section((tmp_path / "run" / "README.md").read_text(), "Reading importances")
+    model = load_atom_model(tmp_path / "run")
+    add_tied(model, model.config.num_labels, 8)
+    for place in ("run", "other"):
+        model.save_pretrained(tmp_path / place)
+    kept, alone = (
+        section(card := (tmp_path / place / "README.md").read_text(), "Reading importances")
+        for place in ("run", "other")
+    )
+    assert kept == alone and "## Training" in (tmp_path / "run" / "README.md").read_text()
+    check(card)
+    # The numbers that the run logged are of the charges.
+    assert "mean |importance|" in run and "mean |importance|" not in kept
+    for told, says in ((run, "tells the sample apart"), (kept, "the prediction leans on the token")):
+        assert says in told and "this very model has not been measured" in told
+    assert "leans on" not in run and "tells the sample apart" not in kept
+    assert "| tied_classes | 2 |" in section(card, "Atom settings")
+    untie(model)
+    model.save_pretrained(tmp_path / "run")
+    # The section of a run without its numbers.
+    assert run.endswith(back := section((tmp_path / "run" / "README.md").read_text(), "Reading importances")[1:])
+    assert "It\ndoes not come from the prediction" in back
+    add_tied(trainer.model, model.config.num_labels, 8)
+    trainer.save_model()
+    told = section((tmp_path / "run" / "README.md").read_text(), "Reading importances")
+    assert told == kept and "seed" in (tmp_path / "run" / "README.md").read_text()
 
 
 def test_embedded_models_are_known_by_folder_and_by_name():

@@ -7,10 +7,12 @@ import shlex
 import datasets
 import pytest
 import transformers
+from PIL import Image
 from scipy import stats
 
 from atom_hf import compare as module
 from atom_hf.arguments import AtomTrainingArguments
+from atom_hf.attaching import add_tied
 from atom_hf.cli import main
 from atom_hf.compare import CompareArguments, compare_runs, paired_table
 from atom_hf.errors import AtomError
@@ -130,7 +132,31 @@ def test_page_and_picture_are_written(compared):
     page = (folder / "page" / "digits.html").read_text(encoding="utf-8")
     assert report.page == str(folder / "page" / "digits.html")
     assert "atom - plain" in page and page.count("data:image/png;base64,") == 2 * 6
-    assert (folder / "page" / "digits.png").read_bytes().startswith(b"\x89PNG")
+    pictures = [str(folder / "page" / name) for name in ("digits.png", "digits.atoms.png")]
+    assert report.pictures == pictures and len(list((folder / "page").iterdir())) == 3
+    for picture in pictures:
+        with Image.open(picture) as opened:
+            assert opened.format == "PNG" and min(opened.size) > 100
+
+
+def test_a_page_says_whether_importance_is_tied(tmp_path, monkeypatch, capsys):
+    real = module.fine_tune
+
+    def fine_tune(run, args, **options):
+        outcome = real(run, args, **options)
+        if args.atom:
+            add_tied(outcome.trainer.model, 10, 8)
+        return outcome
+
+    says = "the prediction leans on it"
+    page = tmp_path / "digits.html"
+    flags = ["compare", *FLAGS, "--output_dir", "runs", "--seeds", "2", "--page", str(page), "--page_samples", "3"]
+    for tied in (False, True):
+        assert main(flags) == 0
+        assert (says in page.read_text(encoding="utf-8")) == tied
+        out = capsys.readouterr().out
+        assert out.endswith("".join(f"picture   {tmp_path / name}\n" for name in ("digits.png", "digits.atoms.png")))
+        monkeypatch.setattr(module, "fine_tune", fine_tune)
 
 
 def test_nothing_but_results_is_left_behind(compared):

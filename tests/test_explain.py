@@ -11,14 +11,18 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from conftest import make_tokenizer, tiny
 from PIL import Image
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 import atom_hf.explain
 from atom_hf import AtomConfig, attach_atoms, load_atom_model
+from atom_hf.attaching import add_tied
 from atom_hf.cli import main
 from atom_hf.importance import read_images, read_texts
+from atom_hf.show import write_words
+from atom_hf.show.terminal import DIRECT
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +76,7 @@ def shown(tmp_path):
         page = tmp_path / "page.html"
         status, out, err = explain(line, page)
         assert status == 0, err
-        pictures = [page.with_suffix(".png"), tmp_path / "page-atoms.png"]
+        pictures = [page.with_suffix(".png"), tmp_path / "page.atoms.png"]
         lines = [f"page      {page}", *(f"picture   {picture}" for picture in pictures)]
         assert out.endswith("\n".join(lines) + "\n") and "\x1b" not in out
         assert all(picture.read_bytes()[:4] == b"\x89PNG" for picture in pictures)
@@ -125,6 +129,27 @@ def test_images_and_folders_of_them(shown):
     assert out.startswith("turned.jpg  predicted") and "4.png" in out and "read      2 images\n" in out
     (image,) = atom_hf.explain.read_given([], ["turned.jpg"], 1).images
     assert image.size == (20, 30)
+
+
+def test_importance_that_is_tied_to_the_prediction(folder, tmp_path, monkeypatch):
+    model = load_atom_model("bert")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        add_tied(model, model.config.num_labels, 8)
+    model.save_pretrained(folder / "tied")
+    make_tokenizer().save_pretrained(folder / "tied")
+    says = "the prediction leans on it"
+    monkeypatch.setattr("atom_hf.show.terminal.colors_of", lambda _: DIRECT)
+    for name in ("bert", "tied"):
+        status, out, _ = explain(f"sea 'great rivers' --model {name}", tmp_path / f"{name}.html")
+        page = (tmp_path / f"{name}.html").read_text(encoding="utf-8")
+        assert status == 0 and (says in out) == (says in page) == (name == "tied")
+    readings = read_texts(load_atom_model("tied"), make_tokenizer(), ["sea", "great rivers"])
+    for name, same in (("tied", True), ("bert", False)):
+        drawn = write_words(tmp_path / "words.png", readings, tied=True).read_bytes()
+        assert (drawn == (tmp_path / f"{name}.png").read_bytes()) == same
+    # Charges, and so the atoms, are what they were.
+    assert (tmp_path / "tied.atoms.png").read_bytes() == (tmp_path / "bert.atoms.png").read_bytes()
 
 
 def test_one_sample_has_no_map_of_atoms(tmp_path):

@@ -1,9 +1,11 @@
 """What the documents say: the example runs, and the tables are what the committed results give."""
 
 import importlib.util
+import re
 import shutil
 from pathlib import Path
 
+import pytest
 import torch
 
 ROOT = Path(__file__).parent.parent
@@ -20,6 +22,14 @@ def test_the_ten_lines_run(tmp_path, monkeypatch):
     assert importance.shape == names["line"]["input_ids"].shape
     # [CLS] and [SEP] are no tokens of the atom; the words are.
     assert torch.isnan(importance[0, [0, -1]]).all() and (importance[0, 1:-1].abs() <= 1).all()
+
+
+@pytest.mark.parametrize("name", ["README.md", "recipes/README.md", "model_cards/README.md"])
+def test_what_is_linked_is_there(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith(("http", "#"))]
+    missing = [link for link in links if not (ROOT / name).parent.joinpath(link.split("#")[0]).exists()]
+    assert links and not missing
 
 
 def test_tables_are_what_the_results_give(tmp_path, monkeypatch):

@@ -150,9 +150,17 @@ def test_the_legend(tmp_path, full):
     _, page = written(tmp_path, texts=[text("a b", [0.1, -0.2])], tied=True)
     assert "the prediction leans on it" in page.text and "carries meaning" not in page.text
     assert "+0.2" in page.text and "are small" in page.text
+    assert "are of the charges" not in page.text  # of a single sample none are shown
     assert [found["class"] for found in page.all("mark")] == ["w p10", "w n20"]
     _, page = written(tmp_path, images=[picture([[1]], box=(0, 0, 4, 8))])
     assert "what is dark, the model did not see" in page.text
+
+
+def test_what_is_of_the_charges_where_importance_is_tied(tmp_path):
+    for tied in (False, True):
+        _, page = written(tmp_path, **sample_set(2), tied=tied)
+        assert ("net charges, radii and distances are not of this importance" in page.text) == tied
+        assert "Importance of tokens" in page.text
 
 
 def test_one_sample_needs_no_table_and_no_map(tmp_path):

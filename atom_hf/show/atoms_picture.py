@@ -74,7 +74,8 @@ def write_atoms(path, readings: list[TextReading | ImageReading], *, softening: 
     kept = "" if found.kept != found.kept else f", {found.kept:.0%} of their variance"
     wrong = "; ringed: wrong" if any(outcome(reading)[0] for reading in owners) else ""
     _say(draw, 12, y + 26, f"Centres on two principal axes{kept}; by {classes['by']}{wrong}", 620)
-    return save(path, png(sheet.resize((sheet.width // 2, sheet.height // 2), Image.Resampling.LANCZOS)))
+    shown = sheet.resize((sheet.width // 2, sheet.height // 2), Image.Resampling.LANCZOS)
+    return save(path, png(shown.quantize()))  # few colours: with a palette it is a third as large
 
 
 def _circle(draw, x: float, y: float, radius: float, **style) -> None:

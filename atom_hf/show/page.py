@@ -66,6 +66,8 @@ def write_page(
     scale = checked_scale(images, texts)
     readings = [*images, *texts]
     show = {"title": title, "intro": intro, "tables": tables, "scale": scale, "meaning": meaning(tied)}
+    show["charges"] = len(readings) > 1 and any(reading.atom is not None for reading in readings)
+    show["tied"] = tied
     show["absent"] = any(np.isnan(np.asarray(image.importance)).any() for image in images)
     show["unseen"] = any(image.box is not None for image in images)
     show["samples"] = sample_columns(readings) if len(readings) > 1 else []

@@ -35,8 +35,8 @@ HEAD = """# How faithful importance is to the prediction
 
 Made by `python recipes/faithfulness/run.py` (see there for local data). Each recipe's models were trained with three
 seeds; their importance was then tied to the prediction by samples of the whole training split, whose labels the fit
-does not use (digits: 1,000 images where the model had learned from 100; CoLA: 1,000 sentences; CIFAR-10: 2,000
-images; poems: the training verses). Everything is measured on samples that neither the training nor the tie has seen.
+does not use (digits: 1,000 images where the model had learned from 100; CoLA: 400 sentences; CIFAR-10: 1,500
+images; poems: half of the training verses). Everything is measured on samples that neither the training nor the tie has seen.
 
 """
 SHARES = """Of the way from random numbers (0 %) to integrated gradients with 50 steps (100 %), how much the importance goes. ▲
