@@ -209,12 +209,14 @@ def _explain(
     classes = logits.argmax(-1)
     keep = draw_sets(tokens.cpu(), sets, generator).to(tokens.device)
     whole = of_class(logits, classes)
+    # What a copy has lost already stays as it is.
+    lost = erasers[0].tokens(inputs, tokens.shape[1]) & ~tokens
     change, span = torch.zeros(keep.shape[:2]), torch.zeros(keep.shape[:2])
     for number, eraser in enumerate(erasers):
         # A set and its complement go the same way.
         mine = torch.arange(sets) // 2 % len(erasers) == number
         none = torch.zeros_like(tokens)[:, None]
-        found = _values(model, eraser, inputs, torch.cat([none, keep[:, mine]], 1), classes).cpu()
+        found = _values(model, eraser, inputs, torch.cat([none, keep[:, mine]], 1) | lost[:, None], classes).cpu()
         change[:, mine] = found[:, 1:] - found[:, :1]
         span[:, mine] = (whole.cpu() - found[:, 0])[:, None].expand(-1, int(mine.sum()))
         passes += found.numel()
