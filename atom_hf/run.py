@@ -216,7 +216,9 @@ def fine_tune(
     if save:
         if trainer.is_fsdp_enabled:  # whatever form its checkpoints have, the model at the end is whole
             trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-        trainer.save_model(_internal_call=True)  # without a push, which may fail, and before a fit that may be broken off
+        trainer.save_model(
+            _internal_call=True
+        )  # without a push, which may fail, and before a fit that may be broken off
     tie = _tie(trainer, tie_samples) if args.atom and tie_samples else None
     if save:
         if tie is not None:

@@ -237,7 +237,7 @@ def draw_sets(tokens: Tensor, sets: int, generator: torch.Generator) -> Tensor:
     size = torch.arange(1, max(2, int(count.max())))
     # A sample of one token or none has no such set; whatever is drawn for it is left out.
     weights = torch.where(size < count, 1.0 / (size * (count - size)).clamp(min=1), (size == 1) & (count < 2))
-    sizes = torch.multinomial(weights, sets // 2, replacement=True, generator=generator)
+    sizes = size[torch.multinomial(weights, sets // 2, replacement=True, generator=generator)]
     order = torch.rand(len(tokens), sets // 2, tokens.shape[1], generator=generator)
     rank = order.masked_fill(~tokens[:, None], 2.0).argsort(-1).argsort(-1)
     left = (rank < sizes[..., None]) & tokens[:, None]
