@@ -115,8 +115,8 @@ def tie_importance(
         seed: of the sets.
 
     Raises:
-        AtomError: no atoms, no classes, a model whose tokens cannot be taken away, fewer than 16 samples, probabilities that are
-            not finite. What had been tied before then stays so.
+        AtomError: no atoms, no classes, a model whose tokens cannot be taken away, fewer than 16 samples, numbers that are not
+            finite. What had been tied before then stays so.
     """
     atoms = inside(model)
     if not isinstance(atoms, AtomMixin):

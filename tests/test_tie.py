@@ -23,7 +23,6 @@ from atom_hf.erasing import Eraser
 from atom_hf.loop import start_step
 from atom_hf.tie import draw_sets, make_erasers, tie_importance
 
-
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
 
 
