@@ -20,7 +20,7 @@ import transformers
 from safetensors.torch import load_file
 
 import atom_hf
-from atom_hf import AtomMixin, load_atom_model
+from atom_hf import AtomMixin, cli, load_atom_model
 from atom_hf.arguments import AtomTrainingArguments
 from atom_hf.cli import main
 from atom_hf.data import load_data
@@ -302,7 +302,8 @@ def test_help_and_version_of_the_module():
     done = subprocess.run(
         [sys.executable, "-m", "atom_hf", "--help"], capture_output=True, text=True, env=environment, check=True
     )
-    assert all(f"\n  {name} " in done.stdout for name in ("train", "compare", "explain")) and done.stderr == ""
+    usage = done.stdout.split("\n\n")[1]
+    assert [line.split()[0] for line in usage.splitlines()] == list(cli.COMMANDS) and done.stderr == ""
     assert command("--version") == (0, f"atom-hf {atom_hf.__version__}\n", "")
     assert command([])[0] == command("-h")[0] == 0
 
