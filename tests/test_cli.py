@@ -29,6 +29,7 @@ from atom_hf.formats import format_number
 from atom_hf.run import RunArguments
 from atom_hf.study import StudyArguments, run_study
 from atom_hf.tasks import find_model
+from atom_hf.tie_command import TieArguments
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(path for stem in ("plain", "atom") for path in (ROOT / "recipes").glob(f"*/{stem}.yaml"))
@@ -63,7 +64,7 @@ def command(line):
 
 
 def parse(arguments):
-    return parse_flags("train", arguments, [RunArguments, AtomTrainingArguments])
+    return parse_flags("train", arguments, [RunArguments, AtomTrainingArguments, TieArguments])[:2]
 
 
 def train(line, tie=False):
