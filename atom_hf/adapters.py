@@ -91,7 +91,8 @@ def enroll(model: PeftModel) -> PeftModel:
             "modules_to_save: the adapter has copies of the atom heads of its own; leave atom_heads out of it: the heads are "
             "trained and saved beside any adapter"
         )
-    base.atom_heads.requires_grad_(True)
+    for parameter in base.atom_heads.learning():
+        parameter.requires_grad_(True)
     if not isinstance(model, AdapterMixin):
         model.__class__ = _adapter_class(type(model))
     return model

@@ -118,7 +118,7 @@ def _read_atoms(model: Any, hidden: Tensor, inputs: dict[str, Any], outputs: Mod
     importance, position = model.atom_heads(tokens)
     atoms = Atoms.from_tokens(importance, position, mask, token_reduction=config.token_reduction)
     if model.atom_heads.tied is not None and not model.training:
-        importance = model.atom_heads.read(tokens, outputs["logits"].argmax(-1))
+        importance = model.atom_heads.read(tokens, outputs["logits"].argmax(-1).to(tokens.device))
     return atoms.pack(), importance.detach().masked_fill(~mask, float("nan"))
 
 

@@ -155,7 +155,7 @@ def _load_adapter_model(
     return attach_atoms(model)
 
 
-def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, **hub: Any) -> bool:
+def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, *, tied: bool = True, **hub: Any) -> bool:
     """Attaches the heads that were saved with a model, if any, to `model`. Returns whether there were.
 
     Offline, the cache of a model that was fetched by other means does not tell that it has no heads. It is taken for a model
@@ -164,6 +164,8 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, **hub: Any
     Args:
         model: a base of the class and width that the heads were trained on.
         name_or_folder: a Hub id or a folder.
+        tied: whether a tied importance is restored too. It speaks of the very classes that it was fitted to, and is left out
+            of a model of another class.
         **hub: revision, token, cache_dir.
 
     Raises:
@@ -180,11 +182,18 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, **hub: Any
     config = AtomConfig.load(config_file)
     check_width(model, config)
     check_layer(model, config.layer, config.side)
+    if config.is_tied and tied and config.base_model_class != type(model).__name__:
+        logger.warning(
+            "the importance in %s was tied to the prediction of a %s; of this %s it is the charge",
+            *(source, config.base_model_class, type(model).__name__),
+        )
+        tied = False
+    tied = tied and config.is_tied
     with torch.device("meta"):
         width = config.hidden_size or hidden_size_of(model, config.layer, config.side)
         heads = AtomHeads(width or 1)
         if config.is_tied:
-            if config.tied_classes != model.config.num_labels:
+            if tied and config.tied_classes != model.config.num_labels:
                 raise AtomError(
                     f"the heads in {source} are for {config.tied_classes} classes, and this {type(model).__name__} has "
                     f"{model.config.num_labels}"
@@ -194,10 +203,10 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, **hub: Any
     expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
     heads, _ = read_heads(source, expected, type(model).__name__, **hub)
     attach_atoms(model, config)
-    if config.is_tied:
+    if tied:
         add_tied(model, config.tied_classes, config.tied_width)
     if model.device.type != "meta":  # a model without numbers, made to see whether all fits
-        model.atom_heads.load_state_dict(heads)
+        model.atom_heads.load_state_dict({name: heads[name] for name in model.atom_heads.state_dict()})
     return True
 
 

@@ -13,7 +13,7 @@ from transformers import Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import logging
 
-from .attaching import attach_atoms, untie
+from .attaching import attach_atoms
 from .config import AtomConfig
 from .errors import AtomError
 from .forward import forward_with_atoms
@@ -64,7 +64,8 @@ def settle(model: Any, kept: dict[str, Tensor] | None = None) -> None:
     if is_sentence_transformer(model) and show_heads not in model._forward_hooks.values():
         model.register_forward_hook(show_heads)
     _adopt_forward(inner)
-    inner.atom_heads.requires_grad_(True)  # heads are never frozen, even where the model is
+    for parameter in inner.atom_heads.learning():  # never frozen, even where the model is
+        parameter.requires_grad_(True)
     for name, parameter in inner.atom_heads.named_parameters():
         # TRL trains the adapter of a quantized base in bfloat16, and all else that has a gradient.
         if parameter.dtype != torch.float32 and not is_deepspeed_zero3_enabled():
@@ -134,9 +135,10 @@ def _take_on(model: AtomMixin, config: AtomConfig) -> None:
         "hidden_size",
         "special_token_ids",
         "base_model_class",
+        "tied_classes",
+        "tied_width",
     )
     model.atom_config = replace(config, **{name: getattr(own, name) for name in kept})
-    untie(model)
     model.atom_gate = GradientGate.of(config)
 
 

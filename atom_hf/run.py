@@ -16,7 +16,7 @@ from .attaching import attach_atoms
 from .card import Comparison
 from .card_facts import base_facts
 from .data import TASKS, TaskData, load_data
-from .errors import AtomError
+from .errors import AtomError, first_line
 from .hub import CLIENT_ERRORS, in_words
 from .loading import restore_heads
 from .modeling import AtomMixin
@@ -156,7 +156,7 @@ def make_trainer(
     if args.atom and run.model is not None:
         # A model that was trained with atoms goes on with its heads, those of the very commit that it was read from.
         commit = getattr(task.model.config, "_commit_hash", None)
-        restore_heads(task.model, find_model(run.model), revision=commit or run.model_revision)
+        restore_heads(task.model, find_model(run.model), tied=False, revision=commit or run.model_revision)
     if args.atom and not isinstance(task.model, AtomMixin):
         # The seed is set already: new heads go on with the random numbers that the model's own new layers were drawn from.
         attach_atoms(task.model, args.atom_config(), task.processing_class)
@@ -212,12 +212,17 @@ def fine_tune(
             "importance_of": f"On up to {IMPORTANCE_BATCHES} batches of the evaluation data",
             "comparison": find_comparison(data) if find_comparison else None,
         }
-    tie = _tie(trainer, tie_samples) if args.atom and tie_samples else None
     failed = None
     if save:
         if trainer.is_fsdp_enabled:  # whatever form its checkpoints have, the model at the end is whole
             trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-        trainer.save_model(_internal_call=True)  # without a push, which may fail
+        trainer.save_model(
+            _internal_call=True
+        )  # without a push, which may fail, and before a fit that may be broken off
+    tie = _tie(trainer, tie_samples) if args.atom and tie_samples else None
+    if save:
+        if tie is not None:
+            trainer.save_model(_internal_call=True)
         if args.push_to_hub:
             failed = _push(trainer)
         trainer.save_state()
@@ -231,7 +236,10 @@ def _tie(trainer: AtomTrainer, samples: int) -> Tie | None:
         return trainer.tie_importance(samples)
     except AtomError as error:
         logger.info("importance is not tied to the prediction, and stays the charge: %s", error)
-        return None
+    except Exception as error:  # the model is trained, and what it makes of erased inputs shows in many ways
+        why = f"{type(error).__name__}: {first_line(error)}"
+        logger.warning("importance could not be tied to the prediction, and stays the charge: %s", why)
+    return None
 
 
 def _push(trainer: AtomTrainer) -> str | None:

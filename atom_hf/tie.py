@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from .attaching import add_tied, untie
+from .attaching import add_tied
 from .distributed import is_first_process, processes
 from .erasing import IMAGE_HOWS, TEXT_HOWS, Eraser
 from .errors import AtomError
@@ -115,7 +115,8 @@ def tie_importance(
         seed: of the sets.
 
     Raises:
-        AtomError: no atoms, no classes, a model whose tokens cannot be taken away, fewer than 16 samples.
+        AtomError: no atoms, no classes, a model whose tokens cannot be taken away, fewer than 16 samples, probabilities that are
+            not finite. What had been tied before then stays so.
     """
     atoms = inside(model)
     if not isinstance(atoms, AtomMixin):
@@ -125,14 +126,19 @@ def tie_importance(
             f"samples must be at least {FEWEST}, copies at least 1 and sets a multiple of 4; got {samples}, {copies}, {sets}"
         )
     erasers = make_erasers(atoms, processing_class)
-    untie(atoms)
     with evaluating(model), torch.no_grad():
         pool, passes = _collect(model, erasers, batches, math.ceil(samples / processes()), copies, sets, seed)
-    pool, passes = _gathered(pool, passes, atoms.device)
-    held = len(pool.sample.unique())
+    pool, passes = _gathered(pool, passes)
+    held = 0 if pool is None else len(pool.sample.unique())
     if held < FEWEST:
         raise AtomError(f"batches: {held} samples of two tokens or more; importance is tied by at least {FEWEST}")
-    explained = _fit(atoms, pool, seed)
+    if not all(values.isfinite().all() for values in (pool.tokens, pool.change, pool.whole)):
+        raise AtomError(
+            f"this {type(atoms).__name__} gives numbers that are not finite ({atoms.dtype}), and importance cannot be tied to "
+            "them; load it with dtype=torch.float32, or train it anew"
+        )
+    with _put_back_on_error(atoms), _one_thread(atoms.device):
+        explained = _fit(atoms, pool, seed)
     if explained <= 0:
         logger.warning("the tied importance tells nothing of the prediction on held-out samples: give more samples")
     return Tie(held, passes, explained)
@@ -156,22 +162,24 @@ def make_erasers(model: Any, processing_class: Any) -> list[Eraser]:
 
 def _collect(
     model: Any, erasers: list[Eraser], batches: Iterable[Inputs], samples: int, copies: int, sets: int, seed: int
-) -> tuple[_Pool, int]:
-    """The pool of the first samples of `batches`, and how many erased samples it took."""
+) -> tuple[_Pool | None, int]:
+    """The pool of the first samples of `batches`, None if there are none, and how many erased samples it took."""
     generator = torch.Generator().manual_seed(seed)
     parts: list[_Pool] = []
-    taken = passes = size = 0
+    taken = passes = rows = longest = 0
     with tqdm(total=samples, desc="tying importance", unit="sample", disable=not is_first_process()) as bar:
         for batch in batches:
             inputs = _first({n: v for n, v in batch.items() if torch.is_tensor(v) and n != "labels"}, samples - taken)
             inputs = {name: value.to(model.device) for name, value in inputs.items()}
             count = len(next(iter(inputs.values())))
             for copy in range(copies):
-                part, rows = _explain(model, erasers, inputs, copy, sets, generator)
+                part, erased = _explain(model, erasers, inputs, copy, sets, generator)
                 part.sample += taken
                 parts.append(part)
-                passes += rows
-                size += part.tokens.nbytes
+                passes += erased
+                rows, longest = rows + len(part), max(longest, part.mask.shape[1])
+            # They are padded to the longest text of all.
+            size = rows * longest * parts[-1].tokens.shape[2] * 2
             taken += count
             bar.update(count)
             if size > MAX_BYTES // processes():
@@ -179,9 +187,7 @@ def _collect(
                 break
             if taken >= samples:
                 break
-    if not parts:
-        raise AtomError("batches: none, and importance is tied by samples")
-    return _joined(parts), passes
+    return _joined(parts) if parts else None, passes
 
 
 def _explain(
@@ -203,12 +209,14 @@ def _explain(
     classes = logits.argmax(-1)
     keep = draw_sets(tokens.cpu(), sets, generator).to(tokens.device)
     whole = of_class(logits, classes)
+    # What a copy has lost already stays as it is.
+    lost = erasers[0].tokens(inputs, tokens.shape[1]) & ~tokens
     change, span = torch.zeros(keep.shape[:2]), torch.zeros(keep.shape[:2])
     for number, eraser in enumerate(erasers):
         # A set and its complement go the same way.
         mine = torch.arange(sets) // 2 % len(erasers) == number
         none = torch.zeros_like(tokens)[:, None]
-        found = _values(model, eraser, inputs, torch.cat([none, keep[:, mine]], 1), classes).cpu()
+        found = _values(model, eraser, inputs, torch.cat([none, keep[:, mine]], 1) | lost[:, None], classes).cpu()
         change[:, mine] = found[:, 1:] - found[:, :1]
         span[:, mine] = (whole.cpu() - found[:, 0])[:, None].expand(-1, int(mine.sum()))
         passes += found.numel()
@@ -229,7 +237,7 @@ def draw_sets(tokens: Tensor, sets: int, generator: torch.Generator) -> Tensor:
     size = torch.arange(1, max(2, int(count.max())))
     # A sample of one token or none has no such set; whatever is drawn for it is left out.
     weights = torch.where(size < count, 1.0 / (size * (count - size)).clamp(min=1), (size == 1) & (count < 2))
-    sizes = torch.multinomial(weights, sets // 2, replacement=True, generator=generator)
+    sizes = size[torch.multinomial(weights, sets // 2, replacement=True, generator=generator)]
     order = torch.rand(len(tokens), sets // 2, tokens.shape[1], generator=generator)
     rank = order.masked_fill(~tokens[:, None], 2.0).argsort(-1).argsort(-1)
     left = (rank < sizes[..., None]) & tokens[:, None]
@@ -288,16 +296,42 @@ def _joined(parts: list[_Pool]) -> _Pool:
     return _Pool(**{field.name: column(field.name) for field in fields(_Pool)})
 
 
-def _gathered(pool: _Pool, passes: int, device: torch.device) -> tuple[_Pool, int]:
+def _gathered(pool: _Pool | None, passes: int) -> tuple[_Pool | None, int]:
     """The pools of all processes, in the order of ranks, and the sum of their passes."""
     if processes() == 1:
         return pool, passes
     found = gather_object([(pool, passes)])
+    parts = [part for part, _ in found if part is not None and len(part)]
     offset = 0
-    for part, _ in found:
+    for part in parts:
         part.sample += offset
         offset = int(part.sample.max()) + 1
-    return _joined([part for part, _ in found]), sum(rows for _, rows in found)
+    return _joined(parts) if parts else None, sum(rows for _, rows in found)
+
+
+@contextmanager
+def _put_back_on_error(model: Any) -> Iterator[None]:
+    """A fit that is broken off leaves what was tied before it."""
+    config, tied = model.atom_config, model.atom_heads.tied
+    sizes = config.tied_classes, config.tied_width
+    try:
+        yield
+    except BaseException:
+        model.atom_heads.tied = tied
+        config.tied_classes, config.tied_width = sizes
+        raise
+
+
+@contextmanager
+def _one_thread(device: torch.device) -> Iterator[None]:
+    """Thousands of small steps on a CPU that others use wait for threads most of the time."""
+    threads = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _fit(model: Any, pool: _Pool, seed: int) -> float:
@@ -311,9 +345,9 @@ def _fit(model: Any, pool: _Pool, seed: int) -> float:
     count = pool.mask.sum(1, keepdim=True)
     unit = float((pool.whole.abs() / count).mean().clamp(min=1e-6))
     flat = float(((pool.change - pool.whole * pool.keep.sum(-1) / count)[test] ** 2).mean())
-    with torch.random.fork_rng([device] if device.type == "cuda" else []):
+    with torch.enable_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
-        tied = add_tied(model, model.config.num_labels, WIDTH).train().requires_grad_(True)
+        tied = add_tied(model, model.config.num_labels, WIDTH).requires_grad_(True)
         log_scale = torch.zeros((), device=device, requires_grad=True)
         optimizer = torch.optim.AdamW([*tied.parameters(), log_scale], lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, STEPS, pct_start=0.1)
@@ -348,4 +382,4 @@ def _fit(model: Any, pool: _Pool, seed: int) -> float:
         state = broadcast_object_list([{name: value.cpu() for name, value in kept.items()}, best])
         tied.load_state_dict(state[0])
         best = state[1]
-    return 1 - best / max(flat, 1e-12)
+    return 1 - best / flat if flat > 1e-12 else 0.0  # a model whose answer never changes

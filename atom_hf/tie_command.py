@@ -83,7 +83,7 @@ def tie_model(run: RunArguments, options: TieModelArguments) -> tuple[Tie, str]:
             part = rows.select(range(start, min(start + BATCH, len(rows))))
             yield encode_rows(list(part), model, processor, run.max_length)
 
-    sizes = {"samples": min(options.samples, len(rows)), "copies": options.copies, "sets": options.sets}
+    sizes = {"samples": options.samples, "copies": options.copies, "sets": options.sets}
     found = tie_importance(model, processor, batches(), seed=run.sample_seed, **sizes)
     folder = str(Path(folder).expanduser())
     model.save_pretrained(folder)

@@ -3,10 +3,11 @@
 from typing import Any
 
 import torch
-from torch.utils.data import Subset
+from torch.utils.data import DataLoader, Subset
 from transformers.trainer_utils import has_length
 
 from .errors import AtomError
+from .random_state import keeping_generators, keeping_random_state
 from .tie import SAMPLES, Tie, tie_importance
 
 
@@ -26,6 +27,8 @@ class TieMixin:
             raise AtomError("atom: with the flag off there are no heads whose importance could be tied")
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise AtomError("importance is tied on whole models: save this one, and use atom-hf tie on one process")
+        if self.train_dataset is None:
+            raise AtomError("train_dataset: none was given, and importance is tied by samples of it")
         if not has_length(self.train_dataset):
             raise AtomError("train_dataset: importance is tied by samples drawn at random, and this one is a stream")
         drawn = torch.randperm(len(self.train_dataset), generator=torch.Generator().manual_seed(self.args.seed))
@@ -33,5 +36,15 @@ class TieMixin:
         select = getattr(self.train_dataset, "select", None)
         rows = Subset(self.train_dataset, drawn) if select is None else select(drawn)
         model = self.accelerator.unwrap_model(self.model)
-        loader = self.get_eval_dataloader(rows)
-        return tie_importance(model, self.processing_class, loader, samples=samples, seed=self.args.seed, **options)
+        with keeping_random_state(self.args.device), keeping_generators(self.data_collator):
+            loader = self._atom_loader(rows)
+            return tie_importance(model, self.processing_class, loader, samples=samples, seed=self.args.seed, **options)
+
+    def _atom_loader(self, rows: Any) -> DataLoader:
+        """Batches of just these rows, every one of them."""
+        before, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
+        try:
+            # One for evaluation may be kept for the evaluation data, with its workers.
+            return self.get_test_dataloader(rows)
+        finally:
+            self.args.dataloader_drop_last = before

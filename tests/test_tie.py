@@ -1,0 +1,393 @@
+"""The fit of importance to the prediction: against sets drawn and erased one by one, and a model whose truth is known."""
+
+import itertools
+import json
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from conftest import TEXT, batch_for, make_tokenizer, rows_for, tiny
+from linear_words import WordsForSequenceClassification, linear_words
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from scipy.stats import spearmanr
+from torch import nn
+from transformers import AutoModelForSequenceClassification
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from atom_hf import AtomConfig, AtomError, attach_atoms, load_atom_model, tie
+from atom_hf.erasing import Eraser
+from atom_hf.loop import start_step
+from atom_hf.tie import draw_sets, make_erasers, tie_importance
+
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    monkeypatch.setattr(tie, "STEPS", 40)
+    monkeypatch.setattr(tie, "LOOK", 20)
+
+
+def with_heads(name="bert", **options):
+    model = tiny(name, **options)
+    return attach_atoms(model, AtomConfig(), make_tokenizer() if name in TEXT else None)
+
+
+def batches_of(name="bert", count=16, size=8):
+    return [batch_for(name, min(size, count - start), start) for start in range(0, count, size)]
+
+
+def tied(model, name="bert", **options):
+    options = {"copies": 2, "sets": 4, **options}
+    return tie_importance(model, make_tokenizer() if name in TEXT else None, batches_of(name), **options)
+
+
+def test_sets_are_drawn_by_the_shapley_kernel():
+    tokens = torch.zeros(3, 9, dtype=torch.bool)
+    tokens[0, 1:8], tokens[1, 2:4] = True, True  # 7 tokens, 2, and none
+    drawn = draw_sets(tokens, 8000, torch.Generator().manual_seed(0))
+    assert drawn.shape == (3, 8000, 9) and not (drawn & ~tokens[:, None]).any()
+    assert torch.equal(drawn[:, 0::2] ^ drawn[:, 1::2], tokens[:, None].expand(-1, 4000, -1))
+    kernel = [1 / (size * (7 - size)) for size in range(1, 7)]
+    found = np.bincount(drawn[0, 0::2].sum(1).numpy(), minlength=8)
+    expected = [4000 * weight / sum(kernel) for weight in kernel]
+    assert found[0] == found[7] == 0
+    # 99.9 % of chi-square with five degrees of freedom lies below 20.5.
+    assert sum((f - e) ** 2 / e for f, e in zip(found[1:7], expected, strict=True)) < 20.5
+    assert (drawn[1].sum(1) == 1).all()
+    # Any set of a size is as likely as another: 21 pairs of 7 tokens, and 20 degrees of freedom.
+    pairs = drawn[0, 0::2][drawn[0, 0::2].sum(1) == 2]
+    counts = [int(pairs[:, list(pair)].all(1).sum()) for pair in itertools.combinations(range(1, 8), 2)]
+    assert sum((c - len(pairs) / 21) ** 2 / (len(pairs) / 21) for c in counts) < 45.4
+
+
+def erased_text(inputs, kept, how):
+    """One text with the tokens of a list of booleans alone, by lists."""
+    ids, attention = inputs["input_ids"][0].tolist(), inputs["attention_mask"][0].tolist()
+    if how == "mask":
+        ids = [number if keep else make_tokenizer().mask_token_id for number, keep in zip(ids, kept, strict=True)]
+    else:
+        real = [keep and a for keep, a in zip(kept, attention, strict=True)]
+        ids = [number for number, keep in zip(ids, real, strict=True) if keep]
+        attention = [1] * len(ids)
+    return {"input_ids": torch.tensor([ids]), "attention_mask": torch.tensor([attention])}
+
+
+def erased_image(inputs, kept, how, model):
+    """One image of 16 patches of 2 x 2 pixels, behind [CLS]."""
+    pixels = inputs["pixel_values"].clone()
+    ground = pixels.mean().expand_as(pixels)
+    if how == "blur":
+        nothing = torch.zeros(1, 17, dtype=torch.bool)
+        ground = Eraser(model, None, "blur")(inputs, nothing)["pixel_values"]
+    for patch, keep in enumerate(kept[1:]):
+        if not keep:
+            row, column = divmod(patch, 4)
+            place = (..., slice(2 * row, 2 * row + 2), slice(2 * column, 2 * column + 2))
+            pixels[place] = ground[place]
+    return {"pixel_values": pixels}
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2-classifier", "vit"])
+def test_the_value_of_a_set_is_that_of_the_input_erased_alone(name):
+    model, inputs = with_heads(name).eval(), batch_for(name, 3)
+    erasers = make_erasers(model, make_tokenizer())
+    with torch.no_grad():
+        pool, passes = tie._collect(model, erasers, [inputs], 3, 1, 8, 0)
+        assert len(pool) == 3 and passes == 3 * (1 + 8 + len(erasers)) and (pool.copy == 0).all()
+        for row in range(3):
+            alone = {key: value[row : row + 1] for key, value in inputs.items()}
+            shown = model(**alone).logits.softmax(-1)[0]
+            assert int(pool.classes[row]) == int(shown.argmax())
+
+            def value(kept, how, alone=alone, shown=shown):
+                erased = erased_text(alone, kept, how) if name in TEXT else erased_image(alone, kept, how, model)
+                return float(model(**erased).logits.softmax(-1)[0, shown.argmax()])
+
+            players = pool.mask[row]
+            for number in range(8):
+                how = erasers[number // 2 % 2].how
+                nothing = value((~players).tolist(), how)
+                kept = (pool.keep[row, number] | ~players).tolist()
+                assert float(pool.change[row, number]) == pytest.approx(value(kept, how) - nothing, abs=1e-5)
+                assert float(pool.whole[row, number]) == pytest.approx(float(shown.max()) - nothing, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["bert", "vit"])
+def test_a_copy_keeps_what_it_has_left_and_nothing_else_changes(name, monkeypatch):
+    model, given = with_heads(name).eval(), []
+    values = tie._values
+    monkeypatch.setattr(tie, "_values", lambda *args: given.append(args) or values(*args))
+    erasers = make_erasers(model, make_tokenizer())
+    with torch.no_grad():
+        pool, _ = tie._collect(model, erasers, [batch_for(name, 4)], 4, 3, 4, 0)
+        assert pool.copy.tolist() == [0] * 4 + [1] * 4 + [2] * 4 and pool.sample.tolist() == [0, 1, 2, 3] * 3
+        assert (pool.mask[4:].sum(1) >= 2).all() and pool.mask[4:].sum() < 2 * pool.mask[:4].sum()
+        for call, (_, eraser, inputs, keep, classes) in enumerate(given):
+            rows = slice(4 * (call // 2), 4 * (call // 2) + 4)
+            players = pool.mask[rows, : keep.shape[2]]
+            whole = eraser(inputs, keep[:, 0] | players)
+            assert all(torch.equal(whole[key], inputs[key]) for key in ("input_ids", "pixel_values") if key in inputs)
+            v_none = tie.of_class(model(**eraser(inputs, keep[:, 0])).logits, classes)
+            v_all = tie.of_class(model(**inputs).logits, classes)
+            mine = pool.whole[rows][:, torch.arange(4) // 2 % 2 == erasers.index(eraser)]
+            torch.testing.assert_close(mine, (v_all - v_none)[:, None].expand(-1, 2), atol=1e-5, rtol=0)
+
+
+class WideWordsForSequenceClassification(WordsForSequenceClassification):
+    """Words of 16 numbers each, whose sum over a fixed direction is the logit."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.words = nn.Embedding(config.vocab_size, 16)
+        self.direction = nn.Linear(16, 1, bias=False)
+
+    def forward(self, input_ids=None, attention_mask=None, output_hidden_states=None, **options):
+        hidden = self.words(input_ids)
+        total = (self.direction(hidden)[..., 0] * attention_mask).sum(1)
+        states = (hidden,) if output_hidden_states else None
+        return SequenceClassifierOutput(logits=torch.stack([total, -total], 1), hidden_states=states)
+
+
+def exact_shapley(values, target):
+    """Shapley values of the probability of a class, by all sets of words: numbers -> numbers."""
+    n = len(values)
+
+    def probability(chosen):
+        total = sum(values[i] for i in chosen)
+        return 1 / (1 + math.exp(-2 * (total if target == 0 else -total)))
+
+    found = []
+    for i in range(n):
+        rest = [j for j in range(n) if j != i]
+        found.append(
+            sum(
+                (probability((*chosen, i)) - probability(chosen)) / (n * math.comb(n - 1, size))
+                for size in range(n)
+                for chosen in itertools.combinations(rest, size)
+            )
+        )
+    return found
+
+
+def test_it_ranks_as_the_exact_shapley_values_do(monkeypatch):
+    monkeypatch.setattr(tie, "STEPS", 300)
+    tokenizer = make_tokenizer()
+    model = WideWordsForSequenceClassification(linear_words(tokenizer).config).eval()
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        model.words.weight.copy_(torch.randn(len(tokenizer), 16, generator=generator))
+        model.words.weight[tokenizer.all_special_ids] = 0
+        model.direction.weight.copy_(torch.randn(1, 16, generator=generator) * 0.1)
+    attach_atoms(model, AtomConfig(layer=0, hidden_size=16), tokenizer)
+    words = torch.randint(70, len(tokenizer), (76, 6), generator=generator)
+    batches = [{"input_ids": part, "attention_mask": torch.ones_like(part)} for part in words[:64].split(16)]
+    unseen = {"input_ids": words[64:], "attention_mask": torch.ones_like(words[64:])}
+    charges = model.atom_importance(**unseen)
+    found = tie_importance(model, tokenizer, batches, copies=3, sets=8)
+    assert found.samples == 64 and 0.5 < found.explained <= 1
+    importance = model.atom_importance(**unseen)
+    classes = model(**unseen).logits.argmax(-1)
+    numbers = model.direction(model.words(unseen["input_ids"]))[..., 0].tolist()
+    truth = [exact_shapley(row, int(c)) for row, c in zip(numbers, classes, strict=True)]
+    agreement, before = (
+        np.mean([spearmanr(row, true).statistic for row, true in zip(rows.tolist(), truth, strict=True)])
+        for rows in (importance, charges)
+    )
+    assert agreement > 0.8 and agreement > before + 0.5
+    signs = np.sign(importance.numpy()) == np.sign(truth)
+    assert signs[np.abs(truth) > 0.05].mean() > 0.9
+
+
+def state_of(model):
+    return {key: value.clone() for key, value in model.state_dict().items() if ".tied." not in key}
+
+
+def test_the_model_its_charges_and_every_generator_stay(few_steps):
+    model, inputs = with_heads("bert", dropout=0.1), batch_for("bert", 4)
+    weights, modes = state_of(model), [module.training for module in model.modules()]
+    model.eval()
+    before = model(**inputs, return_atoms=True)
+    model.train()
+    generators = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state(), torch.get_num_threads()
+    found = tied(model)
+    assert found.samples == 16 and found.explained <= 1
+    assert random.getstate() == generators[0] and (np.random.get_state()[1] == generators[1]).all()
+    assert torch.equal(torch.get_rng_state(), generators[2]) and torch.get_num_threads() == generators[3]
+    assert all(torch.equal(value, state_of(model)[key]) for key, value in weights.items())
+    assert [module.training for module in model.modules() if module not in [*model.atom_heads.tied.modules()]] == modes
+    assert not any(parameter.requires_grad for parameter in model.atom_heads.tied.parameters())
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.atom_heads.learning())
+    model.eval()
+    after = model(**inputs, return_atoms=True)
+    assert torch.equal(before.logits, after.logits) and torch.equal(before.atoms, after.atoms)
+    assert not torch.equal(before.atom_importance.nan_to_num(), after.atom_importance.nan_to_num())
+    assert torch.equal(before.atom_importance.isnan(), after.atom_importance.isnan())
+    assert after.atom_importance.nan_to_num().abs().max() <= 1
+
+
+def test_the_same_seed_gives_the_same_importance_also_with_gradients_off(few_steps):
+    models = [with_heads(), with_heads()]
+    tied(models[0])
+    with torch.no_grad():
+        tied(models[1])
+    found = [model.atom_importance(**batch_for("bert", 4)) for model in models]
+    assert torch.equal(found[0].nan_to_num(), found[1].nan_to_num())
+
+
+def test_it_is_read_for_the_predicted_class_and_charges_in_training(few_steps):
+    model, inputs = with_heads("vit"), batch_for("vit", 6)
+    charges = model(**inputs).atom_importance
+    tied(model, "vit")
+    assert torch.equal(model(**inputs).atom_importance.nan_to_num(), charges.nan_to_num())
+    with torch.no_grad(), tie.reading_tokens(model) as tokens:
+        model.eval()
+        outputs = model(**inputs, return_atoms=True)
+    for row in range(6):
+        normal = torch.nn.functional.layer_norm(tokens[0][row].float(), (32,))
+        head, chosen = model.atom_heads.tied, int(outputs.logits[row].argmax())
+        inner = torch.nn.functional.gelu(normal @ head.inner.weight.T + head.inner.bias)
+        expected = 2 * torch.sigmoid(inner @ head.outer.weight[chosen] + head.outer.bias[chosen]) - 1
+        torch.testing.assert_close(outputs.atom_importance[row, 1:], expected[1:], atol=1e-6, rtol=0)
+    assert outputs.atom_importance[:, 0].isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("distilbert", torch.float32),
+        ("roberta", torch.bfloat16),
+        ("gpt2-classifier", torch.float16),
+        ("dinov2-registers", torch.bfloat16),
+    ],
+)
+def test_other_models_and_precisions(name, dtype, few_steps):
+    model = with_heads(name, dropout=0.1).to(dtype)
+    assert tied(model, name).samples == 16
+    importance = model.atom_importance(**batch_for(name, 3))
+    assert importance.dtype == torch.float32 and importance.nan_to_num().abs().max() > 0
+    assert model.atom_heads.tied.inner.weight.dtype == torch.float32
+
+
+def test_saved_it_loads_with_the_heads_and_plainly_without(tmp_path, few_steps, library_log):
+    model = with_heads()
+    tied(model)
+    model.save_pretrained(tmp_path)
+    expected = model.atom_importance(**batch_for("bert", 4))
+    loaded = load_atom_model(tmp_path)
+    assert torch.equal(loaded.atom_importance(**batch_for("bert", 4)).nan_to_num(), expected.nan_to_num())
+    assert not any(p.requires_grad for p in loaded.atom_heads.tied.parameters())
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert not library_log and not any("tied" in key for key in plain.state_dict())
+    heads = load_file(tmp_path / "atom_heads.safetensors")
+    assert {key for key in heads if key.startswith("tied.")} == {
+        f"tied.{part}.{kind}" for part in ("inner", "outer") for kind in ("weight", "bias")
+    }
+    start_step(loaded, 0.0)
+    assert loaded.atom_heads.tied is None and not loaded.atom_config.is_tied
+    loaded.save_pretrained(tmp_path / "untied")
+    config = json.loads((tmp_path / "untied" / "atom_config.json").read_text())
+    assert "tied_classes" not in config and load_atom_model(tmp_path / "untied").atom_heads.tied is None
+
+
+def test_files_that_do_not_fit_are_refused_and_of_another_class_it_is_the_charge(tmp_path, few_steps, caplog):
+    model = with_heads()
+    tied(model)
+    model.save_pretrained(tmp_path)
+    charges = model.train()(**batch_for("bert", 4)).atom_importance
+    for name in ("AutoModel", "AutoModelForTokenClassification"):
+        caplog.clear()
+        other = load_atom_model(tmp_path, getattr(transformers, name))
+        assert torch.equal(other.atom_importance(**batch_for("bert", 4)).nan_to_num(), charges.nan_to_num())
+        assert "was tied to the prediction of a BertForSequenceClassification" in caplog.text
+        assert not other.atom_config.is_tied
+    with pytest.raises(AtomError, match="are for 2 classes, and this BertForSequenceClassification has 5"):
+        load_atom_model(tmp_path, AutoModelForSequenceClassification, num_labels=5, ignore_mismatched_sizes=True)
+    file, config = tmp_path / "atom_heads.safetensors", tmp_path / "atom_config.json"
+    heads, told = load_file(file), config.read_text()
+    config.write_text(json.dumps({**json.loads(told), "tied_classes": 3}))
+    with pytest.raises(AtomError, match="are for 3 classes"):
+        load_atom_model(tmp_path)
+    config.write_text(told)
+    save_file({**heads, "tied.inner.weight": torch.zeros(64, 31)}, file)
+    with pytest.raises(AtomError, match="do not fit BertForSequenceClassification"):
+        load_atom_model(tmp_path)
+
+
+def test_an_adapter_is_tied_saved_and_loaded(tmp_path, few_steps):
+    tiny("bert").save_pretrained(tmp_path / "base")
+    base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base")
+    model = get_peft_model(base, LoraConfig(target_modules="all-linear", task_type="SEQ_CLS", init_lora_weights=False))
+    attach_atoms(model, AtomConfig(), make_tokenizer())
+    assert tied(model).samples == 16
+    model.save_pretrained(tmp_path / "adapter")
+    loaded = load_atom_model(tmp_path / "adapter", is_trainable=True)
+    found = [each.eval().atom_importance(**batch_for("bert", 4)) for each in (model, loaded)]
+    assert torch.equal(found[0].nan_to_num(), found[1].nan_to_num())
+    assert not any(p.requires_grad for p in loaded.get_base_model().atom_heads.tied.parameters())
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "words"),
+    [
+        (lambda: tiny("bert"), {}, "model has no atoms"),
+        (lambda: with_heads("gpt2"), {}, "GPT2LMHeadModel predicts no class"),
+        (lambda: with_heads(num_labels=1), {}, "does not choose one of several classes"),
+        (lambda: with_heads(problem_type="multi_label_classification"), {}, "does not choose one of several classes"),
+        (with_heads, {"sets": 6}, "sets a multiple of 4"),
+        (with_heads, {"samples": 15}, "samples must be at least 16"),
+        (with_heads, {"copies": 0}, "copies at least 1"),
+        (with_heads, {"processing_class": None}, "processing_class: give the tokenizer"),
+        (with_heads, {"batches": []}, "batches: 0 samples"),
+        (with_heads, {"batches": batches_of(count=15)}, "batches: 15 samples"),
+    ],
+)
+def test_refusals_leave_a_model_as_it_was(make, options, words):
+    model = make()
+    given = {"processing_class": make_tokenizer(), "batches": batches_of(), "copies": 1, "sets": 4, **options}
+    with pytest.raises(AtomError, match=words) as error:
+        tie_importance(model, given.pop("processing_class"), given.pop("batches"), **given)
+    assert "\n" not in str(error.value) and model.training
+
+
+@pytest.mark.parametrize("name", ["swin", "resnet"])
+def test_a_model_without_a_token_for_each_patch_is_refused(name):
+    with pytest.raises(AtomError, match="no token for each patch"):
+        tied(with_heads(name), name)
+
+
+def test_what_was_tied_stays_if_it_cannot_be_tied_anew(few_steps, monkeypatch):
+    model = with_heads()
+    tied(model)
+    before = model.atom_importance(**batch_for("bert", 4)).nan_to_num()
+    with pytest.raises(AtomError, match="batches: 8 samples"):
+        tie_importance(model, make_tokenizer(), batches_of(count=8), copies=1, sets=4)
+    monkeypatch.setattr(tie.torch.optim, "AdamW", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tied(model, seed=5)
+    assert torch.equal(model.atom_importance(**batch_for("bert", 4)).nan_to_num(), before)
+    with torch.no_grad():
+        model.classifier.bias[0] = math.nan
+    with pytest.raises(AtomError, match="not finite"):
+        tied(model)
+    assert model.atom_config.is_tied
+
+
+def interrupted(*args, **options):
+    raise KeyboardInterrupt
+
+
+def test_no_more_is_kept_than_the_padded_texts_may_fill(few_steps, monkeypatch):
+    rows = sorted(rows_for("bert", 40), key=lambda row: len(row["input_ids"]))
+    short, long = rows[0], rows[-1]
+    batches = [make_tokenizer().pad([row] * 8, return_tensors="pt") for row in (long, short, short, short, short)]
+    batches = [{key: value for key, value in batch.items() if key != "labels"} for batch in batches]
+    # 20 samples of the length of the longest: that of the third batch is the first too many.
+    monkeypatch.setattr(tie, "MAX_BYTES", 20 * len(long["input_ids"]) * 32 * 2)
+    found = tie_importance(with_heads(), make_tokenizer(), batches, copies=1, sets=4)
+    assert found.samples == 24
