@@ -43,6 +43,7 @@ from .run import (
 from .show import Table
 
 ARMS = {"plain": {"atom": False}, "atom": {"atom": True}}
+TIE_SAMPLES = 200  # of the model that the page shows
 LESS_IS_BETTER = ("loss", "perplexity")
 
 
@@ -116,12 +117,13 @@ def compare_runs(run: RunArguments, args: AtomTrainingArguments, options: Compar
             if (seed, name) in done and not (options.page and first and configured[name].atom):
                 continue
             bar.set_postfix_str(f"{name}, seed {seed}")
+            reads = bool(options.page) and first and configured[name].atom and shown is None
             with silent(run, configured[name], seed) as arguments:
-                outcome = fine_tune(*arguments, save=False)
+                outcome = fine_tune(*arguments, save=False, tie_samples=TIE_SAMPLES if reads else 0)
             if (seed, name) not in done:
                 done[seed, name] = outcome.metrics
                 append_line(folder / RESULTS_NAME, {"arm": name, "seed": seed, **outcome.metrics, **outcome.importance})
-            if options.page and first and configured[name].atom and shown is None:
+            if reads:
                 shown = _readings(outcome, options.page_samples)
             del outcome
             gc.collect()

@@ -1,8 +1,8 @@
 """Attributions to tokens: the model's own importance, and the methods that it is compared with.
 
 Each takes a `Subject`, the inputs of B samples and the class [B] that is explained, and gives [B, N], NaN where there is no
-token. All explain the same thing: the probability of the class that the model predicts. Rollout, the hidden norm and the charges
-do not depend on the class; they are read as support for it all the same.
+token. All explain the same thing: the probability of the class that the model predicts. Rollout, the hidden norm and the
+charges do not depend on the class; they are read as support for it all the same.
 """
 
 from collections.abc import Callable

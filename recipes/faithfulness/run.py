@@ -4,7 +4,8 @@ Trains the models of four recipes with and without the flag (three seeds), ties 
 beside other methods with `atom-hf faithfulness`, and writes `README.md` here, one folder a recipe, and the table between the
 marks in the project's README.md. What has been done is not done again; `--report_only` writes the reports from what is there.
 
-Without the Hub give local copies: --data poem=TRAIN.parquet,TEST.parquet (also cola, cifar10). About two hours on two CPU cores.
+Without the Hub give local copies: --data poem=TRAIN.parquet,TEST.parquet (also cola, cifar10). About two hours on
+two CPU cores.
 """
 
 import argparse
@@ -20,10 +21,10 @@ RUNS = Path("runs", "faithfulness")
 SEEDS = (1, 2, 3)
 # What importance is tied by: samples of the whole training split, at whose labels the fit does not look.
 TIES = {
-    "poem": ["--samples", "892", "--copies", "4"],
-    "cola": ["--samples", "1000", "--copies", "4"],
-    "digits": ["--samples", "1000", "--copies", "8"],
-    "cifar10": ["--samples", "2000", "--copies", "4"],
+    "poem": ["--samples", "446", "--copies", "4"],
+    "cola": ["--samples", "400", "--copies", "4"],
+    "digits": ["--samples", "1000", "--copies", "4"],
+    "cifar10": ["--samples", "1500", "--copies", "4"],
 }
 HUB = {
     "poem": ["google-research-datasets/poem_sentiment"],
@@ -31,8 +32,11 @@ HUB = {
     "digits": ["digits"],
     "cifar10": ["uoft-cs/cifar10"],
 }
-MEASURED = ["--samples", "40", "--check_samples", "8"]
-PLAIN = "hidden_norm,attention_rollout,input_x_gradient,integrated_gradients"
+MEASURED = ["--samples", "24", "--check_samples", "4", "--perturbations", "20", "--curve_steps", "10"]
+METHODS = (
+    "importance,charge,-charge,|charge|,random,attention_rollout,input_x_gradient,integrated_gradients,shapley_sampling"
+)
+PLAIN = "hidden_norm,attention_rollout,integrated_gradients"
 
 
 def data_flags(recipe: str, local: dict[str, list[str]]) -> list[str]:
@@ -70,7 +74,7 @@ def measure(recipe: str, local: dict[str, list[str]]) -> None:
     """Trains, ties and measures what is not there yet."""
     models = make_models(recipe, local)
     flags = [*data_flags(recipe, local), *MEASURED, "--output_dir", str(HERE.relative_to(ROOT) / recipe)]
-    call("faithfulness", "--model", *models["atom"], *flags)
+    call("faithfulness", "--model", *models["atom"], "--methods", METHODS, *flags)
     call("faithfulness", "--plain", *models["plain"], "--methods", PLAIN, *flags)
 
 
