@@ -168,7 +168,7 @@ def test_nothing_but_results_is_left_behind(compared):
 @pytest.mark.parametrize("arm", ["plain", "atom"])
 def test_an_arm_is_what_train_gives_for_its_seed(compared, tmp_path, capsys, arm):
     folder, _ = compared
-    flags = ["train", *FLAGS, "--seed", "8", "--sample_seed", "8", "--output_dir", str(tmp_path / "single")]
+    flags = ["train", *FLAGS, "--no_tie", "--seed", "8", "--sample_seed", "8", "--output_dir", str(tmp_path / "single")]
     assert main([*flags, *(["--atom"] if arm == "atom" else [])]) == 0
     single = json.loads((tmp_path / "single" / "all_results.json").read_text())
     line = next(line for line in lines(folder / "runs") if (line.get("seed"), line.get("arm")) == (8, arm))
