@@ -21,10 +21,10 @@ RUNS = Path("runs", "faithfulness")
 SEEDS = (1, 2, 3)
 # What importance is tied by: samples of the whole training split, at whose labels the fit does not look.
 TIES = {
-    "poem": ["--samples", "446", "--copies", "4"],
-    "cola": ["--samples", "400", "--copies", "4"],
+    "poem": ["--samples", "440", "--copies", "4"],
+    "cola": ["--samples", "320", "--copies", "4"],
     "digits": ["--samples", "1000", "--copies", "4"],
-    "cifar10": ["--samples", "1500", "--copies", "4"],
+    "cifar10": ["--samples", "1000", "--copies", "4"],
 }
 HUB = {
     "poem": ["google-research-datasets/poem_sentiment"],
@@ -33,7 +33,7 @@ HUB = {
     "cifar10": ["uoft-cs/cifar10"],
 }
 # A sample is passed forward some hundred times for each method, model and way of taking tokens away.
-SAMPLES = {"poem": "20", "cola": "20", "digits": "24", "cifar10": "24"}
+SAMPLES = {"poem": "16", "cola": "16", "digits": "24", "cifar10": "24"}
 MEASURED = ["--check_samples", "4", "--perturbations", "20", "--curve_steps", "10"]
 METHODS = "importance,charge,-charge,|charge|,random,attention_rollout,input_x_gradient,integrated_gradients"
 # Random orders take hundreds of passes a sample: in one way of taking tokens away.
