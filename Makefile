@@ -12,8 +12,9 @@ quickstart: $(ENVIRONMENT)
 	$(BIN)/atom-hf compare --config recipes/verse/atom.yaml --output_dir runs/quickstart/verse --page runs/quickstart/verse.html \
 		--num_train_epochs 2 --max_eval_samples 500
 
+# Two processes, each with whole files of tests, whose fixtures are then made once.
 test: $(ENVIRONMENT) browser lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 # The tests of the pages open them in Chromium or Chrome: the one that CHROME names, the system's, or Debian's package.
 browser:

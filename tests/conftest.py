@@ -1,6 +1,7 @@
 """Models of a few thousand parameters, and a little real data to train them on."""
 
 import functools
+import gc
 import logging
 import os
 import string
@@ -125,6 +126,13 @@ def arguments(folder, cls=None, **options):
     fixed = {"use_cpu": True, "train_sampling_strategy": "sequential"}
     cls = cls or AtomTrainingArguments
     return cls(output_dir=str(folder), **{**quiet, **short, **fixed, **options})
+
+
+@pytest.fixture(autouse=True, scope="module")
+def brief_searches():
+    """Each training looks for garbage several times: it need not look through what libraries and earlier modules hold."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ WRONG_TOKEN = "hf_aTokenThatMayReadNothing"
 # each either the arguments of the command line, or the number of a step whose printed next command is run, or a piece of
 # Python that leaves its answer in `found`. A step may begin with faults of the Hub's; with it comes what is on the Hub after.
 CLIENT = """
-import contextlib, io, json, logging, os, shlex, sys, time, traceback, urllib.request, warnings
+import contextlib, gc, io, json, logging, os, shlex, sys, time, traceback, urllib.request, warnings
 import torch, transformers
 from atom_hf import AtomMixin, load_atom_model
 from atom_hf.cli import main
@@ -37,6 +37,7 @@ waits, sleep = [], time.sleep
 
 answers = []
 for step in json.load(sys.stdin):
+    gc.freeze()  # each training looks for garbage, which is not in the libraries
     out, err = io.StringIO(), io.StringIO()
     if "faults" in step:
         tell_hub("faults", step["faults"])

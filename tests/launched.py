@@ -4,6 +4,7 @@ KIND is a configuration of atom_hf/assets/accelerate, for which each process wri
 `killed`: a run that saves, until one of its processes is killed.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -183,6 +184,7 @@ def killed(folder):
 def main(kind, folder):
     if kind == "killed":
         return killed(folder)
+    gc.freeze()  # each training looks for garbage, which is not in the libraries
     traffic, found = Traffic(), {}
     for name in MODELS:
         found[name] = gradients_of(name, folder, traffic)

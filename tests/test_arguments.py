@@ -11,7 +11,8 @@ from transformers import HfArgumentParser
 from atom_hf import AtomConfig, AtomError, AtomMixin, AtomTrainingArguments
 from atom_hf.arguments import check_arguments
 
-MODEL_FIELDS = {"hidden_size", "special_token_ids", "base_model_class"}
+# What describes the model that was attached to, and what was fitted to it after training.
+MODEL_FIELDS = {"hidden_size", "special_token_ids", "base_model_class", "tied_classes", "tied_width"}
 
 
 def test_each_training_field_is_a_flag():

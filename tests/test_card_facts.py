@@ -92,8 +92,8 @@ def runs(tmp_path_factory):
         patch.chdir(folder)
         patch.setenv("HF_TOKEN", SECRET)
         run("compare", *DIGITS, "--seeds", "2")
-        run("train", *DIGITS, "--atom", "--hub_token", SECRET)
-        run("train", *DIGITS, "--atom", "--output_dir", "other", "--atom_weight", "0.2", "--data_seed", "5")
+        run("train", *DIGITS, "--atom", "--no_tie", "--hub_token", SECRET)
+        run("train", *DIGITS, "--atom", "--no_tie", "--output_dir", "other", "--atom_weight", "0.2", "--data_seed", "5")
     return folder
 
 
@@ -241,7 +241,7 @@ def test_what_came_from_the_hub_is_named_by_its_id(tmp_path):
     with Hub() as hub:
         hub.add("org/base", tmp_path / "base")
         hub.add("org/lines", {"train.csv": table.encode(), "test.csv": table.encode()}, kind="datasets")
-        flags = ["--model", "org/base", "--dataset", "org/lines", "--max_steps", "2", "--use_cpu", "--atom"]
+        flags = ["--model", "org/base", "--dataset", "org/lines", "--max_steps", "2", "--use_cpu", "--atom", "--no_tie"]
         done = subprocess.run(
             [sys.executable, "-m", "atom_hf", "train", *flags, "--output_dir", "out", "--save_strategy", "no"],
             env={**os.environ, **hub.environment(tmp_path / "home"), "PYTHONPATH": str(ROOT)},
@@ -266,7 +266,7 @@ def test_a_local_file_is_named_without_its_folder(tmp_path):
     tiny("bert").save_pretrained(private.parent / "my-base")
     make_tokenizer().save_pretrained(private.parent / "my-base")
     flags = ["--model", str(private.parent / "my-base"), "--dataset", str(private), "--max_steps", "1", "--use_cpu"]
-    run("train", *flags, "--atom", "--output_dir", str(tmp_path / "out"), "--save_strategy", "no")
+    run("train", *flags, "--atom", "--no_tie", "--output_dir", str(tmp_path / "out"), "--save_strategy", "no")
     card = (tmp_path / "out" / "README.md").read_text()
     check(card)
     assert "alice" not in card and "`my-base` (a local checkpoint)" in card and "Data set: `my-reviews`." in card

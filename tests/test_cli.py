@@ -20,7 +20,7 @@ import transformers
 from safetensors.torch import load_file
 
 import atom_hf
-from atom_hf import AtomMixin, load_atom_model
+from atom_hf import AtomMixin, cli, load_atom_model
 from atom_hf.arguments import AtomTrainingArguments
 from atom_hf.cli import main
 from atom_hf.data import load_data
@@ -29,6 +29,7 @@ from atom_hf.formats import format_number
 from atom_hf.run import RunArguments
 from atom_hf.study import StudyArguments, run_study
 from atom_hf.tasks import find_model
+from atom_hf.tie_command import TieArguments
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(path for stem in ("plain", "atom") for path in (ROOT / "recipes").glob(f"*/{stem}.yaml"))
@@ -45,6 +46,7 @@ COMMANDS = {
     "lm": f"{GPT2} --dataset verse.jsonl --max_length 32",
     "lines": f"{GPT2} --dataset verse.txt --eval_dataset verse.jsonl --max_length 32",
 }
+TIED = ("image", "atom")  # the one run whose importance is tied at its end; the others' is left alone
 METRICS = {"image": ["loss", "accuracy", "f1", "mcc"], "text": ["loss", "accuracy", "f1", "mcc"]}
 TASKS = {"image": "image-classification", "text": "text-classification", "lm": "causal-lm", "lines": "causal-lm"}
 SUMMARY = ["mean |importance|", "positive share", "negative share"]
@@ -62,11 +64,11 @@ def command(line):
 
 
 def parse(arguments):
-    return parse_flags("train", arguments, [RunArguments, AtomTrainingArguments])
+    return parse_flags("train", arguments, [RunArguments, AtomTrainingArguments, TieArguments])[:2]
 
 
-def train(line):
-    status, out, err = command(f"train {line}")
+def train(line, tie=False):
+    status, out, err = command(f"train {line} --tie {tie}")
     assert status == 0, err
     return out
 
@@ -115,7 +117,9 @@ def runs(here):
         patch.chdir(here)
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", here / "cache")
         return {
-            (kind, arm): train(f"{flags} {SHORT} {'--atom' if arm == 'atom' else ''} --output_dir {kind}-{arm}")
+            (kind, arm): train(
+                f"{flags} {SHORT} {'--atom' if arm == 'atom' else ''} --output_dir {kind}-{arm}", (kind, arm) == TIED
+            )
             for kind, flags in COMMANDS.items()
             for arm in ("plain", "atom")
         }
@@ -135,7 +139,8 @@ def test_closing_table(runs, kind, arm):
     name = COMMANDS[kind].split("--dataset ")[1].split()[0].removesuffix(f".{kind}").split(".")[0]
     assert header.split() == [f"{name},", TASKS[kind], arm]
     metrics = METRICS.get(kind, ["loss", "perplexity"])
-    assert list(rows) == metrics + (SUMMARY if arm == "atom" else [])
+    tied = ["erased tokens explained"] if (kind, arm) == TIED else []
+    assert list(rows) == metrics + (SUMMARY if arm == "atom" else []) + tied
     saved = results(f"{kind}-{arm}")
     for metric in metrics:
         assert rows[metric] == format_number(saved[metric])
@@ -302,7 +307,8 @@ def test_help_and_version_of_the_module():
     done = subprocess.run(
         [sys.executable, "-m", "atom_hf", "--help"], capture_output=True, text=True, env=environment, check=True
     )
-    assert all(f"\n  {name} " in done.stdout for name in ("train", "compare", "explain")) and done.stderr == ""
+    usage = done.stdout.split("\n\n")[1]
+    assert sorted(line.split()[0] for line in usage.splitlines()) == sorted(cli.COMMANDS) and done.stderr == ""
     assert command("--version") == (0, f"atom-hf {atom_hf.__version__}\n", "")
     assert command([])[0] == command("-h")[0] == 0
 
@@ -434,10 +440,7 @@ def test_two_processes_print_one_table_and_learn_what_one_does(tmp_path):
     flags = f"{BERT},hidden_dropout_prob=0,attention_probs_dropout_prob=0 --dataset verse.csv --vocabulary_size 400"
     flags += " --atom --max_steps 3 --max_eval_samples 16"
     train(f"{flags} --per_device_train_batch_size 8 --output_dir {tmp_path / 'one'}")
-    launch = (
-        "-m accelerate.commands.launch --cpu --num_processes 2 --num_machines 1 --main_process_port 0 "
-        f"--mixed_precision no --dynamo_backend no -m atom_hf train {flags}"
-    )
+    launch = f"-m atom_hf train --accelerate_config ddp --num_processes 2 --use_cpu {flags}"
     done = subprocess.run(
         [sys.executable, *shlex.split(f"{launch} --per_device_train_batch_size 4 --output_dir {tmp_path / 'two'}")],
         env={**os.environ, "OMP_NUM_THREADS": "1", "HF_HOME": str(tmp_path / "home")},
@@ -445,7 +448,8 @@ def test_two_processes_print_one_table_and_learn_what_one_does(tmp_path):
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    header, _, below = closing(done.stdout)
+    header, rows, below = closing(done.stdout)
+    assert "erased tokens explained" in rows  # tied, by both
     assert header.split() == ["verse,", "text-classification", "atom"] and done.stdout.count("\nloss ") == 1
     assert below["model"] == str(tmp_path / "two") and below["next"].startswith("atom-hf explain")
     one, two = results(tmp_path / "one"), results(tmp_path / "two")

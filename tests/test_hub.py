@@ -59,7 +59,7 @@ def hub(folders):
         yield hub
 
 
-SHORT = ["--max_steps", "2", "--per_device_train_batch_size", "4"]
+SHORT = ["--no_tie", "--max_steps", "2", "--per_device_train_batch_size", "4"]
 OFFLINE = """
 from unittest import mock
 import huggingface_hub

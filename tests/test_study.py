@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import gc
 import itertools
 import json
 import math
@@ -52,13 +51,10 @@ SHORT = {**STUDY, "settings": {"digits": {**DIGITS, "sizes": {24: {"max_steps": 
 
 @pytest.fixture(autouse=True, scope="module")
 def brief():
-    """Reads the digits once, and spares each run the search for garbage in what was there before."""
-    gc.collect()
-    gc.freeze()
+    """Reads the digits once."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "_digits", functools.cache(sources._digits))
         yield
-    gc.unfreeze()
 
 
 @pytest.fixture(autouse=True)

@@ -57,7 +57,7 @@ json.dump({"found": found, "messages": messages}, sys.stdout)
 
 def train(output_dir, *arguments, steps=4, **environment):
     fixed = ["--model", "org/base", "--dataset", "org/data", "--atom", "--per_device_train_batch_size", "4"]
-    saving = ["--max_steps", str(steps), "--save_steps", "2", "--save_strategy", "steps"]
+    saving = ["--no_tie", "--max_steps", str(steps), "--save_steps", "2", "--save_strategy", "steps"]
     return {"arguments": ["train", *fixed, *saving, "--output_dir", output_dir, *arguments], "environment": environment}
 
 

@@ -35,7 +35,7 @@ HEAD = """# How faithful importance is to the prediction
 
 Made by `python recipes/faithfulness/run.py` (see there for local data). Each recipe's models were trained with three
 seeds; their importance was then tied to the prediction by samples of the whole training split, whose labels the fit
-does not use (digits: 1,000 images where the model had learned from 100; CoLA: 400 sentences; CIFAR-10: 1,500
+does not use (digits: 1,000 images where the model had learned from 100; CoLA: 320 sentences; CIFAR-10: 1,000
 images; poems: half of the training verses). Everything is measured on samples that neither the training nor the tie has seen.
 
 """
