@@ -414,11 +414,13 @@ def test_a_model_with_heads_goes_on_with_them(runs, tmp_path):
     train(f"--model image-atom --dataset digits {SHORT} {STILL} --atom --output_dir {tmp_path / 'still'}")
     for name in ("atom_heads.safetensors", "model.safetensors"):
         before, after = load_file(Path("image-atom") / name), load_file(tmp_path / "still" / name)
-        assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before), name
+        # A tie is to a model as it was: training takes it away.
+        assert after.keys() == {key for key in before if not key.startswith("tied.")}, name
+        assert all(torch.equal(before[key], after[key]) for key in after), name
     # And they train on.
     train(f"--model image-atom --dataset digits {SHORT} --atom --output_dir {tmp_path / 'on'}")
     before, after = (load_file(Path(folder) / "atom_heads.safetensors") for folder in ("image-atom", tmp_path / "on"))
-    assert any(not torch.equal(before[key], after[key]) for key in before)
+    assert any(not torch.equal(before[key], after[key]) for key in after)
     # Without the flag they are not part of the run.
     train(f"--model image-atom --dataset digits {SHORT} --output_dir {tmp_path / 'plain'}")
     assert not list((tmp_path / "plain").rglob("atom_*"))
@@ -453,5 +455,6 @@ def test_two_processes_print_one_table_and_learn_what_one_does(tmp_path):
     assert header.split() == ["verse,", "text-classification", "atom"] and done.stdout.count("\nloss ") == 1
     assert below["model"] == str(tmp_path / "two") and below["next"].startswith("atom-hf explain")
     one, two = results(tmp_path / "one"), results(tmp_path / "two")
-    assert two["loss"] == pytest.approx(one["loss"], rel=1e-4)
+    # Not the loss: Transformers multiplies that of an evaluation by the number of processes.
+    assert all(two[metric] == pytest.approx(one[metric]) for metric in ("accuracy", "f1", "mcc"))
     assert two["importance"] == pytest.approx(one["importance"], rel=0.05)
