@@ -19,7 +19,8 @@ from atom_hf.faithfulness.methods import (
     rollout,
     shapley_sampling,
 )
-from atom_hf.faithfulness.subject import Subject, of_class
+from atom_hf.faithfulness.subject import Subject
+from atom_hf.tie_pool import of_class
 
 TEXTS = ["the moon and the sea", "of a great king", "love is not here now , my heart"]
 
@@ -87,7 +88,7 @@ def test_integrated_gradients_are_captums_at_the_layer_of_embeddings():
     subject, inputs, target = subject_of("bert")
     erased = subject.eraser(inputs, torch.zeros(inputs["input_ids"].shape))
     layer = LayerIntegratedGradients(
-        lambda ids, mask, chosen: of_class(subject.model(ids, attention_mask=mask), chosen),
+        lambda ids, mask, chosen: of_class(subject.model(ids, attention_mask=mask).logits, chosen),
         subject.model.get_input_embeddings(),
     )
     given = (inputs["attention_mask"], target)

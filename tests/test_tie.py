@@ -18,10 +18,11 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from atom_hf import AtomConfig, AtomError, attach_atoms, load_atom_model, tie
+from atom_hf import AtomConfig, AtomError, attach_atoms, load_atom_model, tie, tie_pool
 from atom_hf.erasing import Eraser
 from atom_hf.loop import start_step
-from atom_hf.tie import draw_sets, make_erasers, tie_importance
+from atom_hf.tie import make_erasers, tie_importance
+from atom_hf.tie_pool import draw_sets
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
 
@@ -97,7 +98,7 @@ def test_the_value_of_a_set_is_that_of_the_input_erased_alone(name):
     model, inputs = with_heads(name).eval(), batch_for(name, 3)
     erasers = make_erasers(model, make_tokenizer())
     with torch.no_grad():
-        pool, passes = tie._collect(model, erasers, [inputs], 3, 1, 8, 0)
+        pool, passes = tie_pool.collect(model, erasers, [inputs], 3, 1, 8, 0)
         assert len(pool) == 3 and passes == 3 * (1 + 8 + len(erasers)) and (pool.copy == 0).all()
         for row in range(3):
             alone = {key: value[row : row + 1] for key, value in inputs.items()}
@@ -120,11 +121,11 @@ def test_the_value_of_a_set_is_that_of_the_input_erased_alone(name):
 @pytest.mark.parametrize("name", ["bert", "vit"])
 def test_a_copy_keeps_what_it_has_left_and_nothing_else_changes(name, monkeypatch):
     model, given = with_heads(name).eval(), []
-    values = tie._values
-    monkeypatch.setattr(tie, "_values", lambda *args: given.append(args) or values(*args))
+    values = tie_pool._values
+    monkeypatch.setattr(tie_pool, "_values", lambda *args: given.append(args) or values(*args))
     erasers = make_erasers(model, make_tokenizer())
     with torch.no_grad():
-        pool, _ = tie._collect(model, erasers, [batch_for(name, 4)], 4, 3, 4, 0)
+        pool, _ = tie_pool.collect(model, erasers, [batch_for(name, 4)], 4, 3, 4, 0)
         assert pool.copy.tolist() == [0] * 4 + [1] * 4 + [2] * 4 and pool.sample.tolist() == [0, 1, 2, 3] * 3
         assert (pool.mask[4:].sum(1) >= 2).all() and pool.mask[4:].sum() < 2 * pool.mask[:4].sum()
         for call, (_, eraser, inputs, keep, classes) in enumerate(given):
@@ -132,8 +133,8 @@ def test_a_copy_keeps_what_it_has_left_and_nothing_else_changes(name, monkeypatc
             players = pool.mask[rows, : keep.shape[2]]
             whole = eraser(inputs, keep[:, 0] | players)
             assert all(torch.equal(whole[key], inputs[key]) for key in ("input_ids", "pixel_values") if key in inputs)
-            v_none = tie.of_class(model(**eraser(inputs, keep[:, 0])).logits, classes)
-            v_all = tie.of_class(model(**inputs).logits, classes)
+            v_none = tie_pool.of_class(model(**eraser(inputs, keep[:, 0])).logits, classes)
+            v_all = tie_pool.of_class(model(**inputs).logits, classes)
             mine = pool.whole[rows][:, torch.arange(4) // 2 % 2 == erasers.index(eraser)]
             torch.testing.assert_close(mine, (v_all - v_none)[:, None].expand(-1, 2), atol=1e-5, rtol=0)
 
@@ -244,7 +245,7 @@ def test_it_is_read_for_the_predicted_class_and_charges_in_training(few_steps):
     charges = model(**inputs).atom_importance
     tied(model, "vit")
     assert torch.equal(model(**inputs).atom_importance.nan_to_num(), charges.nan_to_num())
-    with torch.no_grad(), tie.reading_tokens(model) as tokens:
+    with torch.no_grad(), tie_pool.reading_tokens(model) as tokens:
         model.eval()
         outputs = model(**inputs, return_atoms=True)
     for row in range(6):
@@ -387,6 +388,6 @@ def test_no_more_is_kept_than_the_padded_texts_may_fill(few_steps, monkeypatch):
     batches = [make_tokenizer().pad([row] * 8, return_tensors="pt") for row in (long, short, short, short, short)]
     batches = [{key: value for key, value in batch.items() if key != "labels"} for batch in batches]
     # 20 samples of the length of the longest: that of the third batch is the first too many.
-    monkeypatch.setattr(tie, "MAX_BYTES", 20 * len(long["input_ids"]) * 32 * 2)
+    monkeypatch.setattr(tie_pool, "MAX_BYTES", 20 * len(long["input_ids"]) * 32 * 2)
     found = tie_importance(with_heads(), make_tokenizer(), batches, copies=1, sets=4)
     assert found.samples == 24

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from ..errors import AtomError
-from ..tie import reading_tokens
-from .subject import Inputs, Subject, of_class, repeated
+from ..tie_pool import of_class, reading_tokens
+from .subject import Inputs, Subject, repeated
 
 STEPS = 50
 PERMUTATIONS = 25
@@ -199,7 +199,7 @@ def _forward(subject: Subject, inputs: Inputs) -> Callable[..., Tensor]:
     names = list(inputs)
 
     def forward(points: Tensor, target: Tensor, *values: Tensor) -> Tensor:
-        return of_class(subject.run(dict(zip(names, values, strict=True)), points), target)
+        return of_class(subject.run(dict(zip(names, values, strict=True)), points).logits, target)
 
     return forward
 

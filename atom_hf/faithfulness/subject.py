@@ -13,6 +13,7 @@ from ..erasing import Eraser, of_patches
 from ..errors import AtomError
 from ..modeling import evaluating
 from ..tasks import encode_rows
+from ..tie_pool import of_class
 from ..tokens import patch_grid
 
 Inputs = dict[str, Tensor]
@@ -130,7 +131,7 @@ class Subject:
 
     def probability(self, inputs: Inputs, target: Tensor, points: Tensor | None = None) -> Tensor:
         """The probability of a class [B] of each sample: [B]."""
-        return of_class(self.run(inputs, points), target)
+        return of_class(self.run(inputs, points).logits, target)
 
     def per_token(self, values: Tensor, inputs: Inputs) -> Tensor:
         """Values of points, summed over the width of each token or the pixels of each patch: [B, N], 0 before the patches."""
@@ -192,8 +193,3 @@ class Subject:
 def repeated(inputs: Inputs, times: int) -> Inputs:
     """One sample, so many times."""
     return {name: value.expand(times, *value.shape[1:]) for name, value in inputs.items()}
-
-
-def of_class(outputs: Any, target: Tensor) -> Tensor:
-    """The probability [B] of a class [B] in a classifier's outputs."""
-    return outputs.logits.float().softmax(-1).gather(1, target[:, None])[:, 0]
