@@ -129,24 +129,22 @@ def summary(found: Found) -> str:
     )
 
 
+def texts(found: Found) -> tuple[str, str]:
+    """The table for the project's README.md, and README.md here."""
+    table = f"{summary(found)}\n\n{SHARES}\n{shares_table(found)}"
+    links = "\n".join(f"- [{TITLES[name]}]({name}/report.md)" for name in dict.fromkeys(name for name, _ in found))
+    parts = [HEAD + table, f"{PATHS}\n{steps_table(found)}", f"{GAPS}\n{gaps_table(found)}"]
+    return table, "\n".join([*parts, f"## All methods\n\n{links}\n"])
+
+
 def write_reports(names: Iterable[str]) -> list[Path]:
     """Writes each recipe's report, README.md here, and the table in the project's. Returns the files."""
     names = list(names)
-    found = read_results(names)
     written = [path for name in names if (HERE / name / RESULTS_NAME).is_file() for path in write_report(HERE / name)]
-    links = "\n".join(f"- [{TITLES[name]}]({name}/report.md)" for name in dict.fromkeys(name for name, _ in found))
-    table = f"{summary(found)}\n\n{SHARES}\n{shares_table(found)}"
-    parts = [
-        HEAD + table,
-        f"{PATHS}\n{steps_table(found)}",
-        f"{GAPS}\n{gaps_table(found)}",
-        f"## All methods\n\n{links}\n",
-    ]
-    page = HERE / "README.md"
-    page.write_text("\n".join(parts), encoding="utf-8")
-    main = HERE.parents[1] / "README.md"
-    text = main.read_text(encoding="utf-8")
-    before, rest = text.split(MARKS[0])
+    table, text = texts(read_results(names))
+    page, main = HERE / "README.md", HERE.parents[1] / "README.md"
+    page.write_text(text, encoding="utf-8")
+    before, rest = main.read_text(encoding="utf-8").split(MARKS[0])
     after = rest.split(MARKS[1])[1]
     main.write_text(f"{before}{MARKS[0]}\n\n{table}\n{MARKS[1]}{after}", encoding="utf-8")
     return [*written, page, main]
