@@ -77,9 +77,9 @@ def test_differences_are_paired(folder):
 
 def test_a_mark_goes_by_the_direction_of_the_measure():
     better = np.array([[0.1, 0.11, 0.12]])
-    assert "▲" in report._gap(better, True) and "▼" in report._gap(better, False)
-    assert "▼" in report._gap(-better, True) and "▲" in report._gap(-better, False)
-    assert not {"▲", "▼"} & set(report._gap(np.array([[0.1, -0.1, 0.02]]), True))
+    assert "▲" in report.gap(better, True) and "▼" in report.gap(better, False)
+    assert "▼" in report.gap(-better, True) and "▲" in report.gap(-better, False)
+    assert not {"▲", "▼"} & set(report.gap(np.array([[0.1, -0.1, 0.02]]), True))
 
 
 def test_checks_and_costs(folder):
