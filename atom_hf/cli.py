@@ -145,13 +145,13 @@ def explain(arguments: list[str]) -> None:
     from .explain import ExplainArguments, explain_model
     from .flags import parse_flags
     from .run import RunArguments
-    from .show.terminal import colors_of, show_readings
+    from .show.terminal import show_readings
 
     texts: list[str] = []
     run, options = parse_flags("explain", arguments, [RunArguments, ExplainArguments], texts)
     options.text = [*texts, *options.text]
     found = explain_model(run, options)
-    shown = show_readings(found.images, found.texts, colors=colors_of(sys.stdout), tied=found.tied)
+    shown = show_readings(found.images, found.texts, tied=found.tied)
     # A terminal that cannot show a letter gets a question mark.
     coding = sys.stdout.encoding or "utf-8"
     print(shown.encode(coding, "replace").decode(coding))

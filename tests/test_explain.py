@@ -22,7 +22,6 @@ from atom_hf.attaching import add_tied
 from atom_hf.cli import main
 from atom_hf.importance import read_images, read_texts
 from atom_hf.show import write_words
-from atom_hf.show.terminal import DIRECT
 
 
 @pytest.fixture(scope="module")
@@ -139,7 +138,8 @@ def test_importance_that_is_tied_to_the_prediction(folder, tmp_path, monkeypatch
     model.save_pretrained(folder / "tied")
     make_tokenizer().save_pretrained(folder / "tied")
     says = "the prediction leans on it"
-    monkeypatch.setattr("atom_hf.show.terminal.colors_of", lambda _: DIRECT)
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm-256color", "NO_COLOR": "", "COLUMNS": "200"}.items():
+        monkeypatch.setenv(name, value)
     for name in ("bert", "tied"):
         status, out, _ = explain(f"sea 'great rivers' --model {name}", tmp_path / f"{name}.html")
         page = (tmp_path / f"{name}.html").read_text(encoding="utf-8")
@@ -207,7 +207,8 @@ def test_standard_input_that_is_empty_or_no_text(tmp_path, monkeypatch):
 def test_a_pipe_in_and_a_terminal_out(tmp_path):
     """The command itself: lines through a pipe; words in colour in a terminal, with what would steer it taken out."""
     variables = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "OMP_NUM_THREADS": "1"}
-    variables.pop("NO_COLOR", None)
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
+        variables.pop(name, None)
     command = [sys.executable, "-m", "atom_hf", "explain", "--model", "bert", "--page", str(tmp_path / "page.html")]
     leader, follower = pty.openpty()
     try:

@@ -6,7 +6,7 @@ import sys
 FIRST = """
 import sys
 import atom_hf
-assert not {"torch", "transformers", "numpy"} & set(sys.modules), sorted(sys.modules)
+assert not {"torch", "transformers", "numpy", "rich"} & set(sys.modules), sorted(sys.modules)
 watches = [finder for finder in sys.meta_path if type(finder).__module__ == "atom_hf.registration"]
 assert len(watches) == 1
 import importlib.util
