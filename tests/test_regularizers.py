@@ -3,6 +3,7 @@
 import pytest
 import torch
 from conftest import TEXT, TINY, arguments, batch_for, collator_for, make_tokenizer, rows_for, tiny
+from pytorch_metric_learning.losses import SupConLoss
 from torch import nn
 from torch.nn import functional as F
 from transformers import BertConfig, BertModel
@@ -76,6 +77,18 @@ def test_supervised_contrastive_loss(labels, temperature):
     agree(
         lambda z: supervised_contrastive_loss(z, classes, temperature),
         lambda z: naive_supcon(z, labels, temperature),
+        doubles(6, 5),
+    )
+
+
+@pytest.mark.parametrize("temperature", [0.1, 1.0])
+@pytest.mark.parametrize("labels", [[0, 1, 0, 1, 2, 0], [0, 0, 1, 2, 3, 4], [5, 5, 5, 5, 5, 6]])
+def test_supervised_contrastive_loss_is_that_of_pytorch_metric_learning(labels, temperature):
+    # Of a batch of one class theirs is 0 by definition, and the paper's is not.
+    classes = torch.tensor(labels)
+    agree(
+        lambda z: supervised_contrastive_loss(z, classes, temperature),
+        lambda z: SupConLoss(temperature)(z, classes),
         doubles(6, 5),
     )
 
