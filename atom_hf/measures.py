@@ -29,6 +29,7 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """
     if not np.isfinite(probabilities).all():
         return float("nan")  # of a model that diverged
+    # By hand: torchmetrics, which has it, is not among the dependencies, and no other of its measures is needed.
     confidence, right = probabilities.max(1), probabilities.argmax(1) == labels
     bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
     gaps = [abs(confidence[bins == b].sum() - right[bins == b].sum()) for b in range(BINS)]
@@ -37,16 +38,19 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
 
 def entropy(probabilities: np.ndarray) -> float:
     """Mean entropy in nats of distributions [n, classes]."""
-    return float(-(probabilities * np.log(np.clip(probabilities, 1e-30, None))).sum(1).mean())
+    from scipy import stats
+
+    return float(stats.entropy(probabilities, axis=1).mean())
 
 
 def effective_rank(latent: np.ndarray) -> float:
     """exp of the entropy of the normalised singular values of centred latents [n, h] (Roy and Vetterli, 2007, Eq. 4)."""
+    from scipy import stats
+
     if not np.isfinite(latent).all():
         return float("nan")
     values = np.linalg.svd(latent - latent.mean(0), compute_uv=False)
-    share = values / max(values.sum(), 1e-30)
-    return float(np.exp(-(share * np.log(np.clip(share, 1e-30, None))).sum()))
+    return float(np.exp(stats.entropy(values))) if values.any() else 1.0
 
 
 def neighbor_distance(latent: np.ndarray) -> float:
