@@ -3,6 +3,7 @@
 From huggingface/hub-docs (`docs/hub/repositories-licenses.md`), but for "other" and "unknown", which say nothing alone.
 """
 
+# Kept here for cards that are not on the Hub: huggingface_hub has no such list, and the Hub tells only when it is asked.
 LICENSES = frozenset(
     [
         "apache-2.0",

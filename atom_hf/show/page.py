@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ..errors import AtomError
 from ..readings import ImageReading, TextReading
@@ -21,6 +21,7 @@ from .samples import class_marks, sample_columns, sample_name
 from .values import checked_scale, clean, outcome, signed, tokens
 from .words import runs
 
+# By hand: pages of Plotly or Bokeh carry megabytes of script, are empty without it, and are not accessible.
 ASSETS = Path(__file__).parent.parent / "assets" / "page"
 MOST_WORDS = (
     20_000  # words that are listed with their values below their texts: twice the page, hardly looked at beyond
