@@ -14,6 +14,7 @@ from .samples import class_marks
 from .values import checked_scale, outcome
 
 # Drawn with Pillow: matplotlib is an extra, and the command line draws this picture without any.
+
 # The marks of the page, around their middle; None is a circle.
 MARKS = (
     None,
