@@ -55,9 +55,9 @@ def train(arguments: list[str]) -> int | None:
     """`atom-hf train`. Returns the exit status of the processes that it started, if it did."""
     from .arguments import AtomTrainingArguments
     from .compare import find_comparison
-    from .flags import parse_flags
+    from .flags import parse_flags, scan_flags, take_flags
     from .hub import page_of
-    from .launch import launch, split
+    from .launch import LaunchArguments, launch
     from .run import DEFAULT_FOLDER, RunArguments, data_flags, default_output_dir, fine_tune
     from .tie_command import TieArguments
 
@@ -66,11 +66,12 @@ def train(arguments: list[str]) -> int | None:
         # Where the Hub's client looks for it, in the processes that may be started too. Among the arguments it would be shown,
         # saved in training_args.bin, and pushed.
         os.environ["HF_TOKEN"] = token.strip()
-    asked = split(arguments)
-    if asked.config is not None:
-        return launch(asked)
-    arguments = asked.arguments
-    run, args, tie = parse_flags("train", arguments, [RunArguments, AtomTrainingArguments, TieArguments])
+    asked, arguments = take_flags(arguments, [LaunchArguments])
+    kinds = [RunArguments, AtomTrainingArguments, TieArguments, LaunchArguments]  # the last for --help
+    if asked.accelerate_config is not None:
+        known, others = scan_flags("train", arguments, kinds)
+        return launch(asked.accelerate_config, arguments, others, use_cpu=known.use_cpu)
+    run, args, tie, _ = parse_flags("train", arguments, kinds)
     if args.hub_token is not None:  # of the --config file
         os.environ["HF_TOKEN"], args.hub_token = args.hub_token.strip(), None
     by_default = args.output_dir == DEFAULT_FOLDER

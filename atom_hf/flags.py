@@ -12,7 +12,6 @@ import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from .errors import AtomError
-from .launch import FLAG, HELP
 
 
 class _Parser(HfArgumentParser):
@@ -28,26 +27,12 @@ def parse_flags(command: str, arguments: list[str], kinds: list[type], words: li
     Raises:
         AtomError: a file that cannot be read, a key or flag that does not exist, a value that does not fit.
     """
-    file = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    file.add_argument("--config")
-    try:
-        known, _ = file.parse_known_args(arguments)
-    except argparse.ArgumentError as error:
-        raise AtomError(str(error)) from error
-    if known.config:
-        arguments = [*as_flags(_read_config(known.config, kinds)), *arguments]
-    return parse_kinds(command, arguments, kinds, words)
+    return parse_kinds(command, _with_config(arguments, kinds), kinds, words)
 
 
 def parse_kinds(command: str, arguments: list[str], kinds: list[type], words: list[str] | None = None) -> list[Any]:
     """One instance of each dataclass in `kinds`, from flags; `words` as in `parse_flags`. Raises `AtomError`."""
-    parser = _Parser(kinds, prog=f"atom-hf {command}", allow_abbrev=False)
-    parser.add_argument("--config", help="A YAML file with any of these flags as keys; flags win over it.")
-    if command == "train":
-        parser.add_argument(FLAG, help=HELP)  # shown here; it is taken out of the arguments before
-    if any(issubclass(kind, TrainingArguments) for kind in kinds):
-        # Where these defaults differ from TrainingArguments': small runs show a log, and evaluate in fewer batches.
-        parser.set_defaults(logging_steps=50, per_device_eval_batch_size=32)
+    parser = _parser(command, kinds)
     try:
         *parsed, _config, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
     except (ValueError, TypeError, ImportError) as error:
@@ -61,6 +46,21 @@ def parse_kinds(command: str, arguments: list[str], kinds: list[type], words: li
     return parsed
 
 
+def scan_flags(command: str, arguments: list[str], kinds: list[type]) -> tuple[argparse.Namespace, list[str]]:
+    """What flags and `--config` say, and the words that belong to none of the flags. Raises `AtomError`.
+
+    No dataclass is built, for a process that only starts others: `TrainingArguments` would initialize the device, and
+    write to the environment that they inherit.
+    """
+    return _parser(command, kinds).parse_known_args(_with_config(arguments, kinds))
+
+
+def take_flags(arguments: list[str], kinds: list[type]) -> list[Any]:
+    """One instance of each dataclass in `kinds`, and last the arguments without their flags. Raises `AtomError`."""
+    parser = _Parser(kinds, add_help=False, allow_abbrev=False)
+    return list(parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True, look_for_args_file=False))
+
+
 def as_flags(values: Mapping[str, Any]) -> list[str]:
     """A mapping as the flags that say the same; what is None is left out."""
     flags = []
@@ -72,6 +72,26 @@ def as_flags(values: Mapping[str, Any]) -> list[str]:
     return flags
 
 
+def _parser(command: str, kinds: list[type]) -> _Parser:
+    parser = _Parser(kinds, prog=f"atom-hf {command}", allow_abbrev=False)
+    parser.add_argument("--config", help="A YAML file with any of these flags as keys; flags win over it.")
+    if any(issubclass(kind, TrainingArguments) for kind in kinds):
+        # Where these defaults differ from TrainingArguments': small runs show a log, and evaluate in fewer batches.
+        parser.set_defaults(logging_steps=50, per_device_eval_batch_size=32)
+    return parser
+
+
+def _with_config(arguments: list[str], kinds: list[type]) -> list[str]:
+    """The arguments, and before them what the file given by `--config` says as flags."""
+    file = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    file.add_argument("--config")
+    try:
+        known, _ = file.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise AtomError(str(error)) from error
+    return [*as_flags(_read_config(known.config, kinds)), *arguments] if known.config else arguments
+
+
 def _read_config(path: str, kinds: list[type]) -> dict[str, Any]:
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
@@ -79,7 +99,8 @@ def _read_config(path: str, kinds: list[type]) -> dict[str, Any]:
         raise AtomError(f"--config {path!r} cannot be read: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise AtomError(f"--config {path!r} must hold flags as keys, such as 'learning_rate: 1e-4'")
-    unknown = sorted(set(map(str, values)) - {f.name for kind in kinds for f in dataclasses.fields(kind)})
+    allowed = [kind for kind in kinds if getattr(kind, "in_config_file", True)]
+    unknown = sorted(set(map(str, values)) - {f.name for kind in allowed for f in dataclasses.fields(kind)})
     if unknown:
         raise AtomError(f"--config {path!r} has keys that are no flags: {', '.join(unknown)}")
     return values

@@ -2,144 +2,106 @@
 
 import importlib.util
 import os
-from collections.abc import Collection
-from dataclasses import fields
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 from .errors import AtomError, first_line
-from .formats import read_yaml
 
 FLAG = "--accelerate_config"
 NAMES = ("ddp", "fsdp2", "zero2", "zero3")
-HELP = (
-    f"Train over processes: one of {', '.join(NAMES)}, or the path of a YAML file of accelerate. The run is started anew by "
-    "accelerate launch, whose own flags (--num_processes, --main_process_port, ...) may be given too; by default there is one "
-    "process for each GPU."
-)
+CHOICES = f"one of {', '.join(NAMES)}, or the path of a YAML file of accelerate"
 # Flags of accelerate launch that would start something else than this run.
-OTHERS = ("config_file", "cpu", "module", "m", "no_python", "help", "h", "quiet")
+OTHERS = ("config_file", "cpu", "module", "no_python", "quiet")
 
 
-class Launch(NamedTuple):
-    """What the command line asks for."""
+@dataclass
+class LaunchArguments:
+    """Whether the run is started over processes."""
 
-    config: str | None
-    """A name or path; None where this process is to train itself."""
-    flags: list[str]
-    """Of `accelerate launch`."""
-    arguments: list[str]
-    """Of `atom-hf train`."""
-
-
-def split(arguments: list[str]) -> Launch:
-    """Takes `--accelerate_config` and, if it is there, the flags of `accelerate launch` out of the arguments of `train`.
-
-    A flag that both know is train's. Raises `AtomError`.
-    """
-    config, rest = None, []
-    given = iter(arguments)
-    for word in given:
-        name, equals, value = word.partition("=")
-        if name.replace("-", "_") == FLAG.replace("-", "_"):
-            config = value if equals else next(given, None)
-            if not config or config.startswith("--"):
-                raise AtomError(f"{FLAG}: give {_choices()}")
-        else:
-            rest.append(word)
-    if config is None or {"-h", "--help"} & set(rest):
-        return Launch(None, [], rest)
-    return Launch(config, *_split_flags(rest))
+    in_config_file: ClassVar[bool] = False  # each process reads that file, and would start others
+    accelerate_config: str | None = field(
+        default=None,
+        metadata={
+            "help": f"Train over processes: {CHOICES}. The run is started anew by accelerate launch, whose own "
+            "flags (--num_processes, --main_process_port, ...) may be given too; by default there is one process "
+            "for each GPU.",
+            "nargs": "?",  # without a value it is "", and the error lists the choices
+            "const": "",
+        },
+    )
 
 
-def launch(asked: Launch) -> int:
+def launch(config: str, arguments: list[str], others: list[str], *, use_cpu: bool) -> int:
     """Starts the processes and waits for them. Returns the exit status of the first that failed, or 0.
+
+    Args:
+        config: what `--accelerate_config` was given.
+        arguments: all others of the command line, in their order.
+        others: those of them that train does not know, and accelerate launch must.
+        use_cpu: whether the run is to train on the CPU.
 
     Raises:
         AtomError: whatever is wrong with the configuration or the flags of `accelerate launch`.
     """
     import torch
     import yaml
+    from accelerate.commands.config import load_config_from_file
     from accelerate.commands.launch import launch_command
+    from accelerate.utils import DistributedType
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
     if "LOCAL_RANK" in os.environ:
         raise AtomError(f"{FLAG} starts processes, and this is one of several already; leave it out")
-    file, flags = _file(asked.config), list(asked.flags)
+    args, file = _parse(others), _file(config)
     try:
-        kind = yaml.safe_load(file.read_text(encoding="utf-8"))["distributed_type"]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError, KeyError) as error:
-        raise AtomError(f"{FLAG} {asked.config!r} is no configuration of accelerate: {first_line(error)}") from error
-    if kind == "DEEPSPEED":
+        kind = load_config_from_file(file).distributed_type
+    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+        raise AtomError(f"{FLAG} {config!r} is no configuration of accelerate: {first_line(error)}") from error
+    if kind == DistributedType.DEEPSPEED:
         if importlib.util.find_spec("deepspeed") is None:
-            raise AtomError(f"{FLAG} {asked.config!r} needs DeepSpeed: pip install 'atom-hf[deepspeed]'")
-        if _uses_cpu(asked.arguments):
+            raise AtomError(f"{FLAG} {config!r} needs DeepSpeed: pip install 'atom-hf[deepspeed]'")
+        if use_cpu:
             os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    if asked.config in NAMES:
-        known = _names(flags)
-        if not known & {"num_processes", "num_machines"}:
-            devices = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
-            chosen = _value(flags, "gpu_ids")
-            if chosen not in (None, "all"):
-                devices = min(devices, len(chosen.split(",")))
-            if not devices:
-                raise AtomError(f"{FLAG} {asked.config}: there is no GPU; give --use_cpu and --num_processes")
-            flags += ["--num_processes", str(devices)]
-        if not known & {"main_process_port", "num_machines"}:
-            flags += ["--main_process_port", "0"]  # any free one, so that two runs do not meet
+    if config in NAMES and args.num_machines is None:
+        # By hand: where a file is given, accelerate counts no GPUs and takes a fixed port.
+        if args.num_processes is None:
+            args.num_processes = torch.accelerator.device_count() if torch.accelerator.is_available() else 0
+            if args.gpu_ids not in (None, "all"):
+                args.num_processes = min(args.num_processes, len(args.gpu_ids.split(",")))
+            if not args.num_processes:
+                raise AtomError(f"{FLAG} {config}: there is no GPU; give --use_cpu and --num_processes")
+        if args.main_process_port is None:
+            args.main_process_port = 0  # any free one, so that two runs do not meet
 
-    command = ["--config_file", str(file), *flags, "-m", "atom_hf", "train", *asked.arguments]
+    args.config_file, args.module = file, True
+    args.training_script, args.training_script_args = "atom_hf", ["train", *_without(arguments, others)]
     try:
-        launch_command(_parser().parse_args(command))
+        launch_command(args)
     except ChildFailedError as error:
         _, failure = error.get_first_failure()
         return failure.exitcode if failure.exitcode > 0 else 128 - failure.exitcode
     except SignalException as error:
         return 128 + int(error.sigval)
-    except AtomError:
-        raise
     except (ValueError, ImportError, ConnectionError) as error:
         raise AtomError(f"accelerate launch: {first_line(error)}") from error
     return 0
 
 
-def _file(config: str) -> Path:
+def _file(config: str) -> str:
     if config in NAMES:
-        return Path(str(files(__package__) / "assets" / "accelerate" / f"{config}.yaml"))
+        return str(files(__package__) / "assets" / "accelerate" / f"{config}.yaml")
+    if not config:
+        raise AtomError(f"{FLAG}: give {CHOICES}")
     if not Path(config).is_file():
-        raise AtomError(f"{FLAG} {config!r}: no such configuration or file; give {_choices()}")
-    return Path(config)
+        raise AtomError(f"{FLAG} {config!r}: no such configuration or file; give {CHOICES}")
+    return config
 
 
-def _choices() -> str:
-    return f"one of {', '.join(NAMES)}, or the path of a YAML file of accelerate"
-
-
-def _value(words: list[str], name: str) -> str | None:
-    """The value of a flag, "" if it stands alone, None if it is not there."""
-    for position, word in enumerate(words):
-        if name in _names([word]):
-            _, equals, value = word.partition("=")
-            following = words[position + 1 : position + 2]
-            return value if equals else "".join(v for v in following if not v.startswith("--"))
-    return None
-
-
-def _uses_cpu(arguments: list[str]) -> bool:
-    value = _value(arguments, "use_cpu")
-    if value is None and (file := _value(arguments, "config")):
-        settings = read_yaml(file, "--config")
-        value = str(settings.get("use_cpu", False)) if isinstance(settings, dict) else None
-    return value is not None and value.lower() not in ("false", "0", "no")
-
-
-def _names(words: Collection[str]) -> set[str]:
-    return {word[2:].partition("=")[0].replace("-", "_") for word in words if word.startswith("--")}
-
-
-def _parser() -> Any:
+def _parse(others: list[str]) -> Any:
+    """What accelerate's own parser makes of the flags that train does not know."""
     from accelerate.commands.launch import launch_command_parser
 
     def refuse(message: str) -> None:
@@ -147,31 +109,25 @@ def _parser() -> Any:
 
     parser = launch_command_parser()
     parser.error = refuse
-    return parser
+    # A word that belongs to no flag is taken for the script, and all that follows it for the script's arguments.
+    args, strange = parser.parse_known_args([*others, "--", "atom_hf"])
+    if args.training_script_args:
+        strange.append(args.training_script)
+    if strange:
+        raise AtomError(f"no such flag: {strange[0]}; atom-hf train --help and accelerate launch --help list them")
+    for name in OTHERS:
+        if getattr(args, name):
+            raise AtomError(f"--{name}: accelerate launch would start something else than this run; leave it out")
+    return args
 
 
-def _split_flags(arguments: list[str]) -> tuple[list[str], list[str]]:
-    from .arguments import AtomTrainingArguments
-    from .run import RunArguments
-
-    ours = {f.name for kind in (RunArguments, AtomTrainingArguments) for f in fields(kind)} | {"config"}
-    takes_value = {
-        name: action.nargs != 0
-        for action in _parser()._actions
-        for name in _names(action.option_strings)
-        if name not in ours and name not in OTHERS
-    }
-    flags, rest = [], []
-    given = iter(arguments)
-    for word in given:
-        name = next(iter(_names([word])), None)
-        if name not in takes_value:
+def _without(arguments: list[str], others: list[str]) -> list[str]:
+    """The arguments but for `others`, which stand among them in this order."""
+    # By hand: argparse tells which words it did not know, not those that it did.
+    rest, left = [], list(others)
+    for word in arguments:
+        if left and word == left[0]:
+            left.pop(0)
+        else:
             rest.append(word)
-            continue
-        flags.append(word)
-        if takes_value[name] and "=" not in word:
-            value = next(given, None)
-            if value is None:
-                raise AtomError(f"{word}: give its value")
-            flags.append(value)
-    return flags, rest
+    return rest
