@@ -18,6 +18,7 @@ from atom_hf.study_report import (
     plot_differences,
     tables,
 )
+from atom_hf.utils.statistics import holm
 
 HERE = Path(__file__).parent
 MAIN_METRIC = {"cola": "mcc", "gutenberg": "perplexity"}
@@ -122,8 +123,6 @@ def verdict(main: list[Difference], loss: list[Difference]) -> str:
 
 def collect(studies: dict[str, tuple[Study, list[dict]]]) -> tuple[list[Difference], list[Difference]]:
     """All differences of several studies in the main measure and in the loss, corrected together."""
-    from atom_hf.study_report import holm
-
     both = []
     for measure in (None, "loss"):
         found = [d for study, lines in studies.values() for d in differences(study, lines, measure)]
