@@ -37,12 +37,14 @@ from transformers.trainer_utils import IntervalStrategy
 from .arguments import AtomTrainingArguments
 from .bench_steps import Arm, Floor, Step, count_flops, peak_memory, time_steps
 from .errors import AtomError
-from .formats import format_number, format_table
-from .paired import quiet, silent
+from .paired import silent
 from .random_inputs import random_task
-from .run import RunArguments, check_page, make_trainer, prepare_run
+from .run import RunArguments, make_trainer, prepare_run
 from .trainer import AtomTrainer
+from .utils.files import check_page
+from .utils.quiet import quiet
 from .utils.statistics import median_interval
+from .utils.tables import format_number, format_table
 
 ARMS = ("plain", "atom")
 INTERVAL = "95 % interval of the median, by bootstrap over pairs"

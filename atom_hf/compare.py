@@ -15,31 +15,21 @@ from .card import Comparison
 from .data import TaskData
 from .errors import AtomError
 from .explain import read_samples, write_files
-from .formats import read_yaml
-from .paired import (
-    RESULTS_NAME,
-    append_line,
-    fingerprint,
-    quiet,
-    read_lines,
-    silent,
-    start_lines,
-    training_fingerprint,
-    warn_of_accumulation,
-    with_flags,
-)
+from .paired import fingerprint, silent, training_fingerprint, warn_of_accumulation, with_flags
 from .run import (
     DEFAULT_FOLDER,
     IMPORTANCE_KEYS,
     Outcome,
     RunArguments,
-    check_page,
     default_output_dir,
     fine_tune,
     load_run_data,
     prepare_run,
 )
 from .show import Table
+from .utils.files import check_page, read_yaml
+from .utils.jsonl import RESULTS_NAME, append_line, read_lines, start_lines
+from .utils.quiet import quiet
 from .utils.statistics import t_interval
 
 ARMS = {"plain": {"atom": False}, "atom": {"atom": True}}

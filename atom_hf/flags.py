@@ -5,14 +5,13 @@ import dataclasses
 import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from .errors import AtomError
 from .launch import FLAG, HELP
+from .utils.files import read_yaml
 
 
 class _Parser(HfArgumentParser):
@@ -73,10 +72,7 @@ def as_flags(values: Mapping[str, Any]) -> list[str]:
 
 
 def _read_config(path: str, kinds: list[type]) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise AtomError(f"--config {path!r} cannot be read: {' '.join(str(error).split())}") from error
+    values = read_yaml(path, "--config")
     if not isinstance(values, dict):
         raise AtomError(f"--config {path!r} must hold flags as keys, such as 'learning_rate: 1e-4'")
     unknown = sorted(set(map(str, values)) - {f.name for kind in kinds for f in dataclasses.fields(kind)})

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from .errors import AtomError, first_line
-from .formats import read_yaml
+from .utils.files import read_yaml
 
 FLAG = "--accelerate_config"
 NAMES = ("ddp", "fsdp2", "zero2", "zero3")

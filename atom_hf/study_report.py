@@ -14,6 +14,7 @@ from .errors import AtomError
 from .measures import less_is_better
 from .study import Setting, Study
 from .utils.statistics import holm, paired_t_test
+from .utils.tables import markdown
 
 REPORT_NAME = "tables.md"
 SHARES = ("accuracy", "mcc")
@@ -167,11 +168,6 @@ def _mark(verdict: int, d: Difference | None = None) -> str:
 def interval(d: Difference) -> str:
     """The mean difference with its interval, and a mark where that excludes 0."""
     return f"{_sign(d.mean)} [{_sign(d.low)}, {_sign(d.high)}]{_mark(d.verdict)}"
-
-
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *rows]) + "\n"
 
 
 def _number(value: float) -> str:

@@ -8,17 +8,11 @@ from pathlib import Path
 
 from atom_hf.compare import read_comparison
 from atom_hf.errors import AtomError
-from atom_hf.paired import RESULTS_NAME
 from atom_hf.study import Study, StudyArguments, run_study
-from atom_hf.study_report import (
-    Difference,
-    differences,
-    interval,
-    markdown,
-    plot_differences,
-    tables,
-)
+from atom_hf.study_report import Difference, differences, interval, plot_differences, tables
+from atom_hf.utils.jsonl import RESULTS_NAME
 from atom_hf.utils.statistics import holm
+from atom_hf.utils.tables import markdown
 
 HERE = Path(__file__).parent
 MAIN_METRIC = {"cola": "mcc", "gutenberg": "perplexity"}

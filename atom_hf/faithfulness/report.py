@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..paired import RESULTS_NAME, read_lines
-from ..study_report import markdown
+from ..utils.jsonl import RESULTS_NAME, read_lines
 from ..utils.statistics import Interval, t_interval
+from ..utils.tables import markdown
 from .methods import METHODS
 from .metrics import agreement
 
