@@ -37,11 +37,14 @@ from transformers.trainer_utils import IntervalStrategy
 from .arguments import AtomTrainingArguments
 from .bench_steps import Arm, Floor, Step, count_flops, peak_memory, time_steps
 from .errors import AtomError
-from .formats import format_number, format_table
-from .paired import quiet, silent
+from .paired import silent
 from .random_inputs import random_task
-from .run import RunArguments, check_page, make_trainer, prepare_run
+from .run import RunArguments, make_trainer, prepare_run
 from .trainer import AtomTrainer
+from .utils.files import check_page
+from .utils.quiet import quiet
+from .utils.statistics import median_interval
+from .utils.tables import format_number, format_table
 
 ARMS = ("plain", "atom")
 INTERVAL = "95 % interval of the median, by bootstrap over pairs"
@@ -107,13 +110,12 @@ def run_bench(run: RunArguments, args: AtomTrainingArguments, options: BenchArgu
 def paired_ratio(first: list[float], second: list[float], resamples: int = 10_000) -> dict[str, Any]:
     """The median of second / first over pairs, with its interval (see `INTERVAL`) and the quartiles of the pairs."""
     ratios = np.asarray(second) / np.asarray(first)
-    drawn = np.random.default_rng(0).choice(ratios, (resamples, len(ratios)))
-    low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
+    low, high = median_interval(ratios, resamples)
     quartiles = np.quantile(ratios, [0.25, 0.75]).tolist()
     return {
         "ratio": float(np.median(ratios)),
-        "low": float(low),
-        "high": float(high),
+        "low": low,
+        "high": high,
         "quartiles": quartiles,
         "ratios": ratios.tolist(),
     }

@@ -12,8 +12,9 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from . import forward, loop, trainer
+from . import forward, loop, trainer_loss
 from .energy import Atoms
+from .errors import AtomError
 from .gate import GradientGate
 from .heads import AtomHeads
 from .record import AtomRecord
@@ -22,14 +23,14 @@ PREFIX = "atom-hf "
 STEP = PREFIX + "step"
 OPTIMIZER, CLIPPING = "optimizer", "clipping"
 NODE = "autograd::engine::evaluate_function"
-# What is wrapped under which name; a part that is not there is left out. Ranges that the library itself records under a name
-# that begins with PREFIX are shown as well.
+# What is wrapped under which name, each where it is called. Ranges that the library itself records under a name that begins
+# with PREFIX are shown as well.
 PARTS = (
     (forward, "find_tokens", "tokens and mask"),
     (AtomHeads, "forward", "heads"),
     (Atoms, "from_tokens", "atoms"),
     (Atoms, "pack", "atoms"),
-    (trainer, "gather_rows", "gather"),
+    (trainer_loss, "gather_rows", "gather"),
     (loop, "atom_loss", "pair energy and constraints"),
     (AtomRecord, "add", "record for the log"),
     (GradientGate, "_measure_task", "gate"),
@@ -66,13 +67,15 @@ def profile_parts(arms: dict[str, Any], batches: list[list], done: Callable[[], 
 
 @contextmanager
 def wrapped(arm: Any):
-    """Within it every part records its range."""
+    """Within it every part records its range. Raises `AtomError` for a part that is not where it is looked for."""
     accelerator, optimizer = arm.trainer.accelerator, arm.trainer.optimizer
     own = ((accelerator, "clip_grad_norm_", CLIPPING), (optimizer, "step", OPTIMIZER))
     with ExitStack() as stack:
         for owner, attribute, part in (*PARTS, *own):
-            if hasattr(owner, attribute):
-                stack.enter_context(_wrap(owner, attribute, PREFIX + part))
+            if not hasattr(owner, attribute):
+                where = getattr(owner, "__name__", type(owner).__name__)
+                raise AtomError(f"--profile: {where} has no {attribute}, which {part!r} is measured by")
+            stack.enter_context(_wrap(owner, attribute, PREFIX + part))
         yield
 
 

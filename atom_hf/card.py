@@ -20,7 +20,7 @@ from transformers.modelcard import METRIC_TAGS
 from .card_text import cell, code, literal, plain, shown
 from .config import AtomConfig
 from .errors import AtomError
-from .formats import format_number
+from .utils.tables import format_number
 
 CARD_NAME = "README.md"
 TEMPLATE = Path(__file__).parent / "assets" / "model_card.md"

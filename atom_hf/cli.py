@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from .errors import AtomError, without_token
-from .formats import format_number, format_table
+from .utils.tables import format_number, format_table
 
 USAGE = """usage: atom-hf COMMAND [flags]
 

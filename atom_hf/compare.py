@@ -2,7 +2,6 @@
 
 import gc
 import hashlib
-import math
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,31 +15,22 @@ from .card import Comparison
 from .data import TaskData
 from .errors import AtomError
 from .explain import read_samples, write_files
-from .formats import read_yaml
-from .paired import (
-    RESULTS_NAME,
-    append_line,
-    fingerprint,
-    quiet,
-    read_lines,
-    silent,
-    start_lines,
-    training_fingerprint,
-    warn_of_accumulation,
-    with_flags,
-)
+from .paired import fingerprint, silent, training_fingerprint, warn_of_accumulation, with_flags
 from .run import (
     DEFAULT_FOLDER,
     IMPORTANCE_KEYS,
     Outcome,
     RunArguments,
-    check_page,
     default_output_dir,
     fine_tune,
     load_run_data,
     prepare_run,
 )
 from .show import Table
+from .utils.files import check_page, read_yaml
+from .utils.jsonl import RESULTS_NAME, append_line, read_lines, start_lines
+from .utils.quiet import quiet
+from .utils.statistics import t_interval
 
 ARMS = {"plain": {"atom": False}, "atom": {"atom": True}}
 TIE_SAMPLES = 200  # of the model that the page shows
@@ -139,8 +129,6 @@ def compare_runs(run: RunArguments, args: AtomTrainingArguments, options: Compar
 
 def paired_table(caption: str, arms: Any, seeds: list[int], done: dict[tuple[int, str], dict[str, float]]) -> Table:
     """Mean and standard deviation of each metric for each arm, and the mean paired difference with its 95 % interval."""
-    from scipy import stats
-
     first, *others = arms
     header = ["metric", first]
     for name in others:
@@ -150,10 +138,8 @@ def paired_table(caption: str, arms: Any, seeds: list[int], done: dict[tuple[int
         values = {name: [done[seed, name][metric] for seed in seeds] for name in arms}
         row = [metric + (" (less is better)" if metric in LESS_IS_BETTER else ""), _mean(values[first])]
         for name in others:
-            differences = [b - a for a, b in zip(values[first], values[name], strict=True)]
-            half = stats.t.ppf(0.975, len(seeds) - 1) * statistics.stdev(differences) / math.sqrt(len(seeds))
-            mean = statistics.mean(differences)
-            row += [_mean(values[name]), f"{mean:+.4f} [{mean - half:+.4f}, {mean + half:+.4f}]"]
+            gap = t_interval([b - a for a, b in zip(values[first], values[name], strict=True)])
+            row += [_mean(values[name]), f"{gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"]
         rows.append(row)
     note = f"Mean ± standard deviation over {len(seeds)} seeds; differences are paired by seed."
     return Table(caption, header, rows, note)

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from .energy import TOKEN_REDUCTIONS
-from .errors import AtomError, first_line
+from .errors import AtomError
 from .heads import POSITION_INITS
+from .utils.files import read_json
 
 CONFIG_NAME = "atom_config.json"
 FORMAT_VERSION = 1
@@ -201,23 +202,6 @@ class AtomConfig:
             return cls.from_dict(data)
         except AtomError as error:
             raise AtomError(f"{file}: {error}") from error
-
-
-def read_json(file: str | Path, max_bytes: int, what: str) -> dict[str, Any]:
-    """A JSON object from a file that may be anybody's. Raises `AtomError` for another content, or more than `max_bytes`."""
-    try:
-        with Path(file).open("rb") as stream:
-            content = stream.read(max_bytes + 1)
-        if len(content) > max_bytes:
-            raise AtomError(f"{file} is larger than the {max_bytes} bytes that an {what} may have")
-        data = json.loads(content.decode())
-    except AtomError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:  # as deep as the stack of the interpreter
-        raise AtomError(f"{file} is not a readable {what}: {first_line(error)}") from error
-    if not isinstance(data, dict):
-        raise AtomError(f"{file} is not a readable {what}: it must be a JSON object, got {type(data).__name__}")
-    return data
 
 
 def _is_number(value: Any, at_least: float) -> bool:

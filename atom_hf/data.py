@@ -256,7 +256,9 @@ def _find_columns(
     if task == "causal-lm":
         return task, needed
     if label is None:
-        raise AtomError(f"--label_column: --task {task} needs one and none is called {_list(LABEL_NAMES)}; {present}")
+        raise AtomError(
+            f"--label_column: --task {task} needs one and none is called {', '.join(LABEL_NAMES)}; {present}"
+        )
     return task, {**needed, "label": label}
 
 
@@ -287,7 +289,7 @@ def _select(rows: datasets.Dataset, columns: dict[str, str], given: str) -> data
     """The rows with only these columns, called after their roles, and without rows that hold no text to model."""
     if absent := [column for column in columns.values() if column not in rows.column_names]:
         raise AtomError(
-            f"{given} has no column {_list(absent)} as the training data has; it has {_list(rows.features)}"
+            f"{given} has no column {', '.join(absent)} as the training data has; it has {', '.join(rows.features)}"
         )
     rows = rows.select_columns(list(columns.values())).rename_columns({name: role for role, name in columns.items()})
     if "image" in columns:
@@ -343,8 +345,8 @@ def _eval_labels(rows: datasets.Dataset, names: list[str], column: str, given: s
     if unknown := sorted(set(labels) - set(names)):
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
         raise AtomError(
-            f"{given}: labels {_list(unknown[:5])}{more} in {column!r} are not among those of the training data; "
-            f"give data with {_list(names[:20])}{' ...' if len(names) > 20 else ''} only"
+            f"{given}: labels {', '.join(unknown[:5])}{more} in {column!r} are not among those of the training data; "
+            f"give data with {', '.join(names[:20])}{' ...' if len(names) > 20 else ''} only"
         )
     return _with_labels(rows, names, labels)
 
@@ -355,7 +357,3 @@ def _with_labels(rows: datasets.Dataset, names: list[str], labels: list[str]) ->
         return rows
     ids = {name: number for number, name in enumerate(names)}
     return rows.remove_columns("label").add_column("label", [ids[label] for label in labels], feature=feature)
-
-
-def _list(names) -> str:
-    return ", ".join(names)

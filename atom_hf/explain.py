@@ -16,10 +16,11 @@ from .errors import AtomError, first_line
 from .importance import read_images, read_texts
 from .loading import load_atom_model
 from .readings import ImageReading, TextReading
-from .run import RunArguments, check_page, load_run_data
+from .run import RunArguments, load_run_data
 from .show import Table, write_atoms, write_page, write_sheet, write_words
 from .sources import DATA_FILES, IMAGE_FILES
 from .tasks import EMBEDDED_MODELS, load_processor
+from .utils.files import check_page
 
 STANDARD_INPUT = "-"
 

@@ -5,13 +5,12 @@ import dataclasses
 import json
 import re
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
-import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
 from .errors import AtomError
+from .utils.files import read_yaml
 
 
 class _Parser(HfArgumentParser):
@@ -93,10 +92,7 @@ def _with_config(arguments: list[str], kinds: list[type]) -> list[str]:
 
 
 def _read_config(path: str, kinds: list[type]) -> dict[str, Any]:
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise AtomError(f"--config {path!r} cannot be read: {' '.join(str(error).split())}") from error
+    values = read_yaml(path, "--config")
     if not isinstance(values, dict):
         raise AtomError(f"--config {path!r} must hold flags as keys, such as 'learning_rate: 1e-4'")
     allowed = [kind for kind in kinds if getattr(kind, "in_config_file", True)]

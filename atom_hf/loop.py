@@ -7,10 +7,10 @@ from torch import Tensor, nn
 
 from .attaching import untie
 from .config import AtomConfig
-from .distributed import gather_rows, sum_over_processes
 from .energy import AtomLoss, Atoms, atom_loss
 from .errors import AtomError
 from .modeling import AtomMixin
+from .utils.distributed import gather_rows, sum_over_processes
 
 
 def start_step(model: nn.Module, progress: float) -> None:

@@ -1,17 +1,13 @@
-"""What every set of paired runs needs: one run of it in silence, arms as changes of flags, and results kept line by line."""
+"""What every set of paired runs needs: one run of it in silence, arms as changes of flags, and what a result depends on."""
 
 import copy
 import dataclasses
-import hashlib
-import json
 import logging
 import tempfile
 from collections.abc import Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-import datasets
 import transformers
 from transformers.trainer_utils import SaveStrategy, SchedulerType
 
@@ -19,10 +15,10 @@ from .arguments import AtomTrainingArguments
 from .errors import AtomError
 from .flags import as_flags, parse_kinds
 from .run import RunArguments
+from .utils.jsonl import hashed
 
 logger = logging.getLogger(__name__)
 
-RESULTS_NAME = "results.jsonl"
 # What may differ between two runs of the same result.
 _NO_SETTING = {"output_dir", "seed", "run_name", "logging_dir", "local_rank", "disable_tqdm"}
 # What may differ between two runs that train alike: what is watched, kept and told of them, and when they evaluate.
@@ -50,24 +46,6 @@ def warn_of_accumulation(args: AtomTrainingArguments) -> None:
             "over accumulation steps or processes Trainer scales the task loss of some classifiers (BERT, RoBERTa, ...) "
             "wrongly, and with --atom it is scaled rightly: of such a model, runs with and without the flag differ by that too"
         )
-
-
-@contextmanager
-def quiet():
-    """One bar over all runs, instead of several bars and lines for each."""
-    ours, theirs = logging.getLogger("atom_hf"), transformers.utils.logging
-    levels = ours.level, theirs.get_verbosity()
-    ours.setLevel(logging.WARNING)
-    theirs.set_verbosity_error()
-    theirs.disable_progress_bar()
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        ours.setLevel(levels[0])
-        theirs.set_verbosity(levels[1])
-        theirs.enable_progress_bar()
-        datasets.enable_progress_bars()
 
 
 @contextmanager
@@ -119,39 +97,3 @@ def training_fingerprint(run: RunArguments, args: AtomTrainingArguments, **more:
         left_out |= _EVALUATIONS
     trained = {k: v for k, v in args.to_dict().items() if k not in left_out and not k.startswith(_NO_TRAINING_KINDS)}
     return hashed({**dataclasses.asdict(run), **trained, **more})
-
-
-def hashed(settings: dict[str, Any]) -> str:
-    """Sixteen hexadecimal digits that stand for the settings."""
-    return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
-
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The results that were written whole: a last line that was cut short as it was written is a run to be done again.
-
-    Raises `AtomError` for another line that is no result.
-    """
-    lines = []
-    for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(True) if path.exists() else [], 1):
-        if not text.endswith("\n") or not text.strip():
-            continue
-        try:
-            lines.append(json.loads(text))
-        except ValueError as error:
-            raise AtomError(f"{path}, line {number}, is no result: remove it, and its run is done again") from error
-    return lines
-
-
-def start_lines(path: Path, head: dict[str, Any] | None = None) -> None:
-    """Makes a results file that lines can be appended to; of one that exists it drops a last line that was cut short."""
-    texts = path.read_text(encoding="utf-8").splitlines(True) if path.exists() else []
-    whole = [text for text in texts if text.endswith("\n")]
-    first = [json.dumps(head) + "\n"] if head else []
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(whole if len(whole) > len(first) else first), encoding="utf-8")
-
-
-def append_line(path: Path, line: dict[str, Any]) -> None:
-    """Adds one result."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .distributed import gather_rows
 from .energy import AtomLoss, Atoms
 from .errors import AtomError
 from .random_state import random_state, set_random_state
+from .utils.distributed import gather_rows
 
 
 class CachedAtoms(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from transformers.utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, CONFIG_NAME
 
 from .config import CONFIG_NAME as ATOM_CONFIG_NAME
-from .config import MAX_BYTES, read_json
+from .config import MAX_BYTES
 from .errors import AtomError
 from .loading import load_atom_model
 from .repository import (
@@ -26,6 +26,7 @@ from .repository import (
     open_repository,
 )
 from .saving import HEADS_NAME
+from .utils.files import read_json
 
 
 def _flag(help: str, default: Any = None) -> Any:

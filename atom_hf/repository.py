@@ -13,9 +13,10 @@ from transformers.utils.hub import create_and_tag_model_card, hf_api
 
 from .card import CARD_NAME
 from .card_kept import card_to_push
-from .config import MAX_BYTES, read_json
+from .config import MAX_BYTES
 from .errors import AtomError, first_line
 from .hub import LOG_IN, check_sendable, in_words, without_token
+from .utils.files import read_json
 
 CHECKPOINT = "checkpoint-"  # how Trainer's begin; its own name for it would import all that Trainer needs
 LAST_CHECKPOINT = "last-checkpoint"  # what the newest of them is called in a repository

@@ -300,13 +300,6 @@ def _is_named_by_id(dataset: str) -> bool:
     return dataset not in EMBEDDED and not Path(dataset).expanduser().exists()
 
 
-def check_page(page: str, flag: str = "--page") -> None:
-    """Refuses a file that could not be written when all the work is done."""
-    parents = [path for path in Path(page).absolute().parents if path.exists()]
-    if Path(page).is_dir() or not parents[0].is_dir():
-        raise AtomError(f"{flag} {page!r} cannot be written: give the path of a file in a folder")
-
-
 DATA_FIELDS = [
     *("task", "dataset_config", "eval_dataset", "train_split", "eval_split", "eval_fraction", "hold_out"),
     *("text_column", "text_pair_column", "image_column", "label_column"),

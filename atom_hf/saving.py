@@ -13,9 +13,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
-from .config import read_json
 from .errors import AtomError, first_line
 from .hub import find_file
+from .utils.files import read_json
 
 HEADS_NAME = "atom_heads.safetensors"
 HEADS_PREFIX = "atom_heads."

@@ -35,22 +35,14 @@ from transformers import PrinterCallback, TrainerCallback
 
 from .config import AtomConfig
 from .errors import AtomError
-from .formats import read_yaml
 from .measures import measure_classifier, measure_writer, read_outputs
-from .paired import (
-    RESULTS_NAME,
-    append_line,
-    hashed,
-    quiet,
-    read_lines,
-    silent,
-    start_lines,
-    warn_of_accumulation,
-    with_flags,
-)
+from .paired import silent, warn_of_accumulation, with_flags
 from .random_state import keeping_random_state
 from .regularizers import StudyTrainer, StudyTrainingArguments, output_layer
 from .run import Prepared, RunArguments, load_run_data, prepare_run
+from .utils.files import read_yaml
+from .utils.jsonl import RESULTS_NAME, append_line, hashed, read_lines, start_lines
+from .utils.quiet import quiet
 
 OWN_KEYS = ("sizes", "metric", "shifts", "latents")
 # What --local may say: the result is the same wherever the same data and model lie.

@@ -13,6 +13,8 @@ import numpy as np
 from .errors import AtomError
 from .measures import less_is_better
 from .study import Setting, Study
+from .utils.statistics import holm, paired_t_test
+from .utils.tables import markdown
 
 REPORT_NAME = "tables.md"
 SHARES = ("accuracy", "mcc")
@@ -56,8 +58,6 @@ class Difference(NamedTuple):
 
 def differences(study: Study, lines: list[dict[str, Any]], measure: str | None) -> list[Difference]:
     """All arms but the first against it, in one measure; None is each setting's main measure."""
-    from scipy import stats
-
     values = defaultdict(dict)
     for line in lines:
         values[line["setting"], line["size"], line["arm"]][line["seed"]] = line
@@ -72,31 +72,12 @@ def differences(study: Study, lines: list[dict[str, Any]], measure: str | None) 
                 pairs = [(base[s][name], mine[s][name]) for s in sorted(base.keys() & mine.keys()) if name in base[s]]
                 if len(pairs) < 2:
                     continue
-                gaps = np.array([b - a for a, b in pairs])
-                mean, error = gaps.mean(), gaps.std(ddof=1) / math.sqrt(len(gaps))
-                half, p = stats.t.ppf(0.975, len(gaps) - 1) * error, math.nan
-                if np.isfinite(gaps).all() and error > 1e-12:
-                    p = 2 * stats.t.sf(abs(mean) / error, len(gaps) - 1)
-                elif mean == 0:
-                    p = 1.0
-                else:
-                    # The same for every seed, or a run that diverged: there is no spread to judge it by.
-                    half = math.nan
-                average = np.mean([a for a, _ in pairs])
-                numbers = map(float, (average, mean, mean - half, mean + half, p, math.nan))
-                found.append(Difference(setting.name, size, arm, name, len(gaps), *numbers))
+                reference, compared = zip(*pairs, strict=True)
+                gap, p = paired_t_test(reference, compared)
+                average = float(np.mean(reference))
+                found.append(Difference(setting.name, size, arm, name, len(pairs), average, *gap, p, math.nan))
     corrected = holm([d.p for d in found])
     return [d._replace(holm=p) for d, p in zip(found, corrected, strict=True)]
-
-
-def holm(ps: list[float]) -> list[float]:
-    """Holm's (1979) step-down correction of p values, in their order; NaN stays and does not count."""
-    order = sorted((i for i, p in enumerate(ps) if not math.isnan(p)), key=ps.__getitem__)
-    corrected, largest = [math.nan] * len(ps), 0.0
-    for rank, i in enumerate(order):
-        largest = max(largest, min(1.0, (len(order) - rank) * ps[i]))
-        corrected[i] = largest
-    return corrected
 
 
 def cost_ratio(setting: Setting, size: int, arm: str, first: str, lines: list[dict[str, Any]]) -> float:
@@ -187,11 +168,6 @@ def _mark(verdict: int, d: Difference | None = None) -> str:
 def interval(d: Difference) -> str:
     """The mean difference with its interval, and a mark where that excludes 0."""
     return f"{_sign(d.mean)} [{_sign(d.low)}, {_sign(d.high)}]{_mark(d.verdict)}"
-
-
-def markdown(header: list[str], rows: list[list[str]]) -> str:
-    """A Markdown table."""
-    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *rows]) + "\n"
 
 
 def _number(value: float) -> str:

@@ -28,11 +28,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .attaching import add_tied
-from .distributed import is_first_process, processes
 from .erasing import IMAGE_HOWS, TEXT_HOWS, Eraser
 from .errors import AtomError
 from .modeling import AtomMixin, evaluating
 from .tie_pool import Inputs, Pool, collect, gathered
+from .utils.distributed import is_first_process, processes
 from .wrapped import inside
 
 logger = logging.getLogger(__name__)

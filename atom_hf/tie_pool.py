@@ -12,8 +12,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from .distributed import is_first_process, processes
 from .erasing import Eraser
+from .utils.distributed import is_first_process, processes
 from .wrapped import inside
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from transformers.utils import logging
 from .accumulation import TaskShare, trying_out
 from .arguments import check_arguments, check_class
 from .attaching import refit_heads, untie
-from .config import MAX_BYTES, read_json
+from .config import MAX_BYTES
 from .errors import AtomError
 from .forward import WidthError
 from .loop import check_compiled
@@ -28,6 +28,7 @@ from .trainer_card import CardMixin
 from .trainer_loss import LossMixin, joining
 from .trainer_push import PushMixin, check_whole
 from .trainer_tie import TieMixin
+from .utils.files import read_json
 from .wrapped import inside, is_sentence_transformer
 
 logger = logging.get_logger(__name__)

@@ -9,7 +9,6 @@ from torch import Tensor
 from transformers import Trainer
 
 from .accumulation import TaskShare, divisor
-from .distributed import gather_rows
 from .energy import AtomLoss, Atoms
 from .errors import AtomError
 from .loop import loss_of
@@ -18,6 +17,7 @@ from .pairs import PairCache
 from .passes import AtomPasses, collecting
 from .preparation import names
 from .record import AtomRecord
+from .utils.distributed import gather_rows
 
 
 class LossMixin:

@@ -14,10 +14,10 @@ from atom_hf.card_facts import pipeline_tag, training_facts
 from atom_hf.compare import read_comparison
 from atom_hf.data import TaskData
 from atom_hf.flags import parse_flags
-from atom_hf.paired import RESULTS_NAME
 from atom_hf.run import IMPORTANCE_BATCHES, IMPORTANCE_KEYS, RunArguments, load_run_data, run_facts
 from atom_hf.sources import EMBEDDED
 from atom_hf.tasks import AUTO_CLASSES, find_model, make_config, read_config
+from atom_hf.utils.jsonl import RESULTS_NAME
 
 HERE = Path(__file__).parent
 CARDS = HERE.parent / "model_cards"

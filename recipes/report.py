@@ -8,16 +8,11 @@ from pathlib import Path
 
 from atom_hf.compare import read_comparison
 from atom_hf.errors import AtomError
-from atom_hf.paired import RESULTS_NAME
 from atom_hf.study import Study, StudyArguments, run_study
-from atom_hf.study_report import (
-    Difference,
-    differences,
-    interval,
-    markdown,
-    plot_differences,
-    tables,
-)
+from atom_hf.study_report import Difference, differences, interval, plot_differences, tables
+from atom_hf.utils.jsonl import RESULTS_NAME
+from atom_hf.utils.statistics import holm
+from atom_hf.utils.tables import markdown
 
 HERE = Path(__file__).parent
 MAIN_METRIC = {"cola": "mcc", "gutenberg": "perplexity"}
@@ -122,8 +117,6 @@ def verdict(main: list[Difference], loss: list[Difference]) -> str:
 
 def collect(studies: dict[str, tuple[Study, list[dict]]]) -> tuple[list[Difference], list[Difference]]:
     """All differences of several studies in the main measure and in the loss, corrected together."""
-    from atom_hf.study_report import holm
-
     both = []
     for measure in (None, "loss"):
         found = [d for study, lines in studies.values() for d in differences(study, lines, measure)]

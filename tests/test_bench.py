@@ -12,6 +12,7 @@ from torch import nn
 from transformers import TrainerCallback
 
 import atom_hf.bench as bench
+import atom_hf.bench_profile as bench_profile
 from atom_hf import AtomError, AtomTrainer
 from atom_hf.arguments import AtomTrainingArguments
 from atom_hf.bench import BenchArguments, paired_ratio, run_bench
@@ -19,6 +20,7 @@ from atom_hf.bench_profile import PREFIX, STEP, attribute, kernel_time, profile_
 from atom_hf.bench_steps import Arm, allocated_peak, count_flops, peak_memory
 from atom_hf.cli import main
 from atom_hf.flags import parse_flags
+from atom_hf.heads import AtomHeads
 from atom_hf.random_inputs import random_task
 from atom_hf.run import RunArguments
 
@@ -348,19 +350,56 @@ def test_profile_of_a_step(tmp_path):
     assert found["total"] == pytest.approx(found["rest"] + sum(map(sum, rows.values())))
 
 
+def test_every_part_of_the_profile_is_called_in_a_step(tmp_path, monkeypatch):
+    # Parts share names; here each has its own.
+    names = [f"{part}: {attribute}" for _, attribute, part in bench_profile.PARTS]
+    parts = [(*place, name) for (*place, _), name in zip(bench_profile.PARTS, names, strict=True)]
+    monkeypatch.setattr(bench_profile, "PARTS", parts)
+    arms = {"plain": arm(tmp_path, atom=False), "atom": arm(tmp_path)}
+    step = [batch_for("bert", labels=True)]
+    for one in arms.values():
+        one.step(step)
+    with wrapped(arms["atom"]), torch.profiler.profile() as found:
+        arms["atom"].step(step)
+    counts = {event.key: event.count for event in found.key_averages()}
+    assert {name: counts.get(PREFIX + name, 0) > 0 for name in names} == dict.fromkeys(names, True)
+    shown = {name for name, _, _ in profile_parts(arms, [step])["rows"]}
+    assert {*names, "optimizer", "clipping"} <= shown
+
+
+def test_a_part_that_has_moved_is_an_error(tmp_path, monkeypatch):
+    one, forward = arm(tmp_path), AtomHeads.forward
+    monkeypatch.setattr(bench_profile, "PARTS", (*bench_profile.PARTS, (bench, "gather_rows", "gather")))
+    with (
+        pytest.raises(AtomError, match=r"atom_hf\.bench has no gather_rows, which 'gather' is measured by"),
+        wrapped(one),
+    ):
+        raise AssertionError("it was profiled")
+    # Those before it are unwrapped again.
+    assert AtomHeads.forward is forward
+
+
 def test_wrapping_leaves_no_trace(tmp_path):
-    from atom_hf import energy, gate, heads, modeling, trainer
+    from atom_hf import energy, gate, heads, modeling, trainer, trainer_loss
 
     one = arm(tmp_path)
     one.step([batch_for("bert", labels=True)])
-    places = (energy.Atoms, gate.GradientGate, heads.AtomHeads, modeling, trainer, trainer.AtomTrainerMixin)
+    places = (
+        energy.Atoms,
+        gate.GradientGate,
+        heads.AtomHeads,
+        modeling,
+        trainer,
+        trainer_loss,
+        trainer.AtomTrainerMixin,
+    )
     places = (*places, one.trainer.accelerator, one.trainer.optimizer)
     before = [dict(vars(place)) for place in places]
     with wrapped(one):
         assert [dict(vars(place)) for place in places] != before
         one.step([batch_for("bert", labels=True)])
     assert [vars(place).keys() for place in places] == [b.keys() for b in before]
-    assert all(vars(p)[k] is b[k] for p, b in zip(places[:6], before[:6], strict=True) for k in b)
+    assert all(vars(p)[k] is b[k] for p, b in zip(places[:7], before[:7], strict=True) for k in b)
 
 
 def test_more_than_one_process_is_refused():

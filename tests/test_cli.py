@@ -25,11 +25,11 @@ from atom_hf.arguments import AtomTrainingArguments
 from atom_hf.cli import main
 from atom_hf.data import load_data
 from atom_hf.flags import parse_flags
-from atom_hf.formats import format_number
 from atom_hf.run import RunArguments
 from atom_hf.study import StudyArguments, run_study
 from atom_hf.tasks import find_model
 from atom_hf.tie_command import TieArguments
+from atom_hf.utils.tables import format_number
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(path for stem in ("plain", "atom") for path in (ROOT / "recipes").glob(f"*/{stem}.yaml"))

@@ -7,8 +7,8 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from atom_hf.distributed import gather_rows
 from atom_hf.energy import Atoms, pair_means
+from atom_hf.utils.distributed import gather_rows
 
 SAMPLES, LENGTH, WIDTH = 5, 3, 4
 # How many of the five samples each of the two processes holds.

@@ -33,6 +33,7 @@ TITLES = {"ddp": "DDP", "fsdp2": "FSDP2", "zero2": "DeepSpeed ZeRO-2", "zero3": 
 LAUNCHES = [("ddp", 2), ("ddp", 4), ("fsdp2", 2), ("zero2", 2), ("zero3", 2)]
 SHARDED = [config for config, _ in LAUNCHES if config != "ddp"]
 BATCH, WIDTH = 8, 32
+GATHERING = "utils.distributed."
 SECONDS = 120  # that the other process may take to notice
 
 
@@ -156,7 +157,7 @@ def test_pairs_are_cached_over_processes(config, processes, name, launched, expe
     assert all(len(part["steps"]) == 1 for part in parts)
     exactness.compare(what, against, parts[0]["steps"][0], gradients)
     sent = [
-        n for part in parts for where, _, n, kind in part["calls"] if where == "distributed.forward" and "float" in kind
+        n for part in parts for where, _, n, kind in part["calls"] if where == f"{GATHERING}forward" and "float" in kind
     ]
     assert sent == [BATCH // processes * (WIDTH + 3)] * processes, "the atoms go over once"
 
@@ -182,15 +183,15 @@ def test_only_atoms_go_between_processes(config, processes, case, launched):
     for part in launched(config, processes)[0]:
         calls = part[case]["calls"]
         assert calls
-        floats = [numbers for where, _, numbers, kind in calls if where.startswith("distributed.") and "float" in kind]
+        floats = [numbers for where, _, numbers, kind in calls if where.startswith(GATHERING) and "float" in kind]
         # In both steps, whatever the number of tokens: the atoms of this process, and nothing backward.
         assert floats == 2 * [BATCH // processes * (WIDTH + 3)]
-        assert {kind for where, _, _, kind in calls if where.startswith("distributed.")} <= {
+        assert {kind for where, _, _, kind in calls if where.startswith(GATHERING)} <= {
             "torch.float32",
             "torch.int64",
         }
         # Counts of rows, norms for the gate, and what is logged.
-        small = [numbers for where, _, numbers, kind in calls if "int" in kind or not where.startswith("distributed.")]
+        small = [numbers for where, _, numbers, kind in calls if "int" in kind or not where.startswith(GATHERING)]
         assert len(small) <= 6 and max(small) <= 10
 
 

@@ -2,10 +2,7 @@
 
 import logging
 
-import pytest
-
-from atom_hf import AtomError
-from atom_hf.run import RunArguments, _last_checkpoint, check_page, data_flags
+from atom_hf.run import RunArguments, _last_checkpoint, data_flags
 
 
 def test_a_checkpoint_cut_short_is_passed_over(tmp_path, caplog):
@@ -22,11 +19,3 @@ def test_a_checkpoint_cut_short_is_passed_over(tmp_path, caplog):
 def test_data_flags_name_the_same_data_again():
     run = RunArguments(model="m", dataset="my data.csv", label_column="y", max_train_samples=5, max_length=9)
     assert data_flags(run) == ["--dataset", "my data.csv", "--label_column", "y", "--max_train_samples", "5"]
-
-
-def test_a_page_that_cannot_be_written_is_refused_first(tmp_path):
-    (tmp_path / "file").write_text("")
-    check_page(str(tmp_path / "new" / "page.html"))
-    for page in (tmp_path, tmp_path / "file" / "page.html"):
-        with pytest.raises(AtomError, match="--page"):
-            check_page(str(page))

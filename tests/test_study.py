@@ -18,10 +18,10 @@ from atom_hf.arguments import AtomTrainingArguments
 from atom_hf.cli import main
 from atom_hf.data import load_data
 from atom_hf.flags import parse_flags
-from atom_hf.paired import read_lines
 from atom_hf.run import RunArguments, fine_tune
 from atom_hf.study import MOMENTS, StudyArguments, read_study, run_study
 from atom_hf.study_report import REPORT_NAME
+from atom_hf.utils.jsonl import read_lines
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
 DIGITS = {

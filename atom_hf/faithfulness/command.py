@@ -15,9 +15,10 @@ from ..erasing import IMAGE_HOWS, TEXT_HOWS
 from ..errors import AtomError
 from ..hub import find_file
 from ..loading import load_atom_model
-from ..paired import RESULTS_NAME, append_line, hashed, quiet, read_lines, start_lines
 from ..run import DATA_FIELDS, RunArguments, load_run_data
 from ..tasks import find_model, load_network, load_processor
+from ..utils.jsonl import RESULTS_NAME, append_line, hashed, read_lines, start_lines
+from ..utils.quiet import quiet
 from .measuring import Samples, check_samples, measure_cost, measure_samples, weights_of
 from .methods import DEFAULT_METHODS, METHODS
 from .report import write_report

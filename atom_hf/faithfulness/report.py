@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..paired import RESULTS_NAME, read_lines
-from ..study_report import markdown
+from ..utils.jsonl import RESULTS_NAME, read_lines
+from ..utils.statistics import Interval, t_interval
+from ..utils.tables import markdown
 from .methods import METHODS
 from .metrics import agreement
 
@@ -38,14 +39,6 @@ class Block(NamedTuple):
         return _grid(self.samples, lambda line: line.get(measure))
 
 
-class Interval(NamedTuple):
-    """A mean and its 95 % t interval."""
-
-    mean: float
-    low: float
-    high: float
-
-
 def read_blocks(folder: Path) -> tuple[dict[str, Any], dict[tuple[str, str, str], Block]]:
     """The first line of a folder's results, and (how, arm, method) -> what was measured."""
     head, *lines = read_lines(Path(folder, RESULTS_NAME))
@@ -62,17 +55,8 @@ def read_blocks(folder: Path) -> tuple[dict[str, Any], dict[tuple[str, str, str]
 
 
 def interval(values: np.ndarray) -> Interval:
-    """Over n independent values, without NaN; NaN bounds of fewer than two."""
-    from scipy import stats
-
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return Interval(math.nan, math.nan, math.nan)
-    mean = float(values.mean())
-    if len(values) < 2:
-        return Interval(mean, math.nan, math.nan)
-    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values)))
-    return Interval(mean, mean - half, mean + half)
+    """The mean of independent values that were measured, the others being NaN, with its 95 % t interval."""
+    return t_interval(values[~np.isnan(values)])
 
 
 def write_report(folder: str | Path) -> list[Path]:

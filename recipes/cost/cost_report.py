@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from atom_hf.study_report import markdown
+from atom_hf.utils.tables import markdown
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

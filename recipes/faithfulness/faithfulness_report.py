@@ -18,8 +18,8 @@ from atom_hf.faithfulness.report import (
     verdict,
     write_report,
 )
-from atom_hf.paired import RESULTS_NAME
-from atom_hf.study_report import markdown
+from atom_hf.utils.jsonl import RESULTS_NAME
+from atom_hf.utils.tables import markdown
 
 HERE = Path(__file__).parent
 MARKS = "<!-- faithfulness: python recipes/faithfulness/run.py -->", "<!-- end of faithfulness -->"

@@ -1,4 +1,4 @@
-"""Gathering atoms over processes, with their gradient, and sums."""
+"""Gathering rows over processes, with their gradient, and sums."""
 
 import torch
 import torch.distributed as dist

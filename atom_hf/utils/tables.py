@@ -1,12 +1,6 @@
-"""Tables as a terminal shows them, and the YAML files that flags name."""
+"""Tables as a terminal and as Markdown show them."""
 
 import math
-from pathlib import Path
-from typing import Any
-
-import yaml
-
-from .errors import AtomError
 
 
 def format_table(header: list[str], rows: list[list[str]]) -> str:
@@ -28,9 +22,6 @@ def format_number(value: float) -> str:
     return f"{value:.4f}" if 0.001 <= abs(value) < 10 else f"{value:.4g}"
 
 
-def read_yaml(path: str, given: str) -> Any:
-    """What a YAML file holds. Raises `AtomError`, naming the argument that gave it."""
-    try:
-        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise AtomError(f"{given} {path!r} cannot be read: {' '.join(str(error).split())}") from error
+def markdown(header: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table."""
+    return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *rows]) + "\n"

@@ -1,0 +1,41 @@
+"""Files that a user names: read, or found to be writable, with refusals in words."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ..errors import AtomError, first_line
+
+
+def read_json(file: str | Path, max_bytes: int, what: str) -> dict[str, Any]:
+    """A JSON object from a file that may be anybody's. Raises `AtomError` for another content, or more than `max_bytes`."""
+    try:
+        with Path(file).open("rb") as stream:
+            content = stream.read(max_bytes + 1)
+        if len(content) > max_bytes:
+            raise AtomError(f"{file} is larger than the {max_bytes} bytes that an {what} may have")
+        data = json.loads(content.decode())
+    except AtomError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:  # as deep as the stack of the interpreter
+        raise AtomError(f"{file} is not a readable {what}: {first_line(error)}") from error
+    if not isinstance(data, dict):
+        raise AtomError(f"{file} is not a readable {what}: it must be a JSON object, got {type(data).__name__}")
+    return data
+
+
+def read_yaml(path: str, given: str) -> Any:
+    """What a YAML file holds. Raises `AtomError`, naming the argument that gave it."""
+    try:
+        return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise AtomError(f"{given} {path!r} cannot be read: {' '.join(str(error).split())}") from error
+
+
+def check_page(page: str, flag: str = "--page") -> None:
+    """Refuses a file that could not be written when all the work is done."""
+    parents = [path for path in Path(page).absolute().parents if path.exists()]
+    if Path(page).is_dir() or not parents[0].is_dir():
+        raise AtomError(f"{flag} {page!r} cannot be written: give the path of a file in a folder")
