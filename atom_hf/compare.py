@@ -16,6 +16,7 @@ from .card import Comparison
 from .data import TaskData
 from .errors import AtomError
 from .explain import read_samples, write_files
+from .folders import check_output_folder
 from .formats import read_yaml
 from .paired import (
     RESULTS_NAME,
@@ -93,8 +94,7 @@ def compare_runs(run: RunArguments, args: AtomTrainingArguments, options: Compar
             arm.atom_config()
     warn_of_accumulation(args)
     folder = Path(args.output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise AtomError(f"--output_dir {args.output_dir!r} is a file; give a folder")
+    check_output_folder(folder)
     data = load_run_data(run)
     if args.output_dir == DEFAULT_FOLDER:
         folder = _default_folder(run, data)

@@ -17,6 +17,7 @@ from .card import Comparison
 from .card_facts import base_facts
 from .data import TASKS, TaskData, load_data
 from .errors import AtomError, first_line
+from .folders import check_output_folder
 from .hub import CLIENT_ERRORS, in_words
 from .loading import restore_heads
 from .modeling import AtomMixin
@@ -330,8 +331,7 @@ def data_flags(run: RunArguments) -> list[str]:
 def _checkpoint(args: AtomTrainingArguments, save: bool) -> str | None:
     """Where to resume from, if anywhere. Refuses a folder with another run in it."""
     folder = args.output_dir
-    if os.path.exists(folder) and not os.path.isdir(folder):
-        raise AtomError(f"--output_dir {folder!r} is a file; give a folder")
+    check_output_folder(folder)
     resume = args.resume_from_checkpoint
     if resume and str(resume).lower() not in ("true", "1", "false"):
         if not os.path.isfile(os.path.join(resume, "trainer_state.json")):

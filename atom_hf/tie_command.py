@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from .errors import AtomError
+from .folders import check_output_folder
 from .loading import load_atom_model
 from .run import RunArguments, load_run_data
 from .tasks import EMBEDDED_MODELS, encode_rows, load_processor
@@ -65,11 +66,10 @@ def tie_model(run: RunArguments, options: TieModelArguments) -> tuple[Tie, str]:
     """
     if run.model is None or run.model in EMBEDDED_MODELS:
         raise AtomError("give --model: a folder or Hub id of a model that was trained with --atom")
-    folder = options.output_dir or run.model
-    if not options.output_dir and not Path(run.model).expanduser().is_dir():
+    folder = Path(options.output_dir or run.model).expanduser()
+    if not options.output_dir and not folder.is_dir():
         raise AtomError(f"--model {run.model!r} is no folder here: give --output_dir for what comes of it")
-    if Path(folder).expanduser().is_file():
-        raise AtomError(f"--output_dir {folder!r} is a file; give a folder")
+    check_output_folder(folder)
     model = load_atom_model(run.model, revision=run.model_revision)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     data = load_run_data(run)
@@ -85,7 +85,6 @@ def tie_model(run: RunArguments, options: TieModelArguments) -> tuple[Tie, str]:
 
     sizes = {"samples": options.samples, "copies": options.copies, "sets": options.sets}
     found = tie_importance(model, processor, batches(), seed=run.sample_seed, **sizes)
-    folder = str(Path(folder).expanduser())
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    return found, folder
+    return found, str(folder)

@@ -13,6 +13,7 @@ from ..config import CONFIG_NAME
 from ..data import TaskData
 from ..erasing import IMAGE_HOWS, TEXT_HOWS
 from ..errors import AtomError
+from ..folders import check_output_folder
 from ..hub import find_file
 from ..loading import load_atom_model
 from ..paired import RESULTS_NAME, append_line, hashed, quiet, read_lines, start_lines
@@ -83,8 +84,7 @@ def measure_faithfulness(run: FaithfulnessArguments) -> list[Path]:
         raise AtomError("--task causal-lm: a language model predicts no class of a text; give data with labels")
     hows = _hows(run.how, data)
     folder = Path(run.output_dir or os.path.join("runs", f"{data.name}-faithfulness"))
-    if folder.exists() and not folder.is_dir():
-        raise AtomError(f"--output_dir {str(folder)!r} is a file; give a folder")
+    check_output_folder(folder)
     rows = data.eval.shuffle(seed=0).select(range(min(run.samples, len(data.eval))))
     settings = {name: getattr(run, name) for name in ("dataset", *DATA_FIELDS, "max_length", *_SIZES)}
     head = {"kind": "head", "settings": hashed(settings), "data": data.name, "task": data.task, "samples": len(rows)}
