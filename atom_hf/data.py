@@ -49,6 +49,11 @@ class TaskData:
     labels: list[str] | None
     splits: tuple[str | None, str | None] = (None, None)
 
+    @property
+    def is_image(self) -> bool:
+        """Whether images are classified; else the rows are texts."""
+        return self.task == "image-classification"
+
 
 def load_data(
     dataset: str,

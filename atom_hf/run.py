@@ -276,7 +276,7 @@ def run_facts(run: RunArguments, data: TaskData, model_class: str) -> dict[str, 
         notes.append(f"Samples were drawn {how}with seed {run.sample_seed}.")
     if data.splits[1] is None:
         notes.append("The evaluation samples were held out of the same split.")
-    if data.task != "image-classification":
+    if not data.is_image:
         notes.append(f"Texts were cut after {run.max_length} tokens.")
     if run.horizontal_flip:
         notes.append("Training images were mirrored at random.")

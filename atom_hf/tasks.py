@@ -30,6 +30,7 @@ from .data import TaskData
 from .errors import AtomError, first_line
 from .hub import HUB_ERRORS, reason
 from .sharding import whole
+from .tokens import is_image_model
 
 logger = logging.getLogger(__name__)
 
@@ -104,29 +105,28 @@ def prepare_task(
     check_model_given(model, model_type)
     if max_length < 2:
         raise AtomError(f"--max_length must be at least 2, got {max_length}")
-    is_image = data.task == "image-classification"
     labels = _label_options(data)
     if model is not None:
         source = find_model(model)
         network = load_network(source, data.task, labels, config_overrides, load_options)
         flag = "--model" if tokenizer is None else "--tokenizer"
         processor = load_processor(
-            source if tokenizer is None else find_model(tokenizer), is_image, flag, **load_options
+            source if tokenizer is None else find_model(tokenizer), data.is_image, flag, **load_options
         )
     else:
         config = make_config(model_type, config_overrides, labels)
-        if is_image:
+        if data.is_image:
             processor = _make_image_processor(config)
         elif tokenizer is not None:
             processor = load_processor(find_model(tokenizer), False, "--tokenizer", **load_options)
         else:
             processor = _train_tokenizer(data.train["text"], vocabulary_size, max_length)
-        if not is_image:
+        if not data.is_image:
             config.vocab_size = len(processor)
             for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
                 setattr(config, name, getattr(processor, name))
         network = make_network(config, data.task, config_overrides)
-    if is_image:
+    if data.is_image:
         return _image_task(network, processor, data, horizontal_flip)
     return _text_task(network, processor, data, max_length)
 
@@ -158,7 +158,7 @@ def image_inputs(images: list[Any], processor: Any, model_config: Any) -> Any:
 
 def encode_rows(rows: list[dict[str, Any]], model: Any, processor: Any, max_length: int = 128) -> dict[str, Any]:
     """Rows of a data set ("text" and perhaps "text_pair", or "image") as a classifier's inputs, on its device."""
-    if getattr(model, "main_input_name", "input_ids") == "pixel_values":
+    if is_image_model(model):
         return {"pixel_values": image_inputs([row["image"] for row in rows], processor, model.config).to(model.device)}
     _know_padding(model, processor)
     encoded = processor(

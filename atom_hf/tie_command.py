@@ -5,11 +5,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from .errors import AtomError
 from .folders import check_output_folder
 from .loading import load_atom_model
+from .modeling import default_device
 from .run import RunArguments, load_run_data
 from .tasks import EMBEDDED_MODELS, encode_rows, load_processor
 from .tie import COPIES, FEWEST, SAMPLES, SETS, Tie, make_erasers, tie_importance
@@ -71,10 +70,9 @@ def tie_model(run: RunArguments, options: TieModelArguments) -> tuple[Tie, str]:
         raise AtomError(f"--model {run.model!r} is no folder here: give --output_dir for what comes of it")
     check_output_folder(folder)
     model = load_atom_model(run.model, revision=run.model_revision)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(default_device())
     data = load_run_data(run)
-    is_image = data.task == "image-classification"
-    processor = load_processor(run.tokenizer or run.model, is_image, revision=run.model_revision)
+    processor = load_processor(run.tokenizer or run.model, data.is_image, revision=run.model_revision)
     make_erasers(inside(model), processor)  # refuses before anything is read
     rows = data.train.shuffle(seed=run.sample_seed)
 

@@ -79,7 +79,7 @@ def error_of(*args, **kwargs):
 def test_digits():
     data = load_data("digits")
     assert (data.name, data.task, data.labels) == ("digits", "image-classification", [str(i) for i in range(10)])
-    assert (len(data.train), len(data.eval)) == (1000, 797)
+    assert (len(data.train), len(data.eval)) == (1000, 797) and data.is_image
     assert min(Counter(labels(data.train)).values()) >= 95 and min(Counter(labels(data.eval)).values()) >= 75
     image = data.train[0]["image"]
     assert (image.mode, image.size) == ("L", (8, 8))
@@ -125,6 +125,7 @@ def bag(line):
 def test_verse():
     data = load_data("verse")
     assert (data.name, data.task, data.labels) == ("verse", "text-classification", ["intact", "swapped"])
+    assert not data.is_image
     assert Counter(labels(data.train)) == {0: 2000, 1: 2000} and Counter(labels(data.eval)) == {0: 500, 1: 500}
     assert data.train.column_names == data.eval.column_names == ["text", "label"]
     lines = texts(data.train) + texts(data.eval)
