@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image, ImageOps
 
+from .builtin import BUILT_IN_MODELS
 from .data import TaskData
 from .errors import AtomError, first_line
 from .importance import read_images, read_texts
@@ -19,7 +20,7 @@ from .readings import ImageReading, TextReading
 from .run import RunArguments, check_page, load_run_data
 from .show import Table, write_atoms, write_page, write_sheet, write_words
 from .sources import DATA_FILES, IMAGE_FILES
-from .tasks import EMBEDDED_MODELS, load_processor
+from .tasks import load_processor
 
 STANDARD_INPUT = "-"
 
@@ -87,7 +88,7 @@ def explain_model(run: RunArguments, options: ExplainArguments) -> Explained:
     if sum(sources) > 1:
         raise AtomError("give --dataset or --text or --file, one of them")
     check_page(options.page)
-    if run.model in EMBEDDED_MODELS:
+    if run.model in BUILT_IN_MODELS:
         raise AtomError(f"--model {run.model!r} has no heads yet: train it with --atom, and give the folder it went to")
     given = Given()
     if not run.dataset:

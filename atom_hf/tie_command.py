@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .builtin import BUILT_IN_MODELS
 from .errors import AtomError
 from .folders import check_output_folder
 from .loading import load_atom_model
 from .modeling import default_device
 from .run import RunArguments, load_run_data
-from .tasks import EMBEDDED_MODELS, encode_rows, load_processor
+from .tasks import encode_rows, load_processor
 from .tie import COPIES, FEWEST, SAMPLES, SETS, Tie, make_erasers, tie_importance
 from .wrapped import inside
 
@@ -63,7 +64,7 @@ def tie_model(run: RunArguments, options: TieModelArguments) -> tuple[Tie, str]:
     Raises:
         AtomError: no model or data, a model without heads or without classes, a model on the Hub without an --output_dir.
     """
-    if run.model is None or run.model in EMBEDDED_MODELS:
+    if run.model is None or run.model in BUILT_IN_MODELS:
         raise AtomError("give --model: a folder or Hub id of a model that was trained with --atom")
     folder = Path(options.output_dir or run.model).expanduser()
     if not options.output_dir and not folder.is_dir():

@@ -1,4 +1,4 @@
-"""Every kind of data set that may be named, every error, the embedded sets, and the recipe that makes one of them."""
+"""Every kind of data set that may be named, every error, the built-in sets, and the recipe that makes one of them."""
 
 import importlib.util
 import json
@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from atom_hf.data import EMBEDDED, TASKS, load_data, stratified_rows
+from atom_hf.data import TASKS, load_data, stratified_rows
 from atom_hf.errors import AtomError
 
 ROWS = pd.DataFrame(
@@ -73,7 +73,7 @@ def error_of(*args, **kwargs):
     return str(caught.value)
 
 
-# Embedded data sets
+# Built-in data sets
 
 
 def test_digits():
@@ -275,7 +275,7 @@ def test_images_in_parquet(tmp_path):
     assert data.train.column_names == ["image", "label"] and data.train[0]["image"].mode == "L"
 
 
-def test_embedded_name_before_path(tmp_path, monkeypatch):
+def test_built_in_name_before_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "verse" / "a.csv")
     assert len(load_data("verse").train) == 4000
@@ -336,7 +336,7 @@ def test_hub_cannot_be_reached(monkeypatch):
     assert message.startswith(
         "--dataset 'someone/poems': there is no such path, and the Hugging Face Hub cannot be reach"
     )
-    assert "embedded one (digits, gaussians, verse)" in message
+    assert "built-in one (digits, gaussians, verse)" in message
 
 
 def test_hub_has_no_such_data_set(monkeypatch):
@@ -624,7 +624,3 @@ def test_evaluation_data_that_does_not_fit(tmp_path):
     assert "has no column sentence as the training data has; it has words, label" in error_of(path, eval_dataset=other)
     other = write(tmp_path / "d.csv", {"sentence": [1, 2], "label": ["good", "bad"]})
     assert "column 'sentence' does not hold strings" in error_of(path, eval_dataset=other)
-
-
-def test_embedded_sets_are_described():
-    assert [*EMBEDDED] == ["digits", "gaussians", "verse"] and all(EMBEDDED.values())
