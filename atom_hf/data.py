@@ -1,6 +1,6 @@
 """Any data set that `--dataset` may name, as the rows to train on and the rows to evaluate on.
 
-A name is an embedded data set, else a path that exists, else an id on the Hugging Face Hub. Whatever it is, what comes
+A name is a built-in data set, else a path that exists, else an id on the Hugging Face Hub. Whatever it is, what comes
 out has the same few columns, and whatever is wrong with it is said before anything is trained.
 """
 
@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import datasets
 import numpy as np
 
+from .builtin import BUILT_IN_DATASETS
 from .errors import AtomError
-from .sources import EMBEDDED, EVAL_SPLITS, load_source, short_name
+from .sources import EVAL_SPLITS, load_source, short_name
 
-__all__ = ["EMBEDDED", "TASKS", "TaskData", "load_data"]
+__all__ = ["BUILT_IN_DATASETS", "TASKS", "TaskData", "load_data"]
 
 logger = logging.getLogger(__name__)
 
@@ -49,6 +50,11 @@ class TaskData:
     labels: list[str] | None
     splits: tuple[str | None, str | None] = (None, None)
 
+    @property
+    def is_image(self) -> bool:
+        """Whether images are classified; else the rows are texts."""
+        return self.task == "image-classification"
+
 
 def load_data(
     dataset: str,
@@ -71,7 +77,7 @@ def load_data(
     """Load a data set, find its columns and its classes, and draw the rows that are asked for.
 
     Args:
-        dataset: the name of an embedded data set (`EMBEDDED`); or a path: a csv, tsv, jsonl, json, parquet, txt or npz
+        dataset: the name of a built-in data set (`BUILT_IN_DATASETS`); or a path: a csv, tsv, jsonl, json, parquet, txt or npz
             file, a folder of such files, or a folder with one sub-folder of images per class; or an id on the Hub.
         task: one of `TASKS`; by default the one that the columns suggest.
         dataset_config: which configuration of a data set on the Hub.

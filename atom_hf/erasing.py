@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from .config import AtomConfig
 from .errors import AtomError
-from .tokens import find_tokens, patch_grid, special_token_ids
+from .tokens import find_tokens, is_image_model, patch_grid, special_token_ids
 
 TEXT_HOWS = {
     "mask": "the mask token stands in the place of each token that is taken away",
@@ -42,7 +42,7 @@ class Eraser:
 
     def __init__(self, model: Any, processor: Any, how: str):
         self.model, self.how = model, how
-        self.is_image = getattr(model, "main_input_name", "input_ids") == "pixel_values"
+        self.is_image = is_image_model(model)
         known = IMAGE_HOWS if self.is_image else TEXT_HOWS
         if how not in known:
             kind = "an image" if self.is_image else "a text"

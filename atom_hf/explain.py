@@ -8,18 +8,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from PIL import Image, ImageOps
 
+from .builtin import BUILT_IN_MODELS
 from .data import TaskData
 from .errors import AtomError, first_line
 from .importance import read_images, read_texts
 from .loading import load_atom_model
+from .modeling import default_device
 from .readings import ImageReading, TextReading
 from .run import RunArguments, load_run_data
 from .show import Table, write_atoms, write_page, write_sheet, write_words
 from .sources import DATA_FILES, IMAGE_FILES
-from .tasks import EMBEDDED_MODELS, load_processor
+from .tasks import load_processor
 from .utils.files import check_page
 
 STANDARD_INPUT = "-"
@@ -88,7 +89,7 @@ def explain_model(run: RunArguments, options: ExplainArguments) -> Explained:
     if sum(sources) > 1:
         raise AtomError("give --dataset or --text or --file, one of them")
     check_page(options.page)
-    if run.model in EMBEDDED_MODELS:
+    if run.model in BUILT_IN_MODELS:
         raise AtomError(f"--model {run.model!r} has no heads yet: train it with --atom, and give the folder it went to")
     given = Given()
     if not run.dataset:
@@ -97,7 +98,7 @@ def explain_model(run: RunArguments, options: ExplainArguments) -> Explained:
             raise AtomError("give --dataset or --text or --file, or texts through a pipe")
         given = read_given(texts, options.file, options.samples)
     model = load_atom_model(run.model, revision=run.model_revision)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(default_device())
 
     def processor(is_image: bool) -> Any:
         return load_processor(run.model, is_image, revision=run.model_revision)
@@ -105,7 +106,7 @@ def explain_model(run: RunArguments, options: ExplainArguments) -> Explained:
     left_out = given.left_out
     if run.dataset:
         data = load_run_data(run)
-        shown = read_samples(model, processor(data.task == "image-classification"), data, options.samples)
+        shown = read_samples(model, processor(data.is_image), data, options.samples)
         left_out = len(data.eval) - min(options.samples, len(data.eval))
     elif given.images:
         shown = {"images": read_images(model, processor(True), given.images, names=given.names)}
@@ -165,7 +166,7 @@ def read_samples(model: Any, processor: Any, data: TaskData, samples: int) -> di
     """Readings of so many evaluation samples, drawn with a fixed seed, as `write_files` takes them."""
     rows = data.eval.shuffle(seed=0).select(range(min(samples, len(data.eval))))
     labels = [data.labels[i] for i in rows["label"]] if data.labels else None
-    if data.task == "image-classification":
+    if data.is_image:
         return {"images": read_images(model, processor, list(rows["image"]), labels)}
     pairs = list(rows["text_pair"]) if "text_pair" in rows.column_names else None
     return {"texts": read_texts(model, processor, list(rows["text"]), labels, pairs=pairs)}

@@ -148,6 +148,11 @@ def evaluating(model: Any):
             module.training = training
 
 
+def default_device() -> str:
+    """Where a command puts a model that nobody placed: the GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
 def become(model: Any, cls: type) -> None:
     """Makes `model` an instance of `cls`."""
     model.__class__ = cls

@@ -9,6 +9,7 @@ from transformers.image_utils import load_image
 from .errors import AtomError
 from .readers import ImageReader, TextReader
 from .readings import ImageReading, TextReading
+from .tokens import is_image_model
 
 STRATEGIES = ("average", "none")
 
@@ -52,7 +53,7 @@ class TokenImportancePipeline(Pipeline):
     def __init__(self, model: Any, tokenizer: Any = None, image_processor: Any = None, **kwargs: Any):
         if isinstance(model, functools.partial):  # from `registration.AtomModel`
             model = model()
-        is_image = getattr(model, "main_input_name", None) == "pixel_values"
+        is_image = is_image_model(model)
         kind, given = ("image_processor", image_processor) if is_image else ("tokenizer", tokenizer)
         if given is None:
             raise AtomError(f"{kind}: the model has none beside it that can be loaded; give {kind}=...")

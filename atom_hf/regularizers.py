@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from .accumulation import divisor
 from .arguments import AtomTrainingArguments
 from .errors import AtomError
+from .tokens import is_image_model
 from .trainer import AtomTrainer
 
 REGULARIZERS = ("none", "mixup", "supcon", "uniformity", "rdrop")
@@ -109,7 +110,7 @@ class StudyTrainer(AtomTrainer):
             raise AtomError(f"regularizer {name!r} is for classification; {type(self.model).__name__} writes text")
         if not 0 <= weight < math.inf or (name == "mixup" and weight == 0):
             raise AtomError(f"regularizer_weight must be a finite number, for mixup above 0; got {weight!r}")
-        if name == "mixup" and self.model.main_input_name != "pixel_values":
+        if name == "mixup" and not is_image_model(self.model):
             raise AtomError(f"regularizer 'mixup' mixes images; {type(self.model).__name__} takes none")
         if name == "mixup" and self.args.atom:
             raise AtomError("regularizer 'mixup' is not for a run with --atom")

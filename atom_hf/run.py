@@ -13,17 +13,19 @@ from transformers import PrinterCallback, set_seed
 
 from .arguments import AtomTrainingArguments
 from .attaching import attach_atoms
+from .builtin import BUILT_IN_DATASETS, BUILT_IN_MODELS
 from .card import Comparison
 from .card_facts import base_facts
 from .data import TASKS, TaskData, load_data
 from .errors import AtomError, first_line
+from .folders import check_output_folder
 from .hub import CLIENT_ERRORS, in_words
 from .loading import restore_heads
 from .modeling import AtomMixin
 from .repository import check_repository, check_token
 from .sharding import check_processes, name_units
-from .sources import EMBEDDED, short_name
-from .tasks import EMBEDDED_MODELS, Task, find_model, perplexity, prepare_task
+from .sources import short_name
+from .tasks import Task, find_model, perplexity, prepare_task
 from .tie import Tie
 from .trainer import AtomTrainer
 
@@ -40,10 +42,10 @@ def _flag(help: str, default: Any = None) -> Any:
 class RunArguments:
     """What is trained, and on which data. Everything else is in `AtomTrainingArguments`."""
 
-    model: str | None = _flag("The checkpoint: a Hub id, a folder, or one of " + ", ".join(EMBEDDED_MODELS) + ".")
+    model: str | None = _flag("The checkpoint: a Hub id, a folder, or one of " + ", ".join(BUILT_IN_MODELS) + ".")
     dataset: str | None = _flag(
         "The data: a Hub id, a folder of images, a csv, tsv, jsonl, parquet or npz file or folder, or one of "
-        + ", ".join(EMBEDDED)
+        + ", ".join(BUILT_IN_DATASETS)
         + "."
     )
     task: str | None = _flag("One of " + ", ".join(TASKS) + "; found from the data if not given.")
@@ -275,7 +277,7 @@ def run_facts(run: RunArguments, data: TaskData, model_class: str) -> dict[str, 
         notes.append(f"Samples were drawn {how}with seed {run.sample_seed}.")
     if data.splits[1] is None:
         notes.append("The evaluation samples were held out of the same split.")
-    if data.task != "image-classification":
+    if not data.is_image:
         notes.append(f"Texts were cut after {run.max_length} tokens.")
     if run.horizontal_flip:
         notes.append("Training images were mirrored at random.")
@@ -297,7 +299,7 @@ def run_facts(run: RunArguments, data: TaskData, model_class: str) -> dict[str, 
 
 
 def _is_named_by_id(dataset: str) -> bool:
-    return dataset not in EMBEDDED and not Path(dataset).expanduser().exists()
+    return dataset not in BUILT_IN_DATASETS and not Path(dataset).expanduser().exists()
 
 
 DATA_FIELDS = [
@@ -310,7 +312,7 @@ DATA_FIELDS = [
 def load_run_data(run: RunArguments) -> TaskData:
     """The data that the arguments name."""
     if run.dataset is None:
-        raise AtomError("give --dataset: a Hub id, a file or folder, or one of " + ", ".join(EMBEDDED))
+        raise AtomError("give --dataset: a Hub id, a file or folder, or one of " + ", ".join(BUILT_IN_DATASETS))
     return load_data(run.dataset, **{name: getattr(run, name) for name in DATA_FIELDS})
 
 
@@ -323,8 +325,7 @@ def data_flags(run: RunArguments) -> list[str]:
 def _checkpoint(args: AtomTrainingArguments, save: bool) -> str | None:
     """Where to resume from, if anywhere. Refuses a folder with another run in it."""
     folder = args.output_dir
-    if os.path.exists(folder) and not os.path.isdir(folder):
-        raise AtomError(f"--output_dir {folder!r} is a file; give a folder")
+    check_output_folder(folder)
     resume = args.resume_from_checkpoint
     if resume and str(resume).lower() not in ("true", "1", "false"):
         if not os.path.isfile(os.path.join(resume, "trainer_state.json")):

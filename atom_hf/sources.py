@@ -1,4 +1,4 @@
-"""Where rows come from: the data sets that come with the package, files, folders, and the Hugging Face Hub."""
+"""Where rows come from: built-in data sets, files, folders, and the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -12,15 +12,9 @@ import huggingface_hub
 import numpy as np
 import pyarrow.parquet as pq
 
+from .builtin import BUILT_IN_DATASETS
 from .errors import AtomError
 from .hub import LOG_IN, without_token
-
-EMBEDDED = {
-    "digits": "1,797 handwritten digits, grey 8 x 8 images (scikit-learn): 1,000 to train on, 797 to evaluate on",
-    "gaussians": "sets of 16 points of the plane, each from a mixture of two of four Gaussians: which two is the class; as "
-    "4 x 4 images whose red and green are a point's coordinates: 2,000 to train on, 1,000 to evaluate on",
-    "verse": "5,000 lines of verse, intact or with two words swapped: 4,000 to train on, 1,000 of other poems to evaluate",
-}
 
 EVAL_SPLITS = ("validation", "valid", "val", "dev", "test")
 
@@ -44,7 +38,7 @@ def load_source(dataset: str, config: str | None, flag: str) -> dict[str, datase
     """All splits of a data set.
 
     Args:
-        dataset: the name of an embedded data set, else a path that exists, else an id on the Hub.
+        dataset: the name of a built-in data set, else a path that exists, else an id on the Hub.
         config: which configuration of a data set on the Hub.
         flag: the argument that named it, for the message of an error.
 
@@ -55,13 +49,13 @@ def load_source(dataset: str, config: str | None, flag: str) -> dict[str, datase
         AtomError: there is no such data set, or it cannot be read.
     """
     path = Path(dataset).expanduser()
-    if config and (dataset in EMBEDDED or path.exists()):
+    if config and (dataset in BUILT_IN_DATASETS or path.exists()):
         raise AtomError(f"--dataset_config {config!r} is for data sets on the Hub; leave it out for {flag} {dataset!r}")
-    if dataset in EMBEDDED:
+    if dataset in BUILT_IN_DATASETS:
         return {"digits": _digits, "gaussians": _gaussians, "verse": _verse}[dataset]()
     if dataset and path.exists():  # the path of "" is the working directory
         return _load_path(path, f"{flag} {dataset!r}")
-    would_do = f"an existing path, the id of a data set on the Hub or an embedded one ({', '.join(EMBEDDED)})"
+    would_do = f"an existing path, the id of a data set on the Hub or a built-in one ({', '.join(BUILT_IN_DATASETS)})"
     if (
         path.suffix in (*_READERS, ".npz")
         or dataset.startswith((".", "~", "/"))
@@ -125,7 +119,7 @@ def _gaussians() -> dict[str, datasets.Dataset]:
 
 
 def _verse() -> dict[str, datasets.Dataset]:
-    folder = Path(__file__).parent / "assets" / "verse"
+    folder = BUILT_IN_DATASETS["verse"].folder
     return {split: datasets.Dataset(pq.read_table(folder / f"{split}.parquet")) for split in ("train", "test")}
 
 

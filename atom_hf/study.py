@@ -35,6 +35,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from .config import AtomConfig
 from .errors import AtomError
+from .folders import check_output_folder
 from .measures import measure_classifier, measure_writer, read_outputs
 from .paired import silent, warn_of_accumulation, with_flags
 from .random_state import keeping_random_state
@@ -163,8 +164,7 @@ def run_study(path: str, options: StudyArguments) -> tuple[Study, list[dict[str,
             f"--local {options.local!r} must hold settings as 'name: {{flag: value}}', shifts within likewise"
         )
     folder = Path(options.output_dir) if options.output_dir else Path(path).with_suffix("")
-    if folder.exists() and not folder.is_dir():
-        raise AtomError(f"--output_dir {str(folder)!r} is a file; give a folder")
+    check_output_folder(folder)
     jobs = list(_jobs(study))
     flags = {job: _flags(study, job) for job in jobs}
     hashes = {job: _fingerprint(job, *flags[job]) for job in jobs}

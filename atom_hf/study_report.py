@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .errors import AtomError
+from .figures import new_figure, save_figure
 from .measures import less_is_better
 from .study import Setting, Study
 from .utils.statistics import holm, paired_t_test
@@ -178,26 +179,12 @@ def _sign(value: float) -> str:
     return f"{value:+.4f}" if abs(value) < 10 else f"{value:+.2f}"
 
 
-def _figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any):
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, squeeze=False, **options)
-
-
-def _save(figure: Any, path: Path) -> Path:
-    figure.savefig(path, dpi=110, metadata={"Software": None})
-    return path
-
-
 def plot_differences(title: str, names: list[str], main: list[Difference], loss: list[Difference], path: Path) -> Path:
     """One row a comparison of the arms `names`: the interval of its difference in the main measure and in the loss."""
     groups = list(dict.fromkeys((d.setting, d.size) for d in main))
     first, *arms = names
     rows = {key: i for i, key in enumerate((g, a) for g in groups for a in arms)}
-    figure, axes = _figure(11, 1.4 + 0.27 * len(rows), 1, 2, sharey=True)
+    figure, axes = new_figure(11, 1.4 + 0.27 * len(rows), 1, 2, sharey=True)
     measures = sorted({d.measure for d in main})
     unit = "points" if set(measures) <= set(SHARES) else "points; perplexity in % less"
     for axis, found, head, is_main in (
@@ -226,7 +213,7 @@ def plot_differences(title: str, names: list[str], main: list[Difference], loss:
     axes[0][0].set_yticks(range(len(rows)), [label(*row) for row in rows], fontsize=8)
     axes[0][0].set_ylim(len(rows) - 0.5, -0.5)
     figure.suptitle(f"{title}{where}: {arms[0] if one else 'arm'} - {first}, mean and 95 % interval", fontsize=11)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _growing(study: Study) -> list[Setting]:
@@ -239,7 +226,7 @@ def _plot_sizes(study: Study, lines: list[dict[str, Any]], path: Path) -> Path:
     settings = _growing(study)
     columns = min(4, len(settings))
     height = -(-len(settings) // columns)
-    figure, axes = _figure(3.2 * columns + 0.6, 2.8 * height + 0.5, height, columns)
+    figure, axes = new_figure(3.2 * columns + 0.6, 2.8 * height + 0.5, height, columns)
     for axis in axes.flat[len(settings) :]:
         axis.axis("off")
     for axis, setting in zip(axes.flat, settings, strict=False):
@@ -265,7 +252,7 @@ def _plot_sizes(study: Study, lines: list[dict[str, Any]], path: Path) -> Path:
     if axes.flat[0].get_legend_handles_labels()[0]:  # of one seed nothing is drawn
         axes.flat[0].legend(fontsize=7)
     figure.suptitle(f"{study.title}: mean and standard error by training samples", fontsize=11)
-    return _save(figure, path)
+    return save_figure(figure, path)
 
 
 def _plot_latents(study: Study, pictures: list[Path], path: Path) -> Path:
@@ -275,7 +262,7 @@ def _plot_latents(study: Study, pictures: list[Path], path: Path) -> Path:
     found = [one for one in found if one["arm"] in arms and one["setting"] in settings]
     found.sort(key=lambda one: (settings.index(one["setting"]), one["size"], arms.index(one["arm"])))
     columns = max((len(one["moments"]) for one in found), default=1)
-    figure, axes = _figure(2.2 * columns + 0.5, 2.2 * len(found) + 0.4, max(1, len(found)), columns)
+    figure, axes = new_figure(2.2 * columns + 0.5, 2.2 * len(found) + 0.4, max(1, len(found)), columns)
     for row, one in zip(axes, found, strict=False):
         for axis, moment in zip(row, one["moments"], strict=False):
             x, y = zip(*moment["points"], strict=True)
@@ -288,4 +275,4 @@ def _plot_latents(study: Study, pictures: list[Path], path: Path) -> Path:
     figure.suptitle(
         f"{study.title}: latents over training, in the last ones' principal plane, seed {study.first_seed}", fontsize=10
     )
-    return _save(figure, path)
+    return save_figure(figure, path)

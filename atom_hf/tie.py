@@ -32,6 +32,7 @@ from .erasing import IMAGE_HOWS, TEXT_HOWS, Eraser
 from .errors import AtomError
 from .modeling import AtomMixin, evaluating
 from .tie_pool import Inputs, Pool, collect, gathered
+from .tokens import is_image_model
 from .utils.distributed import is_first_process, processes
 from .wrapped import inside
 
@@ -129,7 +130,7 @@ def make_erasers(model: Any, processing_class: Any) -> list[Eraser]:
         raise AtomError(
             f"this {kind} does not choose one of several classes, and importance is tied to the chosen one's"
         )
-    is_image = getattr(model, "main_input_name", "input_ids") == "pixel_values"
+    is_image = is_image_model(model)
     if not is_image and processing_class is None:
         raise AtomError("processing_class: give the tokenizer, which knows what stands for a token that is taken away")
     return [Eraser(model, processing_class, how) for how in (IMAGE_HOWS if is_image else TEXT_HOWS)]

@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from .builtin import BUILT_IN_MODELS
 from .errors import AtomError
+from .folders import check_output_folder
 from .loading import load_atom_model
+from .modeling import default_device
 from .run import RunArguments, load_run_data
-from .tasks import EMBEDDED_MODELS, encode_rows, load_processor
+from .tasks import encode_rows, load_processor
 from .tie import COPIES, FEWEST, SAMPLES, SETS, Tie, make_erasers, tie_importance
 from .wrapped import inside
 
@@ -63,18 +64,16 @@ def tie_model(run: RunArguments, options: TieModelArguments) -> tuple[Tie, str]:
     Raises:
         AtomError: no model or data, a model without heads or without classes, a model on the Hub without an --output_dir.
     """
-    if run.model is None or run.model in EMBEDDED_MODELS:
+    if run.model is None or run.model in BUILT_IN_MODELS:
         raise AtomError("give --model: a folder or Hub id of a model that was trained with --atom")
-    folder = options.output_dir or run.model
-    if not options.output_dir and not Path(run.model).expanduser().is_dir():
+    folder = Path(options.output_dir or run.model).expanduser()
+    if not options.output_dir and not folder.is_dir():
         raise AtomError(f"--model {run.model!r} is no folder here: give --output_dir for what comes of it")
-    if Path(folder).expanduser().is_file():
-        raise AtomError(f"--output_dir {folder!r} is a file; give a folder")
+    check_output_folder(folder)
     model = load_atom_model(run.model, revision=run.model_revision)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(default_device())
     data = load_run_data(run)
-    is_image = data.task == "image-classification"
-    processor = load_processor(run.tokenizer or run.model, is_image, revision=run.model_revision)
+    processor = load_processor(run.tokenizer or run.model, data.is_image, revision=run.model_revision)
     make_erasers(inside(model), processor)  # refuses before anything is read
     rows = data.train.shuffle(seed=run.sample_seed)
 
@@ -85,7 +84,6 @@ def tie_model(run: RunArguments, options: TieModelArguments) -> tuple[Tie, str]:
 
     sizes = {"samples": options.samples, "copies": options.copies, "sets": options.sets}
     found = tie_importance(model, processor, batches(), seed=run.sample_seed, **sizes)
-    folder = str(Path(folder).expanduser())
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
-    return found, folder
+    return found, str(folder)

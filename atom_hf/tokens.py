@@ -279,9 +279,14 @@ def _part_of(model: Any, side: str) -> Any:
     config = model.config
     if getattr(config, side, None) is not None and hasattr(getattr(config, side), "to_dict"):
         return text_config(getattr(config, side))
-    if getattr(model, "main_input_name", None) == "pixel_values":
+    if is_image_model(model):
         return _part_that_sees(config)
     return text_config(config)
+
+
+def is_image_model(model: Any) -> bool:
+    """Whether a model's main input is images; else it is texts, or audio."""
+    return getattr(model, "main_input_name", None) == "pixel_values"
 
 
 def hidden_size_of(model: Any, layer: int, side: str = "encoder") -> int | None:

@@ -9,13 +9,13 @@ from pathlib import Path
 import transformers
 
 from atom_hf.arguments import AtomTrainingArguments
+from atom_hf.builtin import BUILT_IN_DATASETS
 from atom_hf.card import CardFacts, model_card, span
 from atom_hf.card_facts import pipeline_tag, training_facts
 from atom_hf.compare import read_comparison
 from atom_hf.data import TaskData
 from atom_hf.flags import parse_flags
 from atom_hf.run import IMPORTANCE_BATCHES, IMPORTANCE_KEYS, RunArguments, load_run_data, run_facts
-from atom_hf.sources import EMBEDDED
 from atom_hf.tasks import AUTO_CLASSES, find_model, make_config, read_config
 from atom_hf.utils.jsonl import RESULTS_NAME
 
@@ -39,9 +39,9 @@ def recipe_facts(name: str) -> CardFacts:
         "train", ["--config", str(HERE / name / "atom.yaml")], [RunArguments, AtomTrainingArguments]
     )
     about, compared = read_comparison(HERE / name / "results")
-    embedded = run.dataset in EMBEDDED
+    built_in = run.dataset in BUILT_IN_DATASETS
     rows = range(compared.train_samples), range(compared.eval_samples)
-    data = load_run_data(run) if embedded else TaskData(about["data"], about["task"], *rows, labels=None)
+    data = load_run_data(run) if built_in else TaskData(about["data"], about["task"], *rows, labels=None)
     config = (
         make_config(run.model_type, run.config_overrides, {})
         if run.model is None
@@ -52,7 +52,7 @@ def recipe_facts(name: str) -> CardFacts:
     seeds = f"over {len(compared.seeds)} seeds"
     drawn = "The samples of each run were drawn by its seed." if run.max_train_samples or run.max_eval_samples else None
     found["data_notes"] = [note for note in (_origin(run), drawn) if note]
-    if not embedded:
+    if not built_in:
         # What was measured was measured on a local copy, and is no result on the Hub's own split.
         found |= {"datasets": [run.dataset], "dataset_id": None, "dataset_config": None, "eval_dataset_id": None}
     atom = compared.means["atom"]
@@ -82,7 +82,7 @@ def cards() -> dict[str, str]:
 
 
 def _origin(run: RunArguments) -> str | None:
-    if run.dataset in EMBEDDED:
+    if run.dataset in BUILT_IN_DATASETS:
         return None
     config = f" (`{run.dataset_config}`)" if run.dataset_config else ""
     link = f"[{run.dataset}](https://huggingface.co/datasets/{run.dataset})"

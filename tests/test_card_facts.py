@@ -557,12 +557,17 @@ def test_a_card_says_whether_importance_is_tied_to_the_prediction(tmp_path):
     assert told == kept and "seed" in (tmp_path / "run" / "README.md").read_text()
 
 
-def test_embedded_models_are_known_by_folder_and_by_name():
-    from atom_hf.tasks import EMBEDDED_MODELS, find_model
+def test_built_in_models_are_known_by_folder_and_by_name(tmp_path):
+    from atom_hf.builtin import BUILT_IN_MODELS
+    from atom_hf.tasks import find_model
 
-    for name in EMBEDDED_MODELS:
+    for name in BUILT_IN_MODELS:
         assert base_facts(name) == base_facts(find_model(name)) and base_facts(name)["license"] == "apache-2.0"
     assert base_facts("minilm")["base_model"] == "sentence-transformers/all-MiniLM-L6-v2"
+    # A folder of the user's may bear the name of a built-in model's.
+    own = tmp_path / "vit_fashion_mnist"
+    own.mkdir()
+    assert base_facts(str(own))["base_note"] == "a local checkpoint"
 
 
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")  # PEFT 0.21.2 on Transformers 5.23

@@ -1,4 +1,4 @@
-"""Every kind of data set that may be named, every error, the embedded sets, and the recipe that makes one of them."""
+"""Every kind of data set that may be named, every error, the built-in sets, and the recipe that makes one of them."""
 
 import importlib.util
 import json
@@ -17,7 +17,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from atom_hf.data import EMBEDDED, TASKS, load_data, stratified_rows
+from atom_hf.data import TASKS, load_data, stratified_rows
 from atom_hf.errors import AtomError
 
 ROWS = pd.DataFrame(
@@ -73,13 +73,13 @@ def error_of(*args, **kwargs):
     return str(caught.value)
 
 
-# Embedded data sets
+# Built-in data sets
 
 
 def test_digits():
     data = load_data("digits")
     assert (data.name, data.task, data.labels) == ("digits", "image-classification", [str(i) for i in range(10)])
-    assert (len(data.train), len(data.eval)) == (1000, 797)
+    assert (len(data.train), len(data.eval)) == (1000, 797) and data.is_image
     assert min(Counter(labels(data.train)).values()) >= 95 and min(Counter(labels(data.eval)).values()) >= 75
     image = data.train[0]["image"]
     assert (image.mode, image.size) == ("L", (8, 8))
@@ -125,6 +125,7 @@ def bag(line):
 def test_verse():
     data = load_data("verse")
     assert (data.name, data.task, data.labels) == ("verse", "text-classification", ["intact", "swapped"])
+    assert not data.is_image
     assert Counter(labels(data.train)) == {0: 2000, 1: 2000} and Counter(labels(data.eval)) == {0: 500, 1: 500}
     assert data.train.column_names == data.eval.column_names == ["text", "label"]
     lines = texts(data.train) + texts(data.eval)
@@ -274,7 +275,7 @@ def test_images_in_parquet(tmp_path):
     assert data.train.column_names == ["image", "label"] and data.train[0]["image"].mode == "L"
 
 
-def test_embedded_name_before_path(tmp_path, monkeypatch):
+def test_built_in_name_before_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "verse" / "a.csv")
     assert len(load_data("verse").train) == 4000
@@ -335,7 +336,7 @@ def test_hub_cannot_be_reached(monkeypatch):
     assert message.startswith(
         "--dataset 'someone/poems': there is no such path, and the Hugging Face Hub cannot be reach"
     )
-    assert "embedded one (digits, gaussians, verse)" in message
+    assert "built-in one (digits, gaussians, verse)" in message
 
 
 def test_hub_has_no_such_data_set(monkeypatch):
@@ -623,7 +624,3 @@ def test_evaluation_data_that_does_not_fit(tmp_path):
     assert "has no column sentence as the training data has; it has words, label" in error_of(path, eval_dataset=other)
     other = write(tmp_path / "d.csv", {"sentence": [1, 2], "label": ["good", "bad"]})
     assert "column 'sentence' does not hold strings" in error_of(path, eval_dataset=other)
-
-
-def test_embedded_sets_are_described():
-    assert [*EMBEDDED] == ["digits", "gaussians", "verse"] and all(EMBEDDED.values())

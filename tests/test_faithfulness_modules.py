@@ -76,3 +76,10 @@ def test_all_are_there():
 def test_another_name_is_refused():
     with pytest.raises(AtomError, match=r"name must be one of comprehensiveness, deletion, .*; got 'accuracy'"):
         load_metric("accuracy")
+
+
+def test_a_number_that_is_missing_is_not_passed_over():
+    curves = [[0.5, 0.25], [float("nan"), 0.25]]
+    assert np.isnan(load_metric("deletion").compute(predictions=curves)["deletion"])
+    alike = [[[1.0, 2.0], [2.0, 3.0]], [[1.0, 1.0], [2.0, 3.0]]]
+    assert load_metric("seed_agreement").compute(predictions=alike)["seed_agreement"] == pytest.approx(1)

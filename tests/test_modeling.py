@@ -17,6 +17,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from atom_hf import AtomConfig, AtomError, AtomHeads, AtomMixin, AtomTrainer, attach_atoms, load_atom_model
+from atom_hf.modeling import default_device
 from atom_hf.tasks import find_model
 from atom_hf.tokens import pick_layer
 
@@ -563,3 +564,9 @@ def test_a_folder_that_names_no_class(saved):
     (saved / "config.json").write_text(json.dumps({**config, "architectures": ["NoSuchModel"]}))
     refusal(lambda: load_atom_model(saved), "auto_class")
     assert isinstance(load_atom_model(saved, AUTO["bert"]), AtomMixin)
+
+
+@pytest.mark.parametrize(("there", "device"), [(True, "cuda"), (False, "cpu")])
+def test_a_gpu_is_used_if_there_is_one(monkeypatch, there, device):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: there)
+    assert default_device() == device

@@ -287,7 +287,7 @@ def test_mirrored_at_random_in_training_only():
 # Names
 
 
-def test_embedded_models_are_folders_and_others_stay_names():
+def test_built_in_models_are_folders_and_others_stay_names():
     assert transformers.AutoConfig.from_pretrained(find_model("vit-fashion-mnist")).num_labels == 10
     assert find_model("org/name") == "org/name"
 

@@ -33,7 +33,16 @@ from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput, Seq2S
 from transformers.utils import ModelOutput
 
 from atom_hf import AtomConfig, AtomError
-from atom_hf.tokens import align, find_tokens, hidden_size_of, patch_grid, pick_layer, prefix_length, special_token_ids
+from atom_hf.tokens import (
+    align,
+    find_tokens,
+    hidden_size_of,
+    is_image_model,
+    patch_grid,
+    pick_layer,
+    prefix_length,
+    special_token_ids,
+)
 
 TEXT = GPT2Config(n_embd=4, n_layer=1, n_head=1, vocab_size=20)
 VIT = ViTConfig(image_size=32, patch_size=8)  # 16 patches
@@ -424,3 +433,12 @@ def test_placeholders_of_images_are_no_special_tokens():
 def test_the_ids_of_a_text_model_within_count():
     inner = BertConfig(pad_token_id=3)
     assert special_token_ids(SimpleNamespace(get_text_config=lambda: inner, eos_token_id=4)) == [3, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "is_image"),
+    [("pixel_values", True), ("input_ids", False), ("input_values", False), (None, False)],
+)
+def test_an_image_model_is_known_by_its_main_input(name, is_image):
+    assert is_image_model(SimpleNamespace(main_input_name=name)) is is_image
+    assert not is_image_model(SimpleNamespace())

@@ -6,17 +6,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm.auto import tqdm
 
 from ..config import CONFIG_NAME
 from ..data import TaskData
 from ..erasing import IMAGE_HOWS, TEXT_HOWS
 from ..errors import AtomError
+from ..folders import check_output_folder
 from ..hub import find_file
 from ..loading import load_atom_model
+from ..modeling import default_device
 from ..run import DATA_FIELDS, RunArguments, load_run_data
 from ..tasks import find_model, load_network, load_processor
+from ..tokens import is_image_model
 from ..utils.jsonl import RESULTS_NAME, append_line, hashed, read_lines, start_lines
 from ..utils.quiet import quiet
 from .measuring import Samples, check_samples, measure_cost, measure_samples, weights_of
@@ -84,8 +86,7 @@ def measure_faithfulness(run: FaithfulnessArguments) -> list[Path]:
         raise AtomError("--task causal-lm: a language model predicts no class of a text; give data with labels")
     hows = _hows(run.how, data)
     folder = Path(run.output_dir or os.path.join("runs", f"{data.name}-faithfulness"))
-    if folder.exists() and not folder.is_dir():
-        raise AtomError(f"--output_dir {str(folder)!r} is a file; give a folder")
+    check_output_folder(folder)
     rows = data.eval.shuffle(seed=0).select(range(min(run.samples, len(data.eval))))
     settings = {name: getattr(run, name) for name in ("dataset", *DATA_FIELDS, "max_length", *_SIZES)}
     head = {"kind": "head", "settings": hashed(settings), "data": data.name, "task": data.task, "samples": len(rows)}
@@ -171,7 +172,7 @@ def _check(run: FaithfulnessArguments) -> list[str]:
 
 
 def _hows(given: str | None, data: TaskData) -> list[str]:
-    known = list(IMAGE_HOWS if data.task == "image-classification" else TEXT_HOWS)
+    known = list(IMAGE_HOWS if data.is_image else TEXT_HOWS)
     hows = known if given is None else list(dict.fromkeys(part.strip() for part in given.split(",") if part.strip()))
     if not hows or set(hows) - set(known):
         raise AtomError(f"--how must be of {', '.join(known)} for {data.task}; got {given!r}")
@@ -192,14 +193,13 @@ def _load(name: str, arm: str, data: TaskData, run: FaithfulnessArguments, how: 
             raise AtomError(
                 f"--{arm} {name!r} has no trained classifier: fine-tune it first, and give the folder it went to"
             )
-    is_image = data.task == "image-classification"
-    if (getattr(model, "main_input_name", "") == "pixel_values") != is_image:
+    if is_image_model(model) != data.is_image:
         raise AtomError(
             f"--{arm} {name!r} is a {type(model).__name__}, and --dataset {run.dataset!r} is for {data.task}"
         )
-    model.to("cuda" if torch.cuda.is_available() else "cpu").eval()
+    model.to(default_device()).eval()
     flag = f"--{arm}"
-    processor = load_processor(source if run.tokenizer is None else run.tokenizer, is_image, flag, **revision)
+    processor = load_processor(source if run.tokenizer is None else run.tokenizer, data.is_image, flag, **revision)
     return Subject(model, processor, how, run.max_length)
 
 

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..figures import new_figure, save_figure
 from ..utils.jsonl import RESULTS_NAME, read_lines
 from ..utils.statistics import Interval, t_interval
 from ..utils.tables import markdown
@@ -167,14 +168,9 @@ _COSTS = ("time", "forward", "backward")
 
 def plot(head: dict[str, Any], blocks: dict[tuple[str, str, str], Block], path: Path) -> Path:
     """Deletion and insertion curves, a row for each way of taking tokens away, a line for each method."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     hows = list(dict.fromkeys(how for how, _, _ in blocks))
     names = list(dict.fromkeys((arm, method) for (_, arm, method), _ in _sorted(blocks)))
-    figure = Figure(figsize=(10, 0.6 + 3.4 * len(hows)), layout="constrained")
-    FigureCanvasAgg(figure)
-    axes = figure.subplots(len(hows), 2, squeeze=False, sharey="row")
+    figure, axes = new_figure(10, 0.6 + 3.4 * len(hows), len(hows), 2, sharey="row")
     shares = np.linspace(0, 1, 21)
     for row, how in zip(axes, hows, strict=True):
         for axis, name in zip(row, ("deletion", "insertion"), strict=True):
@@ -197,8 +193,7 @@ def plot(head: dict[str, Any], blocks: dict[tuple[str, str, str], Block], path: 
     handles, labels = axes[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", fontsize=8)
     figure.suptitle(f"{head['data']}, {head['samples']} samples", fontsize=11)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
-    return path
+    return save_figure(figure, path)
 
 
 def _sorted(blocks: dict[tuple[str, str, str], Block]) -> list[tuple[tuple[str, str, str], Block]]:

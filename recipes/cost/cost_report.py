@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from atom_hf.figures import new_figure, save_figure
 from atom_hf.utils.tables import markdown
 
 HERE = Path(__file__).parent
@@ -244,7 +245,7 @@ def write_report() -> None:
 def plot_costs(results: dict[str, dict[str, Any]]) -> None:
     """Step time with its interval and the pairs behind it, and peak memory; the floor and the goal beside them."""
     rows = [(kind, model) for kind in results for model in MODELS if model in results[kind]]
-    figure, axes = _figure(10, 1.6 + 0.6 * len(rows), 1, 2, sharey=True)
+    figure, [axes] = new_figure(10, 1.6 + 0.6 * len(rows), 1, 2, sharey=True)
     for y, (kind, model) in enumerate(rows):
         one = results[kind][model]
         timed = one["time"]
@@ -270,13 +271,13 @@ def plot_costs(results: dict[str, dict[str, Any]]) -> None:
     legend = dict(zip(names, handles, strict=True))
     figure.legend(legend.values(), legend.keys(), loc="outside lower center", ncols=4, fontsize=8)
     figure.suptitle("With the flag / without it", fontsize=11)
-    figure.savefig(HERE / "cost.png", dpi=110, metadata={"Software": None})
+    save_figure(figure, HERE / "cost.png")
 
 
 def plot_growth(results: dict[str, dict[str, Any]]) -> None:
     """One row a kind of device: time by samples and by tokens, both axes logarithmic."""
     kinds = [kind for kind, found in results.items() if "growth" in found]
-    figure, axes = _figure(10, 3.9 * len(kinds) + 0.5, len(kinds), 2, squeeze=False)
+    figure, axes = new_figure(10, 3.9 * len(kinds) + 0.5, len(kinds), 2)
     for row, kind in zip(axes, kinds, strict=True):
         growth = results[kind]["growth"]
         for axis, by, other in zip(row, ("samples", "tokens"), ("tokens", "samples"), strict=True):
@@ -296,14 +297,4 @@ def plot_growth(results: dict[str, dict[str, Any]]) -> None:
             axis.grid(color="#dddddd", linewidth=0.6)
         row[0].legend(fontsize=8)
     figure.suptitle("The energy and its gradient", fontsize=12)
-    figure.savefig(HERE / "growth.png", dpi=110, metadata={"Software": None})
-
-
-def _figure(width: float, height: float, rows: int, columns: int, **options: Any) -> tuple[Any, Any]:
-    # Neither pyplot nor its state is needed to write a file.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure, figure.subplots(rows, columns, **options)
+    save_figure(figure, HERE / "growth.png")

@@ -24,6 +24,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from atom_hf import atomic_energy
+from atom_hf.modeling import default_device
 
 SOFTENING = 0.1  # the default of training
 WIDTH = 768
@@ -178,5 +179,5 @@ def _wait(device: torch.device) -> None:
 
 
 if __name__ == "__main__":
-    found = measure("cuda" if torch.cuda.is_available() else "cpu")
+    found = measure(default_device())
     Path(sys.argv[1]).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

@@ -17,6 +17,8 @@ import torch
 from cost_report import HERE, MODELS, RESULTS, read_results, write_report
 from growth import measure
 
+from atom_hf.modeling import default_device
+
 # On a CPU in float32, on a GPU in bfloat16: as each is trained.
 PAIRS = {"cpu": (12, 2), "cuda": (100, 10)}
 FLAGS = {"cpu": ["--use_cpu", "true"], "cuda": ["--bf16", "true"]}
@@ -66,7 +68,7 @@ def main() -> None:
     parser.add_argument("--fresh", action="store_true", help="measure all parts again")
     parser.add_argument("--report_only", action="store_true", help="measure nothing")
     given = parser.parse_args()
-    kind = given.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    kind = given.device or default_device()
     if kind == "cuda" and not torch.cuda.is_available() and not given.report_only:
         parser.error("--device cuda: PyTorch sees no GPU here")
     if not given.report_only:

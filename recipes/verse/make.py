@@ -1,4 +1,4 @@
-"""Make the embedded data set "verse": is a line of verse intact, or have two of its words been swapped?
+"""Make the built-in data set "verse": is a line of verse intact, or have two of its words been swapped?
 
     python recipes/verse/make.py --source gutenberg_poetry.parquet [--out DIR]
 

