@@ -8,11 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from naive import naive_constraint, naive_energy, to_lists
 
 import atom_hf.closed_form
 from atom_hf import AtomError, Atoms, atomic_energy
 from atom_hf.energy import atom_loss, pair_means
+from helpers.naive import naive_constraint, naive_energy, to_lists
 
 CONSTRAINTS = {"neutrality": 1.0, "charge_floor": 0.5, "charge_floor_weight": 10.0}
 

@@ -2,12 +2,10 @@
 
 import json
 import shlex
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from conftest import arguments, batch_for, collator_for, rows_for, tiny
 from torch import nn
 from transformers import TrainerCallback
 
@@ -21,8 +19,9 @@ from atom_hf.cli import main
 from atom_hf.flags import parse_flags
 from atom_hf.random_inputs import random_task
 from atom_hf.run import RunArguments
+from helpers.models import batch_for, collator_for, rows_for, tiny
+from helpers.training import arguments
 
-ROOT = Path(__file__).parent.parent
 BERT = (
     "--model_type bert --config_overrides hidden_size=16,num_hidden_layers=2,num_attention_heads=2,"
     "intermediate_size=16,vocab_size=50"

@@ -119,7 +119,7 @@ def trained(material):
 def in_material(material, monkeypatch):
     monkeypatch.chdir(material)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", material / "cache")
-    # No Hub is asked: what it answers is tested against a server in test_hub.py.
+    # No Hub is asked: what it answers is tested against a server in hub/test_files.py.
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)

@@ -12,7 +12,6 @@ import sys
 import numpy as np
 import pytest
 import torch
-from conftest import make_tokenizer, tiny
 from PIL import Image
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
@@ -23,6 +22,7 @@ from atom_hf.cli import main
 from atom_hf.importance import read_images, read_texts
 from atom_hf.show import write_words
 from atom_hf.show.terminal import DIRECT
+from helpers.models import make_tokenizer, tiny
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,10 @@
 """Runs over processes, started by name: DDP, FSDP2 and DeepSpeed end as one process with the whole batch, and a lost process
-costs no more than the steps since the last checkpoint. launched.py is what each process does.
+costs no more than the steps since the last checkpoint. helpers/launched.py is what each process does.
 """
 
 import functools
 import importlib.util
 import json
-import os
 import shutil
 import signal
 import socket
@@ -14,20 +13,21 @@ import sys
 import time
 from pathlib import Path
 
-import exactness
 import psutil
 import pytest
 import torch
-from conftest import TEXT, batch_for
-from launched import MODELS, ROWS, one_process, rows_of
 from safetensors.torch import load_file
-from test_trainer import equal
 from transformers import AutoModelForSequenceClassification
 
 import atom_hf
 from atom_hf import load_atom_model
+from helpers import exactness
+from helpers.launched import MODELS, ROWS, one_process, rows_of
+from helpers.models import TEXT, batch_for
+from helpers.paths import environment
+from helpers.training import equal
 
-PROGRAM = Path(__file__).parent / "launched.py"
+PROGRAM = ["-m", "helpers.launched"]
 CONFIGS = Path(atom_hf.__file__).parent / "assets" / "accelerate"
 TITLES = {"ddp": "DDP", "fsdp2": "FSDP2", "zero2": "DeepSpeed ZeRO-2", "zero3": "DeepSpeed ZeRO-3"}
 LAUNCHES = [("ddp", 2), ("ddp", 4), ("fsdp2", 2), ("zero2", 2), ("zero3", 2)]
@@ -52,10 +52,10 @@ def killed(tmp_path_factory):
     logs = [tmp_path_factory.mktemp("log") / rank for rank in "01"]
     runs = []
     for log in logs:
-        environment = {**os.environ, **meet, "RANK": log.name, "LOCAL_RANK": log.name}
+        variables = environment(**meet, RANK=log.name, LOCAL_RANK=log.name)
         with log.open("w") as file:
             runs.append(
-                subprocess.Popen([sys.executable, PROGRAM, "killed", folder], env=environment, stdout=file, stderr=file)
+                subprocess.Popen([sys.executable, *PROGRAM, "killed", folder], env=variables, stdout=file, stderr=file)
             )
     try:
         last = runs[1].wait(timeout=SECONDS)
@@ -78,8 +78,8 @@ def launched(tmp_path_factory, killed):
         if (config, processes) == ("ddp", 2):
             shutil.copytree(killed["folder"], folder / "killed")
         start = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", CONFIGS / f"{config}.yaml"]
-        start += ["--num_processes", str(processes), "--main_process_port", "0", PROGRAM, config, folder]
-        run = subprocess.run(start, capture_output=True, text=True, timeout=300)
+        start += ["--num_processes", str(processes), "--main_process_port", "0", *PROGRAM, config, folder]
+        run = subprocess.run(start, capture_output=True, text=True, env=environment(), timeout=300)
         assert run.returncode == 0, run.stderr[-3000:]
         return [torch.load(folder / f"rank{rank}.pt") for rank in range(processes)], folder
 

@@ -30,8 +30,8 @@ from atom_hf.run import RunArguments
 from atom_hf.study import StudyArguments, run_study
 from atom_hf.tasks import find_model
 from atom_hf.tie_command import TieArguments
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 RECIPES = sorted(path for stem in ("plain", "atom") for path in (ROOT / "recipes").glob(f"*/{stem}.yaml"))
 STUDIES = sorted((ROOT / "recipes" / "study").glob("*.yaml"))
 SHORT = "--max_steps 3 --per_device_train_batch_size 8 --max_train_samples 24 --max_eval_samples 16"

@@ -2,7 +2,9 @@
 
 import pytest
 import torch
-from hub_client import (
+
+from atom_hf import AtomConfig, attach_atoms, load_atom_model
+from helpers.hub_client import (
     LINES,
     ROWS,
     WRONG_TOKEN,
@@ -15,9 +17,7 @@ from hub_client import (
     refusal,
     succeeded,
 )
-from hub_server import EXPIRED, READER, TOKEN, Hub
-
-from atom_hf import AtomConfig, attach_atoms, load_atom_model
+from helpers.hub_server import EXPIRED, READER, TOKEN, Hub
 
 WRITER = {"HF_TOKEN": TOKEN}
 PLAIN = {"config.json", "model.safetensors"}

@@ -8,7 +8,6 @@ import threading
 import time
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 
 import datasets
 import huggingface_hub
@@ -19,6 +18,7 @@ from PIL import Image
 
 from atom_hf.data import EMBEDDED, TASKS, load_data, stratified_rows
 from atom_hf.errors import AtomError
+from helpers.paths import ROOT
 
 ROWS = pd.DataFrame(
     {"sentence": [f"line number {i}" for i in range(20)], "label": ["good", "bad"] * 10, "idx": range(20)}
@@ -136,7 +136,7 @@ def test_verse():
 
 
 def verse_recipe():
-    path = Path(__file__).parents[1] / "recipes" / "verse" / "make.py"
+    path = ROOT / "recipes" / "verse" / "make.py"
     spec = importlib.util.spec_from_file_location("verse_recipe", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)

@@ -2,7 +2,6 @@
 
 import pytest
 import torch
-from conftest import TEXT, TINY, arguments, batch_for, collator_for, make_tokenizer, rows_for, tiny
 from torch import nn
 from torch.nn import functional as F
 from transformers import BertConfig, BertModel
@@ -17,6 +16,8 @@ from atom_hf.regularizers import (
     supervised_contrastive_loss,
     uniformity_loss,
 )
+from helpers.models import TEXT, TINY, batch_for, collator_for, make_tokenizer, rows_for, tiny
+from helpers.training import arguments
 
 
 def naive_supcon(latent, labels, temperature):

@@ -9,8 +9,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import TEXT, batch_for, make_tokenizer, rows_for, tiny
-from linear_words import WordsForSequenceClassification, linear_words
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from scipy.stats import spearmanr
@@ -23,6 +21,8 @@ from atom_hf.erasing import Eraser
 from atom_hf.loop import start_step
 from atom_hf.tie import make_erasers, tie_importance
 from atom_hf.tie_pool import draw_sets
+from helpers.linear_words import WordsForSequenceClassification, linear_words
+from helpers.models import TEXT, batch_for, make_tokenizer, rows_for, tiny
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
 

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from conftest import TEXT, batch_for, make_tokenizer, tiny
 from scipy import ndimage
 
 from atom_hf import AtomConfig, AtomError, attach_atoms
 from atom_hf.erasing import Eraser, of_patches, on_pixels
+from helpers.models import TEXT, batch_for, make_tokenizer, tiny
 
 CLASSIFIERS = [name for name in TEXT if name != "gpt2"]
 SPECIAL = {0, 2, 3, 4}  # [PAD] [CLS] [SEP] [MASK]; an unknown word is a word

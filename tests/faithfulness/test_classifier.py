@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from conftest import batch_for, make_tokenizer, tiny
 from PIL import Image
 
 from atom_hf import AtomError
 from atom_hf.faithfulness.cost import counted
 from atom_hf.faithfulness.subject import Subject
+from helpers.models import batch_for, make_tokenizer, tiny
 
 TEXT = {"text": "the moon and the sea"}
 

@@ -4,11 +4,11 @@ import json
 import shutil
 
 import pytest
-from conftest import make_tokenizer, tiny
 
 from atom_hf import AtomConfig, attach_atoms
 from atom_hf.cli import main
 from atom_hf.faithfulness import command, cost, measuring
+from helpers.models import make_tokenizer, tiny
 
 METHODS = "importance,random,hidden_norm,input_x_gradient,integrated_gradients"
 FEW = ["--samples", "5", "--check_samples", "2", "--perturbations", "6", "--curve_steps", "5", "--methods", METHODS]

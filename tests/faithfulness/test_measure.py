@@ -5,7 +5,6 @@ import math
 import numpy as np
 import pytest
 import torch
-from conftest import make_tokenizer, tiny
 
 from atom_hf import AtomConfig, attach_atoms
 from atom_hf.faithfulness import measuring, metrics
@@ -13,6 +12,7 @@ from atom_hf.faithfulness.measuring import Samples, check_samples, measure_sampl
 from atom_hf.faithfulness.methods import METHODS
 from atom_hf.faithfulness.randomizing import randomized
 from atom_hf.faithfulness.subject import Subject
+from helpers.models import make_tokenizer, tiny
 
 ROWS = [{"text": text} for text in ["the moon and the sea", "", "a king", "love is here", *["my heart"] * 8]]
 

@@ -6,8 +6,6 @@ import numpy as np
 import pytest
 import torch
 from captum.attr import LayerIntegratedGradients
-from conftest import batch_for, make_tokenizer, tiny
-from linear_words import linear_words
 
 from atom_hf import AtomConfig, AtomError, attach_atoms
 from atom_hf.faithfulness import metrics
@@ -21,6 +19,8 @@ from atom_hf.faithfulness.methods import (
 )
 from atom_hf.faithfulness.subject import Subject
 from atom_hf.tie_pool import of_class
+from helpers.linear_words import linear_words
+from helpers.models import batch_for, make_tokenizer, tiny
 
 TEXTS = ["the moon and the sea", "of a great king", "love is not here now , my heart"]
 

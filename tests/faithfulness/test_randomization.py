@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from conftest import batch_for, make_tokenizer, tiny
 
 from atom_hf import AtomConfig, AtomError, attach_atoms
 from atom_hf.faithfulness.randomizing import cascade, randomized
+from helpers.models import batch_for, make_tokenizer, tiny
 
 
 @pytest.mark.parametrize("name", ["bert", "distilbert", "gpt2-classifier", "vit"])

@@ -1,4 +1,4 @@
-"""Single steps of a run; the runs themselves are in test_cli.py."""
+"""Single steps of a run; the runs themselves are in cli/test_main.py."""
 
 import logging
 

@@ -9,8 +9,9 @@ import sys
 import pandas as pd
 import torch
 import transformers
-from hub_server import EXPIRED, READER, TOKEN
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from helpers.hub_server import EXPIRED, READER, TOKEN
 
 LINES = ["the sea is cold and grey", "a fire is warm and red", "they sleep by the cold sea", "we sing by the warm fire"]
 WORDS = sorted({word for line in LINES for word in line.split()})

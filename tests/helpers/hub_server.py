@@ -14,8 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from card_rules import metadata_errors
-from hub_pushes import EXPIRED, READER, TOKEN, Pushes, Refusal, commit_of, oid
+from helpers.card_rules import metadata_errors
+from helpers.hub_pushes import EXPIRED, READER, TOKEN, Pushes, Refusal, commit_of, oid
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What each process of a run over processes does: `launched.py KIND FOLDER`, under accelerate launch or on its own.
+"""What each process of a run does, under accelerate launch or on its own: `python -m helpers.launched KIND FOLDER`.
 
 KIND is a configuration of atom_hf/assets/accelerate, for which each process writes what it found into FOLDER/rankN.pt, or
 `killed`: a run that saves, until one of its processes is killed.
@@ -12,12 +12,12 @@ from pathlib import Path
 
 import torch
 import torch.distributed as dist
-from conftest import TEXT, arguments, collator_for, make_tokenizer, rows_for, tiny
-from test_trainer import SUM, Gradients
 from transformers import TrainerCallback
 
 from atom_hf import AtomError, AtomTrainer
 from atom_hf.sharding import check_processes
+from helpers.models import TEXT, collator_for, make_tokenizer, rows_for, tiny
+from helpers.training import SUM, Gradients, arguments
 
 # Thirteen rows in batches of eight over all processes: a whole batch, and one of five. At learning rates of 0 both meet the
 # same weights.

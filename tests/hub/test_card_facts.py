@@ -10,12 +10,8 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import card_rules
 import datasets
 import pytest
-from card_rules import empty_values, metadata_errors
-from conftest import TINY, arguments, collator_for, make_tokenizer, rows_for, tiny
-from hub_server import Hub
 from huggingface_hub import ModelCard
 from huggingface_hub.repocard import metadata_load
 from transformers import AutoConfig, AutoModelForSequenceClassification, Trainer
@@ -40,8 +36,13 @@ from atom_hf.flags import parse_flags
 from atom_hf.licenses import LICENSES
 from atom_hf.paired import training_fingerprint
 from atom_hf.run import RunArguments, load_run_data, run_facts
+from helpers import card_rules
+from helpers.card_rules import empty_values, metadata_errors
+from helpers.hub_server import Hub
+from helpers.models import TINY, collator_for, make_tokenizer, rows_for, tiny
+from helpers.paths import ROOT
+from helpers.training import arguments
 
-ROOT = Path(__file__).parent.parent
 SECRET = "hf_aSecretThatNobodyMayRead"
 DIGITS = [
     "--model",

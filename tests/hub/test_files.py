@@ -4,7 +4,10 @@ import re
 
 import pytest
 import torch
-from hub_client import (
+
+from atom_hf import AtomConfig, attach_atoms, load_atom_model
+from atom_hf.hub import without_token
+from helpers.hub_client import (
     LINES,
     ROWS,
     WRONG_TOKEN,
@@ -16,10 +19,7 @@ from hub_client import (
     refusal,
     succeeded,
 )
-from hub_server import TOKEN, Hub, commit_of
-
-from atom_hf import AtomConfig, attach_atoms, load_atom_model
-from atom_hf.hub import without_token
+from helpers.hub_server import TOKEN, Hub, commit_of
 
 
 @pytest.fixture(scope="module")

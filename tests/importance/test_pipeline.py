@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from conftest import make_tokenizer, tiny
 from PIL import Image
 from tokenizers import ByteLevelBPETokenizer
 from transformers import AutoImageProcessor, AutoTokenizer, pipeline
@@ -18,6 +17,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from atom_hf import AtomConfig, AtomError, attach_atoms, load_atom_model
 from atom_hf.tasks import find_model
+from helpers.models import make_tokenizer, tiny
 
 TEXTS = ["And rivers rushing of great the", "the sea", "Of what is past, or passing,\n or to come 😀", "a"]
 GREY = {"size": {"height": 8, "width": 8}, "image_mean": [0.5], "image_std": [0.5]}

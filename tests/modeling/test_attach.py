@@ -7,10 +7,9 @@ import pickle
 import pytest
 import torch
 from accelerate.hooks import AlignDevicesHook, ModelHook, add_hook_to_module
-from conftest import TINY, batch_for, make_tokenizer, tiny
-from test_modeling import attached, same_outputs
 
 from atom_hf import AtomConfig, AtomError, AtomMixin, attach_atoms, detach_atoms, load_atom_model
+from helpers.models import TINY, attached, batch_for, make_tokenizer, same_outputs, tiny
 
 
 def trained_once(model, batch):

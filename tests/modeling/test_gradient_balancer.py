@@ -7,10 +7,10 @@ import weakref
 
 import pytest
 import torch
-from conftest import batch_for, tiny
 
 from atom_hf import AtomConfig, attach_atoms
 from atom_hf.gate import GradientGate
+from helpers.models import batch_for, tiny
 
 
 class Branches:

@@ -6,13 +6,13 @@ import struct
 import numpy as np
 import pytest
 import torch
-from conftest import tiny
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save, save_file
 
 from atom_hf import AtomConfig, AtomError, AtomHeads, attach_atoms, load_atom_model
 from atom_hf.saving import HEADS_NAME, read_heads, write_heads
+from helpers.models import tiny
 
 SHAPES = {name: tuple(tensor.shape) for name, tensor in AtomHeads(8).state_dict().items()}
 

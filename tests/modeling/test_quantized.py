@@ -2,14 +2,14 @@
 
 import pytest
 import torch
-from conftest import batch_for, tiny
 from peft import PeftModel, get_peft_model, prepare_model_for_kbit_training
-from test_adapters import AUTO, adapter, heads_of
-from test_other_trainers import lora, make_trl
-from test_trainer import equal, make
 from transformers import BitsAndBytesConfig
 
 from atom_hf import AtomConfig, attach_atoms, load_atom_model
+from helpers.adapters import adapter, heads_of
+from helpers.models import AUTO, batch_for, tiny
+from helpers.training import equal, make
+from helpers.trl_trainers import lora, make_trl
 
 pytest.importorskip("bitsandbytes")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")]

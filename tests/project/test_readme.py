@@ -3,12 +3,11 @@
 import importlib.util
 import re
 import shutil
-from pathlib import Path
 
 import pytest
 import torch
 
-ROOT = Path(__file__).parent.parent
+from helpers.paths import ROOT
 
 
 def test_the_ten_lines_run(tmp_path, monkeypatch):

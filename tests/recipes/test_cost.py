@@ -5,11 +5,9 @@ import json
 import math
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
 import torch
-from naive import naive_energy, to_lists
 from transformers import AutoConfig
 
 import atom_hf.bench as bench
@@ -18,8 +16,8 @@ from atom_hf.arguments import AtomTrainingArguments
 from atom_hf.bench import BenchArguments
 from atom_hf.flags import parse_flags
 from atom_hf.run import RunArguments
-
-ROOT = Path(__file__).parent.parent
+from helpers.naive import naive_energy, to_lists
+from helpers.paths import ROOT
 
 
 @pytest.fixture

@@ -4,14 +4,13 @@ import importlib
 import json
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 from atom_hf import AtomConfig, AtomError, attach_atoms
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "recipes" / "coverage"
 NAMES = ("exceptions", "media", "inputs", "shrink", "report", "check", "run")
 

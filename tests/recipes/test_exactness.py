@@ -1,13 +1,14 @@
 """The measure of the exactness table, and the table that is committed."""
 
 import re
-from pathlib import Path
 
-import exactness
 import pytest
 import torch
 
-TABLE = Path(__file__).parents[1] / "recipes" / "cost" / "exactness.md"
+from helpers import exactness
+from helpers.paths import ROOT
+
+TABLE = ROOT / "recipes" / "cost" / "exactness.md"
 ROW = re.compile(
     r"^\| (?P<what>.+) \| (?P<against>.+) \| (?P<difference>\d\.\de[+-]\d\d) \| (?P<bound>\de[+-]\d\d) \|$"
 )

@@ -1,13 +1,12 @@
 """What the documents say of faithfulness is what was measured."""
 
 import importlib.util
-from pathlib import Path
 
 import pytest
 
 from atom_hf.faithfulness.report import read_blocks, report
+from helpers.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 HERE = ROOT / "recipes" / "faithfulness"
 RECIPES = ("poem", "cola", "digits", "cifar10")
 

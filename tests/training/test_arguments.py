@@ -4,12 +4,12 @@ import dataclasses
 
 import pytest
 from accelerate import ParallelismConfig
-from conftest import arguments, tiny
-from test_trainer import make
 from transformers import HfArgumentParser
 
 from atom_hf import AtomConfig, AtomError, AtomMixin, AtomTrainingArguments
 from atom_hf.arguments import check_arguments
+from helpers.models import tiny
+from helpers.training import arguments, make
 
 # What describes the model that was attached to, and what was fitted to it after training.
 MODEL_FIELDS = {"hidden_size", "special_token_ids", "base_model_class", "tied_classes", "tied_width"}

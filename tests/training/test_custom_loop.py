@@ -1,21 +1,18 @@
 """A loop of one's own, with Accelerate alone: the same steps as AtomTrainer's."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from conftest import batch_for, collator_for, make_tokenizer, rows_for, tiny
-from test_trainer import backbone, equal, make
 from transformers import AutoModelForSequenceClassification
 
 from atom_hf import AtomConfig, AtomError, attach_atoms, load_atom_model
 from atom_hf.loop import atom_term, start_step
+from helpers.models import batch_for, collator_for, make_tokenizer, rows_for, tiny
+from helpers.paths import ROOT
+from helpers.training import backbone, equal, make
 
-EXAMPLE = (
-    (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8").split("```python\n")[2].split("```")[0]
-)
+EXAMPLE = (ROOT / "README.md").read_text(encoding="utf-8").split("```python\n")[2].split("```")[0]
 
 
 def loader(name, count=12):

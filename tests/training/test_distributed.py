@@ -1,6 +1,6 @@
 """How a batch is split: over accumulation steps, and over processes, where two end as one with the whole batch.
 
-Run as a program under torchrun, this file is what each process does: `tests/test_trainer_distributed.py FOLDER`.
+Run as a program under torchrun, this file is what each process does: `tests/training/test_distributed.py FOLDER`.
 """
 
 import os
@@ -9,11 +9,12 @@ import sys
 
 import pytest
 import torch
-from conftest import batch_for, rows_for
-from test_trainer import SUM, Gradients, equal, history, make, mean_loss
 
 from atom_hf import Atoms
 from atom_hf.energy import atom_loss
+from helpers.models import batch_for, rows_for
+from helpers.paths import environment
+from helpers.training import SUM, Gradients, equal, history, make, mean_loss
 
 # Accumulation
 
@@ -85,7 +86,9 @@ def two_processes(tmp_path_factory):
     """What each of two processes ended with: {run: [of rank 0, of rank 1]}."""
     folder = tmp_path_factory.mktemp("two")
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    run = subprocess.run([*launch, __file__, str(folder)], capture_output=True, text=True, timeout=180)
+    run = subprocess.run(
+        [*launch, __file__, str(folder)], capture_output=True, text=True, env=environment(), timeout=180
+    )
     assert run.returncode == 0, run.stderr[-3000:]
     parts = [torch.load(folder / f"rank{rank}.pt") for rank in (0, 1)]
     return {key: [part[key] for part in parts] for key in (*RUNS, "uneven")}

@@ -4,14 +4,14 @@ import warnings
 
 import pytest
 import torch
-from conftest import batch_for, rows_for, tiny
-from exactness import compare, relative_difference
-from test_trainer import SUM, Gradients, make
 from transformers import Trainer, TrainerCallback
 
 from atom_hf import AtomError, Atoms, AtomTrainer, AtomTrainerMixin, load_atom_model
 from atom_hf.energy import atom_loss
 from atom_hf.pairs import PairCache
+from helpers.exactness import compare, relative_difference
+from helpers.models import batch_for, rows_for, tiny
+from helpers.training import SUM, Gradients, make
 
 pytestmark = pytest.mark.exactness
 

@@ -1,6 +1,5 @@
 """Trainers tie importance to what they have trained: by which samples, what stays, what training further does."""
 
-import os
 import random
 import subprocess
 import sys
@@ -9,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import arguments, collator_for, make_tokenizer, rows_for, tiny
 from torch.utils.data import IterableDataset
 
 from atom_hf import AtomConfig, AtomError, AtomTrainer, attach_atoms, load_atom_model, tie
+from helpers.models import collator_for, make_tokenizer, rows_for, tiny
+from helpers.paths import environment
+from helpers.training import arguments
 
 FEW = {"copies": 1, "sets": 4}
 
@@ -113,9 +114,8 @@ def on_each_process(folder):
 @pytest.mark.slow
 def test_two_processes_end_with_the_same_and_all_samples_count(tmp_path):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
     run = subprocess.run(
-        [*launch, __file__, tmp_path], capture_output=True, text=True, timeout=180, env=environment, check=False
+        [*launch, __file__, tmp_path], capture_output=True, text=True, timeout=180, env=environment(), check=False
     )
     assert run.returncode == 0, run.stderr[-4000:]
     one, two = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))

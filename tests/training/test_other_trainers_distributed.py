@@ -1,6 +1,6 @@
 """Trainers of other libraries, and adapters, on two processes: they end as one process with the whole batch.
 
-Run as a program under torchrun, this file is what each process does: `tests/test_other_trainers_distributed.py FOLDER`.
+Run as a program under torchrun, this file is what each process does.
 """
 
 import os
@@ -11,17 +11,20 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from conftest import collator_for, make_tokenizer, rows_for
+from datasets import Dataset
 from peft import get_peft_model
-from test_adapters import adapter
-from test_other_trainers import ONE_STEP, lora, make_trl
-from test_sentence_transformers import Arguments as SentenceArguments
-from test_sentence_transformers import AtomSentenceTransformerTrainer, Dataset, halves, losses, sentences
-from test_trainer import arguments, make, tiny
+from sentence_transformers.sentence_transformer import losses
 from transformers import AutoModelForSequenceClassification
 
 from atom_hf import AtomConfig, attach_atoms
 from atom_hf.loop import atom_term, start_step
+from helpers.adapters import adapter
+from helpers.models import collator_for, make_tokenizer, rows_for, tiny
+from helpers.paths import environment
+from helpers.sentence_trainers import Arguments as SentenceArguments
+from helpers.sentence_trainers import AtomSentenceTransformerTrainer, sentences
+from helpers.training import arguments, make
+from helpers.trl_trainers import ONE_STEP, halves, lora, make_trl
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")]
 
@@ -101,7 +104,9 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def two_processes(folder):
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run([*launch, __file__, str(folder)], capture_output=True, text=True, timeout=300)
+    done = subprocess.run(
+        [*launch, __file__, str(folder)], capture_output=True, text=True, env=environment(), timeout=300
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     return [torch.load(folder / f"rank{rank}.pt") for rank in (0, 1)]
 

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from conftest import arguments, rows_for, tiny
-from test_trainer import SUM, Gradients, equal, history, make, train
 
 from atom_hf import AtomError, AtomTrainer, attach_atoms
 from atom_hf.bench_steps import allocated_peak
 from atom_hf.regularizers import StudyTrainer, StudyTrainingArguments
+from helpers.models import rows_for, tiny
+from helpers.training import SUM, Gradients, arguments, equal, history, make, train
 
 STEP = {**SUM, "atom_weight": 30.0, "max_steps": 1, "max_grad_norm": 0.0, "optim": "sgd"}
 LENGTH = 48

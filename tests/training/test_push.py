@@ -9,14 +9,25 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
-from conftest import arguments, rows_for, tiny
-from hub_client import LINES, ROWS, client, has_no_token, make_model, make_tokenizer, parquet, refusal, succeeded
-from hub_server import READER, TOKEN, Hub
 from safetensors.torch import load, load_file
 from torch import equal
 
 import atom_hf
 from atom_hf import AtomError, AtomTrainer
+from helpers.hub_client import (
+    LINES,
+    ROWS,
+    client,
+    has_no_token,
+    make_model,
+    make_tokenizer,
+    parquet,
+    refusal,
+    succeeded,
+)
+from helpers.hub_server import READER, TOKEN, Hub
+from helpers.models import rows_for, tiny
+from helpers.training import arguments
 
 WRITER = {"HF_TOKEN": TOKEN}
 PLAIN = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"}

@@ -1,6 +1,6 @@
 """Runs that are killed and resumed, checkpoints that must not be resumed from, and the best model of a run.
 
-Run as a program, this file is the run that is killed: `python tests/test_trainer_resume.py MODEL FOLDER`.
+Run as a program, this file is the run that is killed: `python tests/training/test_resume.py MODEL FOLDER`.
 """
 
 import json
@@ -11,11 +11,12 @@ import sys
 
 import pytest
 import torch
-from conftest import batch_for, rows_for, tiny
-from test_trainer import equal, history, make
 from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback
 
 from atom_hf import AtomError, load_atom_model
+from helpers.models import batch_for, rows_for, tiny
+from helpers.paths import environment
+from helpers.training import equal, history, make
 
 # The second checkpoint stands in the middle of an epoch of four steps; dropout needs the random numbers to be restored,
 # and the relative weight what the gate has measured.
@@ -36,7 +37,7 @@ def killed(tmp_path_factory):
     """The folders of a run of each model that was killed at its eighth step, by the model's name."""
     folders = {name: tmp_path_factory.mktemp(name) for name in ("bert", "vit")}
     runs = [
-        subprocess.Popen([sys.executable, __file__, name, str(folder)], stdout=subprocess.DEVNULL)
+        subprocess.Popen([sys.executable, __file__, name, str(folder)], stdout=subprocess.DEVNULL, env=environment())
         for name, folder in folders.items()
     ]
     assert [run.wait(timeout=180) for run in runs] == [-signal.SIGKILL] * 2

@@ -2,38 +2,29 @@
 
 import pytest
 import torch
-from conftest import arguments, make_tokenizer, tiny
 from datasets import Dataset
-from exactness import compare, relative_difference
-from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer import losses
-from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-from test_other_trainers import ONE_STEP, WEIGHT, atom_term, check_log, gradients_of, halves
-from test_trainer import Gradients, equal
+from sentence_transformers.sentence_transformer.modules import Normalize
 from torch.nn import functional as F
 from transformers import AutoModel, BertModel
 
 from atom_hf import (
-    AtomArguments,
     AtomConfig,
     AtomError,
     AtomMixin,
-    AtomTrainerMixin,
     attach_atoms,
     detach_atoms,
     load_atom_model,
 )
 from atom_hf.loading import restore_heads
+from helpers.exactness import compare, relative_difference
+from helpers.models import make_tokenizer, tiny
+from helpers.sentence_trainers import Arguments, AtomSentenceTransformerTrainer, sentences
+from helpers.training import Gradients, arguments, equal
+from helpers.trl_trainers import ONE_STEP, WEIGHT, atom_term, check_log, gradients_of, halves
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
-
-
-class Arguments(AtomArguments, SentenceTransformerTrainingArguments):
-    pass
-
-
-class AtomSentenceTransformerTrainer(AtomTrainerMixin, SentenceTransformerTrainer):
-    pass
 
 
 @pytest.fixture(scope="module")
@@ -43,11 +34,6 @@ def folder(tmp_path_factory):
     tiny("bert").bert.save_pretrained(folder)
     make_tokenizer().save_pretrained(folder)
     return folder
-
-
-def sentences(folder):
-    transformer = Transformer(str(folder))
-    return SentenceTransformer(modules=[transformer, Pooling(transformer.get_embedding_dimension())], device="cpu")
 
 
 def pairs(count=16):

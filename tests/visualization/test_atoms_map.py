@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from show_readings import atom, random_atoms
 from sklearn.decomposition import PCA
 
 from atom_hf.errors import AtomError
 from atom_hf.show.atoms_map import MOST_ATOMS, map_atoms, tell
+from helpers.importances import atom, random_atoms
 
 
 def rest_by_hand(one, other):

@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-from show_readings import HOSTILE, atom, random_atoms, sample_set, text
 
 from atom_hf.errors import AtomError
 from atom_hf.show import charts, write_atoms
@@ -13,6 +12,7 @@ from atom_hf.show.atoms_map import map_atoms
 from atom_hf.show.atoms_picture import FINE
 from atom_hf.show.colors import CLASSES
 from atom_hf.show.samples import SHAPES
+from helpers.importances import HOSTILE, atom, random_atoms, sample_set, text
 
 
 def pixels_of(path):

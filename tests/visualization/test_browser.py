@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from browser import DESK, PHONE, opened
-from show_readings import HOSTILE, NAN, picture, random_atoms, sample_set, text
 
 from atom_hf.readings import Span
 from atom_hf.show import Table, write_page
+from helpers.browser import DESK, PHONE, opened
+from helpers.importances import HOSTILE, NAN, picture, random_atoms, sample_set, text
 
 # Every rule of WCAG 2.0 to 2.2 at levels A and AA, target sizes too, which axe leaves out by itself, and its best practice.
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from show_readings import atom, random_atoms
 
 from atom_hf.show import charts
 from atom_hf.show.atoms_map import map_atoms
+from helpers.importances import atom, random_atoms
 
 
 def test_bars_are_as_tall_as_their_counts():

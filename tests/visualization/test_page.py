@@ -1,4 +1,4 @@
-"""The page as HTML: what it must hold, escape, survive and refuse. In a browser: test_show_browser.py."""
+"""The page as HTML: what it must hold, escape, survive and refuse. In a browser: test_browser.py."""
 
 import base64
 import hashlib
@@ -8,12 +8,12 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from show_readings import HOSTILE, NAN, atom, picture, random_atoms, sample_set, text
 
 from atom_hf.errors import AtomError
 from atom_hf.readings import Span
 from atom_hf.show import Table, write_page
 from atom_hf.show.page import MOST_WORDS
+from helpers.importances import HOSTILE, NAN, atom, picture, random_atoms, sample_set, text
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 

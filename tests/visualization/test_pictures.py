@@ -5,12 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from PIL import Image
-from show_readings import HOSTILE, NAN, picture, text
 
 from atom_hf.errors import AtomError
 from atom_hf.readings import ImageReading
 from atom_hf.show import heat_map, write_sheet, write_words
 from atom_hf.show.colors import NEGATIVE, POSITIVE
+from helpers.importances import HOSTILE, NAN, picture, text
 
 FULL = {
     "images": [

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from show_readings import NAN, atom, picture, sample_set, text
 
 from atom_hf.show.samples import sample_columns, sample_name
+from helpers.importances import NAN, atom, picture, sample_set, text
 
 
 def test_columns_hold_what_the_readings_say():

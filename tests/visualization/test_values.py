@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from show_readings import HOSTILE, NAN, atom, picture, text
 
 from atom_hf.errors import AtomError
 from atom_hf.readings import Span
 from atom_hf.show.colors import LEVELS, NEGATIVE, PAPER, POSITIVE, level_of, word_style
 from atom_hf.show.legend import meaning
 from atom_hf.show.values import checked_scale, clean, importances, outcome, percent, plain, signed, tokens
+from helpers.importances import HOSTILE, NAN, atom, picture, text
 
 ONE = text("a b", [0.5, -0.5])
 

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import pytest
 from hypothesis import given, strategies
-from show_readings import HOSTILE, NAN, text
 
 from atom_hf.readings import Span, TextReading
 from atom_hf.show.words import runs
+from helpers.importances import HOSTILE, NAN, text
 
 
 def spans(source, cuts, which=0):

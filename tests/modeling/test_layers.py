@@ -1,0 +1,74 @@
+"""Which layer the atoms are read from, and how wide it is."""
+
+import pytest
+import torch
+import transformers
+
+from atom_hf import AtomConfig, AtomMixin, AtomTrainer, attach_atoms, load_atom_model
+from helpers.models import TINY, attached, batch_for, tiny
+from helpers.refusals import refusal
+from helpers.training import arguments
+
+# What is refused
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2", "vit"])
+def test_a_layer_that_does_not_exist(name):
+    for layer in (-3, 2):
+        attached(name, AtomConfig(layer=layer)).atom_importance(**batch_for(name))
+    for layer in (-4, 3):
+        model = tiny(name)
+        refusal(
+            lambda m=model, k=layer: attach_atoms(m, AtomConfig(layer=k)), f"layer {layer}", "-3 to 2", TINY[name][0]
+        )
+        assert not isinstance(model, AtomMixin)
+
+
+@pytest.mark.parametrize("layer", [-3, -2, -1, 0, 1, 2])
+def test_each_stage_has_its_own_width(layer):
+    model = attached("resnet", AtomConfig(layer=layer))
+    hidden = model(**batch_for("resnet"), output_hidden_states=True).hidden_states[layer]
+    assert model.atom_config.hidden_size == hidden.shape[1]
+    assert model.atom_importance(**batch_for("resnet")).shape == (len(hidden), hidden[0, 0].numel())
+
+
+def test_a_stage_that_does_not_exist():
+    model = attached("resnet", AtomConfig(layer=5))
+    refusal(lambda: model.atom_importance(**batch_for("resnet")), "layer 5", "-3 to 2")
+
+
+def test_heads_of_another_width(tmp_path):
+    refusal(lambda: attach_atoms(tiny("bert"), AtomConfig(hidden_size=16)), "16", "32", "do not fit")
+    attached("bert").save_pretrained(tmp_path)
+    tiny("bert", hidden_size=16).save_pretrained(tmp_path)
+    refusal(lambda: load_atom_model(tmp_path), "16", "32", "do not fit")
+
+
+def unsaid_width():
+    """A model whose configuration does not say how wide its hidden states are, and a batch for it."""
+    config = transformers.MobileNetV2Config(depth_multiplier=0.25, num_labels=3, image_size=32)
+    rows = [{"pixel_values": torch.randn(3, 32, 32), "labels": i % 3} for i in range(4)]
+    return transformers.MobileNetV2ForImageClassification(config), rows
+
+
+def test_a_width_that_is_not_said_is_found_by_the_trainer_or_given(tmp_path):
+    model, rows = unsaid_width()
+    pixels = torch.stack([row["pixel_values"] for row in rows])
+    trainer = AtomTrainer(model=model, args=arguments(tmp_path / "run", atom=True, max_steps=1), train_dataset=rows)
+    trainer.train()
+    width = model.eval()(pixels, output_hidden_states=True).hidden_states[-2].shape[1]
+    assert model.atom_config.hidden_size == model.atom_heads.position.weight.shape[0] == width > 1
+    model.save_pretrained(tmp_path)
+    again = load_atom_model(tmp_path).atom_importance(pixel_values=pixels)
+    torch.testing.assert_close(again, model.atom_importance(pixel_values=pixels))
+
+    # Who trains in a loop of their own is told what to give, and can.
+    model = attach_atoms(unsaid_width()[0])
+    refusal(lambda: model(pixels), f"is {width} wide", f"AtomConfig(hidden_size={width})")
+    model = attach_atoms(unsaid_width()[0], AtomConfig(hidden_size=width))
+    assert model(pixels).atoms.shape == (4, width + 3)
+    # What is given is not replaced without a word.
+    other = next(n for n in (16, 24, 32, 40) if n != width)
+    model = attach_atoms(unsaid_width()[0], AtomConfig(hidden_size=other))
+    trainer = AtomTrainer(model=model, args=arguments(tmp_path / "run", atom=True), train_dataset=rows)
+    refusal(trainer.train, f"is {width} wide", f"made for {other}")
