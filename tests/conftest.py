@@ -1,5 +1,6 @@
 """Fixtures of all tests, and the exactness table."""
 
+import functools
 import gc
 import logging
 from pathlib import Path
@@ -29,6 +30,69 @@ def library_log():
     yield messages
     for logger in loggers:
         logger.removeHandler(handler)
+
+
+@pytest.fixture
+def own_cache(tmp_path_factory, monkeypatch):
+    """What `datasets` reads is kept in a folder of the test's own."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+    datasets.disable_progress_bars()
+
+
+@pytest.fixture
+def own_folder(own_cache, tmp_path, monkeypatch):
+    """The test runs in its own folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    """Importance is fitted to the prediction in as few steps as show that it is."""
+    monkeypatch.setattr("atom_hf.tie.STEPS", 20)
+    monkeypatch.setattr("atom_hf.tie.LOOK", 10)
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """A Hub with a base, a data set, and a repository of somebody else."""
+    from helpers.hub_client import make_model, make_tokenizer, table_files
+    from helpers.hub_server import Hub
+
+    base = tmp_path_factory.mktemp("base")
+    make_model(0).save_pretrained(base)
+    make_tokenizer().save_pretrained(base)
+    with Hub() as hub:
+        hub.add("org/base", base)
+        hub.add("org/open", {"README.md": b"# Of somebody\n"})
+        hub.add("org/data", table_files(), kind="datasets")
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def digits_once():
+    """Reads the built-in digits once."""
+    from atom_hf import sources
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "_digits", functools.cache(sources._digits))
+        yield
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The seeds of the runs that are trained."""
+    import transformers
+
+    seeds, real = [], transformers.Trainer.train
+
+    def train(self, *args, **options):
+        seeds.append(self.args.seed)
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(transformers.Trainer, "train", train)
+    return seeds
 
 
 def pytest_addoption(parser):

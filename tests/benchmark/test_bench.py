@@ -6,21 +6,15 @@ import shlex
 import numpy as np
 import pytest
 import torch
-from torch import nn
-from transformers import TrainerCallback
 
 import atom_hf.bench as bench
-from atom_hf import AtomError, AtomTrainer
+from atom_hf import AtomError
 from atom_hf.arguments import AtomTrainingArguments
 from atom_hf.bench import BenchArguments, paired_ratio, run_bench
-from atom_hf.bench_profile import PREFIX, STEP, attribute, kernel_time, profile_parts, wrapped
-from atom_hf.bench_steps import Arm, allocated_peak, count_flops, peak_memory
 from atom_hf.cli import main
 from atom_hf.flags import parse_flags
 from atom_hf.random_inputs import random_task
 from atom_hf.run import RunArguments
-from helpers.models import batch_for, collator_for, rows_for, tiny
-from helpers.training import arguments
 
 BERT = (
     "--model_type bert --config_overrides hidden_size=16,num_hidden_layers=2,num_attention_heads=2,"
@@ -41,11 +35,6 @@ FIELDS = {
 
 def measured(line):
     return run_bench(*parse_flags("bench", shlex.split(line), [RunArguments, AtomTrainingArguments, BenchArguments]))
-
-
-def arm(folder, name="bert", atom=True, **options):
-    args = arguments(folder, atom=atom, max_steps=100, logging_strategy="no", **options)
-    return Arm(AtomTrainer(tiny(name), args, train_dataset=rows_for(name), data_collator=collator_for(name)))
 
 
 # The command
@@ -193,173 +182,6 @@ def test_summary_of_given_measurements():
     assert (found["flops"]["atom"], found["flops"]["floor"]) == (1.03, 1.02)
     without = bench.summarise(seconds, {"plain": 200, "atom": 220}, {}, 10)["flops"]
     assert without == {"atom": None, "floor": None, "counts": {}}
-
-
-def test_steps_are_taken_by_turns_in_an_order_that_is_reversed_each_time():
-    taken = []
-    steps = {name: (lambda batches, name=name: taken.append((name, batches))) for name in ("plain", "floor", "atom")}
-    seconds = bench.time_steps(steps, ["first", "second"], 3, 1, torch.device("cpu"))
-    assert {name: len(values) for name, values in seconds.items()} == {"plain": 3, "floor": 3, "atom": 3}
-    names = [name for name, _ in taken]
-    rounds = [names[i : i + 3] for i in range(0, 12, 3)]
-    forward = ["plain", "floor", "atom"]
-    assert rounds == [forward, forward[::-1], forward, forward[::-1]]
-    assert [batch for _, batch in taken[::3]] == ["second", "first", "second", "first"]
-
-
-def test_peak_of_known_allocations():
-    def call():
-        a = torch.empty(1000)  # 4,000
-        b = torch.empty(3000)  # 16,000
-        del a
-        c = torch.empty(500)  # 14,000
-        del b
-        return c, torch.empty(2000)  # 10,000
-
-    assert allocated_peak(call) == 16_000
-    assert allocated_peak(lambda: None) == 0
-
-
-def test_memory_of_a_step_whose_allocations_are_known():
-    class Optimizer:
-        def __init__(self, parameter):
-            self.state = {parameter: {"moment": torch.zeros(3, 5), "step": torch.zeros(())}}
-
-    class Known(Arm):
-        def __init__(self):
-            self.trainer = type("Trainer", (), {})()
-            self.trainer.args = type("Args", (), {"device": torch.device("cpu")})
-            model = nn.Linear(5, 3, bias=False)
-            model.tied = model.weight  # one storage, held once
-            model.register_buffer("buffer", torch.zeros(7))
-            self.trainer.model, self.trainer.optimizer = model, Optimizer(model.weight)
-
-        def step(self, batches):
-            torch.empty(1000)
-
-    assert peak_memory(Known(), []) == 4 * (15 + 7 + 15 + 1 + 1000)
-
-
-def test_heads_cost_their_parameters_and_moments_between_steps(tmp_path):
-    plain, atom = arm(tmp_path, atom=False), arm(tmp_path)
-    held = []
-    for one in (plain, atom):
-        one.step([batch_for("bert", labels=True)])
-        assert all(p.grad is None for p in one.trainer.model.parameters())
-        held.append(one.resident_bytes())
-    heads = atom.trainer.model.atom_heads
-    steps = 4 * len(list(heads.parameters()))
-    assert held[1] - held[0] == 3 * 4 * sum(p.numel() for p in heads.parameters()) + steps
-
-
-def test_operations_of_attention_and_of_products_are_counted():
-    query, weight = torch.randn(2, 3, 8, 4, requires_grad=True), torch.randn(4, 4)
-
-    def step(_):
-        nn.functional.scaled_dot_product_attention(query, query, query).sum().backward()
-        weight @ weight
-
-    # Attention: two products forward and five backward, of 2 x 3 heads, 8 x 8 x 4 each.
-    assert count_flops(step, []) == 2 * 2 * 3 * 8 * 8 * 4 * (2 + 5) + 2 * 4**3
-
-
-def test_a_measured_step_is_a_training_step(tmp_path):
-    """Two steps of an arm leave the parameters that the first two steps of a training run leave."""
-    torch.manual_seed(0)  # the heads are drawn
-    options = {"gradient_accumulation_steps": 2, "lr_scheduler_type": "constant"}
-    one = arm(tmp_path, **options)
-    loader = iter(one.trainer.get_train_dataloader())
-    batches = [[next(loader), next(loader)] for _ in range(2)]
-    for step in batches:
-        one.step(step)
-    args = arguments(tmp_path, atom=True, max_steps=100, logging_strategy="no", **options)
-    torch.manual_seed(0)
-    whole = AtomTrainer(tiny("bert"), args, train_dataset=rows_for("bert"), data_collator=collator_for("bert"))
-    whole.add_callback(_StopAfter(2))
-    whole.train()
-    assert whole.state.global_step == one.trainer.state.global_step == 2
-    for (name, a), b in zip(one.trainer.model.named_parameters(), whole.model.parameters(), strict=True):
-        assert torch.equal(a, b), name
-    assert one.trainer.model.atom_gate.state() == whole.model.atom_gate.state()
-
-
-class _StopAfter(TrainerCallback):
-    def __init__(self, steps):
-        self.steps = steps
-
-    def on_step_end(self, args, state, control, **kwargs):
-        control.should_training_stop = state.global_step >= self.steps
-
-
-# The profile
-
-
-def test_parts_have_the_time_of_their_forward_and_of_the_nodes_that_it_made():
-    class Event:
-        def __init__(self, name, start, time, sequence=-1, parent=None):
-            self.id, self.name, self.cpu_time_total, self.sequence_nr = start, name, time, sequence
-            self.cpu_parent, self.time_range = parent, type("Range", (), {"start": start})
-
-    step = Event(STEP, 0, 100)
-    model = Event("aten::mm", 1, 20, 7, step)
-    heads = Event(PREFIX + "heads", 2, 30, parent=step)
-    inner = Event(PREFIX + "atoms", 3, 10, parent=heads)
-    # A comparison makes no node, and so has the number of the one that comes after.
-    compared = Event("aten::lt", 4, 1, 8, heads)
-    product = Event("aten::mm", 5, 5, 8, heads)
-    last = Event("aten::neg", 6, 2, 9, inner)
-    later = Event("aten::gt", 7, 2, 10, inner)
-    outside = Event("aten::exp", 8, 2, 10, step)
-    back = Event("autograd::engine::evaluate_function: MmBackward0", 9, 12, 8, step)
-    gate = Event(PREFIX + "gate", 10, 4, parent=back)
-    negative = Event("autograd::engine::evaluate_function: NegBackward0", 11, 6, 9, step)
-    other = Event("autograd::engine::evaluate_function: ExpBackward0", 12, 6, 10, step)
-    events = [step, model, heads, inner, compared, product, last, later, outside, back, gate, negative, other]
-    found = attribute(events, lambda e: e.cpu_time_total)
-    assert found == {
-        STEP: (100, 0),
-        PREFIX + "heads": (20, 8),
-        PREFIX + "atoms": (10, 6),
-        PREFIX + "gate": (0, 4),
-    }
-
-
-def test_a_range_is_not_counted_among_its_kernels():
-    class Event:
-        def __init__(self, name, kernels, children=()):
-            self.name, self.cpu_children = name, children
-            self.kernels = [type("Kernel", (), {"name": n, "duration": d}) for n, d in kernels]
-
-    product = Event("aten::mm", [("gemm", 5), ("reduce", 1)])
-    heads = Event(PREFIX + "heads", [(PREFIX + "heads", 40), ("tanh", 2)], [product])
-    assert kernel_time(heads) == 8
-
-
-def test_profile_of_a_step(tmp_path):
-    arms = {"plain": arm(tmp_path, atom=False), "atom": arm(tmp_path)}
-    batches = [[batch_for("bert", labels=True)]]
-    for one in arms.values():
-        one.step(batches[0])
-    found = profile_parts(arms, batches)
-    rows = {name: (forward, backward) for name, forward, backward in found["rows"]}
-    assert {"heads", "atoms", "gate", "pair energy and constraints", "optimizer", "clipping"} <= set(rows)
-    assert all(side > 0 for name in ("heads", "atoms", "pair energy and constraints") for side in rows[name])
-    assert found["total"] == pytest.approx(found["rest"] + sum(map(sum, rows.values())))
-
-
-def test_wrapping_leaves_no_trace(tmp_path):
-    from atom_hf import energy, gate, heads, modeling, trainer
-
-    one = arm(tmp_path)
-    one.step([batch_for("bert", labels=True)])
-    places = (energy.Atoms, gate.GradientGate, heads.AtomHeads, modeling, trainer, trainer.AtomTrainerMixin)
-    places = (*places, one.trainer.accelerator, one.trainer.optimizer)
-    before = [dict(vars(place)) for place in places]
-    with wrapped(one):
-        assert [dict(vars(place)) for place in places] != before
-        one.step([batch_for("bert", labels=True)])
-    assert [vars(place).keys() for place in places] == [b.keys() for b in before]
-    assert all(vars(p)[k] is b[k] for p, b in zip(places[:6], before[:6], strict=True) for k in b)
 
 
 def test_more_than_one_process_is_refused():

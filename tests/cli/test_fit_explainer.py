@@ -5,20 +5,16 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification
 
-from atom_hf import AtomTrainer, load_atom_model, tie
+from atom_hf import AtomTrainer, load_atom_model
 from atom_hf.cli import main
+
+pytestmark = pytest.mark.usefixtures("few_steps")
 
 SMALL = "hidden_size=16,num_hidden_layers=2,num_attention_heads=2,intermediate_size=16,image_size=8,patch_size=2,num_channels=1"
 DIGITS = ["--dataset", "digits", "--max_train_samples", "40", "--max_eval_samples", "20"]
 RUN = ["--max_steps", "2", "--use_cpu", "--report_to", "none", "--save_strategy", "no"]
 RUN += ["--per_device_train_batch_size", "8"]
 VIT = [*DIGITS, "--model_type", "vit", "--config_overrides", SMALL, *RUN]
-
-
-@pytest.fixture(autouse=True)
-def few_steps(monkeypatch):
-    monkeypatch.setattr(tie, "STEPS", 20)
-    monkeypatch.setattr(tie, "LOOK", 10)
 
 
 def test_train_ties_or_leaves_it_and_tie_does_it_later(tmp_path, capsys):

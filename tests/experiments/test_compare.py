@@ -20,17 +20,13 @@ from atom_hf.flags import parse_flags
 from atom_hf.paired import silent
 from atom_hf.run import RunArguments
 
+pytestmark = pytest.mark.usefixtures("own_folder")
+
 FLAGS = shlex.split(
     "--model_type vit --config_overrides image_size=8,patch_size=4,num_channels=1,hidden_size=16,num_hidden_layers=1,"
     "num_attention_heads=2,intermediate_size=16 --dataset digits --max_train_samples 48 --max_eval_samples 40 "
     "--max_steps 6 --per_device_train_batch_size 8 --learning_rate 5e-3 --seed 7"
 )
-
-
-@pytest.fixture(autouse=True)
-def quiet(tmp_path, tmp_path_factory, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-    monkeypatch.chdir(tmp_path)
 
 
 def run(folder, *flags, seeds=2):

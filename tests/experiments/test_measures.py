@@ -30,6 +30,8 @@ from atom_hf.paired import silent
 from atom_hf.regularizers import StudyTrainer, StudyTrainingArguments
 from atom_hf.run import RunArguments, prepare_run
 
+pytestmark = pytest.mark.usefixtures("own_cache")
+
 SHORT = "--max_steps 4 --max_train_samples 32 --per_device_train_batch_size 8 --learning_rate 5e-3 --seed 3"
 SIZES = "hidden_size=16,num_hidden_layers=1,num_attention_heads=2,intermediate_size=16"
 VIT = f"--model_type vit --config_overrides image_size=8,patch_size=4,num_channels=1,{SIZES} --dataset digits"
@@ -38,12 +40,6 @@ GPT2 = (
     "--model_type gpt2 --config_overrides n_embd=16,n_layer=1,n_head=2,n_positions=48 --vocabulary_size 300 "
     "--dataset verse --task causal-lm --max_length 48"
 )
-
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-    datasets.disable_progress_bars()
 
 
 def probabilities_of(n, classes, seed=0):

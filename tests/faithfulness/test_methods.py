@@ -10,13 +10,7 @@ from captum.attr import LayerIntegratedGradients
 from atom_hf import AtomConfig, AtomError, attach_atoms
 from atom_hf.faithfulness import metrics
 from atom_hf.faithfulness.cost import count_passes, counted, measure
-from atom_hf.faithfulness.methods import (
-    METHODS,
-    attention_rollout,
-    integrated_gradients,
-    rollout,
-    shapley_sampling,
-)
+from atom_hf.faithfulness.methods import METHODS, attention_rollout, integrated_gradients, rollout, shapley_sampling
 from atom_hf.faithfulness.subject import Subject
 from atom_hf.tie_pool import of_class
 from helpers.linear_words import linear_words

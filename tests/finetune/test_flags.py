@@ -3,10 +3,12 @@
 import json
 
 import pytest
+import transformers
 
 from atom_hf import AtomError, AtomTrainingArguments
 from atom_hf.flags import as_flags, parse_flags, parse_kinds
 from atom_hf.run import RunArguments
+from helpers.commands import SHORT, parse, train
 
 KINDS = [RunArguments, AtomTrainingArguments]
 
@@ -53,3 +55,35 @@ def test_flags_win_over_the_file_and_are_typed_like_it(tmp_path):
 def test_a_flag_that_cannot_be_used_is_named(flags, says):
     with pytest.raises(AtomError, match=says):
         parse_kinds("train", flags, KINDS)
+
+
+# Files of flags
+
+
+def test_flags_win_over_the_file(tmp_path):
+    (tmp_path / "recipe.yaml").write_text(
+        "dataset: digits\nlearning_rate: 1e-3\nmax_steps: 7\natom: true\natom_weight: 2\nhorizontal_flip: true\n"
+        "config_overrides:\n  hidden_size: 16\n  hidden_act: relu\n  qkv_bias: false\n",
+        encoding="utf-8",
+    )
+    file = str(tmp_path / "recipe.yaml")
+    run, args = parse(["--config", file])
+    assert (run.dataset, run.horizontal_flip, args.learning_rate, args.max_steps) == ("digits", True, 1e-3, 7)
+    assert args.atom is True and args.atom_weight == 2.0
+    for flags in (["--config", file, "--max_steps", "2"], ["--max_steps", "2", f"--config={file}"]):
+        run, args = parse([*flags, "--atom", "false", "--config_overrides", "hidden_size=8"])
+        assert (args.max_steps, args.atom, run.config_overrides) == (2, False, "hidden_size=8")
+        assert (args.learning_rate, run.dataset) == (1e-3, "digits")
+
+
+@pytest.mark.usefixtures("own_cache")
+def test_overrides_as_a_mapping_reach_the_model(tmp_path):
+    sizes = {"image_size": 8, "patch_size": 4, "num_channels": 1, "hidden_size": 12, "num_hidden_layers": 1}
+    lines = [
+        f"  {name}: {value}" for name, value in {**sizes, "num_attention_heads": 2, "intermediate_size": 8}.items()
+    ]
+    text = "\n".join(["model_type: vit", "dataset: digits", "config_overrides:", *lines, "  qkv_bias: false"])
+    (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
+    train(f"--config {tmp_path / 'recipe.yaml'} {SHORT} --output_dir {tmp_path / 'run'}")
+    config = transformers.AutoConfig.from_pretrained(tmp_path / "run")
+    assert {name: getattr(config, name) for name in sizes} == sizes and config.qkv_bias is False

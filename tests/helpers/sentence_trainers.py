@@ -3,10 +3,7 @@
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
 
-from atom_hf import (
-    AtomArguments,
-    AtomTrainerMixin,
-)
+from atom_hf import AtomArguments, AtomTrainerMixin
 
 
 class Arguments(AtomArguments, SentenceTransformerTrainingArguments):

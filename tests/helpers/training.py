@@ -1,13 +1,9 @@
 """Trainers of tiny models, and what is compared of their runs."""
 
 import torch
-from transformers import (
-    TrainerCallback,
-)
+from transformers import TrainerCallback
 
-from atom_hf import (
-    AtomTrainer,
-)
+from atom_hf import AtomTrainer
 from helpers.models import collator_for, make_tokenizer, rows_for, tiny
 from helpers.naive import naive_constraint, naive_energy
 
@@ -77,9 +73,6 @@ class Gradients(TrainerCallback):
 
     def on_pre_optimizer_step(self, args, state, control, model, **kwargs):
         self.steps.append({n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None})
-
-
-# The loss and its log
 
 
 def naive_atom_loss(model, batch):

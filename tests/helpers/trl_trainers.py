@@ -8,13 +8,7 @@ from peft import LoraConfig
 from tokenizers.processors import TemplateProcessing
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
-from atom_hf import (
-    AtomArguments,
-    AtomConfig,
-    Atoms,
-    AtomTrainerMixin,
-    attach_atoms,
-)
+from atom_hf import AtomArguments, AtomConfig, Atoms, AtomTrainerMixin, attach_atoms
 from atom_hf.energy import atom_loss
 from helpers.models import make_tokenizer, tiny, verse
 from helpers.training import LOGGED, SUM, arguments, history
@@ -77,9 +71,6 @@ def check_log(trainer, steps=3):
     for entry in logged:
         weight = trainer.args.atom_weight
         assert entry["loss"] == pytest.approx(entry["task_loss"] + weight * entry["atom_loss"], rel=1e-4)
-
-
-# TRL
 
 
 def sft_rows(count=16):

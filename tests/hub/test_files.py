@@ -15,11 +15,11 @@ from helpers.hub_client import (
     importance_of,
     make_model,
     make_tokenizer,
-    parquet,
     refusal,
     succeeded,
+    table_files,
 )
-from helpers.hub_server import TOKEN, Hub, commit_of
+from helpers.hub_server import TOKEN, commit_of
 
 
 @pytest.fixture(scope="module")
@@ -37,26 +37,22 @@ def folders(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def hub(folders):
-    with Hub() as hub:
-        hub.add("org/base", folders / "base")
-        hub.add("org/atoms", folders / "v1")
-        hub.add("org/atoms", folders / "v2", revision="v2")
-        hub.add("org/branched", {"README.md": b"Everything is on another branch.\n"})
-        hub.add("org/branched", folders / "v2", revision="v2")
-        hub.add("org/secret", folders / "base", private=True)
-        hub.add("org/gated", folders / "base", gated=True)
-        files = {"data/train.parquet": parquet(ROWS), "data/test.parquet": parquet(ROWS[:8]), "README.md": b"# Lines\n"}
-        hub.add("org/data", files, kind="datasets")
-        hub.add("org/gated-data", files, kind="datasets", gated=True)
-        hub.add("org/table", {"train.csv": ROWS.to_csv(index=False).encode()}, kind="datasets")
-        hub.add("org/secret-data", {"train.csv": ROWS.to_csv(index=False).encode()}, kind="datasets", private=True)
-        card = "---\nconfigs:\n" + "".join(
-            f"- config_name: {name}\n  data_files:\n  - split: train\n    path: {name}.csv\n" for name in ("one", "two")
-        )
-        several = {f"{name}.csv": ROWS[:n].to_csv(index=False).encode() for name, n in (("one", 12), ("two", 20))}
-        hub.add("org/several", {"README.md": f"{card}---\n".encode(), **several}, kind="datasets")
-        yield hub
+def hub(hub, folders):
+    hub.add("org/atoms", folders / "v1")
+    hub.add("org/atoms", folders / "v2", revision="v2")
+    hub.add("org/branched", {"README.md": b"Everything is on another branch.\n"})
+    hub.add("org/branched", folders / "v2", revision="v2")
+    hub.add("org/secret", folders / "base", private=True)
+    hub.add("org/gated", folders / "base", gated=True)
+    hub.add("org/gated-data", table_files(), kind="datasets", gated=True)
+    hub.add("org/table", {"train.csv": ROWS.to_csv(index=False).encode()}, kind="datasets")
+    hub.add("org/secret-data", {"train.csv": ROWS.to_csv(index=False).encode()}, kind="datasets", private=True)
+    card = "---\nconfigs:\n" + "".join(
+        f"- config_name: {name}\n  data_files:\n  - split: train\n    path: {name}.csv\n" for name in ("one", "two")
+    )
+    several = {f"{name}.csv": ROWS[:n].to_csv(index=False).encode() for name, n in (("one", 12), ("two", 20))}
+    hub.add("org/several", {"README.md": f"{card}---\n".encode(), **several}, kind="datasets")
+    return hub
 
 
 SHORT = ["--no_tie", "--max_steps", "2", "--per_device_train_batch_size", "4"]

@@ -1,15 +1,20 @@
 """Which layer the atoms are read from, and how wide it is."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 import transformers
+from transformers import CLIPConfig, CLIPForImageClassification
+from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput, Seq2SeqLMOutput
+from transformers.utils import ModelOutput
 
-from atom_hf import AtomConfig, AtomMixin, AtomTrainer, attach_atoms, load_atom_model
+from atom_hf import AtomConfig, AtomError, AtomMixin, AtomTrainer, attach_atoms, load_atom_model
+from atom_hf.tokens import hidden_size_of, patch_grid, pick_layer
 from helpers.models import TINY, attached, batch_for, tiny
 from helpers.refusals import refusal
+from helpers.token_ids import ATTENTION, IDS, PATCHES, PIXELS, SMALL
 from helpers.training import arguments
-
-# What is refused
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2", "vit"])
@@ -72,3 +77,39 @@ def test_a_width_that_is_not_said_is_found_by_the_trainer_or_given(tmp_path):
     model = attach_atoms(unsaid_width()[0], AtomConfig(hidden_size=other))
     trainer = AtomTrainer(model=model, args=arguments(tmp_path / "run", atom=True), train_dataset=rows)
     refusal(trainer.train, f"is {width} wide", f"made for {other}")
+
+
+READ = {"input_ids": IDS, "attention_mask": ATTENTION}
+
+
+def test_the_layer_of_the_side_that_is_asked_for():
+    reads, writes = ((torch.full((1, 1, 1), value), torch.full((1, 1, 1), value + 1)) for value in (0.0, 10.0))
+    outputs = Seq2SeqLMOutput(logits=torch.zeros(1), encoder_hidden_states=reads, decoder_hidden_states=writes)
+
+    def picked(side, outputs=outputs):
+        return pick_layer(outputs, -1, SimpleNamespace(atom_config=AtomConfig(side=side))).item()
+
+    assert (picked("encoder"), picked("decoder")) == (1, 11)
+    with pytest.raises(AtomError, match="no decoder hidden states"):
+        picked("decoder", CausalLMOutput(logits=torch.zeros(1), hidden_states=reads))
+
+
+def test_hidden_states_under_other_names():
+    first, second = ((torch.tensor(value),) for value in (1.0, 2.0))
+    model = SimpleNamespace(atom_config=AtomConfig())
+    # Of two kinds of things that are read, that of the main input stands first; a tensor is no tuple of layers.
+    named = ModelOutput(image_hidden_states=torch.zeros(3), language_hidden_states=first, vision_hidden_states=second)
+    assert pick_layer(named, 0, model) == 1
+    nested = ModelOutput(
+        logits=torch.zeros(1), vision_outputs=BaseModelOutput(hidden_states=first),
+        language_model_outputs=BaseModelOutput(hidden_states=second),
+    )  # fmt: skip
+    assert pick_layer(nested, 0, model) == 2
+
+
+def test_the_width_is_that_of_the_part_that_is_read():
+    config = CLIPConfig(
+        text_config={**SMALL, "vocab_size": 9}, vision_config={**PATCHES, "hidden_size": 12, "num_attention_heads": 2}
+    )
+    assert hidden_size_of(CLIPForImageClassification(config), -1) == 12
+    assert patch_grid(PIXELS, config) == (4, 4)

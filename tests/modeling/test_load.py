@@ -13,8 +13,6 @@ from helpers.models import AUTO, TINY, attached, batch_for, collator_for, rows_f
 from helpers.refusals import refusal
 from helpers.training import arguments
 
-# What is saved and loaded
-
 WITHOUT_THE_PACKAGE = """
 import logging, sys
 sys.modules["atom_hf"] = None  # importing it is now an ImportError

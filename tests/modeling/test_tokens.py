@@ -10,8 +10,6 @@ from transformers import (
     ASTConfig,
     ASTForAudioClassification,
     BertConfig,
-    CLIPConfig,
-    CLIPForImageClassification,
     DeiTConfig,
     DeiTModel,
     Dinov2WithRegistersConfig,
@@ -29,28 +27,25 @@ from transformers import (
     Wav2Vec2Config,
     Wav2Vec2ForSequenceClassification,
 )
-from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput, Seq2SeqLMOutput
-from transformers.utils import ModelOutput
 
 from atom_hf import AtomConfig, AtomError
-from atom_hf.tokens import align, find_tokens, hidden_size_of, patch_grid, pick_layer, prefix_length, special_token_ids
-
-TEXT = GPT2Config(n_embd=4, n_layer=1, n_head=1, vocab_size=20)
-VIT = ViTConfig(image_size=32, patch_size=8)  # 16 patches
-PIXELS = torch.zeros(2, 3, 32, 32)
-
-CLS, SEP, PAD = 1, 2, 0
-IDS = torch.tensor([[CLS, 5, 6, 7, SEP], [CLS, 8, SEP, PAD, PAD]])
-ATTENTION = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
-CONTENT = AtomConfig(special_token_ids=[PAD, CLS, SEP])
-ALL = AtomConfig(tokens="all", special_token_ids=[PAD, CLS, SEP])
-
-
-def mask_of(hidden, inputs, config=CONTENT, model_config=TEXT):
-    tokens, mask = find_tokens(hidden, inputs, config, model_config)
-    assert mask.dtype == torch.bool and mask.shape == tokens.shape[:2]
-    return mask.int().tolist()
-
+from atom_hf.tokens import align, find_tokens, patch_grid, prefix_length, special_token_ids
+from helpers.token_ids import (
+    ALL,
+    ATTENTION,
+    CLS,
+    CONTENT,
+    IDS,
+    PAD,
+    PATCHES,
+    PIXELS,
+    SEP,
+    SMALL,
+    STAGES,
+    TEXT,
+    VIT,
+    mask_of,
+)
 
 # --- text -----------------------------------------------------------------------------------------------------------
 
@@ -133,11 +128,6 @@ def test_what_stands_before_the_patches_is_left_out(length, prefix):
     assert prefix_length(length, PIXELS, VIT) == prefix
     assert mask_of(hidden, {"pixel_values": PIXELS}, model_config=VIT) == [[0] * prefix + [1] * (length - prefix)] * 2
     assert mask_of(hidden, {"pixel_values": PIXELS}, ALL, VIT) == [[1] * length] * 2
-
-
-SMALL = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}
-STAGES = {"image_size": 32, "patch_size": 4, "embed_dim": 8, "depths": [1, 1], "num_heads": [1, 1], "window_size": 2}
-PATCHES = {**SMALL, "image_size": 32, "patch_size": 8}
 
 
 @pytest.mark.parametrize(
@@ -335,42 +325,6 @@ def test_what_a_decoder_writes(inputs, content, everything):
     hidden = torch.zeros(2, len(content[0]), 4)
     assert mask_of(hidden, {**READ, **inputs}, WRITES, PADS) == content
     assert mask_of(hidden, {**READ, **inputs}, WRITES_ALL, PADS) == everything
-
-
-def test_the_layer_of_the_side_that_is_asked_for():
-    reads, writes = ((torch.full((1, 1, 1), value), torch.full((1, 1, 1), value + 1)) for value in (0.0, 10.0))
-    outputs = Seq2SeqLMOutput(logits=torch.zeros(1), encoder_hidden_states=reads, decoder_hidden_states=writes)
-
-    def picked(side, outputs=outputs):
-        return pick_layer(outputs, -1, SimpleNamespace(atom_config=AtomConfig(side=side))).item()
-
-    assert (picked("encoder"), picked("decoder")) == (1, 11)
-    with pytest.raises(AtomError, match="no decoder hidden states"):
-        picked("decoder", CausalLMOutput(logits=torch.zeros(1), hidden_states=reads))
-
-
-def test_hidden_states_under_other_names():
-    first, second = ((torch.tensor(value),) for value in (1.0, 2.0))
-    model = SimpleNamespace(atom_config=AtomConfig())
-    # Of two kinds of things that are read, that of the main input stands first; a tensor is no tuple of layers.
-    named = ModelOutput(image_hidden_states=torch.zeros(3), language_hidden_states=first, vision_hidden_states=second)
-    assert pick_layer(named, 0, model) == 1
-    nested = ModelOutput(
-        logits=torch.zeros(1), vision_outputs=BaseModelOutput(hidden_states=first),
-        language_model_outputs=BaseModelOutput(hidden_states=second),
-    )  # fmt: skip
-    assert pick_layer(nested, 0, model) == 2
-
-
-# --- width ----------------------------------------------------------------------------------------------------------
-
-
-def test_the_width_is_that_of_the_part_that_is_read():
-    config = CLIPConfig(
-        text_config={**SMALL, "vocab_size": 9}, vision_config={**PATCHES, "hidden_size": 12, "num_attention_heads": 2}
-    )
-    assert hidden_size_of(CLIPForImageClassification(config), -1) == 12
-    assert patch_grid(PIXELS, config) == (4, 4)
 
 
 # --- special ids ----------------------------------------------------------------------------------------------------

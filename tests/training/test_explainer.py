@@ -18,12 +18,6 @@ from helpers.training import arguments
 FEW = {"copies": 1, "sets": 4}
 
 
-@pytest.fixture
-def few_steps(monkeypatch):
-    monkeypatch.setattr(tie, "STEPS", 20)
-    monkeypatch.setattr(tie, "LOOK", 10)
-
-
 def trainer_of(folder, name="bert", *, model=None, rows=None, **options):
     return AtomTrainer(
         model=tiny(name, dropout=0.1) if model is None else model,

@@ -4,14 +4,9 @@ import math
 
 import pytest
 import torch
-from transformers import (
-    Trainer,
-)
+from transformers import Trainer
 
-from atom_hf import (
-    AtomTrainer,
-    attach_atoms,
-)
+from atom_hf import AtomTrainer, attach_atoms
 from helpers.models import batch_for, make_tokenizer, rows_for, tiny
 from helpers.training import LOGGED, SUM, equal, history, make, naive_atom_loss, train
 

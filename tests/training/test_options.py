@@ -7,16 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from atom_hf import (
-    AtomConfig,
-    AtomError,
-    AtomMixin,
-    attach_atoms,
-)
+from atom_hf import AtomConfig, AtomError, AtomMixin, attach_atoms
 from helpers.models import make_tokenizer, rows_for, tiny
 from helpers.training import SUM, backbone, equal, heads, history, make, mean_loss, train
-
-# Data and options of all kinds
 
 EMPTY = {"input_ids": [2, 3], "attention_mask": [1, 1], "labels": 0}  # [CLS] [SEP]
 

@@ -14,11 +14,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from atom_hf import (
-    AtomArguments,
-    AtomTrainerMixin,
-    load_atom_model,
-)
+from atom_hf import AtomArguments, AtomTrainerMixin, load_atom_model
 from helpers.exactness import compare
 from helpers.models import make_tokenizer
 from helpers.training import Gradients, arguments, heads
@@ -31,9 +27,6 @@ class Seq2SeqArguments(AtomArguments, Seq2SeqTrainingArguments):
 
 class AtomSeq2SeqTrainer(AtomTrainerMixin, Seq2SeqTrainer):
     pass
-
-
-# Seq2SeqTrainer
 
 
 def seq2seq_rows():

@@ -6,21 +6,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import (
-    Trainer,
-    TrainerCallback,
-    TrainingArguments,
-)
+from transformers import Trainer, TrainerCallback, TrainingArguments
 
-from atom_hf import (
-    AtomConfig,
-    AtomError,
-    AtomMixin,
-    AtomTrainer,
-    AtomTrainerMixin,
-    AtomTrainingArguments,
-    attach_atoms,
-)
+from atom_hf import AtomConfig, AtomError, AtomMixin, AtomTrainer, AtomTrainerMixin, AtomTrainingArguments, attach_atoms
 from helpers.models import batch_for, collator_for, make_tokenizer, rows_for, tiny
 from helpers.training import SUM, Gradients, arguments, backbone, equal, heads, history, make, train
 
