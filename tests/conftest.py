@@ -1,131 +1,14 @@
-"""Models of a few thousand parameters, and a little real data to train them on."""
+"""Fixtures of all tests, and the exactness table."""
 
 import functools
 import gc
 import logging
-import os
-import string
 from pathlib import Path
 
-# One thread: sums are then added up in the same order in every process, and two runs can be compared to the bit.
-os.environ["OMP_NUM_THREADS"] = "1"
-
-import exactness
 import pytest
-import torch
-from browser import chromium  # noqa: F401 (a fixture)
 
-torch.set_num_threads(1)
-
-SIZES = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=2, intermediate_size=48)
-IMAGE = dict(num_channels=1, image_size=8, patch_size=2, num_labels=10)
-# What to build, and how small.
-TINY = {
-    "bert": ("BertForSequenceClassification", dict(SIZES, max_position_embeddings=48)),
-    "distilbert": ("DistilBertForSequenceClassification", dict(dim=32, n_layers=2, n_heads=2, hidden_dim=48)),
-    "roberta": ("RobertaForSequenceClassification", dict(SIZES, max_position_embeddings=50)),
-    "gpt2-classifier": ("GPT2ForSequenceClassification", dict(n_embd=32, n_layer=2, n_head=2, n_positions=48)),
-    "gpt2": ("GPT2LMHeadModel", dict(n_embd=32, n_layer=2, n_head=2, n_positions=48, bos_token_id=2, eos_token_id=3)),
-    "vit": ("ViTForImageClassification", dict(SIZES, **IMAGE)),
-    "dinov2-registers": ("Dinov2WithRegistersForImageClassification", dict(SIZES, **IMAGE, num_register_tokens=4)),
-    "resnet": (
-        "ResNetForImageClassification",
-        dict(num_channels=1, num_labels=10, embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"),
-    ),
-    "swin": (
-        "SwinForImageClassification",
-        dict(IMAGE, embed_dim=8, depths=[1, 1], num_heads=[1, 2], window_size=2),
-    ),
-}
-TEXT = ("bert", "distilbert", "roberta", "gpt2-classifier", "gpt2")
-
-
-def tiny(name, *, seed=0, dropout=0.0, **overrides):
-    """A model made from its configuration, the same one for the same seed, in training mode."""
-    import transformers
-
-    class_name, sizes = TINY[name]
-    make = getattr(transformers, class_name)
-    # Ten times the usual initial weights: with those, a tiny model's logits hardly depend on its input.
-    options = {"initializer_range": 0.2, **sizes, **overrides}
-    if name in TEXT:
-        options = {"vocab_size": len(make_tokenizer()), "pad_token_id": 0, **options}
-    config = make.config_class(**options)
-    for field, value in config.to_dict().items():
-        if "drop" in field and isinstance(value, float):
-            setattr(config, field, dropout)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return make(config).train()
-
-
-@functools.cache
-def make_tokenizer():
-    """WordPiece with the words of a few verses; any other word falls into pieces of one letter."""
-    from transformers import BertTokenizer
-
-    words = sorted({word for row in _verse(60) for word in row["text"].lower().split() if word.isalpha()})
-    letters = list(string.ascii_lowercase + string.punctuation)
-    tokens = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *("##" + letter for letter in letters), *words]
-    vocabulary = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
-    return BertTokenizer(vocab=vocabulary, model_max_length=48)
-
-
-@functools.cache
-def _verse(count):
-    from atom_hf.data import load_data
-
-    return list(load_data("verse", max_train_samples=count, max_eval_samples=2).train)
-
-
-@functools.cache
-def _digits(count):
-    import numpy as np
-
-    from atom_hf.data import load_data
-
-    rows = load_data("digits", max_train_samples=count, max_eval_samples=10).train
-    return [(np.asarray(row["image"], dtype=np.float32) / 255 - 0.5, row["label"]) for row in rows]
-
-
-def rows_for(name, count=16):
-    """Training rows for the model `name`: lines of verse, or digits."""
-    if name in TEXT:
-        rows = []
-        for row in _verse(60)[:count]:
-            ids = make_tokenizer()(row["text"], truncation=True, max_length=48)
-            ids.pop("token_type_ids")
-            rows.append({**ids, "labels": list(ids["input_ids"]) if name == "gpt2" else row["label"]})
-        return rows
-    size = 4 if name == "resnet" else 1  # a ResNet leaves one cell of each 8 x 8 pixels
-    images = [(torch.from_numpy(image).kron(torch.ones(size, size))[None], label) for image, label in _digits(60)]
-    return [{"pixel_values": image, "labels": label} for image, label in images[:count]]
-
-
-def collator_for(name):
-    """What makes a batch of the rows of `rows_for`."""
-    from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding, default_data_collator
-
-    if name == "gpt2":
-        return DataCollatorForSeq2Seq(make_tokenizer())
-    return DataCollatorWithPadding(make_tokenizer()) if name in TEXT else default_data_collator
-
-
-def batch_for(name, count=4, start=0, labels=False):
-    """`count` rows as the tensors that the model `name` takes."""
-    batch = dict(collator_for(name)(rows_for(name, start + count)[start:]))
-    return batch if labels else {key: value for key, value in batch.items() if key != "labels"}
-
-
-def arguments(folder, cls=None, **options):
-    """Arguments of a run of three steps of four samples, in the order of the rows, that prints and saves nothing."""
-    from atom_hf import AtomTrainingArguments
-
-    quiet = {"report_to": [], "disable_tqdm": True, "dataloader_pin_memory": False, "save_strategy": "no"}
-    short = {"max_steps": 3, "per_device_train_batch_size": 4, "logging_steps": 1, "learning_rate": 1e-3}
-    fixed = {"use_cpu": True, "train_sampling_strategy": "sequential"}
-    cls = cls or AtomTrainingArguments
-    return cls(output_dir=str(folder), **{**quiet, **short, **fixed, **options})
+from helpers import exactness
+from helpers.browser import chromium  # noqa: F401 (a fixture)
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -147,6 +30,69 @@ def library_log():
     yield messages
     for logger in loggers:
         logger.removeHandler(handler)
+
+
+@pytest.fixture
+def own_cache(tmp_path_factory, monkeypatch):
+    """What `datasets` reads is kept in a folder of the test's own."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+    datasets.disable_progress_bars()
+
+
+@pytest.fixture
+def own_folder(own_cache, tmp_path, monkeypatch):
+    """The test runs in its own folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def few_steps(monkeypatch):
+    """Importance is fitted to the prediction in as few steps as show that it is."""
+    monkeypatch.setattr("atom_hf.tie.STEPS", 20)
+    monkeypatch.setattr("atom_hf.tie.LOOK", 10)
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    """A Hub with a base, a data set, and a repository of somebody else."""
+    from helpers.hub_client import make_model, make_tokenizer, table_files
+    from helpers.hub_server import Hub
+
+    base = tmp_path_factory.mktemp("base")
+    make_model(0).save_pretrained(base)
+    make_tokenizer().save_pretrained(base)
+    with Hub() as hub:
+        hub.add("org/base", base)
+        hub.add("org/open", {"README.md": b"# Of somebody\n"})
+        hub.add("org/data", table_files(), kind="datasets")
+        yield hub
+
+
+@pytest.fixture(scope="module")
+def digits_once():
+    """Reads the built-in digits once."""
+    from atom_hf import sources
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sources, "_digits", functools.cache(sources._digits))
+        yield
+
+
+@pytest.fixture
+def started(monkeypatch):
+    """The seeds of the runs that are trained."""
+    import transformers
+
+    seeds, real = [], transformers.Trainer.train
+
+    def train(self, *args, **options):
+        seeds.append(self.args.seed)
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(transformers.Trainer, "train", train)
+    return seeds
 
 
 def pytest_addoption(parser):

@@ -1,0 +1,225 @@
+"""`atom-hf explain`: what it reads, what it writes and prints, and what it refuses before a model is loaded."""
+
+import contextlib
+import io
+import os
+import pty
+import re
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+import atom_hf.explain
+from atom_hf import AtomConfig, attach_atoms, load_atom_model
+from atom_hf.attaching import add_tied
+from atom_hf.cli import main
+from atom_hf.importance import read_images, read_texts
+from atom_hf.show import write_words
+from helpers.models import make_tokenizer, tiny
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Three models, and files of every kind."""
+    root = tmp_path_factory.mktemp("explain")
+    grey = ViTImageProcessorPil(size={"height": 8, "width": 8}, image_mean=[0.5], image_std=[0.5])
+    for name, processor in (("bert", make_tokenizer()), ("gpt2", make_tokenizer()), ("vit", grey)):
+        attach_atoms(tiny(name).eval(), AtomConfig(layer=-1), processor).save_pretrained(root / name)
+        processor.save_pretrained(root / name)
+    rng = np.random.default_rng(0)
+    for place in ("pictures", "classes/one"):
+        (root / place).mkdir(parents=True)
+    for number in range(5):
+        Image.fromarray(rng.integers(0, 256, (20, 30, 3), dtype=np.uint8)).save(root / "pictures" / f"{number}.png")
+    Image.new("RGB", (8, 8)).save(root / "classes" / "one" / "a.png")
+    rotated = Image.new("L", (30, 20))
+    exif = rotated.getexif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    rotated.save(root / "turned.jpg", exif=exif)
+    (root / "pictures" / "notes.txt").write_text("no picture\n")
+    (root / "lines.txt").write_text("the sea\n\n  rivers <b>rushing</b>\r\n\u202egreat the\n", encoding="utf-8")
+    (root / "many.txt").write_text("".join(f"line {number}\n" for number in range(40)))
+    (root / "empty.txt").write_text("\n \n")
+    (root / "latin.txt").write_bytes("caf\xe9\n".encode("latin-1"))
+    (root / "table.csv").write_text("text,label\nthe sea,1\n")
+    (root / "broken.png").write_bytes(b"\x89PNG\r\n\x1a\n and nothing else")
+    (root / "none").mkdir()
+    return root
+
+
+@pytest.fixture(autouse=True)
+def in_folder(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def explain(line, page):
+    """(exit status, what it prints, what it says on stderr)."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        status = main(["explain", *shlex.split(line), "--page", str(page)])
+    return status, out.getvalue(), err.getvalue()
+
+
+@pytest.fixture
+def shown(tmp_path):
+    """Explains, and gives what was printed and the page."""
+
+    def run(line):
+        page = tmp_path / "page.html"
+        status, out, err = explain(line, page)
+        assert status == 0, err
+        pictures = [page.with_suffix(".png"), tmp_path / "page.atoms.png"]
+        lines = [f"page      {page}", *(f"picture   {picture}" for picture in pictures)]
+        assert out.endswith("\n".join(lines) + "\n") and "\x1b" not in out
+        assert all(picture.read_bytes()[:4] == b"\x89PNG" for picture in pictures)
+        return out, page.read_text(encoding="utf-8")
+
+    return run
+
+
+@pytest.mark.parametrize("model", ["bert", "gpt2"])
+@pytest.mark.parametrize("line", ["'the sea' 'great rivers' --model {}", "--model {} --text 'the sea' 'great rivers'"])
+def test_texts_on_the_command_line(shown, model, line):
+    out, page = shown(line.format(model))
+    readings = read_texts(load_atom_model(model), make_tokenizer(), ["the sea", "great rivers"])
+    for reading in readings:
+        values = [f"{span.importance:+.2f}" for span in reading.words]
+        values = ["0.00" if value[1:] == "0.00" else value for value in values]
+        assert " ".join(f"{span.text}({value})" for span, value in zip(reading.words, values, strict=True)) in out
+        assert (f"predicted {reading.predicted}" in out) == (model == "bert")
+    assert "read      2 texts\n" in out and "sea" in page
+
+
+def test_texts_before_the_flags_and_behind_them(shown):
+    out, _ = shown("great --model bert --samples 3 moon '- the rivers' --text sea")
+    assert all(f"{word}(" in out for word in ("great", "moon", "rivers", "sea")) and "read      4 texts" in out
+
+
+def test_standard_input(shown, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("the sea\n\nrivers\n"))
+    out, _ = shown("'first text' - --model bert")
+    assert out.index("first(") < out.index("sea(") < out.index("rivers(") and "read      3 texts" in out
+
+
+def test_a_file_of_lines(shown):
+    out, page = shown("--model bert --file lines.txt")
+    assert "read      3 texts\n" in out and "the(" in out
+    assert "<b>rushing" not in page and "\u202e" not in out + page
+    out, page = shown("--model bert --file many.txt lines.txt --samples 4")
+    assert "read      4 texts of 43; --samples shows more\n" in out and "line 39" not in page
+
+
+def test_images_and_folders_of_them(shown):
+    out, page = shown("--model vit --file pictures --samples 3")
+    assert "read      3 images of 5; --samples shows more\n" in out
+    images = [Image.open(f"pictures/{number}.png") for number in range(3)]
+    processor = ViTImageProcessorPil.from_pretrained("vit")
+    for number, reading in enumerate(read_images(load_atom_model("vit"), processor, images)):
+        assert f"{number}.png  predicted {reading.predicted}  {reading.confidence:.0%}\n" in out
+    assert "2.png" in page and "3.png" not in out + page
+    out, _ = shown("--model vit --file turned.jpg pictures/4.png")
+    assert out.startswith("turned.jpg  predicted") and "4.png" in out and "read      2 images\n" in out
+    (image,) = atom_hf.explain.read_given([], ["turned.jpg"], 1).images
+    assert image.size == (20, 30)
+
+
+def test_importance_that_is_tied_to_the_prediction(folder, tmp_path, monkeypatch):
+    model = load_atom_model("bert")
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        add_tied(model, model.config.num_labels, 8)
+    model.save_pretrained(folder / "tied")
+    make_tokenizer().save_pretrained(folder / "tied")
+    says = "the prediction leans on it"
+    for name, value in {"FORCE_COLOR": "1", "TERM": "xterm-256color", "NO_COLOR": "", "COLUMNS": "200"}.items():
+        monkeypatch.setenv(name, value)
+    for name in ("bert", "tied"):
+        status, out, _ = explain(f"sea 'great rivers' --model {name}", tmp_path / f"{name}.html")
+        page = (tmp_path / f"{name}.html").read_text(encoding="utf-8")
+        assert status == 0 and (says in out) == (says in page) == (name == "tied")
+    readings = read_texts(load_atom_model("tied"), make_tokenizer(), ["sea", "great rivers"])
+    for name, same in (("tied", True), ("bert", False)):
+        drawn = write_words(tmp_path / "words.png", readings, tied=True).read_bytes()
+        assert (drawn == (tmp_path / f"{name}.png").read_bytes()) == same
+    # Charges, and so the atoms, are what they were.
+    assert (tmp_path / "tied.atoms.png").read_bytes() == (tmp_path / "bert.atoms.png").read_bytes()
+
+
+def test_one_sample_has_no_map_of_atoms(tmp_path):
+    status, out, _ = explain("sea --model bert", tmp_path / "one.html")
+    assert status == 0 and "read      1 text\n" in out
+    assert {path.name for path in tmp_path.iterdir()} == {"one.html", "one.png"}
+
+
+REFUSED = [
+    ("--model bert", "give --dataset or --text or --file, or texts through a pipe"),
+    ("'the sea' --model bert --dataset verse", "give --dataset or --text or --file, one of them"),
+    ("'the sea' --model bert --file lines.txt", "give --dataset or --text or --file, one of them"),
+    ("--model bert --text ''", "--text: an empty text has no words"),
+    ("--model bert --file nosuch.txt", "--file 'nosuch.txt': there is no such file or folder"),
+    ("--model bert --file empty.txt", "--file 'empty.txt' is empty; give a text a line"),
+    ("--model bert --file latin.txt", "--file 'latin.txt' is no text in UTF-8"),
+    ("--model bert --file table.csv", "--file 'table.csv' has columns: give it as --dataset"),
+    ("--model vit --file none", "--file 'none': no images in this folder"),
+    ("--model vit --file classes", "a folder of folders of images is a --dataset"),
+    ("--model vit --file broken.png", "--file 'broken.png' is no image that can be read"),
+    ("--model vit --file pictures lines.txt", "--file: texts and images were given; give either"),
+    ("'the sea'", "give --model"),
+    ("'the sea' --model bert --sample 3", "no such flag: --sample;"),
+    ("-x --model bert", "no such flag: -x;"),
+]
+
+
+@pytest.mark.parametrize(("line", "says"), REFUSED, ids=[line for line, _ in REFUSED])
+def test_refused_in_a_line_before_a_model_is_loaded(line, says, tmp_path, monkeypatch):
+    monkeypatch.setattr(atom_hf.explain, "load_atom_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    status, out, err = explain(line, tmp_path / "page.html")
+    assert status == 2 and out == "" and says in err and err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("--model vit --file lines.txt", "an image model reads no texts"),
+        ("--model bert --file pictures", "a text model reads no images"),
+    ],
+)
+def test_the_wrong_kind_of_model(line, says, tmp_path):
+    status, _, err = explain(line, tmp_path / "page.html")
+    assert status == 2 and says in err.splitlines()[-1]
+
+
+def test_standard_input_that_is_empty_or_no_text(tmp_path, monkeypatch):
+    for given, says in ((b"", "standard input is empty"), (b"caf\xe9\n", "standard input is no text in UTF-8")):
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given), encoding="utf-8"))
+        status, _, err = explain("- --model bert", tmp_path / "page.html")
+        assert status == 2 and says in err
+
+
+def test_a_pipe_in_and_a_terminal_out(tmp_path):
+    """The command itself: lines through a pipe; words in colour in a terminal, with what would steer it taken out."""
+    variables = {**os.environ, "TERM": "xterm-256color", "COLORTERM": "truecolor", "OMP_NUM_THREADS": "1"}
+    for name in ("NO_COLOR", "FORCE_COLOR", "COLUMNS"):
+        variables.pop(name, None)
+    command = [sys.executable, "-m", "atom_hf", "explain", "--model", "bert", "--page", str(tmp_path / "page.html")]
+    leader, follower = pty.openpty()
+    try:
+        run = subprocess.run(
+            command, input=b"the sea\ngreat\x1b[2J\n", stdout=follower, stderr=subprocess.PIPE, env=variables
+        )
+        assert run.returncode == 0, run.stderr.decode()
+        sent = os.read(leader, 65536).decode()
+    finally:
+        os.close(leader)
+        os.close(follower)
+    assert re.search("\x1b\\[[14];38;2;", sent) and "\x1b[2J" not in sent
+    words = re.sub("\x1b\\[[0-9;]*m", "", sent).replace("\r\n", "\n")
+    assert words.startswith("the sea\n") and "great\ufffd[2J\n" in words and "read      2 texts\n" in words

@@ -1,0 +1,269 @@
+"""The fit of importance to the prediction: against sets drawn and erased one by one, and a model whose truth is known."""
+
+import itertools
+import json
+import math
+import random
+
+import numpy as np
+import pytest
+import torch
+import transformers
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from scipy.stats import spearmanr
+from torch import nn
+from transformers import AutoModelForSequenceClassification
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from atom_hf import AtomConfig, AtomError, attach_atoms, load_atom_model, tie, tie_pool
+from atom_hf.loop import start_step
+from atom_hf.tie import tie_importance
+from helpers.explained import batches_of, tied, with_heads
+from helpers.linear_words import WordsForSequenceClassification, linear_words
+from helpers.models import batch_for, make_tokenizer, tiny
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
+
+
+class WideWordsForSequenceClassification(WordsForSequenceClassification):
+    """Words of 16 numbers each, whose sum over a fixed direction is the logit."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.words = nn.Embedding(config.vocab_size, 16)
+        self.direction = nn.Linear(16, 1, bias=False)
+
+    def forward(self, input_ids=None, attention_mask=None, output_hidden_states=None, **options):
+        hidden = self.words(input_ids)
+        total = (self.direction(hidden)[..., 0] * attention_mask).sum(1)
+        states = (hidden,) if output_hidden_states else None
+        return SequenceClassifierOutput(logits=torch.stack([total, -total], 1), hidden_states=states)
+
+
+def exact_shapley(values, target):
+    """Shapley values of the probability of a class, by all sets of words: numbers -> numbers."""
+    n = len(values)
+
+    def probability(chosen):
+        total = sum(values[i] for i in chosen)
+        return 1 / (1 + math.exp(-2 * (total if target == 0 else -total)))
+
+    found = []
+    for i in range(n):
+        rest = [j for j in range(n) if j != i]
+        found.append(
+            sum(
+                (probability((*chosen, i)) - probability(chosen)) / (n * math.comb(n - 1, size))
+                for size in range(n)
+                for chosen in itertools.combinations(rest, size)
+            )
+        )
+    return found
+
+
+def test_it_ranks_as_the_exact_shapley_values_do(monkeypatch):
+    monkeypatch.setattr(tie, "STEPS", 300)
+    tokenizer = make_tokenizer()
+    model = WideWordsForSequenceClassification(linear_words(tokenizer).config).eval()
+    generator = torch.Generator().manual_seed(3)
+    with torch.no_grad():
+        model.words.weight.copy_(torch.randn(len(tokenizer), 16, generator=generator))
+        model.words.weight[tokenizer.all_special_ids] = 0
+        model.direction.weight.copy_(torch.randn(1, 16, generator=generator) * 0.1)
+    attach_atoms(model, AtomConfig(layer=0, hidden_size=16), tokenizer)
+    words = torch.randint(70, len(tokenizer), (76, 6), generator=generator)
+    batches = [{"input_ids": part, "attention_mask": torch.ones_like(part)} for part in words[:64].split(16)]
+    unseen = {"input_ids": words[64:], "attention_mask": torch.ones_like(words[64:])}
+    charges = model.atom_importance(**unseen)
+    found = tie_importance(model, tokenizer, batches, copies=3, sets=8)
+    assert found.samples == 64 and 0.5 < found.explained <= 1
+    importance = model.atom_importance(**unseen)
+    classes = model(**unseen).logits.argmax(-1)
+    numbers = model.direction(model.words(unseen["input_ids"]))[..., 0].tolist()
+    truth = [exact_shapley(row, int(c)) for row, c in zip(numbers, classes, strict=True)]
+    agreement, before = (
+        np.mean([spearmanr(row, true).statistic for row, true in zip(rows.tolist(), truth, strict=True)])
+        for rows in (importance, charges)
+    )
+    assert agreement > 0.8 and agreement > before + 0.5
+    signs = np.sign(importance.numpy()) == np.sign(truth)
+    assert signs[np.abs(truth) > 0.05].mean() > 0.9
+
+
+def state_of(model):
+    return {key: value.clone() for key, value in model.state_dict().items() if ".tied." not in key}
+
+
+def test_the_model_its_charges_and_every_generator_stay(few_steps):
+    model, inputs = with_heads("bert", dropout=0.1), batch_for("bert", 4)
+    weights, modes = state_of(model), [module.training for module in model.modules()]
+    model.eval()
+    before = model(**inputs, return_atoms=True)
+    model.train()
+    generators = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state(), torch.get_num_threads()
+    found = tied(model)
+    assert found.samples == 16 and found.explained <= 1
+    assert random.getstate() == generators[0] and (np.random.get_state()[1] == generators[1]).all()
+    assert torch.equal(torch.get_rng_state(), generators[2]) and torch.get_num_threads() == generators[3]
+    assert all(torch.equal(value, state_of(model)[key]) for key, value in weights.items())
+    assert [module.training for module in model.modules() if module not in [*model.atom_heads.tied.modules()]] == modes
+    assert not any(parameter.requires_grad for parameter in model.atom_heads.tied.parameters())
+    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.atom_heads.learning())
+    model.eval()
+    after = model(**inputs, return_atoms=True)
+    assert torch.equal(before.logits, after.logits) and torch.equal(before.atoms, after.atoms)
+    assert not torch.equal(before.atom_importance.nan_to_num(), after.atom_importance.nan_to_num())
+    assert torch.equal(before.atom_importance.isnan(), after.atom_importance.isnan())
+    assert after.atom_importance.nan_to_num().abs().max() <= 1
+
+
+def test_the_same_seed_gives_the_same_importance_also_with_gradients_off(few_steps):
+    models = [with_heads(), with_heads()]
+    tied(models[0])
+    with torch.no_grad():
+        tied(models[1])
+    found = [model.atom_importance(**batch_for("bert", 4)) for model in models]
+    assert torch.equal(found[0].nan_to_num(), found[1].nan_to_num())
+
+
+def test_it_is_read_for_the_predicted_class_and_charges_in_training(few_steps):
+    model, inputs = with_heads("vit"), batch_for("vit", 6)
+    charges = model(**inputs).atom_importance
+    tied(model, "vit")
+    assert torch.equal(model(**inputs).atom_importance.nan_to_num(), charges.nan_to_num())
+    with torch.no_grad(), tie_pool.reading_tokens(model) as tokens:
+        model.eval()
+        outputs = model(**inputs, return_atoms=True)
+    for row in range(6):
+        normal = torch.nn.functional.layer_norm(tokens[0][row].float(), (32,))
+        head, chosen = model.atom_heads.tied, int(outputs.logits[row].argmax())
+        inner = torch.nn.functional.gelu(normal @ head.inner.weight.T + head.inner.bias)
+        expected = 2 * torch.sigmoid(inner @ head.outer.weight[chosen] + head.outer.bias[chosen]) - 1
+        torch.testing.assert_close(outputs.atom_importance[row, 1:], expected[1:], atol=1e-6, rtol=0)
+    assert outputs.atom_importance[:, 0].isnan().all()
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("distilbert", torch.float32),
+        ("roberta", torch.bfloat16),
+        ("gpt2-classifier", torch.float16),
+        ("dinov2-registers", torch.bfloat16),
+    ],
+)
+def test_other_models_and_precisions(name, dtype, few_steps):
+    model = with_heads(name, dropout=0.1).to(dtype)
+    assert tied(model, name).samples == 16
+    importance = model.atom_importance(**batch_for(name, 3))
+    assert importance.dtype == torch.float32 and importance.nan_to_num().abs().max() > 0
+    assert model.atom_heads.tied.inner.weight.dtype == torch.float32
+
+
+def test_saved_it_loads_with_the_heads_and_plainly_without(tmp_path, few_steps, library_log):
+    model = with_heads()
+    tied(model)
+    model.save_pretrained(tmp_path)
+    expected = model.atom_importance(**batch_for("bert", 4))
+    loaded = load_atom_model(tmp_path)
+    assert torch.equal(loaded.atom_importance(**batch_for("bert", 4)).nan_to_num(), expected.nan_to_num())
+    assert not any(p.requires_grad for p in loaded.atom_heads.tied.parameters())
+    plain = AutoModelForSequenceClassification.from_pretrained(tmp_path)
+    assert not library_log and not any("tied" in key for key in plain.state_dict())
+    heads = load_file(tmp_path / "atom_heads.safetensors")
+    assert {key for key in heads if key.startswith("tied.")} == {
+        f"tied.{part}.{kind}" for part in ("inner", "outer") for kind in ("weight", "bias")
+    }
+    start_step(loaded, 0.0)
+    assert loaded.atom_heads.tied is None and not loaded.atom_config.is_tied
+    loaded.save_pretrained(tmp_path / "untied")
+    config = json.loads((tmp_path / "untied" / "atom_config.json").read_text())
+    assert "tied_classes" not in config and load_atom_model(tmp_path / "untied").atom_heads.tied is None
+
+
+def test_files_that_do_not_fit_are_refused_and_of_another_class_it_is_the_charge(tmp_path, few_steps, caplog):
+    model = with_heads()
+    tied(model)
+    model.save_pretrained(tmp_path)
+    charges = model.train()(**batch_for("bert", 4)).atom_importance
+    for name in ("AutoModel", "AutoModelForTokenClassification"):
+        caplog.clear()
+        other = load_atom_model(tmp_path, getattr(transformers, name))
+        assert torch.equal(other.atom_importance(**batch_for("bert", 4)).nan_to_num(), charges.nan_to_num())
+        assert "was tied to the prediction of a BertForSequenceClassification" in caplog.text
+        assert not other.atom_config.is_tied
+    with pytest.raises(AtomError, match="are for 2 classes, and this BertForSequenceClassification has 5"):
+        load_atom_model(tmp_path, AutoModelForSequenceClassification, num_labels=5, ignore_mismatched_sizes=True)
+    file, config = tmp_path / "atom_heads.safetensors", tmp_path / "atom_config.json"
+    heads, told = load_file(file), config.read_text()
+    config.write_text(json.dumps({**json.loads(told), "tied_classes": 3}))
+    with pytest.raises(AtomError, match="are for 3 classes"):
+        load_atom_model(tmp_path)
+    config.write_text(told)
+    save_file({**heads, "tied.inner.weight": torch.zeros(64, 31)}, file)
+    with pytest.raises(AtomError, match="do not fit BertForSequenceClassification"):
+        load_atom_model(tmp_path)
+
+
+def test_an_adapter_is_tied_saved_and_loaded(tmp_path, few_steps):
+    tiny("bert").save_pretrained(tmp_path / "base")
+    base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base")
+    model = get_peft_model(base, LoraConfig(target_modules="all-linear", task_type="SEQ_CLS", init_lora_weights=False))
+    attach_atoms(model, AtomConfig(), make_tokenizer())
+    assert tied(model).samples == 16
+    model.save_pretrained(tmp_path / "adapter")
+    loaded = load_atom_model(tmp_path / "adapter", is_trainable=True)
+    found = [each.eval().atom_importance(**batch_for("bert", 4)) for each in (model, loaded)]
+    assert torch.equal(found[0].nan_to_num(), found[1].nan_to_num())
+    assert not any(p.requires_grad for p in loaded.get_base_model().atom_heads.tied.parameters())
+
+
+@pytest.mark.parametrize(
+    ("make", "options", "words"),
+    [
+        (lambda: tiny("bert"), {}, "model has no atoms"),
+        (lambda: with_heads("gpt2"), {}, "GPT2LMHeadModel predicts no class"),
+        (lambda: with_heads(num_labels=1), {}, "does not choose one of several classes"),
+        (lambda: with_heads(problem_type="multi_label_classification"), {}, "does not choose one of several classes"),
+        (with_heads, {"sets": 6}, "sets a multiple of 4"),
+        (with_heads, {"samples": 15}, "samples must be at least 16"),
+        (with_heads, {"copies": 0}, "copies at least 1"),
+        (with_heads, {"processing_class": None}, "processing_class: give the tokenizer"),
+        (with_heads, {"batches": []}, "batches: 0 samples"),
+        (with_heads, {"batches": batches_of(count=15)}, "batches: 15 samples"),
+    ],
+)
+def test_refusals_leave_a_model_as_it_was(make, options, words):
+    model = make()
+    given = {"processing_class": make_tokenizer(), "batches": batches_of(), "copies": 1, "sets": 4, **options}
+    with pytest.raises(AtomError, match=words) as error:
+        tie_importance(model, given.pop("processing_class"), given.pop("batches"), **given)
+    assert "\n" not in str(error.value) and model.training
+
+
+@pytest.mark.parametrize("name", ["swin", "resnet"])
+def test_a_model_without_a_token_for_each_patch_is_refused(name):
+    with pytest.raises(AtomError, match="no token for each patch"):
+        tied(with_heads(name), name)
+
+
+def test_what_was_tied_stays_if_it_cannot_be_tied_anew(few_steps, monkeypatch):
+    model = with_heads()
+    tied(model)
+    before = model.atom_importance(**batch_for("bert", 4)).nan_to_num()
+    with pytest.raises(AtomError, match="batches: 8 samples"):
+        tie_importance(model, make_tokenizer(), batches_of(count=8), copies=1, sets=4)
+    monkeypatch.setattr(tie.torch.optim, "AdamW", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tied(model, seed=5)
+    assert torch.equal(model.atom_importance(**batch_for("bert", 4)).nan_to_num(), before)
+    with torch.no_grad():
+        model.classifier.bias[0] = math.nan
+    with pytest.raises(AtomError, match="not finite"):
+        tied(model)
+    assert model.atom_config.is_tied
+
+
+def interrupted(*args, **options):
+    raise KeyboardInterrupt

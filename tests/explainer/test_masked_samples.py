@@ -1,0 +1,117 @@
+"""The sets that are drawn and what the model says of them: against each set by itself."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from atom_hf import tie_pool
+from atom_hf.erasing import Eraser
+from atom_hf.tie import make_erasers, tie_importance
+from atom_hf.tie_pool import draw_sets
+from helpers.explained import with_heads
+from helpers.models import TEXT, batch_for, make_tokenizer, rows_for
+
+
+def test_sets_are_drawn_by_the_shapley_kernel():
+    tokens = torch.zeros(3, 9, dtype=torch.bool)
+    tokens[0, 1:8], tokens[1, 2:4] = True, True  # 7 tokens, 2, and none
+    drawn = draw_sets(tokens, 8000, torch.Generator().manual_seed(0))
+    assert drawn.shape == (3, 8000, 9) and not (drawn & ~tokens[:, None]).any()
+    assert torch.equal(drawn[:, 0::2] ^ drawn[:, 1::2], tokens[:, None].expand(-1, 4000, -1))
+    kernel = [1 / (size * (7 - size)) for size in range(1, 7)]
+    found = np.bincount(drawn[0, 0::2].sum(1).numpy(), minlength=8)
+    expected = [4000 * weight / sum(kernel) for weight in kernel]
+    assert found[0] == found[7] == 0
+    # 99.9 % of chi-square with five degrees of freedom lies below 20.5.
+    assert sum((f - e) ** 2 / e for f, e in zip(found[1:7], expected, strict=True)) < 20.5
+    assert (drawn[1].sum(1) == 1).all()
+    # Any set of a size is as likely as another: 21 pairs of 7 tokens, and 20 degrees of freedom.
+    pairs = drawn[0, 0::2][drawn[0, 0::2].sum(1) == 2]
+    counts = [int(pairs[:, list(pair)].all(1).sum()) for pair in itertools.combinations(range(1, 8), 2)]
+    assert sum((c - len(pairs) / 21) ** 2 / (len(pairs) / 21) for c in counts) < 45.4
+
+
+def erased_text(inputs, kept, how):
+    """One text with the tokens of a list of booleans alone, by lists."""
+    ids, attention = inputs["input_ids"][0].tolist(), inputs["attention_mask"][0].tolist()
+    if how == "mask":
+        ids = [number if keep else make_tokenizer().mask_token_id for number, keep in zip(ids, kept, strict=True)]
+    else:
+        real = [keep and a for keep, a in zip(kept, attention, strict=True)]
+        ids = [number for number, keep in zip(ids, real, strict=True) if keep]
+        attention = [1] * len(ids)
+    return {"input_ids": torch.tensor([ids]), "attention_mask": torch.tensor([attention])}
+
+
+def erased_image(inputs, kept, how, model):
+    """One image of 16 patches of 2 x 2 pixels, behind [CLS]."""
+    pixels = inputs["pixel_values"].clone()
+    ground = pixels.mean().expand_as(pixels)
+    if how == "blur":
+        nothing = torch.zeros(1, 17, dtype=torch.bool)
+        ground = Eraser(model, None, "blur")(inputs, nothing)["pixel_values"]
+    for patch, keep in enumerate(kept[1:]):
+        if not keep:
+            row, column = divmod(patch, 4)
+            place = (..., slice(2 * row, 2 * row + 2), slice(2 * column, 2 * column + 2))
+            pixels[place] = ground[place]
+    return {"pixel_values": pixels}
+
+
+@pytest.mark.parametrize("name", ["bert", "gpt2-classifier", "vit"])
+def test_the_value_of_a_set_is_that_of_the_input_erased_alone(name):
+    model, inputs = with_heads(name).eval(), batch_for(name, 3)
+    erasers = make_erasers(model, make_tokenizer())
+    with torch.no_grad():
+        pool, passes = tie_pool.collect(model, erasers, [inputs], 3, 1, 8, 0)
+        assert len(pool) == 3 and passes == 3 * (1 + 8 + len(erasers)) and (pool.copy == 0).all()
+        for row in range(3):
+            alone = {key: value[row : row + 1] for key, value in inputs.items()}
+            shown = model(**alone).logits.softmax(-1)[0]
+            assert int(pool.classes[row]) == int(shown.argmax())
+
+            def value(kept, how, alone=alone, shown=shown):
+                erased = erased_text(alone, kept, how) if name in TEXT else erased_image(alone, kept, how, model)
+                return float(model(**erased).logits.softmax(-1)[0, shown.argmax()])
+
+            players = pool.mask[row]
+            for number in range(8):
+                how = erasers[number // 2 % 2].how
+                nothing = value((~players).tolist(), how)
+                kept = (pool.keep[row, number] | ~players).tolist()
+                assert float(pool.change[row, number]) == pytest.approx(value(kept, how) - nothing, abs=1e-5)
+                assert float(pool.whole[row, number]) == pytest.approx(float(shown.max()) - nothing, abs=1e-5)
+
+
+@pytest.mark.parametrize("name", ["bert", "vit"])
+def test_a_copy_keeps_what_it_has_left_and_nothing_else_changes(name, monkeypatch):
+    model, given = with_heads(name).eval(), []
+    values = tie_pool._values
+    monkeypatch.setattr(tie_pool, "_values", lambda *args: given.append(args) or values(*args))
+    erasers = make_erasers(model, make_tokenizer())
+    with torch.no_grad():
+        pool, _ = tie_pool.collect(model, erasers, [batch_for(name, 4)], 4, 3, 4, 0)
+        assert pool.copy.tolist() == [0] * 4 + [1] * 4 + [2] * 4 and pool.sample.tolist() == [0, 1, 2, 3] * 3
+        assert (pool.mask[4:].sum(1) >= 2).all() and pool.mask[4:].sum() < 2 * pool.mask[:4].sum()
+        for call, (_, eraser, inputs, keep, classes) in enumerate(given):
+            rows = slice(4 * (call // 2), 4 * (call // 2) + 4)
+            players = pool.mask[rows, : keep.shape[2]]
+            whole = eraser(inputs, keep[:, 0] | players)
+            assert all(torch.equal(whole[key], inputs[key]) for key in ("input_ids", "pixel_values") if key in inputs)
+            v_none = tie_pool.of_class(model(**eraser(inputs, keep[:, 0])).logits, classes)
+            v_all = tie_pool.of_class(model(**inputs).logits, classes)
+            mine = pool.whole[rows][:, torch.arange(4) // 2 % 2 == erasers.index(eraser)]
+            torch.testing.assert_close(mine, (v_all - v_none)[:, None].expand(-1, 2), atol=1e-5, rtol=0)
+
+
+def test_no_more_is_kept_than_the_padded_texts_may_fill(few_steps, monkeypatch):
+    rows = sorted(rows_for("bert", 40), key=lambda row: len(row["input_ids"]))
+    short, long = rows[0], rows[-1]
+    batches = [make_tokenizer().pad([row] * 8, return_tensors="pt") for row in (long, short, short, short, short)]
+    batches = [{key: value for key, value in batch.items() if key != "labels"} for batch in batches]
+    # 20 samples of the length of the longest: that of the third batch is the first too many.
+    monkeypatch.setattr(tie_pool, "MAX_BYTES", 20 * len(long["input_ids"]) * 32 * 2)
+    found = tie_importance(with_heads(), make_tokenizer(), batches, copies=1, sets=4)
+    assert found.samples == 24

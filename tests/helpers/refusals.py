@@ -1,0 +1,14 @@
+"""What an error must say."""
+
+import pytest
+
+from atom_hf import AtomError
+
+
+def refusal(call, *words):
+    """The message of the AtomError that `call` raises, which must hold all of `words`."""
+    with pytest.raises(AtomError) as caught:
+        call()
+    message = str(caught.value)
+    assert all(str(word) in message for word in words), message
+    return message

@@ -1,0 +1,76 @@
+"""Adapters of strangers and of folders: what does not fit, and what is pushed nowhere."""
+
+import json
+import shutil
+
+import pytest
+from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForSequenceClassification
+
+from atom_hf import AtomError, attach_atoms, load_atom_model
+from helpers.models import tiny
+from helpers.training import make
+
+# PEFT 0.21 goes by names that Transformers 5.23 calls old.
+pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
+
+
+@pytest.fixture(scope="module")
+def saved_adapter(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("adapter")
+    tiny("bert").save_pretrained(folder / "base")
+    base = AutoModelForSequenceClassification.from_pretrained(folder / "base")
+    model = attach_atoms(get_peft_model(base, LoraConfig(r=4, target_modules=["query"], task_type="SEQ_CLS")))
+    model.save_pretrained(folder / "adapter")
+    return folder / "adapter"
+
+
+def cut(folder):
+    file = folder / "adapter_model.safetensors"
+    file.write_bytes(file.read_bytes()[:-9])
+
+
+def drop(folder):
+    state = load_file(folder / "adapter_model.safetensors")
+    save_file(dict(list(state.items())[1:]), folder / "adapter_model.safetensors")
+
+
+def setting(**changes):
+    def change(folder):
+        config = json.loads((folder / "adapter_config.json").read_text())
+        (folder / "adapter_config.json").write_text(json.dumps({**config, **changes}))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (cut, "cannot be loaded on"),
+        (drop, "Found missing adapter keys"),
+        (setting(r=5), "cannot be loaded on"),
+        (setting(r=10**12), "cannot be loaded on"),
+        (setting(target_modules=["nothing"]), "cannot be loaded on"),
+        (setting(peft_type="NOTHING"), "cannot be loaded"),
+        (lambda folder: (folder / "adapter_model.safetensors").unlink(), "has no adapter_model.safetensors"),
+    ],
+)
+def test_an_adapter_of_a_stranger_that_does_not_fit(saved_adapter, tmp_path, spoil, says):
+    folder = shutil.copytree(saved_adapter, tmp_path / "adapter")
+    spoil(folder)
+    with pytest.raises(AtomError, match=says) as caught:
+        load_atom_model(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_an_adapter_of_a_folder_is_not_pushed_anywhere(saved_adapter):
+    model = load_atom_model(saved_adapter)
+    with pytest.raises(AtomError, match=r"is for a base in the folder .*, which nobody else has"):
+        model.push_to_hub("org/none")
+
+
+def test_a_run_that_is_to_push_an_adapter_of_a_folder_does_not_begin(saved_adapter, tmp_path):
+    model = load_atom_model(saved_adapter, is_trainable=True)
+    with pytest.raises(AtomError, match=r"is for a base in the folder .*, which nobody else has"):
+        make("bert", tmp_path, model=model, atom=True, push_to_hub=True, hub_model_id="org/none")

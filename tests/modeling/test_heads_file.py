@@ -1,0 +1,270 @@
+"""Files of strangers: whatever is in a heads file or an index, it is read as it is or refused in one line."""
+
+import json
+import struct
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save, save_file
+
+from atom_hf import AtomConfig, AtomError, AtomHeads, attach_atoms, load_atom_model
+from atom_hf.saving import HEADS_NAME, read_heads, write_heads
+from helpers.models import tiny
+
+SHAPES = {name: tuple(tensor.shape) for name, tensor in AtomHeads(8).state_dict().items()}
+
+
+def heads(seed=0):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return AtomHeads(8).state_dict()
+
+
+def read(folder):
+    return read_heads(str(folder), SHAPES, "a model")[0]
+
+
+def refusal(folder, *words):
+    with pytest.raises(AtomError) as caught:
+        read(folder)
+    message = str(caught.value)
+    assert "\n" not in message and len(message) < 1500
+    for word in words:
+        assert word in message
+    return message
+
+
+def test_heads_come_back_as_they_were(tmp_path):
+    write_heads(heads(), tmp_path)
+    found = read(tmp_path)
+    assert found.keys() == SHAPES.keys() and all(torch.equal(found[name], heads()[name]) for name in found)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
+def test_any_floating_type_is_read_as_float32(tmp_path, dtype):
+    save_file({name: tensor.to(dtype) for name, tensor in heads().items()}, tmp_path / HEADS_NAME)
+    found = read(tmp_path)
+    for name, tensor in heads().items():
+        assert found[name].dtype == torch.float32 and torch.equal(found[name], tensor.to(dtype).float())
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.float8_e4m3fn, torch.complex64])
+def test_other_types_are_refused(tmp_path, dtype):
+    save_file({name: tensor.to(dtype) for name, tensor in heads().items()}, tmp_path / HEADS_NAME)
+    refusal(tmp_path, "not floating numbers")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_numbers_that_are_not_finite_are_refused(tmp_path, value):
+    state = heads()
+    state["position.weight"][3, 4] = value
+    write_heads(state, tmp_path)
+    refusal(tmp_path, "not finite", "position.weight")
+
+
+def test_tensors_too_many_or_too_few_are_refused(tmp_path):
+    write_heads({**heads(), "extra": torch.zeros(3)}, tmp_path)
+    refusal(tmp_path, "do not fit a model", "'extra': (3,)")
+    state = heads()
+    del state["importance.bias"]
+    write_heads(state, tmp_path)
+    refusal(tmp_path, "do not fit a model", "importance.bias")
+    write_heads({f"layer.{i}": torch.zeros(1) for i in range(5000)}, tmp_path)
+    refusal(tmp_path, "and 4994 more")
+
+
+def test_a_file_far_too_large_is_refused_before_its_numbers_are_read(tmp_path):
+    # Four terabytes by its header, in a sparse file of a few blocks on the disk.
+    size = 2**42
+    header = json.dumps({"position.weight": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}}).encode()
+    with (tmp_path / HEADS_NAME).open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        file.truncate(8 + len(header) + size)
+    refusal(tmp_path, "do not fit a model")
+
+
+def test_a_pickle_is_never_read(tmp_path):
+    torch.save(heads(), tmp_path / "atom_heads.bin")
+    torch.save({f"atom_heads.{name}": tensor for name, tensor in heads().items()}, tmp_path / "pytorch_model.bin")
+    refusal(tmp_path, "has neither atom_heads.safetensors nor model.safetensors")
+    torch.save(heads(), tmp_path / HEADS_NAME)
+    refusal(tmp_path, "truncated or not a safetensors file")
+
+
+def write_index(folder, names):
+    weight_map = {f"atom_heads.{key}": name for key, name in zip(SHAPES, names, strict=False)}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+@pytest.mark.parametrize(
+    "name", ["../out.safetensors", "/etc/out.safetensors", "a/out.safetensors", "a\\out.safetensors", "out.bin"]
+)
+def test_an_index_cannot_lead_out_of_its_folder(tmp_path, name):
+    inside = tmp_path / "inside"
+    inside.mkdir()
+    save_file({f"atom_heads.{key}": tensor for key, tensor in heads().items()}, tmp_path / "out.safetensors")
+    write_index(inside, [name] * 4)
+    refusal(inside, "names files outside its folder, or that are not safetensors")
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}', "[" * 100_000, "{" * 9]
+)
+def test_an_index_that_is_none(tmp_path, content):
+    (tmp_path / "model.safetensors.index.json").write_text(content)
+    refusal(tmp_path, "model.safetensors.index.json", "index of weights")
+
+
+def test_heads_in_several_files_of_a_checkpoint(tmp_path):
+    state = {f"atom_heads.{name}": tensor for name, tensor in heads().items()}
+    names = list(state)
+    for part, keys in (("one", names[:3]), ("two", names[3:])):
+        save_file({key: state[key] for key in keys}, tmp_path / f"{part}.safetensors")
+    write_index(tmp_path, ["one.safetensors"] * 3 + ["two.safetensors"])
+    assert all(torch.equal(tensor, heads()[name]) for name, tensor in read(tmp_path).items())
+    (tmp_path / "two.safetensors").unlink()
+    refusal(tmp_path, "two.safetensors")
+    write_index(tmp_path, ["one.safetensors"] * 3)
+    refusal(tmp_path, "do not fit a model", "expected", "found")
+
+
+WHOLE = save(heads(), metadata={"format": "pt"})
+HEADER = 8 + struct.unpack("<Q", WHOLE[:8])[0]
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(cut=st.integers(0, len(WHOLE) - 1))
+def test_a_file_that_ends_too_soon_is_refused(tmp_path_factory, cut):
+    folder = tmp_path_factory.mktemp("cut")
+    (folder / HEADS_NAME).write_bytes(WHOLE[:cut])
+    refusal(folder, HEADS_NAME)
+
+
+@settings(max_examples=600, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_a_garbled_header_is_refused_or_says_the_same(tmp_path_factory, data):
+    content = np.frombuffer(WHOLE, dtype=np.uint8).copy()
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, HEADER - 1))] = data.draw(st.integers(0, 255))
+    folder = tmp_path_factory.mktemp("garbled")
+    (folder / HEADS_NAME).write_bytes(content.tobytes())
+    try:
+        found = read(folder)
+    except AtomError as error:
+        assert "\n" not in str(error)
+        return
+    # What still reads as heads of these shapes has the numbers where that header says, and nowhere else.
+    header = json.loads(content[8 : 8 + struct.unpack("<Q", content[:8].tobytes())[0]].tobytes())
+    for name, tensor in found.items():
+        start, end = header[name]["data_offsets"]
+        kind = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}[
+            header[name]["dtype"]
+        ]
+        raw = torch.frombuffer(bytearray(WHOLE[HEADER + start : HEADER + end]), dtype=kind).float().view(SHAPES[name])
+        assert torch.equal(tensor, raw)
+
+
+@settings(max_examples=200, deadline=None, derandomize=True)
+@given(content=st.binary(max_size=300))
+def test_any_bytes_at_all_are_refused(tmp_path_factory, content):
+    folder = tmp_path_factory.mktemp("bytes")
+    (folder / HEADS_NAME).write_bytes(content)
+    refusal(folder, HEADS_NAME)
+
+
+MARKER = """
+import pathlib
+pathlib.Path(__file__).with_name("marker").write_text("this code ran")
+from transformers import BertConfig, BertForSequenceClassification
+class Stranger(BertConfig):
+    model_type = "stranger"
+class StrangerModel(BertForSequenceClassification):
+    config_class = Stranger
+"""
+
+
+@pytest.fixture
+def saved(tmp_path):
+    attach_atoms(tiny("bert"), AtomConfig()).save_pretrained(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("model_type", ["bert", "stranger"])
+def test_code_in_the_folder_never_runs(saved, model_type, capsys):
+    config = json.loads((saved / "config.json").read_text())
+    names = {"AutoConfig": "code.Stranger", "AutoModelForSequenceClassification": "code.StrangerModel"}
+    (saved / "config.json").write_text(json.dumps({**config, "model_type": model_type, "auto_map": names}))
+    (saved / "code.py").write_text(MARKER)
+    if model_type == "bert":
+        assert type(load_atom_model(saved)).__module__.startswith("transformers.")
+    else:
+        with pytest.raises(AtomError, match="cannot be loaded"):
+            load_atom_model(saved)
+    assert not list(saved.rglob("marker")) and "[y/N]" not in capsys.readouterr().out
+
+
+def test_a_base_that_is_not_whole_is_no_model(saved):
+    whole = load_file(saved / "model.safetensors")
+    for change in ({"classifier.weight": None}, {"classifier.weight": torch.zeros(2, 5)}):
+        state = {name: change.get(name, tensor) for name, tensor in whole.items()}
+        present = {name: tensor for name, tensor in state.items() if tensor is not None}
+        save_file(present, saved / "model.safetensors", metadata={"format": "pt"})
+        with pytest.raises(AtomError) as caught:
+            load_atom_model(saved)
+        assert "classifier" in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_a_layer_that_the_base_has_not(saved):
+    config = json.loads((saved / "atom_config.json").read_text())
+    (saved / "atom_config.json").write_text(json.dumps({**config, "layer": 10**30}))
+    with pytest.raises(AtomError, match="does not exist: BertForSequenceClassification has 2 layers"):
+        load_atom_model(saved)
+
+
+def test_a_configuration_that_is_no_models(saved):
+    for content in (
+        "",
+        "[]",
+        "{}",
+        "[" * 100_000,
+        '{"model_type": ["bert"]}',
+        '{"model_type": "bert", "hidden_size": "wide"}',
+    ):
+        (saved / "config.json").write_text(content)
+        with pytest.raises(AtomError):
+            load_atom_model(saved)
+
+
+@pytest.mark.parametrize("names", [[5], [["BertForSequenceClassification"]], {"a": 1}, True])
+def test_architectures_that_are_no_names(saved, names):
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps({**config, "architectures": names}))
+    with pytest.raises(AtomError) as caught:
+        load_atom_model(saved)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_base_in_pickles_is_not_taken(saved):
+    torch.save(load_file(saved / "model.safetensors"), saved / "pytorch_model.bin")
+    (saved / "model.safetensors").unlink()
+    with pytest.raises(AtomError, match=r"it has no model.safetensors; weights are taken from safetensors alone"):
+        load_atom_model(saved)
+
+
+def test_a_configuration_far_larger_than_its_files_is_refused_before_it_is_made(saved, monkeypatch):
+    config = json.loads((saved / "config.json").read_text())
+    (saved / "config.json").write_text(json.dumps({**config, "vocab_size": 2 * 10**7}))
+    monkeypatch.setattr("atom_hf.loading._load_base", lambda *a: pytest.fail("the model was made"))
+    with pytest.raises(AtomError, match=r"its configuration describes \d+ parameters, and its files hold \d+"):
+        load_atom_model(saved)
+
+
+def test_what_names_no_model(saved):
+    for name in ("", "  ", None, 5):
+        with pytest.raises(AtomError, match="name_or_folder must be"):
+            load_atom_model(name)
+    with pytest.raises(AtomError, match="subfolder is not taken"):
+        load_atom_model(saved, subfolder="v1")

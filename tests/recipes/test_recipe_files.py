@@ -1,0 +1,53 @@
+"""The files of flags of the recipes, and their studies."""
+
+import json
+
+import pytest
+
+from atom_hf.study import StudyArguments, run_study
+from helpers.commands import closing, parse, train
+from helpers.paths import ROOT
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+RECIPES = sorted(path for stem in ("plain", "atom") for path in (ROOT / "recipes").glob(f"*/{stem}.yaml"))
+STUDIES = sorted((ROOT / "recipes" / "study").glob("*.yaml"))
+
+
+def test_every_recipe_is_seen():
+    assert len(RECIPES) > 10
+    assert {*RECIPES, *STUDIES} == {*(ROOT / "recipes").glob("*/*.yaml")}
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=[f"{path.parent.name}-{path.stem}" for path in RECIPES])
+def test_recipe_is_read(recipe):
+    run, args = parse(["--config", str(recipe)])
+    assert run.dataset and (run.model is None) != (run.model_type is None)
+    assert args.atom == (recipe.stem == "atom")
+    if args.atom:
+        args.atom_config()
+
+
+@pytest.mark.parametrize("folder", sorted({path.parent for path in RECIPES}), ids=lambda folder: folder.name)
+def test_a_pair_of_recipes_differs_in_the_flag_alone(folder):
+    pair = {path.stem: path.read_text(encoding="utf-8").splitlines() for path in folder.glob("*.yaml")}
+    if set(pair) == {"plain"}:  # how a checkpoint that ships was made
+        assert pair["plain"].count("atom: false") == 1
+        return
+    assert set(pair) == {"plain", "atom"}
+    different = [(a, b) for a, b in zip(pair["plain"], pair["atom"], strict=True) if a != b]
+    assert different == [("atom: false", "atom: true")]
+
+
+@pytest.mark.parametrize("file", STUDIES, ids=lambda path: path.stem)
+def test_the_flags_of_a_study_are_read(tmp_path, file):
+    """Of each arm in each setting at each size; what else a study refuses is told by its first run."""
+    found, lines, _ = run_study(str(file), StudyArguments(seeds=2, output_dir=str(tmp_path), report_only=True))
+    assert len(found.arms) > 1 and found.settings and lines == []
+
+
+def test_a_recipe_with_flags_behind_it_runs(tmp_path):
+    recipe = ROOT / "recipes" / "digits" / "atom.yaml"
+    out = train(f"--config {recipe} --max_steps 1 --max_train_samples 16 --output_dir {tmp_path / 'run'}")
+    assert closing(out)[0].endswith("atom")
+    assert json.loads((tmp_path / "run" / "trainer_state.json").read_text())["global_step"] == 1

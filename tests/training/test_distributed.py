@@ -1,0 +1,129 @@
+"""How a batch is split: over accumulation steps, and over processes, where two end as one with the whole batch.
+
+Run as a program under torchrun, this file is what each process does: `tests/training/test_distributed.py FOLDER`.
+"""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from atom_hf import Atoms
+from atom_hf.energy import atom_loss
+from helpers.models import batch_for, rows_for
+from helpers.paths import environment
+from helpers.training import SUM, Gradients, equal, history, make, mean_loss
+
+# Accumulation
+
+
+@pytest.mark.parametrize(
+    ("name", "how"), [("bert", ""), ("gpt2", ""), ("vit", ""), ("bert", "loss function"), ("bert", "unscaled")]
+)
+def test_accumulation_averages_the_atom_term_over_batches(name, how, tmp_path):
+    # Twelve rows are two updates, of two batches and of one. At learning rates of 0 the same weights meet all batches, so
+    # that what a run of weight 0 has can be taken away.
+    seen = []
+    for weight in (0.0, 30.0):
+        flags = {**SUM, "atom_weight": weight, "atom_head_learning_rate": 0.0}
+        gradients = Gradients()
+        pieces = {"callbacks": [gradients], **({"compute_loss_func": mean_loss} if how == "loss function" else {})}
+        options = {"gradient_accumulation_steps": 2, "max_steps": -1, "num_train_epochs": 1.0, "learning_rate": 0.0}
+        trainer = make(name, tmp_path, pieces=pieces, rows=rows_for(name)[:12], max_grad_norm=0.0, **options, **flags)
+        if how == "unscaled":  # a trainer that leaves the division to Trainer
+            trainer.model_accepts_loss_kwargs = False
+        trainer.train()
+        seen.append(gradients.steps)
+
+    model = trainer.model.train()
+    parameters = dict(model.named_parameters())
+    config = model.atom_config
+    options = {key: getattr(config, key) for key in ("softening", "neutrality", "charge_floor", "charge_floor_weight")}
+    each = []
+    for start in (0, 4, 8):
+        atoms = Atoms.unpack(model(**batch_for(name, 4, start=start)).atoms)
+        loss = 30 * atom_loss(atoms, **options).loss
+        each.append(torch.autograd.grad(loss, list(parameters.values()), allow_unused=True, materialize_grads=True))
+    for update, batches in enumerate(((0, 1), (2,))):
+        for position, key in enumerate(parameters):
+            expected = torch.stack([each[batch][position] for batch in batches]).mean(0)
+            found = seen[1][update].get(key, torch.zeros_like(expected))
+            found = found - seen[0][update].get(key, torch.zeros_like(expected))
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert max(gradient.abs().max() for gradient in each[0]) > 0.1
+
+
+# Processes
+
+# SGD, so that weights differ by what gradients do; without clipping and dropout. Every run sees batches of eight rows.
+SGD = {"optim": "sgd", "learning_rate": 0.05, "atom_head_learning_rate": 0.5, "max_grad_norm": 0.0}
+ABSOLUTE = {**SUM, "atom_weight": 3.0}
+RELATIVE = {**ABSOLUTE, "atom_weighting": "relative"}
+RUNS = {
+    "bert": ("bert", {**ABSOLUTE, "max_steps": 1}),
+    "vit": ("vit", {**ABSOLUTE, "max_steps": 1}),
+    "gpt2": ("gpt2", {**ABSOLUTE, "max_steps": 1}),
+    "bert, relative": ("bert", {**RELATIVE, "max_steps": 2}),
+    "gpt2, relative": ("gpt2", {**RELATIVE, "max_steps": 2}),
+}
+
+
+def train(key, folder, processes):
+    name, options = RUNS[key]
+    trainer = make(name, folder, per_device_train_batch_size=8 // processes, **SGD, **options)
+    trainer.train()
+    return trainer
+
+
+def result(trainer):
+    return {"weights": trainer.model.state_dict(), "gate": trainer.model.atom_gate.state(), "log": history(trainer)}
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory):
+    """What each of two processes ended with: {run: [of rank 0, of rank 1]}."""
+    folder = tmp_path_factory.mktemp("two")
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    run = subprocess.run(
+        [*launch, __file__, str(folder)], capture_output=True, text=True, env=environment(), timeout=180
+    )
+    assert run.returncode == 0, run.stderr[-3000:]
+    parts = [torch.load(folder / f"rank{rank}.pt") for rank in (0, 1)]
+    return {key: [part[key] for part in parts] for key in (*RUNS, "uneven")}
+
+
+@pytest.mark.parametrize("key", RUNS)
+def test_two_processes_end_as_one_with_the_whole_batch(key, two_processes, tmp_path):
+    first, second = two_processes[key]
+    assert equal(first["weights"], second["weights"]) and first["gate"] == second["gate"]
+    alone = result(train(key, tmp_path, processes=1))
+    start = make(RUNS[key][0], tmp_path, **SUM).model.state_dict()
+    for name, value in alone["weights"].items():
+        torch.testing.assert_close(first["weights"][name], value, rtol=0, atol=1e-5)
+    moved = {name: (value - start[name]).abs().max().item() for name, value in alone["weights"].items()}
+    assert max(moved.values()) > 1e-3 and moved["atom_heads.position.weight"] > 1e-3
+
+    # The global norms are those of the whole batch, up to the number of processes, which both have in common.
+    ratio = [gate["task_norm"] / gate["atom_norm"] for gate in (first["gate"], alone["gate"])]
+    assert first["gate"]["scale"] == pytest.approx(alone["gate"]["scale"], rel=1e-3)
+    assert ratio[0] == pytest.approx(ratio[1], rel=1e-3)
+    for name in ("loss", "task_loss", "atom_loss", "atom_energy", "atom_constraint", "atom_distance", "atom_radius"):
+        assert first["log"][0][name] == pytest.approx(alone["log"][0][name], rel=1e-4), name
+
+
+def test_an_uneven_end_leaves_both_processes_alike(two_processes):
+    first, second = two_processes["uneven"]
+    assert equal(first["weights"], second["weights"]) and len(first["log"]) == 3
+    assert all(value.isfinite().all() for value in first["weights"].values())
+
+
+if __name__ == "__main__":
+    folder, rank = sys.argv[1], int(os.environ["RANK"])
+    found = {key: result(train(key, folder, processes=2)) for key in RUNS}
+    # Thirteen rows: the second batch of the second process is filled up with rows of the first, even the same ones.
+    uneven = make("bert", folder, rows=rows_for("bert")[:13], max_steps=-1, num_train_epochs=1.0, **SUM)
+    uneven.train()
+    torch.save({**found, "uneven": result(uneven)}, os.path.join(folder, f"rank{rank}.pt"))
+    torch.distributed.destroy_process_group()

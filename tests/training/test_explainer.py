@@ -1,0 +1,129 @@
+"""Trainers tie importance to what they have trained: by which samples, what stays, what training further does."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import IterableDataset
+
+from atom_hf import AtomConfig, AtomError, AtomTrainer, attach_atoms, load_atom_model, tie
+from helpers.models import collator_for, make_tokenizer, rows_for, tiny
+from helpers.paths import environment
+from helpers.training import arguments
+
+FEW = {"copies": 1, "sets": 4}
+
+
+def trainer_of(folder, name="bert", *, model=None, rows=None, **options):
+    return AtomTrainer(
+        model=tiny(name, dropout=0.1) if model is None else model,
+        args=arguments(folder, **{"atom": True, "max_steps": 2, **options}),
+        train_dataset=rows_for(name, 20) if rows is None else rows,
+        eval_dataset=rows_for(name, 4),
+        data_collator=collator_for(name),
+        processing_class=make_tokenizer() if name != "vit" else None,
+    )
+
+
+def test_after_training_it_is_tied_by_training_samples_and_nothing_else_moves(tmp_path, few_steps):
+    # A last batch that is not whole, and workers that wait for the evaluation data, must not keep samples away.
+    options = {"per_device_eval_batch_size": 16, "dataloader_drop_last": True, "remove_unused_columns": False}
+    workers = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
+    trainer = trainer_of(tmp_path, **options, **workers)
+    trainer.train()
+    assert trainer.model.atom_heads.tied is None
+    trainer.evaluate(rows_for("bert", 16))
+    before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
+    generators = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
+    found = trainer.tie_importance(**FEW)
+    assert found.samples == 20 and trainer.args.dataloader_drop_last
+    assert random.getstate() == generators[0] and (np.random.get_state()[1] == generators[1]).all()
+    assert torch.equal(torch.get_rng_state(), generators[2])
+    after = trainer.model.state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in before.items()) and len(after) == len(before) + 4
+    trainer.save_model(tmp_path / "final")
+    batch = {key: value for key, value in collator_for("bert")(rows_for("bert", 4)).items() if key != "labels"}
+    loaded = load_atom_model(tmp_path / "final").atom_importance(**batch)
+    assert torch.equal(trainer.model.atom_importance(**batch).nan_to_num(), loaded.nan_to_num())
+
+
+def test_training_further_takes_it_away_and_resumes(tmp_path, few_steps):
+    trainer = trainer_of(tmp_path / "run", save_strategy="steps", save_steps=1)
+    trainer.train()
+    trainer.tie_importance(16, **FEW)
+    trainer.save_model(tmp_path / "final")
+    # A trainer that only evaluates and saves leaves it.
+    again = trainer_of(tmp_path / "run", model=load_atom_model(tmp_path / "final"), save_strategy="no")
+    assert again.model.atom_config.is_tied
+    assert not any(p.requires_grad for p in again.model.atom_heads.tied.parameters())
+    again.evaluate()
+    again.save_model(tmp_path / "kept")
+    assert load_atom_model(tmp_path / "kept").atom_heads.tied is not None
+    again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-1"))
+    assert again.model.atom_heads.tied is None and not again.model.atom_config.is_tied
+    mine, theirs = trainer.model.state_dict(), again.model.state_dict()
+    assert all(torch.equal(value, mine[key]) for key, value in theirs.items())
+    trainer.train()
+    assert trainer.model.atom_heads.tied is None
+
+
+class Stream(IterableDataset):
+    def __iter__(self):
+        return iter(rows_for("bert", 20))
+
+
+def test_what_cannot_be_tied_is_refused_in_words(tmp_path):
+    for given, words in (
+        (trainer_of(tmp_path, rows=Stream()), "this one is a stream"),
+        (trainer_of(tmp_path, atom=False), "with the flag off"),
+        (trainer_of(tmp_path, rows=rows_for("bert", 10)), "batches: 10 samples"),
+        (trainer_of(tmp_path, "gpt2"), "GPT2LMHeadModel predicts no class"),
+    ):
+        with pytest.raises(AtomError, match=words):
+            given.tie_importance(**FEW)
+    nothing = trainer_of(tmp_path)
+    nothing.train_dataset = None
+    with pytest.raises(AtomError, match="train_dataset: none was given"):
+        nothing.tie_importance()
+
+
+def on_each_process(folder):
+    """Two processes with their halves of 36 samples; in the end one more call in which the second has none."""
+    tie.STEPS, tie.LOOK = 20, 10
+    trainer = trainer_of(folder, "vit", rows=rows_for("vit", 36), per_device_eval_batch_size=4)
+    trainer.train()
+    found = trainer.tie_importance(36, **FEW)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    kept = {key: value.clone() for key, value in model.atom_heads.tied.state_dict().items()}
+    rank = trainer.args.process_index
+    batches = [{"pixel_values": torch.stack([row["pixel_values"] for row in rows_for("vit", 20)])}][: 1 - rank]
+    again = tie.tie_importance(model, None, batches, samples=40, **FEW)
+    torch.save({"tied": kept, "found": (found.samples, found.explained), "again": again.samples}, folder / f"{rank}.pt")
+
+
+@pytest.mark.slow
+def test_two_processes_end_with_the_same_and_all_samples_count(tmp_path):
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    run = subprocess.run(
+        [*launch, __file__, tmp_path], capture_output=True, text=True, timeout=180, env=environment(), check=False
+    )
+    assert run.returncode == 0, run.stderr[-4000:]
+    one, two = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    assert one["found"] == two["found"] and one["found"][0] == 36 and one["again"] == two["again"] == 20
+    assert all(torch.equal(value, two["tied"][key]) for key, value in one["tied"].items())
+
+
+def test_a_tied_head_is_no_part_of_what_is_trained(few_steps):
+    model = attach_atoms(tiny("bert"), AtomConfig(), make_tokenizer())
+    batches = [{k: v for k, v in collator_for("bert")(rows_for("bert", 16)).items() if k != "labels"}]
+    tie.tie_importance(model, make_tokenizer(), batches, **FEW)
+    tied = set(model.atom_heads.tied.parameters())
+    assert tied.isdisjoint(model.atom_heads.learning()) and not any(p.requires_grad for p in tied)
+
+
+if __name__ == "__main__":
+    on_each_process(Path(sys.argv[1]))

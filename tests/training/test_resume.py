@@ -1,0 +1,145 @@
+"""Runs that are killed and resumed, checkpoints that must not be resumed from, and the best model of a run.
+
+Run as a program, this file is the run that is killed: `python tests/training/test_resume.py MODEL FOLDER`.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from transformers import EarlyStoppingCallback, PreTrainedModel, TrainerCallback
+
+from atom_hf import AtomError, load_atom_model
+from helpers.models import batch_for, rows_for, tiny
+from helpers.paths import environment
+from helpers.training import equal, history, make
+
+# The second checkpoint stands in the middle of an epoch of four steps; dropout needs the random numbers to be restored,
+# and the relative weight what the gate has measured.
+RUN = {"save_strategy": "steps", "save_steps": 3, "max_steps": 9, "train_sampling_strategy": "random", "dropout": 0.1}
+ATOM = {"atom": True, "atom_weighting": "relative", "atom_weight": 0.5, "atom_warmup_ratio": 0.2}
+
+
+class Killed(TrainerCallback):
+    """A machine that goes down: no handler runs and no file is closed."""
+
+    def on_step_end(self, args, state, control, **kwargs):
+        if state.global_step == 8:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """The folders of a run of each model that was killed at its eighth step, by the model's name."""
+    folders = {name: tmp_path_factory.mktemp(name) for name in ("bert", "vit")}
+    runs = [
+        subprocess.Popen([sys.executable, __file__, name, str(folder)], stdout=subprocess.DEVNULL, env=environment())
+        for name, folder in folders.items()
+    ]
+    assert [run.wait(timeout=180) for run in runs] == [-signal.SIGKILL] * 2
+    return folders
+
+
+def same(a, b):
+    """Whether two nested states are equal to the bit."""
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(same(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return torch.equal(a, b) if torch.is_tensor(a) else a == b
+
+
+@pytest.mark.parametrize("name", ["bert", "vit"])
+def test_a_killed_run_goes_on_as_if_left_alone(name, killed, tmp_path):
+    folder = killed[name]
+    assert sorted(path.name for path in folder.iterdir()) == ["checkpoint-3", "checkpoint-6"]
+    # Made from other weights, so that whatever is not restored shows.
+    resumed = make(name, folder, model=tiny(name, seed=9, dropout=0.1), **RUN, **ATOM)
+    for parameter in resumed.model.atom_heads.parameters():
+        parameter.data.add_(1)
+    resumed.train(resume_from_checkpoint=True)
+
+    alone = make(name, tmp_path, **RUN, **ATOM)
+    alone.train()
+    assert equal(resumed.model.state_dict(), alone.model.state_dict())
+    assert resumed.model.atom_gate.state() == alone.model.atom_gate.state()
+    assert resumed.model.atom_gate.state()["steps"] == 9
+
+    ours, expected = (trainer.optimizer.state_dict() for trainer in (resumed, alone))
+    assert same(ours, expected) and len(expected["state"]) == len(list(alone.model.parameters()))
+    assert [entry for entry in history(resumed) if "loss" in entry] == [e for e in history(alone) if "loss" in e]
+
+
+def test_a_checkpoint_holds_heads_and_gate(killed):
+    checkpoint = killed["bert"] / "checkpoint-6"
+    model = load_atom_model(checkpoint)
+    assert not model.atom_importance(**batch_for("bert")).isnan().all()
+    state = json.loads((checkpoint / "atom_state.json").read_text())
+    assert state["steps"] == 6 and state["task_norm"] > 0 and state["atom_norm"] > 0
+
+
+def test_a_checkpoint_in_shards_is_loaded_and_resumed(tmp_path, monkeypatch):
+    # As one of a model of more than 50 GB is.
+    whole = PreTrainedModel.save_pretrained
+    monkeypatch.setattr(
+        PreTrainedModel, "save_pretrained", lambda self, folder, **k: whole(self, folder, **k, max_shard_size="20KB")
+    )
+    alone = make("bert", tmp_path, **RUN, **ATOM)
+    alone.train()
+    checkpoint = tmp_path / "checkpoint-6"
+    assert len(list(checkpoint.glob("model-*.safetensors"))) > 3
+    resumed = make("bert", tmp_path / "resumed", model=tiny("bert", seed=9, dropout=0.1), **RUN, **ATOM)
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    assert equal(resumed.model.state_dict(), alone.model.state_dict())
+    last = load_atom_model(tmp_path / "checkpoint-9")
+    assert equal(last.state_dict(), alone.model.state_dict())
+
+
+def test_a_checkpoint_of_a_plain_run_is_refused(tmp_path):
+    make("bert", tmp_path, max_steps=2, save_strategy="steps", save_steps=1).train()
+    trainer = make("bert", tmp_path, max_steps=3, **ATOM)
+    before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
+    for given in (True, str(tmp_path / "checkpoint-1")):
+        with pytest.raises(AtomError, match=r"resume_from_checkpoint: .*checkpoint-.*without --atom"):
+            trainer.train(resume_from_checkpoint=given)
+    assert equal(before, trainer.model.state_dict()) and trainer.state.global_step == 0
+
+
+@pytest.mark.parametrize("name", ["bert", "vit"])
+def test_the_best_model_comes_back_with_its_heads(name, tmp_path):
+    scores = iter([0.1, 0.9, 0.2, 0.3])
+    pieces = {"eval_dataset": rows_for(name)[:4], "compute_metrics": lambda found: {"score": next(scores)}}
+    best = {"load_best_model_at_end": True, "metric_for_best_model": "score", "eval_strategy": "steps", "eval_steps": 1}
+    trainer = make(name, tmp_path, pieces=pieces, **best, **{**RUN, "save_steps": 1, "max_steps": 4}, **ATOM)
+    trainer.train()
+    second, last = (load_atom_model(tmp_path / f"checkpoint-{step}") for step in (2, 4))
+    assert not equal(second.atom_heads.state_dict(), last.atom_heads.state_dict())
+    assert equal(trainer.model.state_dict(), second.state_dict())
+
+    trainer.save_model(tmp_path / "final")
+    assert (tmp_path / "final" / "atom_heads.safetensors").exists()
+    assert equal(load_atom_model(tmp_path / "final").state_dict(), second.state_dict())
+
+
+@pytest.mark.parametrize("atom", [{}, ATOM])
+def test_early_stopping_goes_by_the_task_alone(atom, tmp_path):
+    # The task's loss on other rows rises from the first step on, at a rate this large; the atom loss is not in it.
+    pieces = {"eval_dataset": rows_for("bert")[8:], "callbacks": [EarlyStoppingCallback(2)]}
+    stop = {"load_best_model_at_end": True, "metric_for_best_model": "loss", "eval_strategy": "steps", "eval_steps": 1}
+    options = {**RUN, "save_steps": 1, "max_steps": 8, "learning_rate": 0.3}
+    trainer = make("bert", tmp_path, rows=rows_for("bert")[:8], pieces=pieces, **stop, **options, **atom)
+    trainer.train()
+    losses = [entry["eval_loss"] for entry in history(trainer) if "eval_loss" in entry]
+    best = losses.index(min(losses))
+    assert trainer.state.global_step == len(losses) == best + 3 < 8
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(min(losses), rel=1e-5)
+    plain = trainer.model if not atom else load_atom_model(tmp_path / f"checkpoint-{best + 1}")
+    assert equal(trainer.model.state_dict(), plain.state_dict())
+
+
+if __name__ == "__main__":
+    make(sys.argv[1], sys.argv[2], pieces={"callbacks": [Killed()]}, **RUN, **ATOM).train()
