@@ -4,11 +4,12 @@ Nothing is loaded here: `sources.py` loads the data sets, `tasks.py` finds the m
 trained from one.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+from dataclasses import dataclass
+from collections.abc import Mapping
 
 ASSETS = Path(__file__).parent / "assets"
+
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class BuiltInDataset:
     """As the README says it."""
     folder: Path | None = None
     """Where it is, unless a package has it or it is drawn at random."""
+
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class BuiltInModel:
         """Whether a path ends in the model's folder: so it does in every environment, on this machine or another."""
         own = Path(self.package, self.folder).parts
         return Path(path).parts[-len(own) :] == own
+
 
 
 BUILT_IN_DATASETS = {
@@ -78,3 +81,4 @@ BUILT_IN_MODELS = {
         extra="minilm",
     ),
 }
+

@@ -5,6 +5,7 @@ import re
 _TOKEN = re.compile(r"\b(hf_(oauth|jwt)_[\w.-]+|(hf|api_org)_[A-Za-z0-9]{16,})")
 
 
+
 class AtomError(ValueError):
     """An argument, file or data set that cannot be used.
 
@@ -13,9 +14,11 @@ class AtomError(ValueError):
     """
 
 
+
 def first_line(error: Exception) -> str:
     """The first line of another library's message: the rest is advice about that library."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].strip()
+
 
 
 def without_token(text: str) -> str:
@@ -24,3 +27,4 @@ def without_token(text: str) -> str:
 
     token = get_token()
     return _TOKEN.sub("<token>", text.replace(token, "<token>") if token else text)
+

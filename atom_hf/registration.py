@@ -1,14 +1,16 @@
 """Makes the pipeline "token-importance" known to Transformers, without importing what takes seconds to import."""
 
+from typing import Any
 import functools
-import importlib.abc
-import importlib.util
 import sys
 from collections.abc import Sequence
-from typing import Any
+import importlib.abc
+import importlib.util
 
 TASK = "token-importance"
+
 PIPELINES = "transformers.pipelines"
+
 
 
 class AtomModel:
@@ -20,10 +22,11 @@ class AtomModel:
 
         Were it made here, `pipeline` would take whatever is refused for a wrong class, and go on to the plain model.
         """
-        from .loading import load_atom_model
+        from .modeling.load import load_atom_model
 
         kwargs.pop("_from_pipeline", None)
         return functools.partial(load_atom_model, name_or_folder, **kwargs)
+
 
 
 def register() -> None:
@@ -32,6 +35,7 @@ def register() -> None:
         _add(sys.modules[PIPELINES])
     else:
         sys.meta_path.insert(0, _Watch())
+
 
 
 def _add(pipelines: Any) -> None:
@@ -43,6 +47,7 @@ def _add(pipelines: Any) -> None:
         "type": "multimodal",
         "default": {},  # none: a model has to be given
     }
+
 
 
 class _Watch(importlib.abc.MetaPathFinder):
@@ -69,3 +74,4 @@ class _Watch(importlib.abc.MetaPathFinder):
 
             spec.loader.exec_module = run_and_add
         return spec
+

@@ -50,8 +50,8 @@ def own_folder(own_cache, tmp_path, monkeypatch):
 @pytest.fixture
 def few_steps(monkeypatch):
     """Importance is fitted to the prediction in as few steps as show that it is."""
-    monkeypatch.setattr("atom_hf.tie.STEPS", 20)
-    monkeypatch.setattr("atom_hf.tie.LOOK", 10)
+    monkeypatch.setattr("atom_hf.explainer.fit.STEPS", 20)
+    monkeypatch.setattr("atom_hf.explainer.fit.LOOK", 10)
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def hub(tmp_path_factory):
 @pytest.fixture(scope="module")
 def digits_once():
     """Reads the built-in digits once."""
-    from atom_hf import sources
+    from atom_hf.data import sources
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "_digits", functools.cache(sources._digits))

@@ -1,30 +1,44 @@
 """What `atom-hf faithfulness` does: methods x models x ways of taking tokens away, kept line by line."""
 
-import importlib.util
-import os
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-
-from tqdm.auto import tqdm
-
-from ..config import CONFIG_NAME
-from ..data import TaskData
-from ..erasing import IMAGE_HOWS, TEXT_HOWS
+from .methods import DEFAULT_METHODS
+from .methods import METHODS
+from ..finetune.arguments import RunArguments
+from .measure import check_samples
+from dataclasses import dataclass
+from dataclasses import field
 from ..errors import AtomError
-from ..folders import check_output_folder
-from ..hub import find_file
-from ..loading import load_atom_model
-from ..modeling import default_device
-from ..run import DATA_FIELDS, RunArguments, load_run_data
-from ..tasks import find_model, load_network, load_processor
-from ..tokens import is_image_model
-from ..utils.jsonl import RESULTS_NAME, append_line, hashed, read_lines, start_lines
+import importlib.util
+from ..finetune.arguments import DATA_FIELDS
+from pathlib import Path
+from ..utils.jsonl import RESULTS_NAME
+from .classifier import Subject
+from ..utils.files import check_output_folder
+from ..utils.jsonl import hashed
+from ..finetune.arguments import load_run_data
+import os
 from ..utils.quiet import quiet
-from .measuring import Samples, check_samples, measure_cost, measure_samples, weights_of
-from .methods import DEFAULT_METHODS, METHODS
+from ..utils.jsonl import start_lines
+from tqdm.auto import tqdm
+from .measure import weights_of
 from .report import write_report
-from .subject import Subject
+from typing import Any
+from .measure import Samples
+from ..utils.jsonl import append_line
+from .measure import measure_cost
+from .measure import measure_samples
+from ..explainer.masking import IMAGE_HOWS
+from ..explainer.masking import TEXT_HOWS
+from ..data.load import TaskData
+from ..atoms.config import CONFIG_NAME
+from ..modeling.inference import default_device
+from ..hub.files import find_file
+from ..finetune.pretrained import find_model
+from ..modeling.layers import is_image_model
+from ..modeling.load import load_atom_model
+from ..finetune.pretrained import load_network
+from ..finetune.pretrained import load_processor
+from ..utils.jsonl import read_lines
+
 
 
 @dataclass
@@ -64,11 +78,13 @@ class FaithfulnessArguments(RunArguments):
     )
 
 
+
 def check_packages() -> None:
     """Refuses what could not be measured or drawn for want of a package."""
     for package in ("captum", "matplotlib"):
         if importlib.util.find_spec(package) is None:
             raise AtomError(f"faithfulness needs {package}: pip install 'atom-hf[faithfulness]'")
+
 
 
 def measure_faithfulness(run: FaithfulnessArguments) -> list[Path]:
@@ -112,7 +128,9 @@ def measure_faithfulness(run: FaithfulnessArguments) -> list[Path]:
     return [path, *write_report(folder)]
 
 
+
 _SIZES = ("samples", "curve_steps", "perturbations", "check_samples")
+
 
 
 def _measure_model(
@@ -149,8 +167,10 @@ def _measure_model(
         append_line(path, {**line, **measure_cost(method, samples)})
 
 
+
 def _usable(methods: list[str], subject: Subject) -> list[str]:
     return [name for name in methods if subject.has_heads or not METHODS[name].needs_heads]
+
 
 
 def _check(run: FaithfulnessArguments) -> list[str]:
@@ -171,12 +191,14 @@ def _check(run: FaithfulnessArguments) -> list[str]:
     return methods
 
 
+
 def _hows(given: str | None, data: TaskData) -> list[str]:
     known = list(IMAGE_HOWS if data.is_image else TEXT_HOWS)
     hows = known if given is None else list(dict.fromkeys(part.strip() for part in given.split(",") if part.strip()))
     if not hows or set(hows) - set(known):
         raise AtomError(f"--how must be of {', '.join(known)} for {data.task}; got {given!r}")
     return hows
+
 
 
 def _load(name: str, arm: str, data: TaskData, run: FaithfulnessArguments, how: str) -> Subject:
@@ -203,6 +225,7 @@ def _load(name: str, arm: str, data: TaskData, run: FaithfulnessArguments, how: 
     return Subject(model, processor, how, run.max_length)
 
 
+
 def _try(methods: list[str], subject: Subject, data: TaskData) -> None:
     """Refuses a model whose tokens are not those of its input, or that lacks what a method reads."""
     inputs = subject.encode([data.eval[0]])
@@ -211,6 +234,7 @@ def _try(methods: list[str], subject: Subject, data: TaskData) -> None:
     for name in methods:
         if not METHODS[name].is_sampled:
             METHODS[name](subject, inputs, target)
+
 
 
 def _done(path: Path, head: dict[str, Any]) -> dict[tuple, Any]:
@@ -232,6 +256,7 @@ def _done(path: Path, head: dict[str, Any]) -> dict[tuple, Any]:
     return done
 
 
+
 def _keep_weights(path: Path, done: dict[tuple, Any], about: dict[str, str], weights: str) -> None:
     known = done.get((about["model"], about["arm"]))
     if known is None:
@@ -241,3 +266,4 @@ def _keep_weights(path: Path, done: dict[tuple, Any], about: dict[str, str], wei
             f"--output_dir {str(path.parent)!r} holds results of {about['model']!r} with other weights: it was trained again; "
             "give another folder"
         )
+

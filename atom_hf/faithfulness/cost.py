@@ -1,21 +1,23 @@
 """What an attribution costs: its forward and backward passes, counted, and its time beside one forward pass."""
 
-import statistics
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-
-import torch
+from collections.abc import Iterator
 from torch import Tensor
-
+from contextlib import contextmanager
+import time
+from .classifier import Inputs
 from .methods import Method
-from .subject import Inputs, Subject
+from .classifier import Subject
+import statistics
+from collections.abc import Callable
+import torch
 
 FEW, MANY = 15, 3
 """How many rounds are timed of a method of few passes, and of one of many."""
+
 MANY_PASSES = 20
+
 
 
 @dataclass
@@ -24,6 +26,7 @@ class Passes:
 
     forward: int = 0
     backward: int = 0
+
 
 
 @contextmanager
@@ -46,6 +49,7 @@ def counted(model: Any) -> Iterator[Passes]:
         handle.remove()
 
 
+
 @dataclass(frozen=True)
 class Cost:
     """Of one sample, on average: passes, and the time as a multiple of that of one forward pass."""
@@ -60,11 +64,13 @@ class Cost:
         return self.forward + 2 * self.backward
 
 
+
 def count_passes(method: Method, subject: Subject, inputs: Inputs, target: Tensor) -> tuple[float, float]:
     """The forward and backward passes of one sample."""
     with counted(subject.model) as passes:
         method(subject, inputs, target)
     return passes.forward / len(target), passes.backward / len(target)
+
 
 
 def measure(method: Method, subject: Subject, inputs: Inputs, target: Tensor) -> Cost:
@@ -78,6 +84,7 @@ def measure(method: Method, subject: Subject, inputs: Inputs, target: Tensor) ->
     return Cost(forward, backward, statistics.median(times[1]) / statistics.median(times[0]))
 
 
+
 def _seconds(work: Callable[[], Any]) -> float:
     _wait()
     start = time.perf_counter()
@@ -86,6 +93,8 @@ def _seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
+
 def _wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
+

@@ -6,23 +6,28 @@ charges do not depend on the class; they are read as support for it all the same
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
-from typing import Any
-
-import torch
+from .classifier import Inputs
+from .classifier import Subject
 from torch import Tensor
-
+from dataclasses import dataclass
+from ..modeling.collector import reading_tokens
+import torch
 from ..errors import AtomError
-from ..tie_pool import of_class, reading_tokens
-from .subject import Inputs, Subject, repeated
+from typing import Any
+from .classifier import repeated
+from ..explainer.masking import of_class
+from functools import partial
 
 STEPS = 50
+
 PERMUTATIONS = 25
+
 KERNEL_SAMPLES = 200
+
 BATCH = 64
 
 Attribute = Callable[[Subject, Inputs, Tensor, Tensor | None], Tensor]
+
 
 
 @dataclass(frozen=True)
@@ -51,6 +56,7 @@ class Method:
         return found.detach().float().masked_fill(~subject.tokens(inputs), float("nan"))
 
 
+
 @torch.no_grad()
 def importance(subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
     """What `atom_importance` gives: the tied importance for the class, or, where none has been tied, the charges."""
@@ -58,6 +64,7 @@ def importance(subject: Subject, inputs: Inputs, target: Tensor, points: Tensor 
     with reading_tokens(subject.model) as tokens:
         outputs = subject.run(inputs, points, return_atoms=True)
     return outputs.atom_importance if heads.tied is None else heads.read(tokens[-1], target)
+
 
 
 @torch.no_grad()
@@ -69,10 +76,12 @@ def charge(subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | No
     return read(heads(tokens[-1])[0])
 
 
+
 def random(subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
     """Normal numbers, others in each call; the subject's seed gives the same ones again."""
     shape = subject.tokens(inputs).shape
     return torch.randn(shape, generator=subject.generator).to(target.device)
+
 
 
 @torch.no_grad()
@@ -103,6 +112,7 @@ def attention_rollout(subject: Subject, inputs: Inputs, target: Tensor, points: 
     return rollout([layer.float() for layer in layers], reads)
 
 
+
 def rollout(layers: list[Tensor], reads: Tensor) -> Tensor:
     """Attention [B, heads, N, N] of each layer, the first first, and the rows that count [B, N] -> [B, N]."""
     row = reads[:, None].to(layers[0])
@@ -111,10 +121,12 @@ def rollout(layers: list[Tensor], reads: Tensor) -> Tensor:
     return row[:, 0]
 
 
+
 @torch.no_grad()
 def hidden_norm(subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
     """The Euclidean norm of each hidden state of the atoms' layer: what any model shows for one forward pass."""
     return subject.hidden(subject.run(inputs, points, output_hidden_states=True)).float().norm(dim=-1)
+
 
 
 def input_x_gradient(subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
@@ -126,6 +138,7 @@ def input_x_gradient(subject: Subject, inputs: Inputs, target: Tensor, points: T
         points.detach().clone().requires_grad_(), additional_forward_args=(target, *inputs.values())
     )
     return subject.per_token(found, inputs)
+
 
 
 def integrated_gradients(
@@ -148,6 +161,7 @@ def integrated_gradients(
     return subject.per_token(found, inputs)
 
 
+
 def shapley_sampling(
     subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None, *, permutations: int = PERMUTATIONS
 ) -> Tensor:
@@ -160,6 +174,7 @@ def shapley_sampling(
     return _sampled(ShapleyValueSampling, permutations, subject, inputs, target, points)
 
 
+
 def kernel_shap(
     subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None, *, samples: int = KERNEL_SAMPLES
 ) -> Tensor:
@@ -167,6 +182,7 @@ def kernel_shap(
     from captum.attr import KernelShap
 
     return _sampled(KernelShap, samples, subject, inputs, target, points)
+
 
 
 def _sampled(
@@ -194,6 +210,7 @@ def _sampled(
     return found
 
 
+
 def _forward(subject: Subject, inputs: Inputs) -> Callable[..., Tensor]:
     # Captum repeats additional arguments, not those by name.
     names = list(inputs)
@@ -202,6 +219,7 @@ def _forward(subject: Subject, inputs: Inputs) -> Callable[..., Tensor]:
         return of_class(subject.run(dict(zip(names, values, strict=True)), points).logits, target)
 
     return forward
+
 
 
 _ALL = [
@@ -231,5 +249,8 @@ _ALL = [
         is_sampled=True,
     ),
 ]
+
 METHODS = {method.name: method for method in _ALL}
+
 DEFAULT_METHODS = [name for name in METHODS if name != "kernel_shap"]
+

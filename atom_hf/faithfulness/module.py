@@ -3,15 +3,17 @@
 `evaluate.load` copies a module's file elsewhere before it is imported, so the modules import this one by its full name.
 """
 
-import inspect
-from abc import ABC, abstractmethod
-from typing import Any
-
 import datasets
+from abc import ABC
+from typing import Any
+from abc import abstractmethod
 import evaluate
+import inspect
 
 NUMBER = datasets.Value("float64")
+
 NUMBERS = datasets.List(NUMBER)
+
 LISTS_OF_NUMBERS = datasets.List(NUMBERS)
 
 # What two modules cite.
@@ -25,6 +27,7 @@ ERASER = """\
   note={arXiv 1911.03429}
 }
 """
+
 RISE = """\
 @inproceedings{petsiuk2018rise,
   title={{RISE}: Randomized Input Sampling for Explanation of Black-box Models},
@@ -34,6 +37,7 @@ RISE = """\
   note={arXiv 1806.07421}
 }
 """
+
 INFIDELITY = """\
 @inproceedings{yeh2019infidelity,
   title={On the (In)fidelity and Sensitivity of Explanations},
@@ -43,6 +47,7 @@ INFIDELITY = """\
   note={arXiv 1901.09392}
 }
 """
+
 
 
 class FaithfulnessMetric(evaluate.Metric, ABC):
@@ -75,3 +80,4 @@ class FaithfulnessMetric(evaluate.Metric, ABC):
     def _compute(self, **given: Any) -> dict[str, float]:
         columns = [given.pop(name) for name in self.FEATURES]
         return self.summarize([self.measure(*sample, **given) for sample in zip(*columns, strict=True)])
+

@@ -1,20 +1,23 @@
 """Tables and curves of what `atom-hf faithfulness` measured."""
 
-import math
-from collections import defaultdict
-from pathlib import Path
-from typing import Any, NamedTuple
-
+from typing import Any
+from typing import NamedTuple
 import numpy as np
-
-from ..figures import new_figure, save_figure
-from ..utils.jsonl import RESULTS_NAME, read_lines
-from ..utils.statistics import Interval, t_interval
-from ..utils.tables import markdown
+from pathlib import Path
+from ..utils.jsonl import RESULTS_NAME
+from collections import defaultdict
+from ..utils.jsonl import read_lines
+from ..utils.statistics import Interval
+from ..utils.statistics import t_interval
 from .methods import METHODS
+from ..utils.tables import markdown
+import math
+from ..visualization.figures import new_figure
+from ..visualization.figures import save_figure
 from .metrics import agreement
 
 REPORT_NAME, PICTURE_NAME = "report.md", "faithfulness.png"
+
 MEASURES = {
     "comprehensiveness": ("comprehensiveness ↑", True),
     "sufficiency": ("sufficiency ↓", False),
@@ -24,7 +27,9 @@ MEASURES = {
     "infidelity": ("infidelity ↓", False),
 }
 """What is measured on every sample: its heading, and whether more is better."""
+
 OURS, REFERENCE, CHANCE = "importance", "integrated_gradients", "random"
+
 
 
 class Block(NamedTuple):
@@ -38,6 +43,7 @@ class Block(NamedTuple):
     def values(self, measure: str) -> np.ndarray:
         """[models, samples], of the samples that every model has; empty if nothing was measured."""
         return _grid(self.samples, lambda line: line.get(measure))
+
 
 
 def read_blocks(folder: Path) -> tuple[dict[str, Any], dict[tuple[str, str, str], Block]]:
@@ -55,9 +61,11 @@ def read_blocks(folder: Path) -> tuple[dict[str, Any], dict[tuple[str, str, str]
     return head, dict(blocks)
 
 
+
 def interval(values: np.ndarray) -> Interval:
     """The mean of independent values that were measured, the others being NaN, with its 95 % t interval."""
     return t_interval(values[~np.isnan(values)])
+
 
 
 def write_report(folder: str | Path) -> list[Path]:
@@ -66,6 +74,7 @@ def write_report(folder: str | Path) -> list[Path]:
     written = Path(folder, REPORT_NAME)
     written.write_text(report(head, blocks), encoding="utf-8")
     return [written, plot(head, blocks, Path(folder, PICTURE_NAME))]
+
 
 
 def report(head: dict[str, Any], blocks: dict[tuple[str, str, str], Block]) -> str:
@@ -88,16 +97,19 @@ def report(head: dict[str, Any], blocks: dict[tuple[str, str, str], Block]) -> s
     return "\n".join(parts)
 
 
+
 EXPLAINED = """\
 The value is the probability of the class that the model predicts on the whole input. Means over samples of the mean over
 models, with a 95 % t interval over samples; ± is the standard deviation over models of their means. ↑ more is better, ↓ less.
 Scaled infidelity is that of the attribution times the factor that fits best, which may be negative.
 """
+
 GAPS = """\
 In brackets a 95 % t interval over samples, of the mean over models; then one over models. ▲ and ▼ mark a first interval that
 excludes 0, for the better and the worse. The last rows say how much of the way from random to integrated gradients each method
 goes.
 """
+
 CHECKS = """\
 Sensitivity: of the attribution to a small change of the input. Agreement: mean rank correlation between models of the
 attributions of one sample. Randomized: rank correlation with the attribution of the model whose parameters are all random, with
@@ -107,12 +119,15 @@ there is one model only.
 """
 
 
+
 def _label(arm: str, method: str) -> str:
     return method.replace("_", " ") + (", plain model" if arm == "plain" else "")
 
 
+
 def _row(*cells: str) -> list[str]:
     return [cell.replace("|", "\\|") for cell in cells]
+
 
 
 def measures_table(blocks: dict[tuple[str, str, str], Block]) -> str:
@@ -122,6 +137,7 @@ def measures_table(blocks: dict[tuple[str, str, str], Block]) -> str:
         cells = [_cell(block.values(measure)) for measure in MEASURES]
         rows.append(_row(_label(arm, method), *cells))
     return markdown(["method", *(title for title, _ in MEASURES.values())], rows)
+
 
 
 def difference_table(blocks: dict[tuple[str, str, str], Block]) -> str:
@@ -144,6 +160,7 @@ def difference_table(blocks: dict[tuple[str, str, str], Block]) -> str:
     return markdown(["", *(MEASURES[name][0] for name in measures)], rows) if rows else ""
 
 
+
 def checks_table(blocks: dict[tuple[str, str, str], Block]) -> str:
     """A row a method: sensitivity, agreement, randomisation, and cost."""
     merged: dict[tuple[str, str], list[Block]] = defaultdict(list)
@@ -163,7 +180,9 @@ def checks_table(blocks: dict[tuple[str, str, str], Block]) -> str:
     return markdown([*header, "time", "forward passes", "backward passes", "forward equivalents"], rows)
 
 
+
 _COSTS = ("time", "forward", "backward")
+
 
 
 def plot(head: dict[str, Any], blocks: dict[tuple[str, str, str], Block], path: Path) -> Path:
@@ -196,11 +215,13 @@ def plot(head: dict[str, Any], blocks: dict[tuple[str, str, str], Block], path: 
     return save_figure(figure, path)
 
 
+
 def _sorted(blocks: dict[tuple[str, str, str], Block]) -> list[tuple[tuple[str, str, str], Block]]:
     order = list(METHODS)
     return sorted(
         ((key, block) for key, block in blocks.items()), key=lambda pair: (pair[0][1], order.index(pair[0][2]))
     )
+
 
 
 def _grid(models: dict[str, dict[int, dict[str, Any]]], value: Any) -> np.ndarray:
@@ -211,11 +232,13 @@ def _grid(models: dict[str, dict[int, dict[str, Any]]], value: Any) -> np.ndarra
     return np.array([[math.nan if v is None else v for v in row] for row in found], dtype=np.float64)
 
 
+
 def over_models(values: np.ndarray) -> np.ndarray:
     """The mean over models [samples] of [models, samples], without NaN."""
     there = ~np.isnan(values)
     count = there.sum(0)
     return np.where(count > 0, np.where(there, values, 0).sum(0) / np.maximum(count, 1), math.nan)
+
 
 
 def _cell(values: np.ndarray) -> str:
@@ -226,6 +249,7 @@ def _cell(values: np.ndarray) -> str:
     if len(values) > 1:
         spread = f" ± {_short(float(np.std([interval(row).mean for row in values], ddof=1)))}"
     return f"{_short(found.mean)} [{_short(found.low)}, {_short(found.high)}]{spread}"
+
 
 
 def paired(one: Block, other: Block, measure: str) -> np.ndarray:
@@ -240,10 +264,12 @@ def paired(one: Block, other: Block, measure: str) -> np.ndarray:
     return _grid(shared, lambda pair: None if None in (p := [x.get(measure) for x in pair]) else p[0] - p[1])
 
 
+
 def verdict(differences: np.ndarray, more_is_better: bool) -> str:
     """Of differences [models, samples]: ▲ better and ▼ worse, where the interval over samples excludes 0; else nothing."""
     found = interval(over_models(differences))
     return "" if not (found.low > 0 or found.high < 0) else "▲" if (found.mean > 0) == more_is_better else "▼"
+
 
 
 def gap(differences: np.ndarray, more_is_better: bool) -> str:
@@ -259,12 +285,14 @@ def gap(differences: np.ndarray, more_is_better: bool) -> str:
     return f"{found.mean:+.3g} [{found.low:+.3g}, {found.high:+.3g}]{mark}{seeds}"
 
 
+
 def share(block: Block, chance: Block, reference: Block, measure: str) -> str:
     """How much of the way from chance to the reference a method goes."""
     means = [interval(over_models(b.values(measure))).mean for b in (block, chance, reference)]
     if any(math.isnan(mean) for mean in means) or abs(means[2] - means[1]) < 1e-9:
         return "–"
     return f"{(means[0] - means[1]) / (means[2] - means[1]):.0%}"
+
 
 
 def _agreements(block: Block) -> np.ndarray:
@@ -276,9 +304,11 @@ def _agreements(block: Block) -> np.ndarray:
     return np.array([agreement(given) for given in found if len({len(row) for row in given}) == 1] or [math.nan])
 
 
+
 def _short(value: float) -> str:
     if math.isnan(value):
         return "–"
     if abs(value) >= 10:
         return f"{value:.1f}"
     return f"{value:.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.2g}"
+

@@ -1,1 +1,4 @@
 """Helpers that know nothing of atoms."""
+
+
+

@@ -1,8 +1,9 @@
 """Gathering rows over processes, with their gradient, and sums."""
 
-import torch
 import torch.distributed as dist
 from torch import Tensor
+import torch
+
 
 
 def processes() -> int:
@@ -10,9 +11,11 @@ def processes() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
+
 def is_first_process() -> bool:
     """Whether this one is the first, or the only one."""
     return processes() == 1 or dist.get_rank() == 0
+
 
 
 def gather_rows(rows: Tensor) -> Tensor:
@@ -34,6 +37,7 @@ def gather_rows(rows: Tensor) -> Tensor:
     return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
 
 
+
 class _AllGather(torch.autograd.Function):
     # The all_gather of torch.distributed.nn.functional asks every process for its gradient, and announces its own end.
     @staticmethod
@@ -49,6 +53,7 @@ class _AllGather(torch.autograd.Function):
         return dist.get_world_size() * gradient[dist.get_rank() * ctx.size :][: ctx.size]
 
 
+
 def sum_over_processes(values: Tensor) -> Tensor:
     """The sum of a tensor over all processes, to each; itself on one process."""
     if processes() == 1:
@@ -56,3 +61,4 @@ def sum_over_processes(values: Tensor) -> Tensor:
     total = values.clone()
     dist.all_reduce(total)
     return total
+

@@ -1,10 +1,10 @@
 """Silence while many runs go on."""
 
-import logging
 from contextlib import contextmanager
-
 import datasets
+import logging
 import transformers
+
 
 
 @contextmanager
@@ -23,3 +23,4 @@ def quiet():
         theirs.set_verbosity(levels[1])
         theirs.enable_progress_bar()
         datasets.enable_progress_bars()
+

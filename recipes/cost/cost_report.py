@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from atom_hf.figures import new_figure, save_figure
+from atom_hf.visualization.figures import new_figure, save_figure
 from atom_hf.utils.tables import markdown
 
 HERE = Path(__file__).parent

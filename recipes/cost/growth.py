@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from atom_hf import atomic_energy
-from atom_hf.modeling import default_device
+from atom_hf.modeling.inference import default_device
 
 SOFTENING = 0.1  # the default of training
 WIDTH = 768

@@ -17,7 +17,7 @@ import torch
 from cost_report import HERE, MODELS, RESULTS, read_results, write_report
 from growth import measure
 
-from atom_hf.modeling import default_device
+from atom_hf.modeling.inference import default_device
 
 # On a CPU in float32, on a GPU in bfloat16: as each is trained.
 PAIRS = {"cpu": (12, 2), "cuda": (100, 10)}

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atom_hf import AtomError, Atoms, atomic_energy
-from atom_hf.energy import pair_means
+from atom_hf.atoms.energy import pair_means
 from helpers.naive import naive_energy, to_lists
 from helpers.placed_atoms import assert_same, batches, energy_and_gradients, random_atoms, random_batch, slope
 

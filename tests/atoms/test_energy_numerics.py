@@ -7,9 +7,10 @@ import sys
 import pytest
 import torch
 
-import atom_hf.closed_form
+import atom_hf.atoms.closed_form
 from atom_hf import Atoms, atomic_energy
-from atom_hf.energy import atom_loss, pair_means
+from atom_hf.atoms.loss import atom_loss
+from atom_hf.atoms.energy import pair_means
 from helpers.placed_atoms import CONSTRAINTS, assert_same, energy_and_gradients, random_atoms, random_batch
 
 HALVES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])
@@ -70,7 +71,7 @@ def test_importance_and_position_may_differ_in_precision(importance, position):
 @pytest.mark.parametrize("block_entries", [2**24, 10], ids=["differences", "blocks of matrix products"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 def test_autocast_changes_nothing(dtype, block_entries, monkeypatch):
-    monkeypatch.setattr(atom_hf.closed_form, "BLOCK_ENTRIES", block_entries)
+    monkeypatch.setattr(atom_hf.atoms.closed_form, "BLOCK_ENTRIES", block_entries)
     q, p, mask = random_batch(0, (4, 6, 8), dtype=dtype, mask=True)
     q.requires_grad_(), p.requires_grad_()
 
@@ -89,7 +90,7 @@ def test_autocast_changes_nothing(dtype, block_entries, monkeypatch):
 
 @pytest.mark.parametrize("block_entries", [2**24, 100], ids=["differences", "matrix products"])
 def test_a_large_common_offset_costs_no_precision(block_entries, monkeypatch):
-    monkeypatch.setattr(atom_hf.closed_form, "BLOCK_ENTRIES", block_entries)
+    monkeypatch.setattr(atom_hf.atoms.closed_form, "BLOCK_ENTRIES", block_entries)
     atoms = random_atoms(4, 6, 16, dtype=torch.float32)
     atoms = atoms._replace(center=atoms.center + 1e4)
     # A sample without tokens stays at the origin, where it must not pull the reference point to.
@@ -152,7 +153,7 @@ def test_a_sample_without_tokens_divides_by_nothing():
 @pytest.mark.parametrize("seed", range(5))
 def test_softening_is_the_smallest_distance(seed, monkeypatch):
     """Also where the rounding of a matrix product leaves the squared distance of coincident atoms below 0."""
-    monkeypatch.setattr(atom_hf.closed_form, "BLOCK_ENTRIES", 1)
+    monkeypatch.setattr(atom_hf.atoms.closed_form, "BLOCK_ENTRIES", 1)
     center = 10 * torch.randn(2, 64, generator=torch.Generator().manual_seed(seed)).repeat(20, 1)
     atoms = Atoms(torch.ones(40), torch.zeros(40), center, torch.ones(40))
     assert pair_means(atoms, softening=1e-3).energy <= 1e3
@@ -161,7 +162,7 @@ def test_softening_is_the_smallest_distance(seed, monkeypatch):
 @pytest.mark.parametrize("block_entries", [2**24, 10], ids=["differences", "blocks of matrix products"])
 @pytest.mark.parametrize("softening", [0.0, 0.1])
 def test_repeated_samples_are_finite(softening, block_entries, monkeypatch):
-    monkeypatch.setattr(atom_hf.closed_form, "BLOCK_ENTRIES", block_entries)
+    monkeypatch.setattr(atom_hf.atoms.closed_form, "BLOCK_ENTRIES", block_entries)
     q, p, _ = random_batch(0, (3, 4, 8), dtype=torch.float32)
     energy, dq, dp = energy_and_gradients(q.repeat(2, 1), p.repeat(2, 1, 1), softening=softening)
     assert energy.isfinite() and dq.isfinite().all() and dp.isfinite().all()
@@ -198,8 +199,8 @@ def test_every_path_gives_the_same(path, softening, monkeypatch):
 
         return counted
 
-    monkeypatch.setattr(atom_hf.closed_form, "BLOCK_ENTRIES", block_entries)
-    monkeypatch.setattr(atom_hf.closed_form, "_row_sums", count("rows", atom_hf.closed_form._row_sums))
+    monkeypatch.setattr(atom_hf.atoms.closed_form, "BLOCK_ENTRIES", block_entries)
+    monkeypatch.setattr(atom_hf.atoms.closed_form, "_row_sums", count("rows", atom_hf.atoms.closed_form._row_sums))
     monkeypatch.setattr(torch, "addmm", count("addmm", torch.addmm))
     means = pair_means(Atoms.unpack(packed), softening)
     assert calls == {"rows": blocks, "addmm": blocks * product}, "the path that this case is about"

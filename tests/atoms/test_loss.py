@@ -5,9 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import atom_hf.closed_form
+import atom_hf.atoms.closed_form
 from atom_hf import Atoms
-from atom_hf.energy import atom_loss, pair_means
+from atom_hf.atoms.loss import atom_loss
+from atom_hf.atoms.energy import pair_means
 from helpers.naive import naive_constraint
 from helpers.placed_atoms import CONSTRAINTS, batches, random_atoms, random_batch
 
@@ -46,7 +47,7 @@ def test_the_energy_has_a_weight_of_its_own(energy_weight):
 
 @pytest.mark.parametrize("blocks", [2**24, 4], ids=["at once", "in blocks"])
 def test_gradcheck_of_the_whole_loss(blocks, monkeypatch):
-    monkeypatch.setattr(atom_hf.closed_form, "BLOCK_ENTRIES", blocks)
+    monkeypatch.setattr(atom_hf.atoms.closed_form, "BLOCK_ENTRIES", blocks)
     packed = random_atoms(3, 5, 3).pack()
     packed[1] = torch.tensor([0.0, 0.0, -1.0] + [0.0] * 3)  # a sample without tokens
     packed.requires_grad_()

@@ -6,7 +6,7 @@ import torch
 from scipy.optimize import minimize_scalar
 
 from atom_hf import Atoms
-from atom_hf.energy import rest_distance
+from atom_hf.atoms.energy import rest_distance
 
 
 def pair_energy(one, other, distance, softening=0.0):

@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-import atom_hf.bench as bench
-import atom_hf.bench_profile as bench_profile
+import atom_hf.benchmark.bench as bench
+import atom_hf.benchmark.profiling as bench_profile
 from atom_hf import AtomError
-from atom_hf.bench_profile import PREFIX, STEP, attribute, kernel_time, profile_parts, wrapped
-from atom_hf.heads import AtomHeads
+from atom_hf.benchmark.profiling import PREFIX, STEP, attribute, kernel_time, profile_parts, wrapped
+from atom_hf.atoms.heads import AtomHeads
 from helpers.measured import arm
 from helpers.models import batch_for
 
@@ -95,7 +95,9 @@ def test_a_part_that_has_moved_is_an_error(tmp_path, monkeypatch):
 
 
 def test_wrapping_leaves_no_trace(tmp_path):
-    from atom_hf import energy, gate, heads, modeling, trainer, trainer_loss
+    from atom_hf.atoms import energy, heads
+    from atom_hf.modeling import gradient_balancer as gate, mixin as modeling
+    from atom_hf.training import trainer, loss as trainer_loss
 
     one = arm(tmp_path)
     one.step([batch_for("bert", labels=True)])

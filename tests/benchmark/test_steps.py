@@ -4,9 +4,9 @@ import torch
 from torch import nn
 from transformers import TrainerCallback
 
-import atom_hf.bench as bench
+import atom_hf.benchmark.bench as bench
 from atom_hf import AtomTrainer
-from atom_hf.bench_steps import Arm, allocated_peak, count_flops, peak_memory
+from atom_hf.benchmark.steps import Arm, allocated_peak, count_flops, peak_memory
 from helpers.measured import arm
 from helpers.models import batch_for, collator_for, rows_for, tiny
 from helpers.training import arguments

@@ -10,7 +10,7 @@ import pytest
 import torch
 import transformers
 
-from atom_hf.cli import main
+from atom_hf.cli.main import main
 from helpers.bad_material import spoil_heads, write_files
 
 BERT = (

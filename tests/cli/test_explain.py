@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-import atom_hf.explain
+import atom_hf.cli.explain
 from atom_hf import AtomConfig, attach_atoms, load_atom_model
-from atom_hf.attaching import add_tied
-from atom_hf.cli import main
-from atom_hf.importance import read_images, read_texts
-from atom_hf.show import write_words
+from atom_hf.modeling.attach import add_tied
+from atom_hf.cli.main import main
+from atom_hf.importance.read import read_images, read_texts
+from atom_hf.visualization.pictures import write_words
 from helpers.models import make_tokenizer, tiny
 
 
@@ -126,7 +126,7 @@ def test_images_and_folders_of_them(shown):
     assert "2.png" in page and "3.png" not in out + page
     out, _ = shown("--model vit --file turned.jpg pictures/4.png")
     assert out.startswith("turned.jpg  predicted") and "4.png" in out and "read      2 images\n" in out
-    (image,) = atom_hf.explain.read_given([], ["turned.jpg"], 1).images
+    (image,) = atom_hf.cli.explain.read_given([], ["turned.jpg"], 1).images
     assert image.size == (20, 30)
 
 
@@ -179,7 +179,7 @@ REFUSED = [
 
 @pytest.mark.parametrize(("line", "says"), REFUSED, ids=[line for line, _ in REFUSED])
 def test_refused_in_a_line_before_a_model_is_loaded(line, says, tmp_path, monkeypatch):
-    monkeypatch.setattr(atom_hf.explain, "load_atom_model", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(atom_hf.cli.explain, "load_atom_model", lambda *_, **__: pytest.fail("a model was loaded"))
     status, out, err = explain(line, tmp_path / "page.html")
     assert status == 2 and out == "" and says in err and err.count("\n") == 1
     assert not list(tmp_path.iterdir())

@@ -6,7 +6,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification
 
 from atom_hf import AtomTrainer, load_atom_model
-from atom_hf.cli import main
+from atom_hf.cli.main import main
 
 pytestmark = pytest.mark.usefixtures("few_steps")
 

@@ -8,8 +8,8 @@ import sys
 import pytest
 
 import atom_hf
-from atom_hf import cli
-from atom_hf.cli import main
+from atom_hf.cli import main as cli
+from atom_hf.cli.main import main
 from helpers.commands import command
 
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from atom_hf.cli import main
-from atom_hf.study_report import REPORT_NAME
+from atom_hf.cli.main import main
+from atom_hf.experiments.study_report import REPORT_NAME
 from helpers.studies import SHORT, write
 
 pytestmark = pytest.mark.usefixtures("digits_once", "own_folder")

@@ -17,8 +17,8 @@ import transformers
 from safetensors.torch import load_file
 
 from atom_hf import AtomMixin, load_atom_model
-from atom_hf.data import load_data
-from atom_hf.tasks import find_model
+from atom_hf.data.load import load_data
+from atom_hf.finetune.pretrained import find_model
 from atom_hf.utils.tables import format_number
 from helpers.commands import BERT, COMMANDS, SHORT, STILL, closing, command, parse, results, train
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from atom_hf.data import load_data
+from atom_hf.data.load import load_data
 from helpers.tables import error_of, write
 
 pytestmark = pytest.mark.usefixtures("own_cache")

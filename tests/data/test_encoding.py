@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atom_hf.tasks import image_inputs, prepare_task
+from atom_hf.data.encoding import image_inputs
+from atom_hf.finetune.inputs import prepare_task
 from helpers.task_data import LINES, TINY_BERT, TINY_GPT2, TINY_VIT, image_data, text_data
 
 pytestmark = pytest.mark.usefixtures("own_cache")

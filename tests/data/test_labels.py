@@ -5,7 +5,7 @@ import json
 import datasets
 import pytest
 
-from atom_hf.data import load_data
+from atom_hf.data.load import load_data
 from helpers.tables import error_of, labels, write, write_images
 
 pytestmark = pytest.mark.usefixtures("own_cache")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from atom_hf.data import TASKS
+from atom_hf.data.columns import TASKS
 from helpers.tables import error_of, write
 
 pytestmark = pytest.mark.usefixtures("own_cache")

@@ -12,7 +12,7 @@ import huggingface_hub
 import numpy as np
 import pytest
 
-from atom_hf.data import load_data
+from atom_hf.data.load import load_data
 from atom_hf.errors import AtomError
 from helpers.tables import ROWS, bag, error_of, labels, on_hub, pairs, texts, write, write_images
 

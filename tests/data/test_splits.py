@@ -7,7 +7,8 @@ import datasets
 import numpy as np
 import pytest
 
-from atom_hf.data import load_data, stratified_rows
+from atom_hf.data.load import load_data
+from atom_hf.data.splits import stratified_rows
 from helpers.tables import error_of, labels, on_hub, texts, write
 
 pytestmark = pytest.mark.usefixtures("own_cache")

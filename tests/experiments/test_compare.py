@@ -10,15 +10,15 @@ import transformers
 from PIL import Image
 from scipy import stats
 
-from atom_hf import compare as module
-from atom_hf.arguments import AtomTrainingArguments
-from atom_hf.attaching import add_tied
-from atom_hf.cli import main
-from atom_hf.compare import CompareArguments, compare_runs, paired_table
+from atom_hf.experiments import compare as module
+from atom_hf.training.arguments import AtomTrainingArguments
+from atom_hf.modeling.attach import add_tied
+from atom_hf.cli.main import main
+from atom_hf.experiments.compare import CompareArguments, compare_runs, paired_table
 from atom_hf.errors import AtomError
-from atom_hf.flags import parse_flags
-from atom_hf.paired import silent
-from atom_hf.run import RunArguments
+from atom_hf.finetune.flags import parse_flags
+from atom_hf.finetune.run import silent
+from atom_hf.finetune.arguments import RunArguments
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 

@@ -10,25 +10,13 @@ import pytest
 import torch
 from PIL import Image
 
-from atom_hf.data import load_data
-from atom_hf.flags import parse_kinds
-from atom_hf.measures import (
-    calibration_error,
-    corrupt,
-    distinct,
-    effective_rank,
-    entropy,
-    less_is_better,
-    measure_classifier,
-    measure_writer,
-    neighbor_distance,
-    read_outputs,
-    repetition,
-    self_bleu,
-)
-from atom_hf.paired import silent
-from atom_hf.regularizers import StudyTrainer, StudyTrainingArguments
-from atom_hf.run import RunArguments, prepare_run
+from atom_hf.data.load import load_data
+from atom_hf.finetune.flags import parse_kinds
+from atom_hf.experiments.measures import calibration_error, corrupt, distinct, effective_rank, entropy, less_is_better, measure_classifier, measure_writer, neighbor_distance, read_outputs, repetition, self_bleu
+from atom_hf.finetune.run import silent
+from atom_hf.experiments.regularizers import StudyTrainer, StudyTrainingArguments
+from atom_hf.finetune.arguments import RunArguments
+from atom_hf.finetune.run import prepare_run
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 

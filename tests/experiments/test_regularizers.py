@@ -8,15 +8,7 @@ from torch.nn import functional as F
 from transformers import BertConfig, BertModel
 
 from atom_hf import AtomConfig, AtomError, AtomTrainer, attach_atoms
-from atom_hf.regularizers import (
-    StudyTrainer,
-    StudyTrainingArguments,
-    output_layer,
-    r_drop_divergence,
-    reading_latent,
-    supervised_contrastive_loss,
-    uniformity_loss,
-)
+from atom_hf.experiments.regularizers import StudyTrainer, StudyTrainingArguments, output_layer, r_drop_divergence, reading_latent, supervised_contrastive_loss, uniformity_loss
 from helpers.models import TEXT, TINY, batch_for, collator_for, make_tokenizer, rows_for, tiny
 from helpers.training import arguments
 

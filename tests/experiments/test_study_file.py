@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from atom_hf import AtomError
-from atom_hf.data import load_data
-from atom_hf.study import read_study
+from atom_hf.data.load import load_data
+from atom_hf.experiments.study import read_study
 from helpers.studies import SHORT, STUDY, VERSE, run, values, with_setting, write
 
 pytestmark = pytest.mark.usefixtures("digits_once", "own_folder")

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 from scipy import stats
 
-from atom_hf import AtomError, study_report
-from atom_hf.study import Setting, Study
-from atom_hf.study_report import check_packages, cost_ratio, differences, tables, write_report
+from atom_hf import AtomError
+from atom_hf.experiments import study_report
+from atom_hf.experiments.study import Setting, Study
+from atom_hf.experiments.study_report import check_packages, cost_ratio, differences, tables, write_report
 from atom_hf.utils.statistics import holm
 
 

@@ -16,9 +16,10 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from atom_hf import AtomConfig, AtomError, attach_atoms, load_atom_model, tie, tie_pool
-from atom_hf.loop import start_step
-from atom_hf.tie import tie_importance
+from atom_hf import AtomConfig, AtomError, attach_atoms, load_atom_model
+from atom_hf.explainer import fit as tie, masked_samples as tie_pool
+from atom_hf.training.custom_loop import start_step
+from atom_hf.explainer.fit import tie_importance
 from helpers.explained import batches_of, tied, with_heads
 from helpers.linear_words import WordsForSequenceClassification, linear_words
 from helpers.models import batch_for, make_tokenizer, tiny

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from atom_hf import tie_pool
-from atom_hf.erasing import Eraser
-from atom_hf.tie import make_erasers, tie_importance
-from atom_hf.tie_pool import draw_sets
+from atom_hf.explainer import masked_samples as tie_pool
+from atom_hf.explainer.masking import Eraser
+from atom_hf.explainer.fit import make_erasers, tie_importance
+from atom_hf.explainer.masked_samples import draw_sets
 from helpers.explained import with_heads
 from helpers.models import TEXT, batch_for, make_tokenizer, rows_for
 

@@ -6,7 +6,7 @@ import torch
 from scipy import ndimage
 
 from atom_hf import AtomConfig, AtomError, attach_atoms
-from atom_hf.erasing import Eraser, of_patches, on_pixels
+from atom_hf.explainer.masking import Eraser, of_patches, on_pixels
 from helpers.models import TEXT, batch_for, make_tokenizer, tiny
 
 CLASSIFIERS = [name for name in TEXT if name != "gpt2"]

@@ -7,7 +7,7 @@ from PIL import Image
 
 from atom_hf import AtomError
 from atom_hf.faithfulness.cost import counted
-from atom_hf.faithfulness.subject import Subject
+from atom_hf.faithfulness.classifier import Subject
 from helpers.models import batch_for, make_tokenizer, tiny
 
 TEXT = {"text": "the moon and the sea"}
@@ -56,7 +56,7 @@ def test_pairs_and_images_are_encoded():
     found = subject.encode([{**TEXT, "text_pair": "a king"}])
     expected = make_tokenizer()(TEXT["text"], "a king", truncation=True, max_length=12)
     assert found["input_ids"].tolist() == [expected["input_ids"]] and len(expected["input_ids"]) == 12
-    from atom_hf.tasks import find_model, load_processor
+    from atom_hf.finetune.pretrained import find_model, load_processor
 
     processor = load_processor(find_model("vit-fashion-mnist"), True)
     picture = Image.fromarray(np.full((28, 28), 255, np.uint8))

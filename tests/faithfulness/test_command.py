@@ -6,8 +6,8 @@ import shutil
 import pytest
 
 from atom_hf import AtomConfig, attach_atoms
-from atom_hf.cli import main
-from atom_hf.faithfulness import command, cost, measuring
+from atom_hf.cli.main import main
+from atom_hf.faithfulness import command, cost, measure as measuring
 from helpers.models import make_tokenizer, tiny
 
 METHODS = "importance,random,hidden_norm,input_x_gradient,integrated_gradients"

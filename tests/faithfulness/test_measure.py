@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from atom_hf import AtomConfig, attach_atoms
-from atom_hf.faithfulness import measuring, metrics
-from atom_hf.faithfulness.measuring import Samples, check_samples, measure_samples
+from atom_hf.faithfulness import measure as measuring, metrics
+from atom_hf.faithfulness.measure import Samples, check_samples, measure_samples
 from atom_hf.faithfulness.methods import METHODS
-from atom_hf.faithfulness.randomizing import randomized
-from atom_hf.faithfulness.subject import Subject
+from atom_hf.faithfulness.randomization import randomized
+from atom_hf.faithfulness.classifier import Subject
 from helpers.models import make_tokenizer, tiny
 
 ROWS = [{"text": text} for text in ["the moon and the sea", "", "a king", "love is here", *["my heart"] * 8]]

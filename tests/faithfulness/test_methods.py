@@ -11,8 +11,8 @@ from atom_hf import AtomConfig, AtomError, attach_atoms
 from atom_hf.faithfulness import metrics
 from atom_hf.faithfulness.cost import count_passes, counted, measure
 from atom_hf.faithfulness.methods import METHODS, attention_rollout, integrated_gradients, rollout, shapley_sampling
-from atom_hf.faithfulness.subject import Subject
-from atom_hf.tie_pool import of_class
+from atom_hf.faithfulness.classifier import Subject
+from atom_hf.explainer.masking import of_class
 from helpers.linear_words import linear_words
 from helpers.models import batch_for, make_tokenizer, tiny
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from atom_hf import AtomConfig, AtomError, attach_atoms
-from atom_hf.faithfulness.randomizing import cascade, randomized
+from atom_hf.faithfulness.randomization import cascade, randomized
 from helpers.models import batch_for, make_tokenizer, tiny
 
 

@@ -13,12 +13,12 @@ from huggingface_hub import ModelCard
 from huggingface_hub.repocard import metadata_load
 
 from atom_hf import AtomTrainingArguments
-from atom_hf.cli import main
-from atom_hf.compare import _rows_of, find_comparison
-from atom_hf.data import TaskData, load_data
-from atom_hf.flags import parse_flags
-from atom_hf.paired import training_fingerprint
-from atom_hf.run import RunArguments
+from atom_hf.cli.main import main
+from atom_hf.experiments.compare import _rows_of, find_comparison
+from atom_hf.data.load import TaskData, load_data
+from atom_hf.finetune.flags import parse_flags
+from atom_hf.experiments.paired_runs import training_fingerprint
+from atom_hf.finetune.arguments import RunArguments
 from helpers.cards import DIGITS, SECRET, check, run, section
 from helpers.hub_server import Hub
 from helpers.models import make_tokenizer, tiny

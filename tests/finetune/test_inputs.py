@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from atom_hf.errors import AtomError
-from atom_hf.tasks import prepare_task
+from atom_hf.finetune.inputs import prepare_task
 from helpers.task_data import LINES, TINY_BERT, TINY_VIT, image_data, text_data
 
 pytestmark = pytest.mark.usefixtures("own_cache")

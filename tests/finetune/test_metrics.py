@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from transformers import EvalPrediction
 
-from atom_hf.tasks import classification_metrics, perplexity
+from atom_hf.finetune.metrics import classification_metrics, perplexity
 
 
 def naive_metrics(truth, chosen):

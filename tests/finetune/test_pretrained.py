@@ -7,9 +7,10 @@ import torch
 import transformers
 from PIL import Image
 
-from atom_hf.data import TaskData
+from atom_hf.data.load import TaskData
 from atom_hf.errors import AtomError
-from atom_hf.tasks import find_model, prepare_task
+from atom_hf.finetune.pretrained import find_model
+from atom_hf.finetune.inputs import prepare_task
 from helpers.task_data import LINES, TINY_BERT, TINY_GPT2, image_data, text_data
 
 pytestmark = pytest.mark.usefixtures("own_cache")

@@ -2,7 +2,8 @@
 
 import logging
 
-from atom_hf.run import RunArguments, _last_checkpoint, data_flags
+from atom_hf.finetune.arguments import RunArguments, data_flags
+from atom_hf.finetune.resume import _last_checkpoint
 
 
 def test_a_checkpoint_cut_short_is_passed_over(tmp_path, caplog):

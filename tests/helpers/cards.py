@@ -6,7 +6,7 @@ import io
 from huggingface_hub import ModelCard
 
 from atom_hf import AtomTrainer
-from atom_hf.cli import main
+from atom_hf.cli.main import main
 from helpers.card_rules import empty_values, metadata_errors
 from helpers.models import collator_for, rows_for, tiny
 from helpers.training import arguments

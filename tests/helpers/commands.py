@@ -6,11 +6,11 @@ import json
 import shlex
 from pathlib import Path
 
-from atom_hf.arguments import AtomTrainingArguments
-from atom_hf.cli import main
-from atom_hf.flags import parse_flags
-from atom_hf.run import RunArguments
-from atom_hf.tie_command import TieArguments
+from atom_hf.training.arguments import AtomTrainingArguments
+from atom_hf.cli.main import main
+from atom_hf.finetune.flags import parse_flags
+from atom_hf.finetune.arguments import RunArguments
+from atom_hf.finetune.arguments import TieArguments
 
 SHORT = "--max_steps 3 --per_device_train_batch_size 8 --max_train_samples 24 --max_eval_samples 16"
 BERT = (

@@ -1,7 +1,7 @@
 """Models with heads, for importance that is fitted to their predictions."""
 
 from atom_hf import AtomConfig, attach_atoms
-from atom_hf.tie import tie_importance
+from atom_hf.explainer.fit import tie_importance
 from helpers.models import TEXT, batch_for, make_tokenizer, tiny
 
 

@@ -5,7 +5,7 @@ import re
 import numpy as np
 from PIL import Image
 
-from atom_hf.readings import AtomReading, ImageReading, Span, TextReading
+from atom_hf.importance.results import AtomReading, ImageReading, Span, TextReading
 
 NAN = float("nan")
 HOSTILE = (

@@ -15,7 +15,7 @@ import torch.distributed as dist
 from transformers import TrainerCallback
 
 from atom_hf import AtomError, AtomTrainer
-from atom_hf.sharding import check_processes
+from atom_hf.training.arguments import check_processes
 from helpers.models import TEXT, collator_for, make_tokenizer, rows_for, tiny
 from helpers.training import SUM, Gradients, arguments
 

@@ -1,7 +1,7 @@
 """One arm of a measurement."""
 
 from atom_hf import AtomTrainer
-from atom_hf.bench_steps import Arm
+from atom_hf.benchmark.steps import Arm
 from helpers.models import collator_for, rows_for, tiny
 from helpers.training import arguments
 

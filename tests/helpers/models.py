@@ -67,7 +67,7 @@ def make_tokenizer():
 
 @functools.cache
 def verse(count):
-    from atom_hf.data import load_data
+    from atom_hf.data.load import load_data
 
     return list(load_data("verse", max_train_samples=count, max_eval_samples=2).train)
 
@@ -76,7 +76,7 @@ def verse(count):
 def digits(count):
     import numpy as np
 
-    from atom_hf.data import load_data
+    from atom_hf.data.load import load_data
 
     rows = load_data("digits", max_train_samples=count, max_eval_samples=10).train
     return [(np.asarray(row["image"], dtype=np.float32) / 255 - 0.5, row["label"]) for row in rows]

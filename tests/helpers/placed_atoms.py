@@ -4,7 +4,7 @@ import torch
 from hypothesis import strategies as st
 
 from atom_hf import Atoms, atomic_energy
-from atom_hf.energy import pair_means
+from atom_hf.atoms.energy import pair_means
 
 CONSTRAINTS = {"neutrality": 1.0, "charge_floor": 0.5, "charge_floor_weight": 10.0}
 

@@ -137,7 +137,7 @@ def steps():
             **WRITER,
         ),
         "itself": python(
-            "from atom_hf.card import CardFacts, write_card\n"
+            "from atom_hf.hub.card import CardFacts, write_card\n"
             'make(1).save_pretrained("run"); write_card(CardFacts(name="run", training={"seed": 1}), "run")\n'
             'assert main(["push", "run", "--repo", "org/itself"]) == 0\n'
             'load_atom_model("org/itself").push_to_hub("org/itself")\n'
@@ -199,7 +199,7 @@ def steps():
         "offline, whole": python(offline('model = load_atom_model("org/cut", cache_dir="whole")') + READ),
         "plain": python(
             'base = transformers.AutoModelForSequenceClassification.from_pretrained("org/base", cache_dir="plain")\n'
-            "from atom_hf.loading import restore_heads\n"
+            "from atom_hf.modeling.load import restore_heads\n"
             + offline('found = restore_heads(base, "org/base", cache_dir="plain")')
         ),
         "offline, nothing": refused(offline('load_atom_model("org/cut", cache_dir="nothing")')),

@@ -2,7 +2,7 @@
 
 import yaml
 
-from atom_hf.study import StudyArguments, run_study
+from atom_hf.experiments.study import StudyArguments, run_study
 from atom_hf.utils.jsonl import read_lines
 
 SIZES = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}

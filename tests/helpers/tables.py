@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from atom_hf.data import load_data
+from atom_hf.data.load import load_data
 from atom_hf.errors import AtomError
 
 ROWS = pd.DataFrame(

@@ -2,7 +2,7 @@
 
 import datasets
 
-from atom_hf.data import TaskData
+from atom_hf.data.load import TaskData
 
 TINY_GPT2 = {"n_embd": 8, "n_layer": 1, "n_head": 1, "n_positions": 32}
 TINY_BERT = {"hidden_size": 8, "num_hidden_layers": 1, "num_attention_heads": 1, "intermediate_size": 8}

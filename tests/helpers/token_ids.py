@@ -4,7 +4,7 @@ import torch
 from transformers import GPT2Config, ViTConfig
 
 from atom_hf import AtomConfig
-from atom_hf.tokens import find_tokens
+from atom_hf.modeling.tokens import find_tokens
 
 TEXT = GPT2Config(n_embd=4, n_layer=1, n_head=1, vocab_size=20)
 VIT = ViTConfig(image_size=32, patch_size=8)  # 16 patches

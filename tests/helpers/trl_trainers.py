@@ -9,7 +9,7 @@ from tokenizers.processors import TemplateProcessing
 from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
 
 from atom_hf import AtomArguments, AtomConfig, Atoms, AtomTrainerMixin, attach_atoms
-from atom_hf.energy import atom_loss
+from atom_hf.atoms.loss import atom_loss
 from helpers.models import make_tokenizer, tiny, verse
 from helpers.training import LOGGED, SUM, arguments, history
 

@@ -9,11 +9,11 @@ from huggingface_hub.repocard import metadata_load
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from atom_hf import AtomConfig, attach_atoms, load_atom_model
-from atom_hf.attaching import add_tied, untie
-from atom_hf.card import MARK, CardFacts, model_card
-from atom_hf.card_facts import base_facts, facts_of_model, pipeline_tag
-from atom_hf.card_kept import saved_again
-from atom_hf.licenses import LICENSES
+from atom_hf.modeling.attach import add_tied, untie
+from atom_hf.hub.card import MARK, CardFacts, model_card
+from atom_hf.hub.card_facts import base_facts, facts_of_model, pipeline_tag
+from atom_hf.hub.card_update import saved_again
+from atom_hf.hub.licenses import LICENSES
 from helpers import card_rules
 from helpers.cards import check, make_trainer, section
 from helpers.models import TINY, make_tokenizer, tiny
@@ -117,7 +117,7 @@ def test_a_card_says_whether_importance_is_tied_to_the_prediction(tmp_path):
 
 def test_built_in_models_are_known_by_folder_and_by_name(tmp_path):
     from atom_hf.builtin import BUILT_IN_MODELS
-    from atom_hf.tasks import find_model
+    from atom_hf.finetune.pretrained import find_model
 
     for name in BUILT_IN_MODELS:
         assert base_facts(name) == base_facts(find_model(name)) and base_facts(name)["license"] == "apache-2.0"

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from atom_hf import AtomConfig, attach_atoms, load_atom_model
-from atom_hf.hub import without_token
+from atom_hf.hub.messages import without_token
 from helpers.hub_client import (
     LINES,
     ROWS,

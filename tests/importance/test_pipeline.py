@@ -16,7 +16,7 @@ from transformers.models.clip.image_processing_pil_clip import CLIPImageProcesso
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from atom_hf import AtomConfig, AtomError, attach_atoms, load_atom_model
-from atom_hf.tasks import find_model
+from atom_hf.finetune.pretrained import find_model
 from helpers.models import make_tokenizer, tiny
 
 TEXTS = ["And rivers rushing of great the", "the sea", "Of what is past, or passing,\n or to come 😀", "a"]

@@ -10,7 +10,7 @@ from PIL import Image
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 
 from atom_hf import AtomConfig, attach_atoms
-from atom_hf.importance import read_images, read_texts
+from atom_hf.importance.read import read_images, read_texts
 
 PIECES = ["un", "##break", "##able", "sea", "##s", "the", "is", "calm", "moon", "##light", ",", ".", "a", "b", "c"]
 TEXTS = ["The seas is unbreakable, calm.", "moonlight", "a b, the sea is calm. the moon is c", "b unbreakable"]

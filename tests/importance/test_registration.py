@@ -14,9 +14,9 @@ assert importlib.util.find_spec("json") and importlib.util.find_spec("transforme
 from transformers.pipelines import PIPELINE_REGISTRY, check_task
 assert "token-importance" in PIPELINE_REGISTRY.get_supported_tasks()
 assert not set(watches) & set(sys.meta_path)
-assert check_task("token-importance")[1]["impl"] == "atom_hf.pipeline.TokenImportancePipeline"
+assert check_task("token-importance")[1]["impl"] == "atom_hf.importance.pipeline.TokenImportancePipeline"
 assert "text-classification" in PIPELINE_REGISTRY.get_supported_tasks()
-assert "atom_hf.pipeline" not in sys.modules
+assert "atom_hf.importance.pipeline" not in sys.modules
 """
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atom_hf.readings import AtomReading, ImageReading
+from atom_hf.importance.results import AtomReading, ImageReading
 
 
 def pixels_by_hand(reading):

@@ -10,8 +10,8 @@ from PIL import Image
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from atom_hf import AtomConfig, AtomError, Atoms, attach_atoms
-from atom_hf.importance import read_images, read_texts
-from atom_hf.readers import predict
+from atom_hf.importance.read import read_images, read_texts
+from atom_hf.importance.scoring import predict
 from helpers.models import make_tokenizer, tiny
 
 TEXTS = ["the sea", "And rivers rushing of great the moon", "a", "great the sea of rivers and seas", ""]

@@ -10,7 +10,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import trainers as bpe_trainers
 
-from atom_hf.spans import find_pieces, make_spans
+from atom_hf.importance.word_spans import find_pieces, make_spans
 
 CORPUS = ["the sea is calm and the moon is bright", "don't call it café, naïve as it is", "rivers\nof the north"] * 3
 HARD = [

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
 from atom_hf import AtomConfig, AtomError, AtomMixin, attach_atoms, detach_atoms, load_atom_model
-from atom_hf.preparation import check_wrapped
+from atom_hf.training.model_setup import check_wrapped
 from helpers.adapters import adapted, adapter, base, heads_of
 from helpers.models import batch_for, rows_for, tiny
 from helpers.training import LOGGED, equal, history, make

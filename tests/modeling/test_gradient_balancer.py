@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from atom_hf import AtomConfig, attach_atoms
-from atom_hf.gate import GradientGate
+from atom_hf.modeling.gradient_balancer import GradientGate
 from helpers.models import batch_for, tiny
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save, save_file
 
 from atom_hf import AtomConfig, AtomError, AtomHeads, attach_atoms, load_atom_model
-from atom_hf.saving import HEADS_NAME, read_heads, write_heads
+from atom_hf.modeling.heads_file import HEADS_NAME, read_heads, write_heads
 from helpers.models import tiny
 
 SHAPES = {name: tuple(tensor.shape) for name, tensor in AtomHeads(8).state_dict().items()}
@@ -257,7 +257,7 @@ def test_a_base_in_pickles_is_not_taken(saved):
 def test_a_configuration_far_larger_than_its_files_is_refused_before_it_is_made(saved, monkeypatch):
     config = json.loads((saved / "config.json").read_text())
     (saved / "config.json").write_text(json.dumps({**config, "vocab_size": 2 * 10**7}))
-    monkeypatch.setattr("atom_hf.loading._load_base", lambda *a: pytest.fail("the model was made"))
+    monkeypatch.setattr("atom_hf.modeling.load._load_base", lambda *a: pytest.fail("the model was made"))
     with pytest.raises(AtomError, match=r"its configuration describes \d+ parameters, and its files hold \d+"):
         load_atom_model(saved)
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from atom_hf.modeling import default_device
+from atom_hf.modeling.inference import default_device
 
 
 @pytest.mark.parametrize(("there", "device"), [(True, "cuda"), (False, "cpu")])

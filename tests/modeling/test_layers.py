@@ -10,7 +10,8 @@ from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput, Seq2S
 from transformers.utils import ModelOutput
 
 from atom_hf import AtomConfig, AtomError, AtomMixin, AtomTrainer, attach_atoms, load_atom_model
-from atom_hf.tokens import hidden_size_of, is_image_model, patch_grid, pick_layer
+from atom_hf.modeling.layers import hidden_size_of, is_image_model, pick_layer
+from atom_hf.modeling.tokens import patch_grid
 from helpers.models import TINY, attached, batch_for, tiny
 from helpers.refusals import refusal
 from helpers.token_ids import ATTENTION, IDS, PATCHES, PIXELS, SMALL

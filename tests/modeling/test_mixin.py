@@ -12,8 +12,8 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from atom_hf import AtomConfig, AtomMixin, AtomTrainer, attach_atoms
-from atom_hf.tasks import find_model
-from atom_hf.tokens import pick_layer
+from atom_hf.finetune.pretrained import find_model
+from atom_hf.modeling.layers import pick_layer
 from helpers.models import TEXT, TINY, attached, batch_for, make_tokenizer, same_outputs, tiny
 from helpers.refusals import refusal
 from helpers.training import arguments
@@ -88,7 +88,7 @@ def test_of_all_hidden_states_only_one_is_kept(name, layer, monkeypatch):
         kept.append(sum(state is not None for state in outputs.hidden_states))
         return pick_layer(outputs, layer, model)
 
-    monkeypatch.setattr("atom_hf.forward.pick_layer", counting)
+    monkeypatch.setattr("atom_hf.modeling.forward.pick_layer", counting)
     model = attached(name, AtomConfig(layer=layer))
     outputs = model(**batch_for(name))
     assert kept == [1] and "hidden_states" not in outputs

@@ -29,7 +29,7 @@ from transformers import (
 )
 
 from atom_hf import AtomConfig, AtomError
-from atom_hf.tokens import align, find_tokens, patch_grid, prefix_length, special_token_ids
+from atom_hf.modeling.tokens import align, find_tokens, patch_grid, prefix_length, special_token_ids
 from helpers.token_ids import (
     ALL,
     ATTENTION,

@@ -10,12 +10,12 @@ import pytest
 import torch
 from transformers import AutoConfig
 
-import atom_hf.bench as bench
+import atom_hf.benchmark.bench as bench
 from atom_hf import atomic_energy
-from atom_hf.arguments import AtomTrainingArguments
-from atom_hf.bench import BenchArguments
-from atom_hf.flags import parse_flags
-from atom_hf.run import RunArguments
+from atom_hf.training.arguments import AtomTrainingArguments
+from atom_hf.benchmark.bench import BenchArguments
+from atom_hf.finetune.flags import parse_flags
+from atom_hf.finetune.arguments import RunArguments
 from helpers.naive import naive_energy, to_lists
 from helpers.paths import ROOT
 

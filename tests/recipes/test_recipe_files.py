@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from atom_hf.study import StudyArguments, run_study
+from atom_hf.experiments.study import StudyArguments, run_study
 from helpers.commands import closing, parse, train
 from helpers.paths import ROOT
 

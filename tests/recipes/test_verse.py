@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from atom_hf.data import load_data
+from atom_hf.data.load import load_data
 from helpers.paths import ROOT
 from helpers.tables import bag, pairs, write
 

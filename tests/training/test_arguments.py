@@ -7,7 +7,7 @@ from accelerate import ParallelismConfig
 from transformers import HfArgumentParser
 
 from atom_hf import AtomConfig, AtomError, AtomMixin, AtomTrainingArguments
-from atom_hf.arguments import check_arguments
+from atom_hf.training.arguments import check_arguments
 from helpers.models import tiny
 from helpers.training import arguments, make
 

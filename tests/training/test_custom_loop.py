@@ -7,7 +7,7 @@ from accelerate.state import AcceleratorState
 from transformers import AutoModelForSequenceClassification
 
 from atom_hf import AtomConfig, AtomError, attach_atoms, load_atom_model
-from atom_hf.loop import atom_term, start_step
+from atom_hf.training.custom_loop import atom_term, start_step
 from helpers.models import batch_for, collator_for, make_tokenizer, rows_for, tiny
 from helpers.paths import ROOT
 from helpers.training import backbone, equal, make

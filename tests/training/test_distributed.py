@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from atom_hf import Atoms
-from atom_hf.energy import atom_loss
+from atom_hf.atoms.loss import atom_loss
 from helpers.models import batch_for, rows_for
 from helpers.paths import environment
 from helpers.training import SUM, Gradients, equal, history, make, mean_loss

@@ -7,8 +7,8 @@ import torch
 from transformers import Trainer, TrainerCallback
 
 from atom_hf import AtomError, Atoms, AtomTrainer, AtomTrainerMixin, load_atom_model
-from atom_hf.energy import atom_loss
-from atom_hf.pairs import PairCache
+from atom_hf.atoms.loss import atom_loss
+from atom_hf.training.pair_cache import PairCache
 from helpers.exactness import compare, relative_difference
 from helpers.models import batch_for, rows_for, tiny
 from helpers.training import SUM, Gradients, make
@@ -143,7 +143,7 @@ def test_a_second_step_with_the_relative_weight(name, tmp_path):
 def test_dropout_is_the_same_in_both_passes(name, tmp_path, monkeypatch):
     # Of one batch the cached pairs are the plain ones: with dropout, only if both passes draw the same numbers.
     runs = []
-    monkeypatch.setattr("atom_hf.trainer.PairCache", lambda size: PairCache(1))
+    monkeypatch.setattr("atom_hf.training.trainer.PairCache", lambda size: PairCache(1))
     for options in ({}, {"atom_pair_batch": 8}):
         gradients = Gradients()
         model = tiny(name, dropout=0.3)

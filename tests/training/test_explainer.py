@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch.utils.data import IterableDataset
 
-from atom_hf import AtomConfig, AtomError, AtomTrainer, attach_atoms, load_atom_model, tie
+from atom_hf import AtomConfig, AtomError, AtomTrainer, attach_atoms, load_atom_model
+from atom_hf.explainer import fit as tie
 from helpers.models import collator_for, make_tokenizer, rows_for, tiny
 from helpers.paths import environment
 from helpers.training import arguments

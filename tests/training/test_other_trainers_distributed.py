@@ -17,7 +17,7 @@ from sentence_transformers.sentence_transformer import losses
 from transformers import AutoModelForSequenceClassification
 
 from atom_hf import AtomConfig, attach_atoms
-from atom_hf.loop import atom_term, start_step
+from atom_hf.training.custom_loop import atom_term, start_step
 from helpers.adapters import adapter
 from helpers.models import collator_for, make_tokenizer, rows_for, tiny
 from helpers.paths import environment

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from atom_hf import AtomError, AtomTrainer, attach_atoms
-from atom_hf.bench_steps import allocated_peak
-from atom_hf.regularizers import StudyTrainer, StudyTrainingArguments
+from atom_hf.benchmark.steps import allocated_peak
+from atom_hf.experiments.regularizers import StudyTrainer, StudyTrainingArguments
 from helpers.models import rows_for, tiny
 from helpers.training import SUM, Gradients, arguments, equal, history, make, train
 
@@ -125,7 +125,7 @@ def test_the_first_pass_is_given_what_the_second_is(options, tmp_path):
 
 
 def test_dropout_without_a_memory_of_random_numbers_would_be_seen(tmp_path, monkeypatch):
-    monkeypatch.setattr("atom_hf.pairs.set_random_state", lambda state, device: None)
+    monkeypatch.setattr("atom_hf.training.pair_cache.set_random_state", lambda state, device: None)
     options = {**STEP, "gradient_accumulation_steps": 2, "atom_pair_batch": 8}
     with pytest.raises(AtomError, match="other atoms"):
         make("bert", tmp_path, model=tiny("bert", dropout=0.3), **options).train()

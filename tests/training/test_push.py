@@ -311,9 +311,9 @@ def test_a_push_has_the_token_and_the_branch_of_when_it_was_scheduled(tmp_path, 
             done.set_result(None)
             return done
 
-    monkeypatch.setattr("atom_hf.trainer_push.hf_api", Later)
-    monkeypatch.setattr("atom_hf.trainer_push.open_repository", lambda name, **_: name)
-    monkeypatch.setattr("atom_hf.trainer_push.commit", lambda name, files, **options: pushed.append(options))
+    monkeypatch.setattr("atom_hf.training.push.hf_api", Later)
+    monkeypatch.setattr("atom_hf.training.push.open_repository", lambda name, **_: name)
+    monkeypatch.setattr("atom_hf.training.push.commit", lambda name, files, **options: pushed.append(options))
     hub = {"push_to_hub": True, "hub_model_id": "org/name", "hub_token": TOKEN, "hub_revision": "v1"}
     args = arguments(tmp_path, atom=True, max_steps=1, save_strategy="steps", save_steps=1, **hub)
     trainer = AtomTrainer(args=args, model=tiny("vit"), train_dataset=rows_for("vit"))

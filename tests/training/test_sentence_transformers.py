@@ -10,7 +10,7 @@ from torch.nn import functional as F
 from transformers import AutoModel, BertModel
 
 from atom_hf import AtomConfig, AtomError, AtomMixin, attach_atoms, detach_atoms, load_atom_model
-from atom_hf.loading import restore_heads
+from atom_hf.modeling.load import restore_heads
 from helpers.exactness import compare, relative_difference
 from helpers.models import make_tokenizer, tiny
 from helpers.sentence_trainers import Arguments, AtomSentenceTransformerTrainer, sentences

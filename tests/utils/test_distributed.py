@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from atom_hf.energy import Atoms, pair_means
+from atom_hf.atoms.energy import Atoms, pair_means
 from atom_hf.utils.distributed import gather_rows
 
 SAMPLES, LENGTH, WIDTH = 5, 3, 4

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from atom_hf import AtomError
-from atom_hf.folders import check_output_folder
+from atom_hf.utils.files import check_output_folder
 from atom_hf.utils.files import check_page, read_json, read_yaml
 
 

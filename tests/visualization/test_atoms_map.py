@@ -8,7 +8,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from atom_hf.errors import AtomError
-from atom_hf.show.atoms_map import MOST_ATOMS, map_atoms, tell
+from atom_hf.visualization.atoms_map import MOST_ATOMS, map_atoms, tell
 from helpers.importances import atom, random_atoms
 
 

@@ -7,11 +7,12 @@ import pytest
 from PIL import Image
 
 from atom_hf.errors import AtomError
-from atom_hf.show import charts, write_atoms
-from atom_hf.show.atoms_map import map_atoms
-from atom_hf.show.atoms_picture import FINE
-from atom_hf.show.colors import CLASSES
-from atom_hf.show.samples import SHAPES
+from atom_hf.visualization import charts
+from atom_hf.visualization.atoms_picture import write_atoms
+from atom_hf.visualization.atoms_map import map_atoms
+from atom_hf.visualization.atoms_picture import FINE
+from atom_hf.visualization.colors import CLASSES
+from atom_hf.visualization.samples import SHAPES
 from helpers.importances import HOSTILE, atom, random_atoms, sample_set, text
 
 

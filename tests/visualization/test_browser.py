@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from atom_hf.readings import Span
-from atom_hf.show import Table, write_page
+from atom_hf.importance.results import Span
+from atom_hf.visualization.page import Table, write_page
 from helpers.browser import DESK, PHONE, opened
 from helpers.importances import HOSTILE, NAN, picture, random_atoms, sample_set, text
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from atom_hf.show import charts
-from atom_hf.show.atoms_map import map_atoms
+from atom_hf.visualization import charts
+from atom_hf.visualization.atoms_map import map_atoms
 from helpers.importances import atom, random_atoms
 
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from atom_hf.errors import AtomError
-from atom_hf.figures import new_figure, save_figure
+from atom_hf.visualization.figures import new_figure, save_figure
 
 
 def test_a_figure_is_written_as_the_same_png_each_time(tmp_path):

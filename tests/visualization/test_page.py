@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from atom_hf.errors import AtomError
-from atom_hf.readings import Span
-from atom_hf.show import Table, write_page
-from atom_hf.show.page import MOST_WORDS
+from atom_hf.importance.results import Span
+from atom_hf.visualization.page import Table, write_page
+from atom_hf.visualization.page import MOST_WORDS
 from helpers.importances import HOSTILE, NAN, atom, picture, random_atoms, sample_set, text
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from atom_hf.errors import AtomError
-from atom_hf.readings import ImageReading
-from atom_hf.show import heat_map, write_sheet, write_words
-from atom_hf.show.colors import NEGATIVE, POSITIVE
+from atom_hf.importance.results import ImageReading
+from atom_hf.visualization.pictures import heat_map, write_sheet, write_words
+from atom_hf.visualization.colors import NEGATIVE, POSITIVE
 from helpers.importances import HOSTILE, NAN, picture, text
 
 FULL = {

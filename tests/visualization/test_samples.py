@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from atom_hf.show.samples import sample_columns, sample_name
+from atom_hf.visualization.samples import sample_columns, sample_name
 from helpers.importances import NAN, atom, picture, sample_set, text
 
 

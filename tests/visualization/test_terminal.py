@@ -11,8 +11,8 @@ from PIL import Image
 from rich.console import Console
 from rich.style import Style
 
-from atom_hf.readings import ImageReading, Span, TextReading
-from atom_hf.show.terminal import harmless, show_readings
+from atom_hf.importance.results import ImageReading, Span, TextReading
+from atom_hf.visualization.terminal import harmless, show_readings
 
 ESCAPE = re.compile("\x1b\\[[0-9;]*m")
 COLORED = ["standard", "256", "truecolor"]

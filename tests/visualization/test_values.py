@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from atom_hf.errors import AtomError
-from atom_hf.readings import Span
-from atom_hf.show.colors import LEVELS, NEGATIVE, PAPER, POSITIVE, level_of, word_style
-from atom_hf.show.legend import meaning
-from atom_hf.show.values import checked_scale, clean, importances, outcome, percent, plain, signed, tokens
+from atom_hf.importance.results import Span
+from atom_hf.visualization.colors import LEVELS, NEGATIVE, PAPER, POSITIVE, level_of, word_style
+from atom_hf.visualization.legend import meaning
+from atom_hf.visualization.values import checked_scale, clean, importances, outcome, percent, plain, signed, tokens
 from helpers.importances import HOSTILE, NAN, atom, picture, text
 
 ONE = text("a b", [0.5, -0.5])
@@ -85,7 +85,7 @@ def contrast(one, other):
 
 
 def test_words_have_contrast_at_every_level():
-    from atom_hf.show.colors import NIGHT
+    from atom_hf.visualization.colors import NIGHT
 
     for paper in (PAPER, NIGHT):
         for level in range(-LEVELS, LEVELS + 1):
@@ -99,7 +99,7 @@ def test_words_have_contrast_at_every_level():
 
 
 def test_the_colours_differ_for_the_colour_blind_and_on_their_paper():
-    from atom_hf.show.colors import CLASSES, NIGHT, NIGHT_CLASSES
+    from atom_hf.visualization.colors import CLASSES, NIGHT, NIGHT_CLASSES
 
     red_blind = np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]])
     green_blind = np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]])

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, strategies
 
-from atom_hf.readings import Span, TextReading
-from atom_hf.show.words import runs
+from atom_hf.importance.results import Span, TextReading
+from atom_hf.visualization.words import runs
 from helpers.importances import HOSTILE, NAN, text
 
 

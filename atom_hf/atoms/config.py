@@ -1,0 +1,224 @@
+"""`AtomConfig`: what is attached to a model, and how the atom loss joins the task loss."""
+
+from typing import Any
+from dataclasses import field
+from ..errors import AtomError
+from .heads import POSITION_INITS
+from pathlib import Path
+from .energy import TOKEN_REDUCTIONS
+from dataclasses import asdict
+from dataclasses import dataclass
+from dataclasses import fields
+import json
+from ..utils.files import read_json
+import sys
+
+CONFIG_NAME = "atom_config.json"
+
+FORMAT_VERSION = 1
+
+MAX_BYTES = 2**20
+
+MAX_SPECIAL_TOKENS = 2**16
+
+SIDES = ("encoder", "decoder")
+
+TOKEN_RULES = {
+    "content": "padding, special tokens and a vision model's [CLS] or register tokens are left out",
+    "all": "everything but padding",
+}
+
+
+
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+
+@dataclass
+class AtomConfig:
+    """Which tokens become atoms, and how the atom loss joins the task loss.
+
+    Every field but the last five, which describe the model, is also a flag of `AtomTrainingArguments`, named `atom_` + field.
+    All are this library's own choices but `token_reduction="sum"` and `softening=0`, which give the paper's Eq. 5;
+    `recipes/study/README.md` is the evidence for the defaults.
+    `AtomConfig()` is the set of defaults. Raises `AtomError` for a value that cannot be used.
+    """
+
+    weight: float = _option(
+        0.1,
+        "How strongly the model feels the atom loss. Relative (the default): the norm of the atom loss's gradient at the "
+        "hidden states, as a fraction of the task's there. Absolute: loss = task + weight * atom loss. More pushes samples "
+        "further apart; 0 leaves the model as a plain run would.",
+    )
+    weighting: str = _option(
+        "relative",
+        "'relative' measures both gradients and keeps their ratio at the weight, so that one weight suits a model from "
+        "nothing and a pretrained one; 'absolute' is a weighted sum of losses.",
+    )
+    layer: int = _option(
+        -2,
+        "Which hidden states are the tokens: an index into the model's hidden_states (0 is the embeddings, -1 the last). "
+        "The energy trains this layer and those before it; the last layer's tokens are the task's own.",
+    )
+    tokens: str = _option(
+        "content",
+        "Which tokens belong to an atom: 'content' leaves out padding, special tokens and a vision model's [CLS] or "
+        "register tokens; 'all' leaves out padding only.",
+    )
+    side: str = _option(
+        "encoder",
+        "Which side of an encoder-decoder the tokens are taken from: 'encoder', what is read, or 'decoder', what is written. "
+        "Every other model has one side, and 'encoder' is it.",
+    )
+    token_reduction: str = _option(
+        "mean",
+        "'mean' averages charges over a sample's tokens, so that the weight means the same at any length; 'sum' is the "
+        "paper's Eq. 5, and then the charge floor and the neutrality are of sums too.",
+    )
+    softening: float = _option(
+        0.1,
+        "Distances are softened to sqrt(D^2 + softening^2), in units of the positions, so that samples that coincide are "
+        "pushed apart with a finite force. 0 is the paper's formula.",
+    )
+    energy_weight: float = _option(
+        1.0, "Weight, within the atom loss, of the energy itself; 0 leaves the constraints alone, for comparison."
+    )
+    neutrality: float = _option(
+        1.0, "Weight, within the atom loss, of the squared net charge per token: keeps both signs of importance in use."
+    )
+    charge_floor: float = _option(
+        0.5,
+        "Mean |importance| of a sample below which it is penalised: without a floor the energy shrinks charges to 0.",
+    )
+    charge_floor_weight: float = _option(
+        10.0, "Weight, within the atom loss, of the squared shortfall from the charge floor."
+    )
+    warmup_ratio: float = _option(
+        0.0,
+        "Fraction of the training steps during which only the heads feel the atom loss, so that a pretrained model is not "
+        "moved by heads that know nothing yet. (Their gradients count in the norm that max_grad_norm clips.)",
+    )
+    schedule: str = _option(
+        "linear",
+        "How the weight goes on after the warm-up: 'linear' falls to 0 at the end of training, so that the model settles "
+        "on the task alone; 'constant' stays.",
+    )
+    head_learning_rate: float = _option(1e-3, "Peak learning rate of the two heads; the schedule is the model's.")
+    importance_std: float = _option(
+        1.5, "Standard deviation of the importance head's output at the start: at 1.5 mean |importance| is about 0.5."
+    )
+    position_init: str = _option(
+        "random",
+        "How the position head starts: 'random' as any linear layer, or 'identity', so that positions are the tokens.",
+    )
+
+    # What describes the model that was attached to; filled in by attach_atoms.
+    hidden_size: int | None = None
+    special_token_ids: list[int] | None = None
+    base_model_class: str | None = None
+    # What describes the tied importance, if `tie_importance` has fitted one.
+    tied_classes: int | None = None
+    tied_width: int | None = None
+
+    def __post_init__(self):
+        def check(condition: bool, name: str, what: str) -> None:
+            if not condition:
+                shown = repr(getattr(self, name))  # of what may be a stranger's file
+                raise AtomError(f"{name} must be {what}; got {shown if len(shown) < 200 else shown[:200] + '...'}")
+
+        for name in ("weight", "softening", "energy_weight", "neutrality", "charge_floor_weight", "head_learning_rate"):
+            check(_is_number(getattr(self, name), at_least=0), name, "a finite number that is not negative")
+        for name in ("charge_floor", "warmup_ratio"):
+            check(_is_number(getattr(self, name), at_least=0) and getattr(self, name) <= 1, name, "between 0 and 1")
+        positive = _is_number(self.importance_std, at_least=0) and self.importance_std > 0
+        check(positive, "importance_std", "a finite number above 0")
+        check(_is_whole(self.layer), "layer", "a whole number")
+        rules = "one of " + "; ".join(f"'{rule}' ({what})" for rule, what in TOKEN_RULES.items())
+        check(isinstance(self.tokens, str) and self.tokens in TOKEN_RULES, "tokens", rules)
+        for name, options in (
+            ("side", SIDES),
+            ("weighting", ("relative", "absolute")),
+            ("schedule", ("linear", "constant")),
+            ("token_reduction", TOKEN_REDUCTIONS),
+            ("position_init", POSITION_INITS),
+        ):
+            check(getattr(self, name) in options, name, " or ".join(map(repr, options)))
+
+        ids, base = self.special_token_ids, self.base_model_class
+        for name in ("hidden_size", "tied_classes", "tied_width"):
+            size = getattr(self, name)
+            check(size is None or (_is_whole(size) and size > 0), name, "a whole number above 0")
+        both = (self.tied_classes is None) == (self.tied_width is None)
+        check(both, "tied_classes", "given together with tied_width, or neither of them")
+        if isinstance(ids, list) and len(ids) > MAX_SPECIAL_TOKENS:
+            raise AtomError(f"special_token_ids holds {len(ids)} ids; no more than {MAX_SPECIAL_TOKENS} are taken")
+        whole = ids is None or (isinstance(ids, list) and all(_is_whole(i) and abs(i) < 2**31 for i in ids))
+        check(whole, "special_token_ids", "a list of whole numbers of at most 31 bits")
+        check(base is None or isinstance(base, str), "base_model_class", "the name of a class")
+
+    @property
+    def is_tied(self) -> bool:
+        """Whether importance has been tied to the prediction (`tie.py`); else it is the charge that the energy knows."""
+        return self.tied_classes is not None
+
+    def strength(self, progress: float) -> float:
+        """The share of the weight in force at `progress` in [0, 1] of a training run."""
+        if progress < self.warmup_ratio:
+            return 0.0
+        return 1.0 - progress if self.schedule == "linear" else 1.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """A dictionary that JSON holds exactly and `from_dict` takes back."""
+        values = {"format_version": FORMAT_VERSION, **asdict(self)}
+        if not self.is_tied:  # an atom-hf that knows no tied importance reads the others
+            del values["tied_classes"], values["tied_width"]
+        return values
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> "AtomConfig":
+        """The inverse of `to_dict`. Raises `AtomError` for a newer format or fields that this version does not know."""
+        if not isinstance(data, dict):
+            raise AtomError(f"an atom configuration must be a JSON object, got {type(data).__name__}")
+        data = dict(data)
+        version = data.pop("format_version", None)
+        if not _is_whole(version) or version != FORMAT_VERSION:
+            raise AtomError(
+                f"the atom configuration has format_version {version!r}, this atom-hf reads {FORMAT_VERSION}; "
+                "install the version of atom-hf that wrote it"
+            )
+        unknown = sorted(set(data) - {f.name for f in fields(cls)})
+        if unknown:
+            # A stranger's names: what would steer a terminal is shown, not sent.
+            shown = ", ".join(name[:60] if name.isprintable() else repr(name[:60]) for name in unknown[:10])
+            raise AtomError(
+                f"the atom configuration has unknown fields {shown}{', ...' if len(unknown) > 10 else ''}; "
+                "if a newer atom-hf wrote it, install that"
+            )
+        return cls(**data)
+
+    def save(self, folder: str | Path) -> None:
+        """Writes `atom_config.json` into `folder`."""
+        text = json.dumps(self.to_dict(), indent=2, allow_nan=False)
+        Path(folder, CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def load(cls, file: str | Path) -> "AtomConfig":
+        """Reads an `atom_config.json`. Raises `AtomError`, naming the file, if it is not one."""
+        data = read_json(file, MAX_BYTES, "atom configuration")
+        try:
+            return cls.from_dict(data)
+        except AtomError as error:
+            raise AtomError(f"{file}: {error}") from error
+
+
+
+def _is_number(value: Any, at_least: float) -> bool:
+    # Compared, not converted: a whole number may be too large for a float.
+    return isinstance(value, int | float) and not isinstance(value, bool) and at_least <= value <= sys.float_info.max
+
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+

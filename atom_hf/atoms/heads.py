@@ -1,0 +1,104 @@
+"""The heads that read a model's tokens: importance Q (Eq. 6), position P (Eq. 12), and the explainer (ours)."""
+
+from torch.nn import functional as F
+from torch import Tensor
+from torch import nn
+import torch
+
+POSITION_INITS = ("random", "identity")
+
+
+
+class AtomHeads(nn.Module):
+    """Importance and position of each token of width `hidden_size`.
+
+        e_i = LayerNorm(token_i), without parameters of its own               (ours)
+        q_i = 2 sigmoid(Q(e_i)) - 1 = tanh(Q(e_i) / 2),   Q: R^h -> R linear  (Eq. 6)
+        p_i = P(e_i),                                     P: R^h -> R^h linear (Eq. 12)
+
+    The heads are, and stay, float32: they run with autocast off, and `model.half()` or `model.to(torch.bfloat16)` moves them
+    to the model's device but leaves their precision. (Under DeepSpeed in bfloat16 they are bfloat16, with its float32 copies.)
+
+    Args:
+        hidden_size: h, the width of the tokens.
+        importance_std: standard deviation of Q's output at the start. At 1.5 the charges start alive, with a mean
+            |importance| of about 0.5 and as many of either sign.
+        position_init: how P starts: "random" as any linear layer, or "identity", so that positions are the tokens.
+    """
+
+    def __init__(self, hidden_size: int, *, importance_std: float = 1.5, position_init: str = "random"):
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.importance = _Linear(hidden_size, 1, dtype=torch.float32)
+        self.position = _Linear(hidden_size, hidden_size, dtype=torch.float32)
+        # A layer-normalised token has squared norm h, so this weight gives Q(e) the asked standard deviation.
+        nn.init.normal_(self.importance.weight, std=importance_std / hidden_size**0.5)
+        nn.init.zeros_(self.importance.bias)
+        if position_init == "identity":
+            nn.init.eye_(self.position.weight)
+            nn.init.zeros_(self.position.bias)
+        self.register_module("tied", None)
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """[B, N, h] -> importance [B, N] in [-1, 1] and position [B, N, h], both float32."""
+        with torch.autocast(tokens.device.type, enabled=False):
+            tokens = F.layer_norm(tokens.float(), (self.hidden_size,))
+            return torch.tanh(self.importance(tokens).squeeze(-1) / 2), self.position(tokens)
+
+    def read(self, tokens: Tensor, classes: Tensor) -> Tensor:
+        """The tied importance of tokens [B, N, h] for one class of each sample, int [B]: [B, N] in [-1, 1], float32."""
+        with torch.autocast(tokens.device.type, enabled=False):
+            return self.tied(F.layer_norm(tokens.float(), (self.hidden_size,)), classes)
+
+    def learning(self) -> list[nn.Parameter]:
+        """The parameters that training trains: all but the tied importance, which is fitted after it."""
+        return [*self.importance.parameters(), *self.position.parameters()]
+
+    def _apply(self, fn, recurse=True):
+        def keep_precision(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep_precision, recurse)
+
+
+
+class TiedImportance(nn.Module):
+    """The importance of a token for each class of a classifier, which `tie.py` fits to what the model does without it (ours).
+
+        q_i(c) = 2 sigmoid(T_c(e_i)) - 1,   T: R^h -> R^width -> R^C, with a GELU between   (in the form of Eq. 6)
+
+    Args:
+        hidden_size: h, the width of the tokens.
+        classes: C, how many classes the model tells apart.
+        width: of the hidden layer.
+    """
+
+    def __init__(self, hidden_size: int, classes: int, width: int):
+        super().__init__()
+        self.inner = _Linear(hidden_size, width, dtype=torch.float32)
+        self.outer = _Linear(width, classes, dtype=torch.float32)
+        nn.init.zeros_(self.outer.weight)
+        nn.init.zeros_(self.outer.bias)
+
+    def forward(self, tokens: Tensor, classes: Tensor, dropout: float = 0.0) -> Tensor:
+        """Layer-normalised tokens [B, N, h] and one class of each sample, int [B] -> [B, N] in [-1, 1]."""
+        inner = F.dropout(F.gelu(self.inner(tokens)), dropout, training=dropout > 0)
+        weight, bias = self.outer.weight.float()[classes], self.outer.bias.float()[classes]
+        return torch.tanh((torch.einsum("bnw,bw->bn", inner, weight) + bias[:, None]) / 2)
+
+
+
+class _Linear(nn.Module):
+    """`nn.Linear`, but not for those who look for one: PEFT's `target_modules="all-linear"` and quantizers replace each
+    that they find in a model."""
+
+    def __init__(self, in_features: int, out_features: int, dtype: torch.dtype):
+        super().__init__()
+        linear = nn.Linear(in_features, out_features, dtype=dtype)
+        self.weight, self.bias = linear.weight, linear.bias
+
+    # FSDP's mixed precision hands a forward pass bfloat16 copies of float32 weights; the tokens are float32.
+    def forward(self, tokens: Tensor) -> Tensor:
+        return F.linear(tokens, self.weight.float(), self.bias.float())
+

@@ -1,0 +1,1 @@
+"""What the flag costs: time and memory of a training step."""

@@ -1,0 +1,178 @@
+"""Where the flag's extra time goes: training steps with it under the profiler, taken apart.
+
+The parts are wrapped from the outside, so that nothing is measured in a step that is not profiled. The time of a part's
+backward is that of the autograd nodes that its forward made. On a CPU times are those of the clock, on CUDA those of the
+kernels. Everything is a share of the plain step, profiled in the same way.
+"""
+
+from ..modeling import forward
+from ..atoms.heads import AtomHeads
+from ..training.loss_log import AtomRecord
+from ..atoms.energy import Atoms
+from ..modeling.gradient_balancer import GradientGate
+from ..training import custom_loop as loop
+from ..training import loss as trainer_loss
+from typing import Any
+from collections.abc import Callable
+from ..errors import AtomError
+from contextlib import ExitStack
+from contextlib import contextmanager
+from torch.profiler import record_function
+from torch.profiler import ProfilerActivity
+from torch.profiler import profile
+import torch
+
+PREFIX = "atom-hf "
+
+STEP = PREFIX + "step"
+
+OPTIMIZER, CLIPPING = "optimizer", "clipping"
+
+NODE = "autograd::engine::evaluate_function"
+
+# What is wrapped under which name, each where it is called. Ranges that the library itself records under a name that begins
+# with PREFIX are shown as well.
+PARTS = (
+    (forward, "find_tokens", "tokens and mask"),
+    (AtomHeads, "forward", "heads"),
+    (Atoms, "from_tokens", "atoms"),
+    (Atoms, "pack", "atoms"),
+    (trainer_loss, "gather_rows", "gather"),
+    (loop, "atom_loss", "pair energy and constraints"),
+    (AtomRecord, "add", "record for the log"),
+    (GradientGate, "_measure_task", "gate"),
+    (GradientGate, "_measure_atom", "gate"),
+    (GradientGate, "update", "gate"),
+)
+
+
+
+def profile_parts(arms: dict[str, Any], batches: list[list], done: Callable[[], Any] = lambda: None) -> dict[str, Any]:
+    """The parts of the flag's extra time, each with the shares of the plain step that its forward and its backward take.
+
+    `rest` is what the profiled steps differ by beyond the parts: the states that are kept for the heads, sums of
+    gradients, and noise.
+    """
+    totals: dict[str, dict[str, tuple[float, float]]] = {name: {} for name in arms}
+    for number, step in enumerate(batches):
+        for name in list(arms)[:: -1 if number % 2 else 1]:
+            with wrapped(arms[name]):
+                for part, times in _profile(arms[name], step).items():
+                    before = totals[name].get(part, (0.0, 0.0))
+                    totals[name][part] = before[0] + times[0], before[1] + times[1]
+            done()
+    plain, atom = totals["plain"], totals["atom"]
+    whole = plain[STEP][0]
+    rows = []
+    for name in dict.fromkeys([*atom, *plain]):
+        if name != STEP:
+            times = zip(atom.get(name, (0.0, 0.0)), plain.get(name, (0.0, 0.0)), strict=True)
+            rows.append([name.removeprefix(PREFIX), *((a - b) / whole for a, b in times)])
+    extra = (atom[STEP][0] - whole) / whole
+    rest = extra - sum(forward + backward for _, forward, backward in rows)
+    return {"rows": rows, "rest": rest, "total": extra}
+
+
+
+@contextmanager
+def wrapped(arm: Any):
+    """Within it every part records its range. Raises `AtomError` for a part that is not where it is looked for."""
+    accelerator, optimizer = arm.trainer.accelerator, arm.trainer.optimizer
+    own = ((accelerator, "clip_grad_norm_", CLIPPING), (optimizer, "step", OPTIMIZER))
+    with ExitStack() as stack:
+        for owner, attribute, part in (*PARTS, *own):
+            if not hasattr(owner, attribute):
+                where = getattr(owner, "__name__", type(owner).__name__)
+                raise AtomError(f"--profile: {where} has no {attribute}, which {part!r} is measured by")
+            stack.enter_context(_wrap(owner, attribute, PREFIX + part))
+        yield
+
+
+
+@contextmanager
+def _wrap(owner: Any, attribute: str, name: str):
+    mine = attribute in vars(owner)
+    before, call = vars(owner).get(attribute), getattr(owner, attribute)
+
+    def recorded(*args: Any, **kwargs: Any) -> Any:
+        with record_function(name):
+            return call(*args, **kwargs)
+
+    # A class method has been bound by `getattr`, and must not be bound again.
+    setattr(owner, attribute, staticmethod(recorded) if isinstance(before, classmethod) else recorded)
+    try:
+        yield
+    finally:
+        if mine:
+            setattr(owner, attribute, before)
+        else:
+            delattr(owner, attribute)
+
+
+
+def _profile(arm: Any, batches: list) -> dict[str, tuple[float, float]]:
+    """(forward, backward) of each part, and of the whole step, in the profiler's units."""
+    cuda = arm.device.type == "cuda"
+    activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda
+    with profile(activities=activities) as found, record_function(STEP):
+        arm.step(batches)
+        if cuda:
+            torch.cuda.synchronize(arm.device)
+    events = [e for e in found.events() if e.device_type == torch.autograd.DeviceType.CPU]
+    return attribute(events, kernel_time if cuda else lambda event: event.cpu_time_total)
+
+
+
+def kernel_time(event: Any) -> float:
+    """The time of the kernels that an event and those within it launched."""
+    # A range appears among its own kernels, from the first of them to the last.
+    own = sum(kernel.duration for kernel in event.kernels if kernel.name != event.name)
+    return own + sum(kernel_time(child) for child in event.cpu_children)
+
+
+
+def attribute(events: list[Any], time_of: Callable[[Any], float]) -> dict[str, tuple[float, float]]:
+    """Every range's own time, forward and backward, without the ranges and autograd nodes within it that are another's."""
+
+    def part_of(event: Any) -> str | None:
+        while event is not None and not event.name.startswith(PREFIX):
+            event = event.cpu_parent
+        return None if event is None or event.name == STEP else event.name
+
+    # Each operation has the number of the autograd node that comes next: of those with the same number, the last made it.
+    makers: dict[int, Any] = {}
+    for event in sorted(events, key=lambda e: e.time_range.start):
+        if event.sequence_nr >= 0 and not _in_backward(event):
+            makers[event.sequence_nr] = event
+    belongs: dict[int, tuple[str, int]] = {}
+    for event in events:
+        if event.name.startswith(PREFIX) and event.name != STEP:
+            belongs[event.id] = event.name, int(_in_backward(event))
+        elif event.name.startswith(NODE) and event.sequence_nr in makers:
+            part = part_of(makers[event.sequence_nr])
+            if part is not None:
+                belongs[event.id] = part, 1
+
+    totals: dict[str, list[float]] = {STEP: [0.0, 0.0]}
+    for event in events:
+        if event.name == STEP:
+            totals[STEP][0] += time_of(event)
+        if event.id not in belongs:
+            continue
+        name, side = belongs[event.id]
+        totals.setdefault(name, [0.0, 0.0])[side] += time_of(event)
+        outer = event.cpu_parent
+        while outer is not None and outer.id not in belongs:
+            outer = outer.cpu_parent
+        if outer is not None:
+            name, side = belongs[outer.id]
+            totals[name][side] -= time_of(event)
+    return {name: (forward, backward) for name, (forward, backward) in totals.items()}
+
+
+
+def _in_backward(event: Any) -> bool:
+    while event is not None and not event.name.startswith(NODE):
+        event = event.cpu_parent
+    return event is not None
+

@@ -1,0 +1,135 @@
+"""Which columns of a table hold the text, the image and the label."""
+
+from __future__ import annotations
+
+from ..errors import AtomError
+import datasets
+import logging
+
+logger = logging.getLogger(__name__)
+
+TASKS = ("text-classification", "image-classification", "causal-lm")
+
+LABEL_NAMES = ("label", "labels", "class", "class_id", "target", "category", "y", "fine_label")
+
+TEXT_NAMES = ("text", "sentence", "verse", "verse_text", "line", "content", "review", "document")
+
+TEXT_PAIRS = (
+    ("sentence1", "sentence2"),
+    ("premise", "hypothesis"),
+    ("question1", "question2"),
+    ("question", "sentence"),
+    ("text1", "text2"),
+)
+
+NEVER_TEXT = ("idx", "id", "index", "source")
+
+
+
+# Which columns
+def _find_columns(
+    rows: datasets.Dataset, task: str | None, given: dict[str, str | None], dataset: str
+) -> tuple[str, dict[str, str]]:
+    """The task, and which column holds the "text", "text_pair", "image" and "label" that it needs."""
+    features = rows.features
+    present = f"the columns of {dataset!r} are {', '.join(features)}"
+    chosen = {role: column for role, column in given.items() if column is not None}
+    for role, column in chosen.items():
+        if column not in features:
+            raise AtomError(f"--{role}_column {column!r} does not exist; {present}")
+        if list(chosen.values()).count(column) > 1:
+            raise AtomError(f"--{role}_column {column!r} is given for two purposes; give another: {present}")
+
+    free = {column.lower(): column for column in features if column not in chosen.values()}
+    label = chosen.get("label") or next((free[name] for name in LABEL_NAMES if name in free), None)
+    image = chosen.get("image") or next((column for column in features if _is_image(features[column])), None)
+    if "text" not in chosen and task in (None, "text-classification"):
+        first, second = next((pair for pair in TEXT_PAIRS if {*pair} <= {*free}), (None, None))
+        if first and "text_pair" not in chosen:
+            chosen |= {"text": free[first], "text_pair": free[second]}
+    text = chosen.get("text") or _find_text(rows, [c for c in free.values() if c != label])
+
+    if task is None:
+        by_image = image is not None and given["text"] is None
+        task = "image-classification" if by_image else "causal-lm" if label is None else "text-classification"
+        if not by_image and text is None:
+            raise AtomError(f"--dataset {dataset!r}: no column of images or text is found; {present}")
+    if task == "image-classification":
+        if image is None:
+            raise AtomError(f"--task {task} needs a column of images (--image_column), else give another; {present}")
+        if not _is_image(features[image]):
+            raise AtomError(f"--image_column {image!r} does not hold images; {present}")
+        needed = {"image": image}
+    else:
+        if text is None:
+            raise AtomError(f"--task {task} needs a column of text (--text_column), else give another; {present}")
+        needed = {"text": text}
+        if "text_pair" in chosen and task == "text-classification":
+            needed["text_pair"] = chosen["text_pair"]
+        strings = ", ".join(column for column in features if _is_text(features[column])) or "none"
+        for role, column in needed.items():
+            if not _is_text(features[column]):
+                raise AtomError(f"--{role}_column {column!r} does not hold strings; the columns that do: {strings}")
+    if task == "causal-lm":
+        return task, needed
+    if label is None:
+        raise AtomError(
+            f"--label_column: --task {task} needs one and none is called {', '.join(LABEL_NAMES)}; {present}"
+        )
+    return task, {**needed, "label": label}
+
+
+
+def _find_text(rows: datasets.Dataset, candidates: list[str]) -> str | None:
+    """The column with a usual name, else that of the longest strings."""
+    lower = {column.lower(): column for column in candidates}
+    if named := next((lower[name] for name in TEXT_NAMES if name in lower), None):
+        return named
+    strings = [c for c in candidates if _is_text(rows.features[c]) and c.lower() not in NEVER_TEXT]
+    head = rows.select(range(min(len(rows), 1000)))
+    return max(strings, key=lambda c: sum(len(text or "") for text in _column(head, c)), default=None)
+
+
+
+def _is_text(feature: object) -> bool:
+    return isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string", "string_view")
+
+
+
+def _is_image(feature: object) -> bool:
+    # An image column that was written by pandas comes back as the struct that stands behind datasets.Image.
+    return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})
+
+
+
+def _column(rows: datasets.Dataset, name: str) -> list:
+    return rows.select_columns([name])[:][name]
+
+
+
+def _select(rows: datasets.Dataset, columns: dict[str, str], given: str) -> datasets.Dataset:
+    """The rows with only these columns, called after their roles, and without rows that hold no text to model."""
+    if absent := [column for column in columns.values() if column not in rows.column_names]:
+        raise AtomError(
+            f"{given} has no column {', '.join(absent)} as the training data has; it has {', '.join(rows.features)}"
+        )
+    rows = rows.select_columns(list(columns.values())).rename_columns({name: role for role, name in columns.items()})
+    if "image" in columns:
+        return rows.cast_column("image", datasets.Image())
+    for role in columns.keys() - {"label"}:
+        if not _is_text(rows.features[role]):
+            raise AtomError(
+                f"{given}: column {columns[role]!r} does not hold strings as that of the training data does"
+            )
+        texts = _column(rows, role)
+        if none := sum(text is None for text in texts):
+            raise AtomError(f"{given}: {none} rows have no text in column {columns[role]!r}; fill or remove them")
+    if "label" not in columns:
+        written = [row for row, text in enumerate(texts) if text.strip()]
+        if not written:
+            raise AtomError(f"{given}: column {columns['text']!r} holds only blank text; give one that has words")
+        if len(written) < len(texts):
+            logger.info("%s: %d blank rows are left out", given, len(texts) - len(written))
+            rows = rows.select(written)
+    return rows
+

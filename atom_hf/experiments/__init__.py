@@ -1,0 +1,1 @@
+"""Paired runs over seeds and settings, and their statistics."""

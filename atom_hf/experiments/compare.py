@@ -1,0 +1,269 @@
+"""Compare runs with and without the atom loss, seed by seed."""
+
+from dataclasses import dataclass
+from dataclasses import field
+from ..visualization.page import Table
+from ..errors import AtomError
+from ..training.arguments import AtomTrainingArguments
+from ..finetune.run import DEFAULT_FOLDER
+from pathlib import Path
+from ..utils.jsonl import RESULTS_NAME
+from ..finetune.arguments import RunArguments
+from ..utils.jsonl import append_line
+from ..utils.files import check_output_folder
+from ..utils.files import check_page
+from ..finetune.run import fine_tune
+from .paired_runs import fingerprint
+import gc
+from ..finetune.arguments import load_run_data
+from ..finetune.run import prepare_run
+from ..utils.quiet import quiet
+from ..finetune.run import silent
+from ..utils.jsonl import start_lines
+from tqdm.auto import tqdm
+from .paired_runs import training_fingerprint
+from .paired_runs import warn_of_accumulation
+from .paired_runs import with_flags
+from ..visualization.files import write_files
+from typing import Any
+from ..utils.statistics import t_interval
+from ..hub.card import Comparison
+from ..utils.jsonl import read_lines
+import statistics
+from collections.abc import Callable
+from ..data.load import TaskData
+import hashlib
+from ..finetune.run import default_output_dir
+from ..utils.files import read_yaml
+from ..finetune.run import IMPORTANCE_KEYS
+from ..finetune.run import Outcome
+from ..importance.read import read_samples
+
+ARMS = {"plain": {"atom": False}, "atom": {"atom": True}}
+
+TIE_SAMPLES = 200  # of the model that the page shows
+
+LESS_IS_BETTER = ("loss", "perplexity")
+
+
+
+@dataclass
+class CompareArguments:
+    """How many paired runs, of what."""
+
+    seeds: int = field(default=3, metadata={"help": "How many seeds: --seed, --seed + 1, ... Each arm runs with each."})
+    arms: str | None = field(
+        default=None,
+        metadata={"help": "A YAML file {arm: {flag: value}}; plain and atom if not given. The first is compared to."},
+    )
+    page: str | None = field(
+        default=None, metadata={"help": "Write the table and samples of the first seed under their importance here."}
+    )
+    page_samples: int = field(default=24, metadata={"help": "How many evaluation samples the page shows."})
+
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `compare_runs` ends with."""
+
+    table: Table
+    folder: str
+    page: str | None
+    pictures: list[str]
+
+
+
+def compare_runs(run: RunArguments, args: AtomTrainingArguments, options: CompareArguments) -> Report:
+    """Trains every arm with every seed, and compares each arm with the first.
+
+    Paired: runs of the same seed have the same initial weights, data, order of data and number of steps. The samples are
+    drawn by the seed too, so that the seeds differ in their data. Each run's metrics are appended to `results.jsonl` in the
+    output folder as it ends; a comparison that was interrupted goes on where it stopped.
+
+    Raises:
+        AtomError: fewer than 2 seeds, arms that cannot be read, an output folder with results of other settings.
+    """
+    if options.seeds < 2:
+        raise AtomError(f"--seeds must be at least 2 for a comparison, got {options.seeds}")
+    if options.page:
+        check_page(options.page)
+    arms = _read_arms(options.arms)
+    configured = {name: with_flags(args, changes, "--arms") for name, changes in arms.items()}
+    for arm in configured.values():
+        if arm.atom:
+            arm.atom_config()
+    warn_of_accumulation(args)
+    folder = Path(args.output_dir)
+    check_output_folder(folder)
+    data = load_run_data(run)
+    if args.output_dir == DEFAULT_FOLDER:
+        folder = _default_folder(run, data)
+    about = {"data": data.name, "task": data.task, "train_samples": len(data.train), "eval_samples": len(data.eval)}
+    about |= {"training": training_fingerprint(run, args, arms=arms), "rows": _rows_of(data)}
+    head = {"settings": fingerprint(run, args, arms=arms), **about}
+    done = _read_results(folder / RESULTS_NAME, head)
+    with quiet():
+        for arm in configured.values():
+            # An arm that cannot run is refused before any other has run.
+            with silent(run, arm, args.seed) as arguments:
+                prepare_run(*arguments, save=False)
+        start_lines(folder / RESULTS_NAME, head)
+
+    with quiet():
+        plan = [(args.seed + i, name) for i in range(options.seeds) for name in arms]
+        shown = None
+        for seed, name in (bar := tqdm(plan, desc="paired runs", unit="run")):
+            first = seed == args.seed
+            if (seed, name) in done and not (options.page and first and configured[name].atom):
+                continue
+            bar.set_postfix_str(f"{name}, seed {seed}")
+            reads = bool(options.page) and first and configured[name].atom and shown is None
+            with silent(run, configured[name], seed) as arguments:
+                outcome = fine_tune(*arguments, save=False, tie_samples=TIE_SAMPLES if reads else 0)
+            if (seed, name) not in done:
+                done[seed, name] = outcome.metrics
+                append_line(folder / RESULTS_NAME, {"arm": name, "seed": seed, **outcome.metrics, **outcome.importance})
+            if reads:
+                shown = _readings(outcome, options.page_samples)
+            del outcome
+            gc.collect()
+
+    seeds = [args.seed + i for i in range(options.seeds)]
+    table = paired_table(f"{data.name}: {data.task}, {len(data.train)} training samples", arms, seeds, done)
+    page, pictures = None, []
+    if options.page:
+        title = f"{data.name}, with and without --atom"
+        page, *pictures = map(str, write_files(options.page, title=title, tables=[table], **(shown or {})))
+    return Report(table, str(folder), page, pictures)
+
+
+
+def paired_table(caption: str, arms: Any, seeds: list[int], done: dict[tuple[int, str], dict[str, float]]) -> Table:
+    """Mean and standard deviation of each metric for each arm, and the mean paired difference with its 95 % interval."""
+    first, *others = arms
+    header = ["metric", first]
+    for name in others:
+        header += [name, f"{name} - {first} [95 %]"]
+    rows = []
+    for metric in (m for m in done[seeds[0], first] if m != "epoch"):
+        values = {name: [done[seed, name][metric] for seed in seeds] for name in arms}
+        row = [metric + (" (less is better)" if metric in LESS_IS_BETTER else ""), _mean(values[first])]
+        for name in others:
+            gap = t_interval([b - a for a, b in zip(values[first], values[name], strict=True)])
+            row += [_mean(values[name]), f"{gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"]
+        rows.append(row)
+    note = f"Mean ± standard deviation over {len(seeds)} seeds; differences are paired by seed."
+    return Table(caption, header, rows, note)
+
+
+
+def read_comparison(folder: str | Path) -> tuple[dict[str, Any], Comparison]:
+    """What `compare_runs` wrote into a folder: (its first line, the seeds that every arm has run with, as a table).
+
+    Raises `AtomError` if there is no such comparison, or one of fewer than two seeds.
+    """
+    lines = read_lines(Path(folder, RESULTS_NAME))
+    try:
+        about, *rest = lines
+        done = {(line.pop("seed"), line.pop("arm")): line for line in rest}
+        counts = about["train_samples"], about["eval_samples"]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise AtomError(f"{Path(folder, RESULTS_NAME)} holds no results of atom-hf compare") from error
+    arms = list(dict.fromkeys(arm for _, arm in done))
+    seeds = sorted(seed for seed in {s for s, _ in done} if all((seed, arm) in done for arm in arms))
+    if len(seeds) < 2 or len(arms) < 2:
+        raise AtomError(f"{Path(folder, RESULTS_NAME)} holds fewer than two seeds that every arm has run with")
+    table = paired_table("", arms, seeds, done)
+    means = {
+        arm: {name: statistics.mean(done[seed, arm][name] for seed in seeds) for name in done[seeds[0], arm]}
+        for arm in arms
+    }
+    return about, Comparison(table.header, table.rows, seeds, *counts, means)
+
+
+
+def find_comparison(run: RunArguments, args: AtomTrainingArguments) -> Callable[[TaskData], Comparison | None]:
+    """What finds the comparison that was made of the very settings of a run to come, where `compare` puts it by itself.
+
+    Ask before the run: it fills in what its arguments leave open.
+    """
+    training = training_fingerprint(run, args, arms=ARMS)
+    # Paired runs end with their last weights, whatever their flags.
+    comparable = not args.load_best_model_at_end
+
+    def find(data: TaskData) -> Comparison | None:
+        try:
+            about, found = read_comparison(_default_folder(run, data))
+        except AtomError:
+            return None
+        # Results from before these two were kept do not tell what they are of.
+        same = comparable and about.get("training") == training and about.get("rows") == _rows_of(data)
+        return found if same else None
+
+    return find
+
+
+
+def _rows_of(data: TaskData) -> str:
+    """Sixteen hexadecimal digits that stand for the rows themselves, wherever they lie. A file of an image goes by its time."""
+    digest = hashlib.sha256(repr(data.labels).encode())
+    for rows in (data.train, data.eval):
+        for batch in rows.with_format("arrow").iter(1000):
+            for name, column in batch.to_pydict().items():
+                digest.update(repr((name, [_with_time(value) for value in column])).encode())
+        digest.update(b"end")
+    return digest.hexdigest()[:16]
+
+
+
+def _with_time(value: Any) -> Any:
+    if isinstance(value, dict) and value.get("bytes", 0) is None and Path(str(value.get("path"))).is_file():
+        return value["path"], Path(value["path"]).stat().st_mtime_ns
+    return value
+
+
+
+def _default_folder(run: RunArguments, data: TaskData) -> Path:
+    return Path(default_output_dir(run, data, True).removesuffix("-atom") + "-compare")
+
+
+
+def _read_arms(path: str | None) -> dict[str, dict[str, Any]]:
+    if path is None:
+        return ARMS
+    arms = read_yaml(path, "--arms")
+    if not isinstance(arms, dict) or len(arms) < 2 or not all(isinstance(changes, dict) for changes in arms.values()):
+        raise AtomError(f"--arms {path!r} must hold at least two arms, each as 'name: {{flag: value}}'")
+    return arms
+
+
+
+def _read_results(path: Path, head: dict[str, Any]) -> dict[tuple[int, str], dict[str, float]]:
+    lines = read_lines(path)
+    if len(lines) < 2:
+        return {}
+    if not isinstance(lines[0], dict) or lines[0].get("settings") != head["settings"]:
+        raise AtomError(f"--output_dir {str(path.parent)!r} holds a comparison with other settings; give another")
+    if lines[0].get("rows", head["rows"]) != head["rows"]:
+        raise AtomError(
+            f"--output_dir {str(path.parent)!r} holds a comparison on other rows; the data changed, give another"
+        )
+    done = {}
+    for line in lines[1:]:
+        key = line.pop("seed"), line.pop("arm")
+        done[key] = {name: value for name, value in line.items() if name not in IMPORTANCE_KEYS}
+    return done
+
+
+
+def _readings(outcome: Outcome, samples: int) -> dict[str, Any]:
+    model = outcome.trainer.accelerator.unwrap_model(outcome.trainer.model)
+    shown = read_samples(model, outcome.trainer.processing_class, outcome.data, samples)
+    return {**shown, "softening": model.atom_config.softening, "tied": model.atom_config.is_tied}
+
+
+
+def _mean(values: list[float]) -> str:
+    return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
+

@@ -1,0 +1,82 @@
+"""Paired runs: one run without logging or saving, arms as changes of flags, fingerprints of settings."""
+
+from ..training.arguments import AtomTrainingArguments
+from typing import Any
+from ..errors import AtomError
+from collections.abc import Mapping
+from ..finetune.flags import as_flags
+import copy
+import dataclasses
+from ..finetune.flags import parse_kinds
+from ..finetune.arguments import RunArguments
+from ..utils.jsonl import hashed
+from transformers.trainer_utils import SchedulerType
+import logging
+
+logger = logging.getLogger(__name__)
+
+# What may differ between two runs of the same result.
+_NO_SETTING = {"output_dir", "seed", "run_name", "logging_dir", "local_rank", "disable_tqdm"}
+
+# What may differ between two runs that train alike: what is watched, kept and told of them, and when they evaluate.
+_NO_TRAINING = {
+    *_NO_SETTING,
+    *("report_to", "project", "push_to_hub", "include_num_input_tokens_seen", "skip_memory_metrics", "debug"),
+    *("do_train", "do_eval", "do_predict", "dataloader_pin_memory", "dataloader_persistent_workers"),
+    *("resume_from_checkpoint", "restore_callback_states_from_checkpoint", "dataloader_prefetch_factor"),
+}
+
+_NO_TRAINING_KINDS = ("save_", "logging_", "log_", "hub_", "trackio_")
+
+_EVALUATIONS = {
+    "eval_strategy",
+    "eval_steps",
+    "eval_delay",
+    "eval_on_start",
+    "metric_for_best_model",
+    "greater_is_better",
+}
+
+
+
+def warn_of_accumulation(args: AtomTrainingArguments) -> None:
+    """Says where Trainer's own scaling of the task loss would be taken for what the flag does."""
+    if args.gradient_accumulation_steps > 1 or args.world_size > 1:
+        logger.warning(
+            "over accumulation steps or processes Trainer scales the task loss of some classifiers (BERT, RoBERTa, ...) "
+            "wrongly, and with --atom it is scaled rightly: of such a model, runs with and without the flag differ by that too"
+        )
+
+
+
+def with_flags(args: Any, changes: Mapping[str, Any], given: str) -> Any:
+    """A copy of a dataclass of flags with some of them changed. Raises `AtomError`, saying that `given` is wrong."""
+    unknown = sorted(set(map(str, changes)) - {f.name for f in dataclasses.fields(args)})
+    if unknown:
+        raise AtomError(f"{given} sets {', '.join(unknown)}, which are no flags of a training run")
+    try:
+        typed = parse_kinds("", as_flags(changes), [type(args)])[0]
+    except AtomError as error:
+        raise AtomError(f"{given}: {error}") from error
+    changed = copy.copy(args)
+    for name in changes:
+        setattr(changed, name, getattr(typed, name))
+    return changed
+
+
+
+def fingerprint(run: RunArguments, args: AtomTrainingArguments, **more: Any) -> str:
+    """Of everything that a result depends on, but for its seed."""
+    trained = {k: v for k, v in args.to_dict().items() if k not in _NO_SETTING}
+    return hashed({**dataclasses.asdict(run), **trained, **more})
+
+
+
+def training_fingerprint(run: RunArguments, args: AtomTrainingArguments, **more: Any) -> str:
+    """Of everything that training depends on, but for its seed and the flag itself."""
+    left_out = _NO_TRAINING | {"atom"}
+    if args.lr_scheduler_type != SchedulerType.REDUCE_ON_PLATEAU:  # which alone goes by evaluations
+        left_out |= _EVALUATIONS
+    trained = {k: v for k, v in args.to_dict().items() if k not in left_out and not k.startswith(_NO_TRAINING_KINDS)}
+    return hashed({**dataclasses.asdict(run), **trained, **more})
+

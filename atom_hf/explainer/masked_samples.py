@@ -1,0 +1,190 @@
+"""What a model predicts for samples with some of their tokens masked: what the explainer is fitted to."""
+
+from torch import Tensor
+from dataclasses import dataclass
+from typing import Any
+from .masking import Eraser
+from collections.abc import Iterable
+from ..utils.distributed import is_first_process
+from ..utils.distributed import processes
+import torch
+from tqdm.auto import tqdm
+from torch.nn import functional as F
+from .masking import of_class
+from ..modeling.collector import reading_tokens
+from dataclasses import fields
+from accelerate.utils import gather_object
+import logging
+
+logger = logging.getLogger(__name__)
+
+MAX_BYTES = 2**30
+"""No more than this is kept of hidden states."""
+
+MOST_LOST = 0.6
+"""The largest share of its tokens that a copy has lost."""
+
+ROWS = 128
+"""How many erased samples go through the model at once."""
+
+Inputs = dict[str, Tensor]
+
+
+
+@dataclass
+class Pool:
+    """Samples and copies of them, with what the model says of their parts. n items, N tokens, K sets each."""
+
+    tokens: Tensor  # [n, N, h] float16, layer-normalised
+    mask: Tensor  # bool [n, N]
+    classes: Tensor  # [n]
+    keep: Tensor  # bool [n, K, N]: the sets
+    change: Tensor  # [n, K]: v(S) - v(none)
+    whole: Tensor  # [n, K]: v(all) - v(none), where "none" depends on the way that a set is erased
+    sample: Tensor  # [n]: which sample it is, or is a copy of
+    copy: Tensor  # [n]: 0 for the sample itself
+
+    def __len__(self) -> int:
+        return len(self.mask)
+
+
+
+def collect(
+    model: Any, erasers: list[Eraser], batches: Iterable[Inputs], samples: int, copies: int, sets: int, seed: int
+) -> tuple[Pool | None, int]:
+    """The pool of the first samples of `batches`, None if there are none, and how many erased samples it took."""
+    generator = torch.Generator().manual_seed(seed)
+    parts: list[Pool] = []
+    taken = passes = rows = longest = 0
+    with tqdm(total=samples, desc="tying importance", unit="sample", disable=not is_first_process()) as bar:
+        for batch in batches:
+            inputs = _first({n: v for n, v in batch.items() if torch.is_tensor(v) and n != "labels"}, samples - taken)
+            inputs = {name: value.to(model.device) for name, value in inputs.items()}
+            count = len(next(iter(inputs.values())))
+            for copy in range(copies):
+                part, erased = _explain(model, erasers, inputs, copy, sets, generator)
+                part.sample += taken
+                parts.append(part)
+                passes += erased
+                rows, longest = rows + len(part), max(longest, part.mask.shape[1])
+            # They are padded to the longest text of all.
+            size = rows * longest * parts[-1].tokens.shape[2] * 2
+            taken += count
+            bar.update(count)
+            if size > MAX_BYTES // processes():
+                logger.info("importance is tied by %d samples: their hidden states fill %d MiB", taken, size >> 20)
+                break
+            if taken >= samples:
+                break
+    return _joined(parts) if parts else None, passes
+
+
+
+def _explain(
+    model: Any, erasers: list[Eraser], inputs: Inputs, copy: int, sets: int, generator: torch.Generator
+) -> tuple[Pool, int]:
+    """What a model makes of a batch of samples and of sets of their tokens; of a copy, that has lost some of them already."""
+    hidden, logits = _hidden(model, inputs)
+    tokens = erasers[0].tokens(inputs, hidden.shape[1])
+    passes = len(tokens)
+    if copy:
+        eraser = erasers[copy % len(erasers)]
+        lost = MOST_LOST * torch.rand(len(tokens), 1, generator=generator)
+        keep = (torch.rand(tokens.shape, generator=generator) >= lost).to(tokens.device)
+        keep |= (keep & tokens).sum(1, keepdim=True) < 2
+        inputs = eraser(inputs, keep)
+        hidden, logits = _hidden(model, inputs)
+        passes += len(tokens)
+        tokens = eraser.tokens(inputs, inputs["input_ids"].shape[1]) if eraser.how == "drop" else tokens & keep
+    classes = logits.argmax(-1)
+    keep = draw_sets(tokens.cpu(), sets, generator).to(tokens.device)
+    whole = of_class(logits, classes)
+    # What a copy has lost already stays as it is.
+    lost = erasers[0].tokens(inputs, tokens.shape[1]) & ~tokens
+    change, span = torch.zeros(keep.shape[:2]), torch.zeros(keep.shape[:2])
+    for number, eraser in enumerate(erasers):
+        # A set and its complement go the same way.
+        mine = torch.arange(sets) // 2 % len(erasers) == number
+        none = torch.zeros_like(tokens)[:, None]
+        found = _values(model, eraser, inputs, torch.cat([none, keep[:, mine]], 1) | lost[:, None], classes).cpu()
+        change[:, mine] = found[:, 1:] - found[:, :1]
+        span[:, mine] = (whole.cpu() - found[:, 0])[:, None].expand(-1, int(mine.sum()))
+        passes += found.numel()
+    fits = (tokens.sum(1) > 1).cpu()
+    normal = F.layer_norm(hidden.float(), hidden.shape[-1:]).half().cpu()
+    number = torch.arange(len(tokens))
+    values = (normal, tokens.cpu(), classes.cpu(), keep.cpu(), change, span, number, torch.full_like(number, copy))
+    return Pool(*(value[fits] for value in values)), passes
+
+
+
+def draw_sets(tokens: Tensor, sets: int, generator: torch.Generator) -> Tensor:
+    """Sets of tokens by the Shapley kernel, each followed by its complement: bool [B, N] -> bool [B, sets, N].
+
+    A size s of n tokens is drawn with p(s) in proportion to 1 / (s (n - s)), and then any set of that size (FastSHAP, Eq. 2,
+    after Lundberg and Lee, arXiv 1705.07874, Theorem 2).
+    """
+    count = tokens.sum(1, keepdim=True)
+    size = torch.arange(1, max(2, int(count.max())))
+    # A sample of one token or none has no such set; whatever is drawn for it is left out.
+    weights = torch.where(size < count, 1.0 / (size * (count - size)).clamp(min=1), (size == 1) & (count < 2))
+    sizes = size[torch.multinomial(weights, sets // 2, replacement=True, generator=generator)]
+    order = torch.rand(len(tokens), sets // 2, tokens.shape[1], generator=generator)
+    rank = order.masked_fill(~tokens[:, None], 2.0).argsort(-1).argsort(-1)
+    left = (rank < sizes[..., None]) & tokens[:, None]
+    return torch.stack([left, tokens[:, None] & ~left], dim=2).flatten(1, 2)
+
+
+
+def _hidden(model: Any, inputs: Inputs) -> tuple[Tensor, Tensor]:
+    """The hidden states [B, N, h] that the heads read, and the logits [B, C]."""
+    with reading_tokens(model) as tokens:
+        logits = model(**inputs, return_atoms=True).logits
+    return tokens[-1], logits
+
+
+
+def _values(model: Any, eraser: Eraser, inputs: Inputs, keep: Tensor, classes: Tensor) -> Tensor:
+    """The probabilities [B, K] of a class of each sample with the sets bool [B, K, N] of its tokens alone."""
+    flat, found = keep.flatten(0, 1), torch.zeros(keep.shape[0] * keep.shape[1], device=keep.device)
+    # Deleted tokens shorten a text: alike ones go together.
+    for rows in flat.sum(1).argsort().split(ROWS):
+        row = rows // keep.shape[1]
+        erased = eraser({name: value[row] for name, value in inputs.items()}, flat[rows])
+        found[rows] = of_class(model(**erased).logits, classes[row])
+    return found.view(keep.shape[:2])
+
+
+
+def _first(inputs: Inputs, count: int) -> Inputs:
+    return {name: value[:count] for name, value in inputs.items()}
+
+
+
+def _joined(parts: list[Pool]) -> Pool:
+    """Pools one below the other, their tokens padded to the longest."""
+    longest = max(part.mask.shape[1] for part in parts)
+
+    def column(name: str) -> Tensor:
+        values = [getattr(part, name) for part in parts]
+        room = {"tokens": (0, 0), "mask": (), "keep": ()}.get(name)
+        if room is not None:
+            values = [F.pad(v, (*room, 0, longest - part.mask.shape[1])) for v, part in zip(values, parts, strict=True)]
+        return torch.cat(values)
+
+    return Pool(**{field.name: column(field.name) for field in fields(Pool)})
+
+
+
+def gathered(pool: Pool | None, passes: int) -> tuple[Pool | None, int]:
+    """The pools of all processes, in the order of ranks, and the sum of their passes."""
+    if processes() == 1:
+        return pool, passes
+    found = gather_object([(pool, passes)])
+    parts = [part for part, _ in found if part is not None and len(part)]
+    offset = 0
+    for part in parts:
+        part.sample += offset
+        offset = int(part.sample.max()) + 1
+    return _joined(parts) if parts else None, sum(rows for _, rows in found)
+

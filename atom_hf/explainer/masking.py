@@ -1,0 +1,190 @@
+"""Mask tokens of a text or patches of an image."""
+
+from typing import Any
+from ..atoms.config import AtomConfig
+from ..errors import AtomError
+from torch import Tensor
+from ..modeling.tokens import find_tokens
+from ..modeling.layers import is_image_model
+from ..modeling.tokens import patch_grid
+from ..modeling.tokens import special_token_ids
+import torch
+from torch.nn import functional as F
+import math
+
+TEXT_HOWS = {
+    "mask": "the mask token stands in the place of each token that is taken away",
+    "drop": "tokens are deleted, and the text closes up",
+}
+
+IMAGE_HOWS = {
+    "mean": "each patch that is taken away has the mean colour of its image",
+    "blur": "each patch that is taken away is that of the blurred image",
+}
+
+
+
+class Eraser:
+    """Takes tokens of a batch away.
+
+    - "mask": the token's id becomes that of the mask token; of a tokenizer without one, of the unknown-word token, else of
+      padding.
+    - "drop": tokens are deleted, sequences close up and are padded again, as in ERASER (arXiv 1911.03429, section 4.2).
+    - "mean": a patch gets the mean colour of its image, channel by channel: it needs no other image.
+    - "blur": a patch is that of the image under a Gaussian as wide (standard deviation) as half a patch, cut off after three of
+      them. RISE (arXiv 1806.07421, section 4.1) starts its insertion from a blurred image.
+
+    Args:
+        model: a classifier of texts, or of images by a grid of patches, with atoms or without.
+        processor: its tokenizer or image processor.
+        how: one of `TEXT_HOWS` or `IMAGE_HOWS`.
+
+    Raises:
+        AtomError: a way that there is not, or not for this model.
+    """
+
+    def __init__(self, model: Any, processor: Any, how: str):
+        self.model, self.how = model, how
+        self.is_image = is_image_model(model)
+        known = IMAGE_HOWS if self.is_image else TEXT_HOWS
+        if how not in known:
+            kind = "an image" if self.is_image else "a text"
+            raise AtomError(f"how must be one of {', '.join(known)} for {kind} model; got {how!r}")
+        config = getattr(model, "atom_config", None) or AtomConfig(
+            special_token_ids=[] if self.is_image else special_token_ids(model.config, processor)
+        )
+        self._config = config
+        if self.is_image:
+            return
+        candidates = [getattr(processor, f"{name}_token_id", None) for name in ("mask", "unk", "pad")]
+        self.mask_id = next((number for number in candidates if number is not None), None)
+        if self.mask_id is None:
+            raise AtomError(f"the tokenizer of {type(model).__name__} has no mask, unknown-word or padding token")
+        pad = getattr(processor, "pad_token_id", None)
+        self.pad_id = self.mask_id if pad is None else pad
+        self.pads_left = getattr(processor, "padding_side", "right") == "left"
+
+    def tokens(self, inputs: dict[str, Tensor], length: int) -> Tensor:
+        """Which of the model's `length` tokens can be taken away: bool [B, length].
+
+        The tokens of the atom, but for those that stand for no part of the input: padding, special and prefix tokens.
+
+        Raises:
+            AtomError: a model whose tokens are not those of its input: hierarchical, pooled, or behind a prompt.
+        """
+        samples = len(next(iter(inputs.values())))
+        device = next(iter(inputs.values())).device
+        if not self.is_image and length != inputs["input_ids"].shape[-1]:
+            raise AtomError(
+                f"{type(self.model).__name__} makes {length} tokens of {inputs['input_ids'].shape[-1]}: give a model that "
+                "makes one of each word piece"
+            )
+        if self.is_image:
+            grid = patch_grid(inputs["pixel_values"], self.model.config)
+            if grid is None or length < grid[0] * grid[1]:
+                raise AtomError(
+                    f"{type(self.model).__name__} has no token for each patch of its image: give a model such as a ViT"
+                )
+        config = self._config
+        if config.tokens != "content":
+            config = AtomConfig(special_token_ids=config.special_token_ids)
+        shape = torch.empty(samples, length, 1, device=device)
+        return find_tokens(shape, inputs, config, self.model.config)[1]
+
+    def __call__(self, inputs: dict[str, Tensor], keep: Tensor) -> dict[str, Tensor]:
+        """The inputs without some tokens.
+
+        Args:
+            inputs: what the model's `forward` takes, B samples.
+            keep: bool [B, N], N as `atom_importance` has it. Where there is no token to take away (NaN there), it says nothing.
+
+        Returns:
+            New inputs of B samples; for "drop" as long as the longest that is left.
+
+        Raises:
+            AtomError: a model whose tokens cannot be taken away.
+        """
+        keep = keep.to(torch.bool) | ~self.tokens(inputs, keep.shape[1])
+        if self.is_image:
+            return {**inputs, "pixel_values": self._paint(inputs["pixel_values"], keep)}
+        if self.how == "mask":
+            ids = inputs["input_ids"]
+            return {**inputs, "input_ids": ids.masked_fill(~keep, self.mask_id)}
+        return self._drop(inputs, keep)
+
+    def _drop(self, inputs: dict[str, Tensor], keep: Tensor) -> dict[str, Tensor]:
+        ids = inputs["input_ids"]
+        attention = inputs.get("attention_mask")
+        attention = torch.ones_like(ids) if attention is None else attention
+        left = keep & attention.bool()
+        # What is left comes first, or last where padding is on the left, in its order.
+        order = (left if self.pads_left else ~left).to(torch.uint8).argsort(dim=1, stable=True)
+        length = max(1, int(left.sum(1).max()))
+        order = order[:, -length:] if self.pads_left else order[:, :length]
+        real = left.gather(1, order)
+        new = {
+            name: value.gather(1, order).masked_fill(~real, 0)
+            for name, value in inputs.items()
+            if torch.is_tensor(value) and value.shape == ids.shape and name != "position_ids"
+        }
+        new["input_ids"] = ids.gather(1, order).masked_fill(~real, self.pad_id)
+        # A text of which nothing is left is one masked word: no model reads an empty sequence.
+        empty = ~real.any(1)
+        place = -1 if self.pads_left else 0
+        new["input_ids"][empty, place] = self.mask_id
+        real[empty, place] = True
+        new["attention_mask"] = real.to(attention.dtype)
+        rest = {name: value for name, value in inputs.items() if name not in new and name != "position_ids"}
+        return {**rest, **new}
+
+    def _paint(self, pixels: Tensor, keep: Tensor) -> Tensor:
+        grid = patch_grid(pixels, self.model.config)
+        shown = on_pixels(keep[:, keep.shape[1] - grid[0] * grid[1] :].float(), pixels, grid) > 0
+        return torch.where(shown[:, None], pixels, self._ground(pixels, grid))
+
+    def _ground(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
+        if self.how == "mean":
+            return pixels.mean((2, 3), keepdim=True).expand_as(pixels)
+        deviations = [side // cells / 2 for side, cells in zip(pixels.shape[2:], grid, strict=True)]
+        return blur(pixels, deviations)
+
+
+
+def on_pixels(values: Tensor, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Values of patches [B, rows * columns] on the pixels of images [B, C, H, W]: [B, H, W].
+
+    Pixels behind the last whole patch, which no patch shows, have 1.
+    """
+    rows, columns = grid
+    height, width = pixels.shape[2] // rows, pixels.shape[3] // columns
+    spread = values.view(-1, rows, columns).repeat_interleave(height, 1).repeat_interleave(width, 2)
+    return F.pad(spread, (0, pixels.shape[3] - spread.shape[2], 0, pixels.shape[2] - spread.shape[1]), value=1.0)
+
+
+
+def of_patches(values: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Sums of values of pixels [B, C, H, W] over the pixels and channels of each patch: [B, rows * columns]."""
+    height, width = values.shape[2] // grid[0], values.shape[3] // grid[1]
+    inside = values[:, :, : height * grid[0], : width * grid[1]].sum(1)
+    return inside.reshape(len(values), grid[0], height, grid[1], width).sum((2, 4)).flatten(1)
+
+
+
+def blur(pixels: Tensor, deviations: list[float]) -> Tensor:
+    """Images [B, C, H, W] under a Gaussian of these standard deviations (down, across) in pixels; edges go on as they end."""
+    channels = pixels.shape[1]
+    for axis, deviation in enumerate(deviations):
+        reach = math.ceil(3 * deviation)
+        places = torch.arange(-reach, reach + 1, dtype=pixels.dtype, device=pixels.device)
+        weights = torch.exp(-(places**2) / (2 * deviation**2))
+        shape, room = ((-1, 1), (0, 0, reach, reach)) if axis == 0 else ((1, -1), (reach, reach, 0, 0))
+        kernel = (weights / weights.sum()).view(1, 1, *shape).expand(channels, 1, -1, -1)
+        pixels = F.conv2d(F.pad(pixels, room, mode="replicate"), kernel, groups=channels)
+    return pixels
+
+
+
+def of_class(logits: Tensor, classes: Tensor) -> Tensor:
+    """The probability of a class [B] of each row of logits [B, C]: [B]."""
+    return logits.float().softmax(-1).gather(1, classes[:, None])[:, 0]
+

@@ -1,0 +1,198 @@
+"""A classifier as methods and metrics see it: samples of tokens, and the probability of a class."""
+
+from torch import Tensor
+from typing import Any
+from ..atoms.config import AtomConfig
+from ..errors import AtomError
+from collections.abc import Callable
+from ..explainer.masking import Eraser
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ..data.encoding import encode_rows
+from ..modeling.inference import evaluating
+import numpy as np
+from ..explainer.masking import of_class
+from ..explainer.masking import of_patches
+from ..modeling.tokens import patch_grid
+import torch
+
+Inputs = dict[str, Tensor]
+
+
+
+class Subject:
+    """A classifier of texts or images, with atoms or without, whose tokens can be taken away.
+
+    Args:
+        model: the classifier.
+        processor: its tokenizer or image processor.
+        how: how tokens are taken away, one of `erasing.TEXT_HOWS` or `IMAGE_HOWS`.
+        max_length: texts are cut after this many tokens.
+        seed: of the numbers that the random attribution draws.
+
+    Raises:
+        AtomError: a model that is no classifier, or whose tokens cannot be taken away.
+    """
+
+    def __init__(self, model: Any, processor: Any, how: str, max_length: int = 128, seed: int = 0):
+        if "Classification" not in type(model).__name__ or "TokenClassification" in type(model).__name__:
+            raise AtomError(
+                f"{type(model).__name__} predicts no class of a whole sample: faithfulness is measured on text or image "
+                "classification"
+            )
+        self.model, self.processor, self.max_length, self.seed = model, processor, max_length, seed
+        self.eraser = Eraser(model, processor, how)
+        self.is_image = self.eraser.is_image
+        self.generator = torch.Generator().manual_seed(seed)
+        self._reads: str | None = None
+
+    @property
+    def has_heads(self) -> bool:
+        """Whether the model has atoms, and so an importance of its own."""
+        return hasattr(self.model, "atom_config")
+
+    @property
+    def layer(self) -> int:
+        """The layer whose hidden states the atoms are made of; without atoms, that of the defaults."""
+        return getattr(self.model, "atom_config", AtomConfig()).layer
+
+    def encode(self, rows: list[dict[str, Any]]) -> Inputs:
+        """Rows of a data set ("text" and perhaps "text_pair", or "image") as the model's inputs."""
+        return encode_rows(rows, self.model, self.processor, self.max_length)
+
+    def tokens(self, inputs: Inputs) -> Tensor:
+        """Which of the model's tokens stand for a part of the input: bool [B, N]."""
+        return self.eraser.tokens(inputs, self.length(inputs))
+
+    def length(self, inputs: Inputs) -> int:
+        """N, the length of the model's hidden states."""
+        if not self.is_image:
+            return inputs["input_ids"].shape[1]
+        if not hasattr(self, "_length"):
+            with torch.no_grad(), evaluating(self.model):
+                one = {name: value[:1] for name, value in inputs.items()}
+                self._length = self.hidden(self.model(**one, output_hidden_states=True)).shape[1]
+        return self._length
+
+    def hidden(self, outputs: Any) -> Tensor:
+        """The hidden states [B, N, h] of the layer of the atoms.
+
+        Raises:
+            AtomError: a model that gives none, or a feature map.
+        """
+        states = getattr(outputs, "hidden_states", None)
+        if not states or states[self.layer].dim() != 3:
+            raise AtomError(
+                f"{type(self.model).__name__} has no hidden states in a sequence: give a model such as a BERT or a ViT"
+            )
+        return states[self.layer]
+
+    @torch.no_grad()
+    def predict(self, inputs: Inputs) -> tuple[Tensor, Tensor]:
+        """The class that the model predicts [B], and its probability [B]."""
+        with evaluating(self.model):
+            probabilities = self.model(**inputs).logits.float().softmax(-1)
+        probability, target = probabilities.max(-1)
+        return target, probability
+
+    def points(self, inputs: Inputs) -> Tensor:
+        """What gradients are taken to: word embeddings [B, N, h] (before positions are added), or pixels [B, C, H, W]."""
+        if self.is_image:
+            return inputs["pixel_values"].detach()
+        with torch.no_grad(), evaluating(self.model):
+            return self.model.get_input_embeddings()(inputs["input_ids"])
+
+    def baseline(self, inputs: Inputs) -> Tensor:
+        """The points of the inputs with all their tokens taken away. A text's are masked: what is deleted has no embedding."""
+        eraser = self.eraser
+        if not self.is_image and eraser.how != "mask":
+            eraser = Eraser(self.model, self.processor, "mask")
+        nothing = torch.zeros_like(self.tokens(inputs))
+        return self.points(eraser(inputs, nothing))
+
+    @contextmanager
+    def at(self, points: Tensor | None) -> Iterator[Callable[[Inputs], Inputs]]:
+        """Within it the model reads `points` in place of a text's embeddings; gives what makes an image's inputs of them.
+
+        A hook rather than `inputs_embeds`: positions and the token that a classifier reads are found by the ids.
+        """
+        if points is None or self.is_image:
+            yield lambda inputs: inputs if points is None else {**inputs, "pixel_values": points}
+            return
+        handle = self.model.get_input_embeddings().register_forward_hook(lambda module, args, output: points)
+        try:
+            yield lambda inputs: inputs
+        finally:
+            handle.remove()
+
+    def run(self, inputs: Inputs, points: Tensor | None = None, **options: Any) -> Any:
+        """The model's outputs in evaluation, with their gradient if it is on."""
+        with evaluating(self.model), self.at(points) as placed:
+            return self.model(**placed(inputs), **options)
+
+    def probability(self, inputs: Inputs, target: Tensor, points: Tensor | None = None) -> Tensor:
+        """The probability of a class [B] of each sample: [B]."""
+        return of_class(self.run(inputs, points).logits, target)
+
+    def per_token(self, values: Tensor, inputs: Inputs) -> Tensor:
+        """Values of points, summed over the width of each token or the pixels of each patch: [B, N], 0 before the patches."""
+        if not self.is_image:
+            return values.sum(-1)
+        patches = of_patches(values, patch_grid(values, self.model.config))
+        return torch.nn.functional.pad(patches, (self.length(inputs) - patches.shape[1], 0))
+
+    def reads(self, inputs: Inputs) -> Tensor:
+        """How much each token of the last layer counts for the classifier: weights [B, N] that sum to 1.
+
+        Found once, by the gradient: one token ([CLS], or the last of a text), or all tokens alike.
+        """
+        length = self.length(inputs)
+        if self._reads is None:
+            one = {name: value[:1] for name, value in inputs.items()}
+            with torch.enable_grad():
+                outputs = self.run(one, self.points(one).clone().requires_grad_(), output_hidden_states=True)
+                last = outputs.hidden_states[-1]
+                (slope,) = torch.autograd.grad(outputs.logits.float().square().sum(), last, allow_unused=True)
+            read = torch.ones(length, dtype=torch.bool) if slope is None else slope[0].abs().sum(-1).cpu() > 0
+            place = int(read.nonzero()[0]) if read.sum() == 1 else None
+            self._reads = "all" if place is None else "first" if place == 0 else "last"
+        attention = inputs.get("attention_mask")
+        sample = next(iter(inputs.values()))
+        real = torch.ones(len(sample), length, device=sample.device) if attention is None else attention.float()
+        if self._reads == "all":
+            return real / real.sum(1, keepdim=True)
+        places = real.argmax(1) if self._reads == "first" else length - 1 - real.flip(1).argmax(1)
+        return torch.nn.functional.one_hot(places, length).float()
+
+    def values(self, inputs: Inputs, target: int, batch_size: int = 64) -> Callable[[np.ndarray], np.ndarray]:
+        """The probability of a class of one sample with some of its tokens alone: keep-vectors bool [K, n] -> [K].
+
+        n is the number of the sample's tokens, without padding, special and prefix tokens. What was asked for once is
+        remembered: methods that rank alike ask alike.
+        """
+        known: dict[bytes, float] = {}
+        tokens = self.tokens(inputs)[0]
+
+        @torch.no_grad()
+        def values(keep: np.ndarray) -> np.ndarray:
+            keys = [row.tobytes() for row in keep]
+            new = {key: row for key, row in zip(keys, keep, strict=True) if key not in known}
+            # Deleted tokens shorten a text: alike ones go together.
+            order = sorted(new, key=lambda key: int(new[key].sum()))
+            for start in range(0, len(order), batch_size):
+                part = order[start : start + batch_size]
+                kept = torch.ones(len(part), len(tokens), dtype=torch.bool, device=tokens.device)
+                kept[:, tokens] = torch.from_numpy(np.stack([new[key] for key in part])).to(tokens.device)
+                erased = self.eraser(repeated(inputs, len(part)), kept)
+                found = self.probability(erased, torch.full((len(part),), target, device=tokens.device))
+                known.update(zip(part, found.double().tolist(), strict=True))
+            return np.array([known[key] for key in keys])
+
+        return values
+
+
+
+def repeated(inputs: Inputs, times: int) -> Inputs:
+    """One sample, so many times."""
+    return {name: value.expand(times, *value.shape[1:]) for name, value in inputs.items()}
+

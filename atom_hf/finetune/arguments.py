@@ -1,0 +1,103 @@
+"""Command-line arguments of a run: model, data, explainer."""
+
+from typing import Any
+from dataclasses import field
+from ..builtin import BUILT_IN_DATASETS
+from ..builtin import BUILT_IN_MODELS
+from ..data.columns import TASKS
+from dataclasses import dataclass
+from ..errors import AtomError
+from ..data.load import TaskData
+from ..data.load import load_data
+from dataclasses import fields
+from ..explainer.fit import FEWEST
+from ..explainer.fit import SAMPLES
+
+
+
+def _flag(help: str, default: Any = None) -> Any:
+    return field(default=default, metadata={"help": help})
+
+
+
+@dataclass
+class RunArguments:
+    """What is trained, and on which data. Everything else is in `AtomTrainingArguments`."""
+
+    model: str | None = _flag("The checkpoint: a Hub id, a folder, or one of " + ", ".join(BUILT_IN_MODELS) + ".")
+    dataset: str | None = _flag(
+        "The data: a Hub id, a folder of images, a csv, tsv, jsonl, parquet or npz file or folder, or one of "
+        + ", ".join(BUILT_IN_DATASETS)
+        + "."
+    )
+    task: str | None = _flag("One of " + ", ".join(TASKS) + "; found from the data if not given.")
+    dataset_config: str | None = _flag("The configuration of a Hub data set, such as cola of nyu-mll/glue.")
+    eval_dataset: str | None = _flag("Data to evaluate on, if not a split of --dataset: named in the same way.")
+    train_split: str | None = _flag("The split to train on; train if there is one.")
+    eval_split: str | None = _flag("The split to evaluate on; validation or test if there is one, else rows held out.")
+    eval_fraction: float = _flag("The fraction of rows held out for evaluation where there is no split for it.", 0.2)
+    hold_out: bool = _flag("Hold rows out even where there is a split to evaluate on: to choose settings by.", False)
+    text_column: str | None = _flag("The column of texts; found if not given.")
+    text_pair_column: str | None = _flag("The column of second texts, for pairs; found if not given.")
+    image_column: str | None = _flag("The column of images; found if not given.")
+    label_column: str | None = _flag("The column of labels; found if not given.")
+    max_train_samples: int | None = _flag(
+        "Train on this many samples, drawn in proportion to the classes with --sample_seed."
+    )
+    max_eval_samples: int | None = _flag("Evaluate on this many samples, drawn likewise.")
+    sample_seed: int = _flag("Seed of the drawing of samples and of held-out rows.", 0)
+    max_length: int = _flag("Texts are cut after this many tokens.", 128)
+    horizontal_flip: bool = _flag("Mirror training images at random.", False)
+    model_type: str | None = _flag("Start from nothing with this model type of Transformers (vit, bert, gpt2, ...).")
+    config_overrides: str | None = _flag("name=value,name=value, or JSON, for the model's configuration.")
+    tokenizer: str | None = _flag("A tokenizer other than the model's: a Hub id or a folder.")
+    vocabulary_size: int = _flag("With --model_type: size of the byte-level BPE trained on the training texts.", 4000)
+    model_revision: str | None = _flag("A branch, tag or commit of the model on the Hub.")
+
+
+
+DATA_FIELDS = [
+    *("task", "dataset_config", "eval_dataset", "train_split", "eval_split", "eval_fraction", "hold_out"),
+    *("text_column", "text_pair_column", "image_column", "label_column"),
+    *("max_train_samples", "max_eval_samples", "sample_seed"),
+]
+
+
+
+def load_run_data(run: RunArguments) -> TaskData:
+    """The data that the arguments name."""
+    if run.dataset is None:
+        raise AtomError("give --dataset: a Hub id, a file or folder, or one of " + ", ".join(BUILT_IN_DATASETS))
+    return load_data(run.dataset, **{name: getattr(run, name) for name in DATA_FIELDS})
+
+
+
+def data_flags(run: RunArguments) -> list[str]:
+    """The flags that name the same data again."""
+    changed = [f for f in fields(run) if f.name in ("dataset", *DATA_FIELDS) and getattr(run, f.name) != f.default]
+    return [part for f in changed for part in (f"--{f.name}", str(getattr(run, f.name)))]
+
+
+
+@dataclass
+class TieArguments:
+    """How `train` ties importance to the prediction when a run with --atom ends."""
+
+    tie: bool = field(
+        default=True,
+        metadata={
+            "help": "When a classifier has been trained with --atom, fit the importance of its tokens to what its prediction "
+            "loses without them. The model itself stays as it is."
+        },
+    )
+    tie_samples: int = field(
+        default=SAMPLES,
+        metadata={"help": "By how many training samples; each is passed forward about a hundred times, in parts."},
+    )
+
+    def checked(self) -> int:
+        """The samples to tie by; 0 for none. Raises `AtomError`."""
+        if self.tie and self.tie_samples < FEWEST:
+            raise AtomError(f"--tie_samples must be at least {FEWEST}, got {self.tie_samples}; --no_tie leaves it out")
+        return self.tie_samples if self.tie else 0
+

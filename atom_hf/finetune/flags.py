@@ -1,0 +1,111 @@
+"""Flags and YAML files to dataclasses: one path for both, so that both are typed and refused alike."""
+
+from typing import Any
+from ..errors import AtomError
+from transformers import HfArgumentParser
+import re
+import argparse
+from collections.abc import Mapping
+import json
+from transformers import TrainingArguments
+import dataclasses
+from ..utils.files import read_yaml
+
+
+
+class _Parser(HfArgumentParser):
+    def error(self, message: str) -> Any:
+        raise AtomError(message)
+
+
+
+def parse_flags(command: str, arguments: list[str], kinds: list[type], words: list[str] | None = None) -> list[Any]:
+    """One instance of each dataclass in `kinds`, from flags and, below them, the file given by `--config`.
+
+    Words that belong to no flag are refused, or if `words` is given, added to it.
+
+    Raises:
+        AtomError: a file that cannot be read, a key or flag that does not exist, a value that does not fit.
+    """
+    return parse_kinds(command, _with_config(arguments, kinds), kinds, words)
+
+
+
+def parse_kinds(command: str, arguments: list[str], kinds: list[type], words: list[str] | None = None) -> list[Any]:
+    """One instance of each dataclass in `kinds`, from flags; `words` as in `parse_flags`. Raises `AtomError`."""
+    parser = _parser(command, kinds)
+    try:
+        *parsed, _config, unknown = parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True)
+    except (ValueError, TypeError, ImportError) as error:
+        raise AtomError(" ".join(str(error).split())) from error
+    # What begins with a hyphen is a word only if it is one alone, or a text with spaces.
+    strange = unknown if words is None else [word for word in unknown if re.match(r"-\S+$", word)]
+    if words is not None:
+        words += unknown
+    if strange:
+        raise AtomError(f"no such flag: {strange[0]}; atom-hf {command} --help lists them")
+    return parsed
+
+
+
+def scan_flags(command: str, arguments: list[str], kinds: list[type]) -> tuple[argparse.Namespace, list[str]]:
+    """What flags and `--config` say, and the words that belong to none of the flags. Raises `AtomError`.
+
+    No dataclass is built, for a process that only starts others: `TrainingArguments` would initialize the device, and
+    write to the environment that they inherit.
+    """
+    return _parser(command, kinds).parse_known_args(_with_config(arguments, kinds))
+
+
+
+def take_flags(arguments: list[str], kinds: list[type]) -> list[Any]:
+    """One instance of each dataclass in `kinds`, and last the arguments without their flags. Raises `AtomError`."""
+    parser = _Parser(kinds, add_help=False, allow_abbrev=False)
+    return list(parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True, look_for_args_file=False))
+
+
+
+def as_flags(values: Mapping[str, Any]) -> list[str]:
+    """A mapping as the flags that say the same; what is None is left out."""
+    flags = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            value = json.dumps(value)
+        if value is not None:
+            flags += [f"--{name}", *(map(str, value) if isinstance(value, list) else [str(value)])]
+    return flags
+
+
+
+def _parser(command: str, kinds: list[type]) -> _Parser:
+    parser = _Parser(kinds, prog=f"atom-hf {command}", allow_abbrev=False)
+    parser.add_argument("--config", help="A YAML file with any of these flags as keys; flags win over it.")
+    if any(issubclass(kind, TrainingArguments) for kind in kinds):
+        # Where these defaults differ from TrainingArguments': small runs show a log, and evaluate in fewer batches.
+        parser.set_defaults(logging_steps=50, per_device_eval_batch_size=32)
+    return parser
+
+
+
+def _with_config(arguments: list[str], kinds: list[type]) -> list[str]:
+    """The arguments, and before them what the file given by `--config` says as flags."""
+    file = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    file.add_argument("--config")
+    try:
+        known, _ = file.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise AtomError(str(error)) from error
+    return [*as_flags(_read_config(known.config, kinds)), *arguments] if known.config else arguments
+
+
+
+def _read_config(path: str, kinds: list[type]) -> dict[str, Any]:
+    values = read_yaml(path, "--config")
+    if not isinstance(values, dict):
+        raise AtomError(f"--config {path!r} must hold flags as keys, such as 'learning_rate: 1e-4'")
+    allowed = [kind for kind in kinds if getattr(kind, "in_config_file", True)]
+    unknown = sorted(set(map(str, values)) - {f.name for kind in allowed for f in dataclasses.fields(kind)})
+    if unknown:
+        raise AtomError(f"--config {path!r} has keys that are no flags: {', '.join(unknown)}")
+    return values
+

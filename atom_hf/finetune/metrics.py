@@ -1,0 +1,27 @@
+"""Metrics of the tasks: accuracy, F1, Matthews correlation, perplexity."""
+
+from typing import Any
+import numpy as np
+import math
+
+
+
+def classification_metrics(prediction: Any) -> dict[str, float]:
+    """Accuracy, macro F1 and Matthews' correlation coefficient of logits [n, classes] against labels [n]."""
+    from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
+
+    logits = prediction.predictions
+    chosen = np.argmax(logits[0] if isinstance(logits, tuple) else logits, axis=-1)
+    truth = prediction.label_ids
+    return {
+        "accuracy": float(accuracy_score(truth, chosen)),
+        "f1": float(f1_score(truth, chosen, average="macro", zero_division=0)),
+        "mcc": float(matthews_corrcoef(truth, chosen)),
+    }
+
+
+
+def perplexity(loss: float) -> float:
+    """exp of a mean cross-entropy in nats per token; infinite where that overflows."""
+    return math.exp(loss) if loss < 700 else math.inf
+

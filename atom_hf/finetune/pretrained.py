@@ -1,0 +1,197 @@
+"""Models, tokenizers and image processors: pretrained, or from scratch."""
+
+from ..errors import AtomError
+from ..builtin import BUILT_IN_MODELS
+from pathlib import Path
+import importlib
+from typing import Any
+import transformers
+from transformers import AutoConfig
+from ..hub.messages import HUB_ERRORS
+from collections.abc import Mapping
+from ..hub.messages import reason
+from transformers import PreTrainedModel
+from safetensors import SafetensorError
+import copy
+from torch import nn
+from ..modeling.sharding import whole
+from transformers import AutoImageProcessor
+from transformers import AutoTokenizer
+from ..errors import first_line
+from huggingface_hub.errors import StrictDataclassError
+import json
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+import logging
+
+logger = logging.getLogger(__name__)
+
+AUTO_CLASSES = {
+    "text-classification": "AutoModelForSequenceClassification",
+    "image-classification": "AutoModelForImageClassification",
+    "causal-lm": "AutoModelForCausalLM",
+}
+
+
+
+def find_model(name: str) -> str:
+    """The folder of a built-in model, or `name` itself: a folder or a Hub id."""
+    model = BUILT_IN_MODELS.get(name)
+    if model is None:
+        return name
+    try:
+        package = importlib.import_module(model.package)
+    except ImportError as error:
+        raise AtomError(f"--model {name} needs an extra: pip install 'atom-hf[{model.extra}]'") from error
+    return str(Path(package.__file__).parent / model.folder)
+
+
+
+def _auto_class(task: str) -> Any:
+    return getattr(transformers, AUTO_CLASSES[task])
+
+
+
+def check_model_given(model: str | None, model_type: str | None) -> None:
+    """Refuses both of them, and neither."""
+    if (model is None) == (model_type is None):
+        raise AtomError(
+            "give --model (a Hub id, a folder, or " + ", ".join(BUILT_IN_MODELS) + ") or --model_type, not both"
+        )
+
+
+
+def read_config(source: str, options: Mapping[str, Any]) -> Any:
+    """The configuration of a checkpoint. Raises `AtomError` if there is none."""
+    try:
+        known = {k: v for k, v in options.items() if k != "dtype"}
+        return AutoConfig.from_pretrained(source, trust_remote_code=False, **known)
+    except HUB_ERRORS as error:
+        raise AtomError(
+            f"--model {source!r}: no such model that can be read ({reason(error, source, options.get('revision'))}); give a "
+            "Hub id, a folder with a config.json, or " + " or ".join(BUILT_IN_MODELS)
+        ) from error
+
+
+
+def load_network(
+    source: str,
+    task: str,
+    labels: dict[str, Any],
+    overrides: str | Mapping[str, Any] | None,
+    options: dict[str, Any],
+) -> PreTrainedModel:
+    """The model of a checkpoint, for a task with these labels. Raises `AtomError`, naming the flag."""
+    before = read_config(source, options)
+    changed = _override(copy.deepcopy(before), overrides)
+    try:
+        model = _auto_class(task).from_pretrained(
+            source, ignore_mismatched_sizes=True, trust_remote_code=False, **labels, **changed, **options
+        )
+    except (*HUB_ERRORS, SafetensorError) as error:
+        why = reason(error, source, options.get("revision"))
+        raise AtomError(f"--model {source!r} cannot be loaded for {task}: {why}") from error
+    if labels and (before.architectures or [""])[0] == type(model).__name__:
+        _reset_classifier(model, {int(k): v for k, v in before.id2label.items()}, labels["id2label"])
+    return model
+
+
+
+def _reset_classifier(model: PreTrainedModel, before: dict[int, str], after: dict[int, str]) -> None:
+    # A head trained for other classes would load without a word where their number happens to be the same.
+    if before == after or len(before) != len(after):
+        return
+    for name, module in model.named_modules():
+        outside = not name.startswith(model.base_model_prefix + ".")
+        if outside and isinstance(module, nn.Linear) and module.out_features == len(after):
+            with whole(module.parameters()):
+                nn.init.normal_(module.weight, std=getattr(model.config, "initializer_range", 0.02))
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            logger.info("%s starts anew: the checkpoint has other classes (%s)", name, ", ".join(before.values()))
+
+
+
+def load_processor(source: str, is_image: bool, flag: str = "--model", **options: Any) -> Any:
+    """The image processor or tokenizer of a model. Raises `AtomError`, naming `flag`, if there is none."""
+    options = {k: v for k, v in options.items() if k in ("revision", "token", "cache_dir")}
+    kind, loader = ("image processor", AutoImageProcessor) if is_image else ("tokenizer", AutoTokenizer)
+    try:
+        return loader.from_pretrained(source, trust_remote_code=False, **options)
+    except Exception as error:  # what is wrong with a foreign folder shows in many ways
+        why = reason(error, source, options.get("revision"))
+        hint = "a text model reads no images" if is_image else "an image model reads no texts"
+        raise AtomError(f"{flag} {source!r} has no {kind} that can be loaded ({why}); {hint}") from error
+
+
+
+def make_network(config: Any, task: str, overrides: str | Mapping[str, Any] | None) -> PreTrainedModel:
+    """A model from nothing. Raises `AtomError` for a configuration that none can be made from."""
+    try:
+        return _auto_class(task).from_config(config)
+    except Exception as error:  # a model's constructor raises what it likes for sizes that do not go together
+        raise AtomError(
+            f"--model_type {config.model_type!r} cannot be made for {task} with --config_overrides "
+            f"{overrides!r}: {first_line(error)}"
+        ) from error
+
+
+
+def make_config(model_type: str, overrides: str | Mapping[str, Any] | None, labels: dict[str, Any]) -> Any:
+    """The configuration of a model type, changed. Raises `AtomError`, naming the flag."""
+    try:
+        config = AutoConfig.for_model(model_type, **labels)
+    except ValueError as error:
+        raise AtomError(
+            f"--model_type {model_type!r} is no model type of Transformers, such as vit, bert or gpt2"
+        ) from error
+    _override(config, overrides)
+    return config
+
+
+
+def _override(config: Any, overrides: str | Mapping[str, Any] | None) -> dict[str, Any]:
+    """Sets fields of `config`. Returns those that were set, with their new values."""
+    if not overrides:
+        return {}
+    try:
+        if isinstance(overrides, str) and overrides.lstrip().startswith("{"):
+            overrides = json.loads(overrides)
+        if isinstance(overrides, Mapping):
+            names = list(overrides)
+            if unknown := [name for name in names if not hasattr(config, name)]:
+                raise ValueError(f"it has no {', '.join(unknown)}")
+            config.update(dict(overrides))
+        else:
+            names = [part.split("=")[0] for part in overrides.split(",")]
+            config.update_from_string(overrides)
+    except (ValueError, AttributeError, TypeError, StrictDataclassError) as error:
+        why = " ".join(str(error).split())
+        raise AtomError(f"--config_overrides {overrides!r} does not fit {config.model_type}: {why}") from error
+    return {name: getattr(config, name) for name in names}
+
+
+
+def _make_image_processor(config: Any) -> Any:
+    size = getattr(config, "image_size", 224)  # convolutional models name none, and take any
+    height, width = (size, size) if isinstance(size, int) else size
+    channels = [0.5] * getattr(config, "num_channels", 3)
+    return ViTImageProcessorPil(size={"height": height, "width": width}, image_mean=channels, image_std=channels)
+
+
+
+def _train_tokenizer(texts: Any, vocabulary_size: int, max_length: int) -> Any:
+    from tokenizers import ByteLevelBPETokenizer
+    from transformers import PreTrainedTokenizerFast
+
+    trainer = ByteLevelBPETokenizer()
+    special = ["<|endoftext|>", "<|pad|>"]
+    trainer.train_from_iterator(iter(texts), vocab_size=vocabulary_size, special_tokens=special, show_progress=False)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=trainer._tokenizer,
+        bos_token=special[0],
+        eos_token=special[0],
+        unk_token=special[0],
+        pad_token=special[1],
+        model_max_length=max_length,
+    )
+

@@ -1,0 +1,50 @@
+"""Which checkpoint a run resumes from, if any."""
+
+from ..errors import AtomError
+from ..training.arguments import AtomTrainingArguments
+from ..utils.files import check_output_folder
+import os
+from pathlib import Path
+import logging
+
+logger = logging.getLogger(__name__)
+
+
+
+def _checkpoint(args: AtomTrainingArguments, save: bool) -> str | None:
+    """Where to resume from, if anywhere. Refuses a folder with another run in it."""
+    folder = args.output_dir
+    check_output_folder(folder)
+    resume = args.resume_from_checkpoint
+    if resume and str(resume).lower() not in ("true", "1", "false"):
+        if not os.path.isfile(os.path.join(resume, "trainer_state.json")):
+            raise AtomError(f"--resume_from_checkpoint {resume!r} is not a checkpoint folder; true takes the last one")
+        return resume
+    last = _last_checkpoint(folder)
+    if resume and str(resume).lower() != "false":
+        if last is None:
+            raise AtomError(
+                f"--resume_from_checkpoint: {folder} holds no checkpoint to resume from; leave the flag out"
+            )
+        return last
+    signs = ("config.json", "model.safetensors", "trainer_state.json", "results.jsonl")
+    if last is not None or (save and any(os.path.exists(os.path.join(folder, name)) for name in signs)):
+        raise AtomError(
+            f"--output_dir {folder!r} holds another run; go on with it by --resume_from_checkpoint true, "
+            "or give another --output_dir"
+        )
+    return None
+
+
+
+def _last_checkpoint(folder: str) -> str | None:
+    """The last checkpoint that was written to its end; Trainer writes its state last."""
+    found = []
+    for path in Path(folder).glob("checkpoint-*"):
+        number = path.name.removeprefix("checkpoint-")
+        if number.isdigit() and (path / "trainer_state.json").is_file():
+            found.append((int(number), str(path)))
+        else:
+            logger.warning("%s was not written to its end and is passed over", path)
+    return max(found)[1] if found else None
+

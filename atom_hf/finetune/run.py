@@ -1,0 +1,274 @@
+"""One fine-tuning run from its arguments: prepare, train, evaluate, fit the explainer, save, push."""
+
+from ..training.trainer import AtomTrainer
+from ..data.load import TaskData
+from ..explainer.fit import Tie
+from dataclasses import dataclass
+from .arguments import RunArguments
+import os
+from typing import NamedTuple
+from .inputs import Task
+from ..training.arguments import AtomTrainingArguments
+from .resume import _checkpoint
+from ..training.arguments import check_processes
+from ..hub.upload import check_repository
+from ..hub.upload import check_token
+from .arguments import load_run_data
+from .inputs import prepare_task
+from .card_facts import run_facts
+from transformers import set_seed
+import torch
+from ..modeling.mixin import AtomMixin
+from ..hub.messages import CLIENT_ERRORS
+from ..modeling.attach import attach_atoms
+from .pretrained import find_model
+from ..hub.messages import in_words
+from ..modeling.sharding import name_units
+from ..modeling.load import restore_heads
+from .metrics import perplexity
+from collections.abc import Callable
+from ..hub.card import Comparison
+from transformers import PrinterCallback
+from ..errors import AtomError
+from ..errors import first_line
+import shlex
+from transformers.trainer_utils import SaveStrategy
+from contextlib import contextmanager
+import copy
+import dataclasses
+import tempfile
+import transformers
+import logging
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_FOLDER = "trainer_output"  # what TrainingArguments takes for an output_dir that was not given
+
+IMPORTANCE_BATCHES = 32
+
+IMPORTANCE_KEYS = ("importance", "positive_share", "negative_share")
+
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run ended with."""
+
+    metrics: dict[str, float]
+    """The task's metrics on the evaluation data, without a prefix: loss, accuracy, f1, mcc; or loss, perplexity."""
+    importance: dict[str, float]
+    """With the flag on: mean |importance| and the shares of either sign, over the first batches of the evaluation data."""
+    output_dir: str
+    data: TaskData
+    trainer: AtomTrainer
+    tie: Tie | None = None
+    """How far importance could be tied to the prediction, if that was asked for and could be done."""
+    push_error: str | None = None
+    """Why the model, which is saved, could not be pushed in the end."""
+
+
+
+def default_output_dir(run: RunArguments, data: TaskData, atom: bool) -> str:
+    """`runs/<data>-<model>-<atom or plain>`."""
+    model = run.model or f"new-{run.model_type}"
+    return os.path.join("runs", f"{data.name}-{os.path.basename(model.rstrip('/'))}-{'atom' if atom else 'plain'}")
+
+
+
+class Prepared(NamedTuple):
+    """All that a run needs before it trains."""
+
+    trainer: AtomTrainer
+    data: TaskData
+    task: Task
+
+
+
+def prepare_run(
+    run: RunArguments, args: AtomTrainingArguments, *, save: bool = True, trainer_class: type = AtomTrainer
+) -> Prepared:
+    """Everything up to training: the data, and the trainer (a subclass of AtomTrainer, if given) with its model.
+
+    Raises:
+        AtomError: whatever is wrong with the arguments, before training starts.
+    """
+    check_processes(args)
+    if args.atom:
+        args.atom_config()  # refuses bad values before anything is loaded
+    if args.push_to_hub:
+        check_token(args.hub_token)
+        if args.hub_model_id is not None:
+            check_repository(args.hub_model_id, "--hub_model_id")
+    with args.main_process_first(desc="loading data"):
+        data = load_run_data(run)
+    if args.output_dir == DEFAULT_FOLDER:
+        args.output_dir = default_output_dir(run, data, args.atom)
+    args.resume_from_checkpoint = _checkpoint(args, save)
+    # Pinned memory serves the copy to an accelerator; without one it only warns.
+    args.dataloader_pin_memory = args.dataloader_pin_memory and torch.cuda.is_available()
+
+    set_seed(args.seed)
+    task = prepare_task(
+        data,
+        model=run.model,
+        model_type=run.model_type,
+        config_overrides=run.config_overrides,
+        tokenizer=run.tokenizer,
+        vocabulary_size=run.vocabulary_size,
+        max_length=run.max_length,
+        horizontal_flip=run.horizontal_flip,
+        **({"revision": run.model_revision} if run.model_revision else {}),
+    )
+    trainer = make_trainer(run, args, task, trainer_class)
+    if args.atom:
+        trainer.card_facts.update(run_facts(run, data, type(task.model).__name__))
+    return Prepared(trainer, data, task)
+
+
+
+def make_trainer(
+    run: RunArguments, args: AtomTrainingArguments, task: Task, trainer_class: type = AtomTrainer
+) -> AtomTrainer:
+    """The trainer of a task, with the heads that the model was trained with, if any. Raises `AtomError`."""
+    name_units(task.model)
+    args.remove_unused_columns = args.remove_unused_columns and task.remove_unused_columns
+    if args.atom and run.model is not None:
+        # A model that was trained with atoms goes on with its heads, those of the very commit that it was read from.
+        commit = getattr(task.model.config, "_commit_hash", None)
+        restore_heads(task.model, find_model(run.model), tied=False, revision=commit or run.model_revision)
+    if args.atom and not isinstance(task.model, AtomMixin):
+        # The seed is set already: new heads go on with the random numbers that the model's own new layers were drawn from.
+        attach_atoms(task.model, args.atom_config(), task.processing_class)
+    with in_words("--push_to_hub", str(args.hub_model_id), errors=CLIENT_ERRORS):
+        trainer = trainer_class(
+            model=task.model,
+            args=args,
+            train_dataset=task.train,
+            eval_dataset=task.eval,
+            data_collator=task.collator,
+            processing_class=task.processing_class,
+            compute_metrics=task.compute_metrics,
+        )
+    if args.atom:
+        trainer.check_atoms()
+    return trainer
+
+
+
+def fine_tune(
+    run: RunArguments,
+    args: AtomTrainingArguments,
+    *,
+    save: bool = True,
+    tie_samples: int = 0,
+    find_comparison: Callable[[TaskData], Comparison | None] | None = None,
+) -> Outcome:
+    """Trains, evaluates, ties importance to the prediction by `tie_samples` training samples, and saves.
+
+    With `save=False` no model is written at the end, and nothing is printed.
+
+    `find_comparison` gives the paired runs of the same settings that the model's card may show, if there are any.
+
+    Raises:
+        AtomError: whatever is wrong with the arguments, before training starts.
+    """
+    trainer, data, _ = prepare_run(run, args, save=save)
+    if not save:
+        trainer.remove_callback(PrinterCallback)
+    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    found = trainer.evaluate()
+    metrics = {
+        name.removeprefix("eval_"): value
+        for name, value in found.items()
+        if name.startswith("eval_") and not name.endswith(("runtime", "per_second"))
+    }
+    if data.task == "causal-lm":
+        metrics["perplexity"] = perplexity(metrics["loss"])
+    importance = _importance(trainer) if args.atom else {}
+    if args.atom:
+        trainer.card_facts |= {
+            "metrics": {name: value for name, value in metrics.items() if name != "epoch"},
+            "importance": importance,
+            "importance_of": f"On up to {IMPORTANCE_BATCHES} batches of the evaluation data",
+            "comparison": find_comparison(data) if find_comparison else None,
+        }
+    failed = None
+    if save:
+        if trainer.is_fsdp_enabled:  # whatever form its checkpoints have, the model at the end is whole
+            trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
+        trainer.save_model(
+            _internal_call=True
+        )  # without a push, which may fail, and before a fit that may be broken off
+    tie = _tie(trainer, tie_samples) if args.atom and tie_samples else None
+    if save:
+        if tie is not None:
+            trainer.save_model(_internal_call=True)
+        if args.push_to_hub:
+            failed = _push(trainer)
+        trainer.save_state()
+        trainer.save_metrics("eval", {**metrics, **importance})
+    return Outcome(metrics, importance, args.output_dir, data, trainer, tie, failed)
+
+
+
+def _tie(trainer: AtomTrainer, samples: int) -> Tie | None:
+    """Ties importance where that can be done; says in a line why it cannot."""
+    try:
+        return trainer.tie_importance(samples)
+    except AtomError as error:
+        logger.info("importance is not tied to the prediction, and stays the charge: %s", error)
+    except Exception as error:  # the model is trained, and what it makes of erased inputs shows in many ways
+        why = f"{type(error).__name__}: {first_line(error)}"
+        logger.warning("importance could not be tied to the prediction, and stays the charge: %s", why)
+    return None
+
+
+
+def _push(trainer: AtomTrainer) -> str | None:
+    """Pushes as `save_model` would. Returns why it could not, in one line, and what would do."""
+    folder, name = trainer.args.output_dir, str(trainer.hub_model_id)
+    try:
+        with in_words("--push_to_hub", name, errors=CLIENT_ERRORS):
+            trainer.push_to_hub(commit_message="Model save", revision=trainer.args.hub_revision)
+    except AtomError as error:
+        again = ["atom-hf", "push", folder, "--repo", name] if trainer.args.atom else ["hf", "upload", name, folder]
+        if trainer.args.hub_revision:
+            again += ["--revision", trainer.args.hub_revision]
+        return f"{error}; the model is saved in {folder}, and `{shlex.join(again)}` pushes it"
+    return None
+
+
+
+def _importance(trainer: AtomTrainer, batches: int = IMPORTANCE_BATCHES) -> dict[str, float]:
+    """Over the first `batches` batches of the evaluation data."""
+    found = []
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    for _, batch in zip(range(batches), trainer.get_eval_dataloader(), strict=False):
+        values = model.atom_importance(**batch)
+        found.append(values[~values.isnan()].cpu())
+    values = torch.cat(found)
+    shares = values.abs(), (values > 0).float(), (values < 0).float()
+    return {name: share.mean().item() for name, share in zip(IMPORTANCE_KEYS, shares, strict=True)}
+
+
+
+@contextmanager
+def silent(run: RunArguments, args: AtomTrainingArguments, seed: int):
+    """The arguments of one run that draws its samples by the seed, and neither shows nor saves anything.
+
+    Raises `AtomError` for one that is to be pushed.
+    """
+    if args.push_to_hub:
+        raise AtomError(
+            "--push_to_hub: paired runs are measured, and their models are not kept; leave it out, train one by atom-hf train "
+            "and push it there, or later by atom-hf push"
+        )
+    run = dataclasses.replace(run, sample_seed=run.sample_seed + seed)
+    never = transformers.trainer_utils.IntervalStrategy.NO
+    hushed = {"disable_tqdm": True, "report_to": [], "logging_strategy": never, "save_strategy": SaveStrategy.NO}
+    with tempfile.TemporaryDirectory() as folder:  # Trainer wants a folder, though nothing is saved
+        changed = copy.copy(args)
+        for name, value in {"seed": seed, "output_dir": folder, **hushed}.items():
+            setattr(changed, name, value)
+        yield run, changed
+

@@ -1,0 +1,1 @@
+"""The Hugging Face Hub: reading and pushing repositories, error messages, model cards."""

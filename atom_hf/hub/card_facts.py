@@ -1,0 +1,318 @@
+"""What is known of a model, a trainer and a run: the facts that `card.py` writes.
+
+What is taken from arguments is chosen here one by one, and of a path no more than its last part: no folder of a machine and no
+token gets into a card.
+"""
+
+from typing import NamedTuple
+from typing import Any
+from pathlib import Path
+from huggingface_hub import constants
+from .card import hub_id
+from huggingface_hub.file_download import repo_folder_name
+from transformers import PreTrainedModel
+from .card import CardFacts
+from dataclasses import replace
+from .card import CARD_NAME
+from .card_update import keeps_card
+from .card import model_card
+from .card_update import saved_again
+from .card import write_card
+from collections.abc import Mapping
+from .card import check_facts
+from ..builtin import BUILT_IN_MODELS
+from transformers import TrainingArguments
+import torch
+from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES
+from transformers.modelcard import TASK_MAPPING
+import sys
+from .licenses import LICENSES
+import functools
+from transformers.utils import hf_api
+from huggingface_hub.repocard import metadata_load
+from transformers.trainer_utils import has_length
+import re
+from .escape import code
+
+_NO_METRICS = ("runtime", "per_second", "preparation_time", "epoch")
+
+_SHARES = ("importance", "positive_share", "negative_share")
+
+
+
+class Base(NamedTuple):
+    """Where the weights of a model were loaded from."""
+
+    name: str
+    """As it was named to `from_pretrained`."""
+    folder: str | None
+    """The whole path of a folder."""
+    on_hub: bool
+    """Whether `name` is an id on the Hub; False where that is not known."""
+
+
+
+def base_of_weights(model: Any) -> Base | None:
+    """Where the weights of a model were loaded from; None if they never were.
+
+    To be asked soon after loading: what is a folder now may be none from another working directory, or gone.
+    """
+    # A model whose weights were never loaded has no base, though its configuration may name where that was read from.
+    name = getattr(model.config, "_name_or_path", "") if hasattr(model, "_weight_conversions") else ""
+    if not name:
+        return None
+    if Path(name).exists():
+        return Base(name, str(Path(name).resolve()), False)
+    cached = hub_id(name) and Path(constants.HF_HUB_CACHE, repo_folder_name(repo_id=name, repo_type="model")).is_dir()
+    return Base(name, None, bool(cached))
+
+
+
+def describes(model: Any) -> bool:
+    """Whether a card can be written for a model: one of Transformers, or an adapter of one."""
+    return isinstance(_base_of(model), PreTrainedModel)
+
+
+
+def facts_of_model(model: Any) -> CardFacts:
+    """What a model alone tells: its class, its base, its heads' settings; not how or on what it was trained."""
+    base = _base_of(model)
+    name = type(base).__name__
+    labels = list((getattr(base.config, "id2label", None) or {}).values())
+    facts = CardFacts(
+        model_class=name,
+        pipeline_tag=pipeline_tag(name),
+        library="transformers" if base is model else "peft",
+        atoms=getattr(base, "atom_config", None),
+        versions=_versions("peft" if base is not model else ""),
+        # Transformers names classes that nobody named.
+        labels=None if labels == [f"LABEL_{i}" for i in range(len(labels))] else labels,
+    )
+    source = getattr(base, "_atom_base", None) or base_of_weights(base)
+    return replace(facts, **(base_facts(source) if source else {}))
+
+
+
+def write_model_card(model: Any, folder: str | Path) -> None:
+    """Writes the card of a model alone into a folder. The card of a run stays where the model was loaded from there."""
+    base = getattr(_base_of(model), "_atom_base", None)
+    if base and base.folder == str(Path(folder).resolve()) and keeps_card(folder):
+        file = Path(folder, CARD_NAME)
+        new = str(model_card(facts_of_model(model)))
+        file.write_text(saved_again(file.read_text(encoding="utf-8"), new), encoding="utf-8")
+    else:
+        write_card(facts_of_model(model), folder)
+
+
+
+def facts_of_trainer(trainer: Any, given: Mapping[str, Any] | None = None) -> CardFacts:
+    """What a trainer knows of its model and of the run so far.
+
+    Args:
+        trainer: a Trainer with the flag on. What its `card_facts` hold, by the names of `CardFacts`, wins over what is found.
+        given: what `create_model_card` was called with (language, license, tags, model_name, finetuned_from, tasks,
+            dataset_tags, dataset, dataset_args, dataset_name), which wins over that.
+    """
+    check_facts(trainer.card_facts, "card_facts")
+    args, state = trainer.args, trainer.state
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    repo = getattr(trainer, "hub_model_id", None) or args.hub_model_id
+    tags = ["generated_from_trainer", *getattr(trainer, "_tag_names", ()), *(getattr(model, "model_tags", None) or ())]
+    paper = getattr(trainer, "_paper", None) or {}
+    found = {
+        "name": (repo or "").split("/")[-1] or Path(args.output_dir).name or None,
+        "repo_id": repo,
+        "tags": [tag for tag in tags if isinstance(tag, str)],
+        "training": training_facts(args, state.global_step, model.dtype),
+        "citations": [paper["citation"].strip()] if paper.get("citation") else [],
+        **_facts_of_rows(trainer.train_dataset, trainer.eval_dataset),
+        **_facts_of_log(args, state),
+        **trainer.card_facts,
+    }
+    return replace(facts_of_model(model), **{**found, **_facts_given(given or {}, found["tags"])})
+
+
+
+def base_facts(source: str | Base) -> dict[str, Any]:
+    """What is known of the checkpoint that training began with.
+
+    Args:
+        source: as it was named to `from_pretrained` or `--model` just now; or what `base_of_weights` found then.
+    """
+    if isinstance(source, str):
+        if source in BUILT_IN_MODELS:
+            return dict(BUILT_IN_MODELS[source].card)
+        folder = str(Path(source).resolve()) if Path(source).exists() else None
+        source = Base(source, folder, folder is None and hub_id(source) is not None)
+    for model in BUILT_IN_MODELS.values():
+        if model.is_in(source.name) or model.is_in(source.folder or ""):
+            return dict(model.card)
+    if source.on_hub:
+        return {"base_model": source.name, "license": _license_of(source.name)}
+    note = "a local checkpoint" if source.folder else None
+    found = {"base_name": Path(source.folder or source.name).name or None, "base_note": note}
+    return {**found, "license": _license_of(source.folder) if source.folder else None}
+
+
+
+def training_facts(
+    args: TrainingArguments, steps: int | None = None, dtype: torch.dtype | None = None
+) -> dict[str, Any]:
+    """The arguments that say how a model was trained, in words."""
+    each, accumulated = args.per_device_train_batch_size, args.gradient_accumulation_steps
+    batch = str(each * accumulated * args.world_size)
+    if accumulated * args.world_size > 1:
+        batch += f" ({each} x {args.world_size} processes x {accumulated} accumulation steps)"
+    schedule = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
+    if args.warmup_steps:
+        share = f"{100 * args.warmup_steps:g} % of the" if args.warmup_steps < 1 else f"{args.warmup_steps:g}"
+        schedule += f", warm-up over {share} steps"
+    length = {"steps": args.max_steps} if args.max_steps > 0 else {"epochs": f"{args.num_train_epochs:g}"}
+    mixed = next(
+        (
+            f"{kind} mixed precision"
+            for flag, kind in (("bf16", "bfloat16"), ("fp16", "float16"))
+            if getattr(args, flag)
+        ),
+        None,
+    )
+    precision = mixed or (str(dtype).removeprefix("torch.") if dtype else None)
+    found = {
+        "seed": args.seed,
+        "seed of the data": args.data_seed,
+        **length,
+        "steps taken": steps if steps != args.max_steps else None,
+        "batch size": batch,
+        "pairs drawn from": f"{args.atom_pair_batch} samples" if getattr(args, "atom_pair_batch", None) else None,
+        "learning rate": f"{args.learning_rate:g}",
+        "schedule": schedule,
+        "optimizer": str(getattr(args.optim, "value", args.optim)),
+        "weight decay": f"{args.weight_decay:g}" if args.weight_decay else None,
+        "label smoothing": f"{args.label_smoothing_factor:g}" if args.label_smoothing_factor else None,
+        "precision": precision,
+    }
+    return {name: value for name, value in found.items() if value is not None}
+
+
+
+def pipeline_tag(class_name: str) -> str | None:
+    """The task of a model class, by the tables that Trainer takes it from; multiple choice, which they lack, beside them."""
+    tables = {**TASK_MAPPING, "multiple-choice": MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES}
+    found = None
+    for task, table in tables.items():
+        for names in table.values():
+            if class_name == names or (isinstance(names, tuple | list) and class_name in names):
+                found = task
+    return found
+
+
+
+def _base_of(model: Any) -> Any:
+    """The model of Transformers within an adapter, else the model itself."""
+    inner = getattr(model, "get_base_model", None)
+    return inner() if inner is not None and not isinstance(model, PreTrainedModel) else model
+
+
+
+def _versions(*more: str) -> dict[str, str]:
+    from .. import __version__
+
+    others = (sys.modules.get(name) for name in ("transformers", "torch", "datasets", "tokenizers", *more))
+    return {"atom-hf": __version__, **{m.__name__: m.__version__ for m in others if hasattr(m, "__version__")}}
+
+
+
+@functools.cache
+def _license_of(source: str) -> str | None:
+    """The licence that the base's own card states, if it is one that the Hub takes without further text."""
+    try:
+        if Path(source).is_dir():
+            found = (metadata_load(Path(source, CARD_NAME)) or {}).get("license")
+        elif hub_id(source):
+            # A single request, as for Trainer's own card; with HF_HUB_OFFLINE none.
+            tags = hf_api().model_info(source, timeout=5).tags or []
+            found = next((tag.removeprefix("license:") for tag in tags if tag.startswith("license:")), None)
+        else:
+            return None
+    except Exception:  # a base whose card cannot be had or read: nothing is said of its licence
+        return None
+    return found if isinstance(found, str) and found in LICENSES else None
+
+
+
+def _facts_of_rows(train: Any, evaluation: Any) -> dict[str, Any]:
+    """How many samples, and the data set's id if the rows say that they came from the Hub."""
+    found = {
+        "train_samples": len(train) if train is not None and has_length(train) else None,
+        "eval_samples": len(evaluation) if not isinstance(evaluation, dict | None) and has_length(evaluation) else None,
+    }
+    if name := _data_id(train):
+        splits = [str(rows.split) if getattr(rows, "split", None) else None for rows in (train, evaluation)]
+        config = train.info.config_name
+        found |= {"dataset": name.split("/")[-1], "dataset_id": name, "train_split": splits[0]}
+        # Rows that were held out go on to bear the name of the split that they were taken from.
+        found["eval_split"] = splits[1] if splits[1] != splits[0] else None
+        found["dataset_config"] = config if config != "default" else None
+        whole = (getattr(getattr(evaluation, "info", None), "splits", None) or {}).get(splits[1])
+        found["eval_is_part"] = whole is not None and whole.num_examples != found["eval_samples"]
+        if (other := _data_id(evaluation)) and other != name:
+            found |= {"eval_dataset": other.split("/")[-1], "eval_dataset_id": other, "eval_split": splits[1]}
+    return found
+
+
+
+def _data_id(rows: Any) -> str | None:
+    """The id on the Hub of the data set that rows came from, if they tell."""
+    files = getattr(getattr(rows, "info", None), "download_checksums", None) or {}
+    ids = {match[1] for match in (re.match(r"hf://datasets/([^@]+)@", str(file)) for file in files) if match}
+    return hub_id(ids.pop()) if len(ids) == 1 else None
+
+
+
+def _facts_of_log(args: TrainingArguments, state: Any) -> dict[str, Any]:
+    """The evaluation that belongs to the weights as they are, and what training last logged of importances."""
+    log = state.log_history
+    evaluations = [line for line in log if "eval_loss" in line]
+    trained = max((i for i, line in enumerate(log) if "train_runtime" in line), default=None)
+    # The best checkpoint's weights are loaded as training ends: until then, those at hand are the last ones.
+    best = getattr(state, "best_global_step", None) if args.load_best_model_at_end and trained is not None else None
+    if best and not any("eval_loss" in line for line in log[trained:]):
+        evaluations = [line for line in evaluations if line.get("step") == best]
+    found: dict[str, Any] = {}
+    if evaluations:
+        line = evaluations[-1]
+        values = {key.removeprefix("eval_"): value for key, value in line.items() if key.startswith("eval_")}
+        numbers = {k: v for k, v in values.items() if isinstance(v, int | float) and not k.endswith(_NO_METRICS)}
+        step, last = best or line.get("step", 0), state.global_step
+        on = "" if step == last else f"; training went on to step {last}"
+        found = {"metrics": numbers, "metrics_of": f"On the evaluation data, at step {step} of one run{on}:"}
+        if best:
+            by = code((args.metric_for_best_model or "loss").removeprefix("eval_"))
+            chosen = f"That checkpoint was chosen by {by} on this same evaluation data"
+            found["metrics_of"] = f"On the evaluation data, with the weights of step {step} of one run{on}. {chosen}:"
+    for line in reversed(log):
+        if "atom_importance" in line:
+            found["importance"] = {name: line[f"atom_{name}"] for name in _SHARES}
+            found["importance_of"] = f"In training, as last logged (step {line.get('step', 0)})"
+            break
+    return found
+
+
+
+def _facts_given(given: Mapping[str, Any], tags: list[str]) -> dict[str, Any]:
+    """The arguments of `create_model_card`, of Transformers or of another library, as facts."""
+
+    def listed(name: str) -> list[str]:
+        value = given.get(name)
+        return [value] if isinstance(value, str) else list(value or ())
+
+    found = {"name": given.get("model_name"), "language": given.get("language"), "license": given.get("license")}
+    found["tags"] = [*tags, *listed("tags")]
+    found["pipeline_tag"] = next(iter(listed("tasks")), None)
+    found["dataset_id"], found["datasets"] = next(iter(listed("dataset_tags")), None), listed("dataset_tags")
+    name = listed("dataset") or listed("dataset_name") or listed("dataset_tags")
+    found["dataset"] = name[0] if name else None
+    found["dataset_config"] = next(iter(listed("dataset_args")), None)
+    base = base_facts(given["finetuned_from"]) if given.get("finetuned_from") else {}
+    return {key: value for key, value in {**base, **found}.items() if value}
+

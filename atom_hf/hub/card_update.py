@@ -1,0 +1,98 @@
+"""Update an existing card on save or push."""
+
+from ..errors import AtomError
+from .card import CARD_NAME
+from pathlib import Path
+from .card import is_generated
+from .card import is_own
+from .escape import code
+from .escape import literal
+import re
+from huggingface_hub import ModelCard
+from .card import EARLIER
+
+SAVED_AGAIN = (
+    "The model was loaded and saved again without a run that this card knows of: if its weights were changed then, what is "
+    "told here is of those before."
+)
+
+_RUN = "\n## Training\n"  # of a card that tells of a run
+
+_READING, _LIMITS = "\n## Reading importances\n\n", "\n## Limits\n\n"
+
+
+
+def card_to_push(folder: str | Path, repo_id: str, there: str | None, revision: str | None = None) -> str | None:
+    """The text of the card that a push of a folder brings; None where the repository is to keep what it has.
+
+    A card of somebody's own is pushed as it is, and one that was generated never goes over it: it learns the name of its
+    repository, and stays behind where the card that is `there` is somebody's own. Where a model goes back to where it came
+    from without a run, the card of the run that is `there` stays, and says so.
+
+    Raises `AtomError` for a card that is no text.
+    """
+    file = Path(folder, CARD_NAME)
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return None
+    except UnicodeDecodeError as error:
+        raise AtomError(f"{file} is no text in UTF-8, as a model card must be: mend it or remove it") from error
+    if not is_generated(text):
+        return text
+    if there is not None and not is_generated(there):
+        return None
+    if there is not None and _RUN not in text and _RUN in there and _base_in(text) == repo_id:
+        text = saved_again(there, text)
+    return _not_its_own_base(_load_from(text, repo_id, revision), repo_id)
+
+
+
+def saved_again(text: str, new: str) -> str:
+    """A generated card whose model was loaded and saved again without a run that would have written another.
+
+    Of the `new` card, which knows the model alone, it takes what importance is where that has changed: it may have been tied
+    to the prediction in between.
+    """
+    known, now = (part.split(_READING, 1)[-1].split(_LIMITS, 1)[0] for part in (text, new))
+    # Numbers of the run stand in front of it.
+    if _READING in text and not known.endswith(now):
+        text = text.replace(_READING + known, _READING + now, 1)
+    return text if SAVED_AGAIN in text else text.replace(_LIMITS, f"{_LIMITS}- {SAVED_AGAIN}\n", 1)
+
+
+
+def keeps_card(folder: str | Path) -> bool:
+    """Whether the card of a folder is one of a run. A model that is loaded from there and saved again knows less."""
+    file = Path(folder, CARD_NAME)
+    return not is_own(folder) and file.is_file() and _RUN in file.read_text(encoding="utf-8")
+
+
+
+def _load_from(text: str, repo_id: str, revision: str | None) -> str:
+    """A generated card whose lines of code load from a repository, whatever they loaded from before."""
+    known = re.search(r'(?m)^model = load_atom_model\(("(?:[^"\\]|\\.)*")', text)
+    if known is None:
+        return text
+    # A pull request is read from main once it is merged.
+    branch = f", revision={literal(revision)}" if revision not in (None, "main") and revision[:5] != "refs/" else ""
+    line = rf'(?m)^(model = .*){re.escape(known[1])}(?:, revision="(?:[^"\\]|\\.)*")?\)$'
+    return re.sub(line, lambda match: f"{match[1]}{literal(repo_id)}{branch})", text)
+
+
+
+def _base_in(text: str) -> str | None:
+    return ModelCard(text, ignore_metadata_errors=True).data.get("base_model")
+
+
+
+def _not_its_own_base(text: str, repo_id: str) -> str:
+    """A generated card that does not name the repository where it lies as the base of its model, which makes a circle."""
+    card = ModelCard(text, ignore_metadata_errors=True)
+    if card.data.get("base_model") != repo_id or card.data.get("library_name") == "peft":
+        return text
+    card.data.base_model = None
+    card.data.pop("base_model_relation")
+    shown_before = f"[{repo_id}](https://huggingface.co/{repo_id})"
+    return str(card).replace(shown_before, f"{code(repo_id)} ({EARLIER})", 1)
+

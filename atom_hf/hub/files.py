@@ -1,0 +1,88 @@
+"""Read single files of a model, from a folder or the Hugging Face Hub."""
+
+from ..errors import AtomError
+from typing import Any
+from .messages import HUB_ERRORS
+from huggingface_hub.errors import LocalEntryNotFoundError
+from pathlib import Path
+from huggingface_hub.errors import RemoteEntryNotFoundError
+from huggingface_hub import constants
+from huggingface_hub import hf_hub_download
+from .messages import reason
+from transformers.utils.hub import resolve_revision
+from .messages import LOG_IN
+from huggingface_hub import get_token
+from huggingface_hub.errors import CachedRepoTreeNotFoundError
+from huggingface_hub import _CACHED_NO_EXIST
+from huggingface_hub import get_cached_repo_tree
+from huggingface_hub import try_to_load_from_cache
+
+
+
+class NotInCache(AtomError):
+    """Offline, nobody knows whether there is such a file."""
+
+
+
+def find_file(
+    source: str, name: str, *, revision: str | None = None, token: Any = None, cache_dir: str | Path | None = None
+) -> str | None:
+    """The path of a file of a model folder or Hub repository; None if it is known that there is no such file.
+
+    Not being able to find out is an error: heads that could not be fetched are not heads that do not exist.
+
+    Args:
+        source: a folder, or an id on the Hub.
+        name: the file's name.
+        revision: a branch, tag or commit on the Hub; see `pin`.
+        token: as `huggingface_hub` takes it.
+        cache_dir: where downloads are kept, if not in the usual place.
+
+    Raises:
+        AtomError: a repository that may not or cannot be read; `NotInCache` if that is for being offline.
+    """
+    if Path(source).is_dir():
+        file = Path(source, name)
+        return str(file) if file.is_file() else None
+    check_sendable(token)
+    options = {"revision": getattr(revision, "resolved", revision), "cache_dir": cache_dir}
+    try:
+        return hf_hub_download(source, name, token=token, library_name="atom-hf", **options)
+    except RemoteEntryNotFoundError:
+        return None
+    except HUB_ERRORS as error:
+        if isinstance(error, LocalEntryNotFoundError) and _known_to_be_none(source, name, options):
+            return None
+        offline = isinstance(error, LocalEntryNotFoundError) and constants.HF_HUB_OFFLINE
+        kind = NotInCache if offline else AtomError
+        raise kind(f"{source!r} cannot be read: {reason(error, source, revision)}") from None  # see `in_words`
+
+
+
+def pin(source: str, revision: str | None, **hub: Any) -> str | None:
+    """The revision as one commit, so that all files of a load are of the same push. `hub` is token and cache_dir.
+
+    Raises `AtomError`: a token that cannot be sent.
+    """
+    check_sendable(hub.get("token"))
+    return resolve_revision(source, revision, **hub)
+
+
+
+def check_sendable(token: Any = None) -> None:
+    """Refuses a token that cannot be in a header: the client logs the header that it could not send. Raises `AtomError`."""
+    secret = token.strip() if isinstance(token, str) else get_token() or ""
+    if not (secret.isascii() and secret.isprintable() and " " not in secret):
+        raise AtomError(f"the token cannot be sent as it is, since a token has plain letters alone: {LOG_IN}")
+
+
+
+def _known_to_be_none(source: str, name: str, options: dict[str, Any]) -> bool:
+    """Whether the cache itself tells that there is no such file: it was asked for once, or the whole was fetched."""
+    if try_to_load_from_cache(source, name, **options) is _CACHED_NO_EXIST:
+        return True
+    try:
+        return name not in {entry.path for entry in get_cached_repo_tree(source, **options)}
+    except (CachedRepoTreeNotFoundError, OSError, ValueError):
+        return False
+

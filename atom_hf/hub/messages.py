@@ -1,0 +1,147 @@
+"""Hub errors as one-line messages, without a token in them."""
+
+import re
+from huggingface_hub.errors import HTTPError
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.errors import LocalTokenNotFoundError
+from huggingface_hub.errors import OfflineModeIsEnabled
+from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub import constants
+from ..errors import first_line
+from ..errors import AtomError
+from collections.abc import Iterator
+from contextlib import contextmanager
+from huggingface_hub.errors import GatedRepoError
+from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.errors import RevisionNotFoundError
+from transformers.utils.hub import hf_api
+
+_TOKEN = re.compile(r"\b(hf_(oauth|jwt)_[\w.-]+|(hf|api_org)_[A-Za-z0-9]{16,})")
+
+
+
+def without_token(text: str) -> str:
+    """`text` without anything that looks like a token of the Hub, or is the one in use."""
+    from huggingface_hub import get_token
+
+    token = get_token()
+    return _TOKEN.sub("<token>", text.replace(token, "<token>") if token else text)
+
+
+
+# All that the client raises; a connection that breaks off is an `HTTPError`, which is no `OSError`.
+HUB_ERRORS = (OSError, ValueError, RuntimeError, HTTPError)
+
+CLIENT_ERRORS = (HTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled)
+
+LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
+
+
+
+def reason(error: BaseException, repository: str, revision: str | None = None) -> str:
+    """What the Hub's client means by an error, and what would do, in one line and without a token.
+
+    Args:
+        error: what was raised; what it was raised from counts too, since Transformers wraps the client's errors.
+        repository: the id that was asked for.
+        revision: the branch, tag or commit that was asked for.
+    """
+    chain = list(_chain(error))
+    if card := next((e for e in chain if str(e).startswith("Invalid metadata in README.md")), None):
+        return " ".join(str(card).split())
+    found = next((e for e in chain if isinstance(e, HfHubHTTPError)), None)
+    if found is not None:
+        return without_token(_answer(found, repository, revision))
+    if any(isinstance(e, LocalTokenNotFoundError) for e in chain):
+        return f"there is no token for the Hub: {LOG_IN}"
+    if invalid := next((e for e in chain if isinstance(e, HFValidationError)), None):
+        return without_token(
+            f"there is no such folder, and it is no name on the Hub such as org/name ({first_line(invalid)})"
+        )
+    offline = constants.HF_HUB_OFFLINE or any(isinstance(e, OfflineModeIsEnabled) for e in chain)
+    if offline and any(isinstance(e, EntryNotFoundError | OfflineModeIsEnabled) for e in chain):
+        return (
+            "HF_HUB_OFFLINE is set, and not all of it is in the cache; unset HF_HUB_OFFLINE, or fetch it once with "
+            f"`hf download {repository}`"
+        )
+    if any(isinstance(e, UnicodeEncodeError) or type(e).__name__ == "LocalProtocolError" for e in chain):
+        return f"the token cannot be sent as it is: {LOG_IN}"
+    if any(type(e).__name__ in ("ReadError", "WriteError", "RemoteProtocolError") for e in chain):
+        return "the connection to the Hub broke off; run the same again"
+    if any(isinstance(e, HTTPError | EntryNotFoundError) for e in chain):
+        return f"the Hub ({constants.ENDPOINT}) cannot be reached, and the cache does not hold it; check the connection"
+    return without_token(first_line(error))
+
+
+
+@contextmanager
+def in_words(
+    what: str, repository: str, revision: str | None = None, errors: tuple[type[Exception], ...] = HUB_ERRORS
+) -> Iterator[None]:
+    """Raises what the Hub's client raises within it as an `AtomError` of one line that begins with `what`."""
+    try:
+        yield
+    except AtomError:
+        raise
+    except errors as error:
+        # Not "from error": a client's own message may hold the header that it could not send, and the token in it.
+        raise AtomError(f"{what}: {reason(error, repository, revision)}") from None
+
+
+
+def page_of(repository: str) -> str:
+    """Where a model is shown on the Hub."""
+    return f"{constants.ENDPOINT}/{repository}"
+
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        yield error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+
+
+
+def _answer(error: HfHubHTTPError, repository: str, revision: str | None) -> str:
+    """An answer of the server in a user's words."""
+    status, page = error.response.status_code, page_of(repository)
+    with_token = "authorization" in error.response.request.headers
+    writing = error.response.request.method not in ("GET", "HEAD")
+    if isinstance(error, GatedRepoError):
+        log_in = "; your token's account has not got it yet" if with_token else f", then {LOG_IN}"
+        return f"it is gated: ask for access at {page}{log_in}"
+    if isinstance(error, RevisionNotFoundError):
+        return f"it has no branch, tag or commit {str(revision or 'main')!r}{_revisions(repository, error)}"
+    if status == 401 and with_token and not isinstance(error, RepositoryNotFoundError):
+        return f"the Hub does not take the token, which may have expired: {LOG_IN}"
+    if isinstance(error, RepositoryNotFoundError):
+        may = "your token may not read it: check both" if with_token else f"it is private: check the name, or {LOG_IN}"
+        return f"there is no such model on the Hub, or {may}"
+    if status in (401, 403) and (writing or error.response.request.url.path.endswith("/auth-check/write")):
+        return (
+            "your token may not write there: give a token with write access (https://huggingface.co/settings/tokens) of an "
+            "account that may write to it, or another name"
+            if with_token
+            else f"it takes a token to write: {LOG_IN}"
+        )
+    if status == 429:
+        return "the Hub asks to slow down (too many requests): wait some minutes and run the same again"
+    if status >= 500:
+        return f"the Hub has trouble of its own (status {status}): try again later"
+    return f"the Hub refused ({status}): {' '.join((error.server_message or first_line(error)).split())}"
+
+
+
+def _revisions(repository: str, error: HfHubHTTPError) -> str:
+    """The names that there are, as an advice; nothing if they cannot be had."""
+    sent = error.response.request.headers.get("authorization", "").removeprefix("Bearer ")
+    try:
+        refs = hf_api().list_repo_refs(repository, token=sent or False)
+    except HUB_ERRORS:
+        return ""
+    names = [ref.name for ref in [*refs.branches, *refs.tags]]
+    return f"; it has {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}" if names else ""
+

@@ -1,0 +1,1 @@
+"""Reading the importance of words and patches from a model with heads."""

@@ -1,0 +1,91 @@
+"""Importance of the patches of an image."""
+
+from typing import Any
+from torch import Tensor
+from dataclasses import dataclass
+from ..errors import AtomError
+from .scoring import Found
+from .results import ImageReading
+from .scoring import _check_model
+from .scoring import _forward
+import functools
+from ..data.encoding import image_inputs
+from .scoring import predict
+from .visible_region import seen_box
+import torch
+import numpy as np
+from ..modeling.tokens import patch_grid
+
+
+
+@dataclass(frozen=True)
+class EncodedImage:
+    """A picture as the model takes it."""
+
+    image: Any
+    pixels: Tensor
+    """[C, H, W]."""
+
+
+
+class ImageReader:
+    """Pictures to readings in three steps, as `TextReader`."""
+
+    def __init__(self, model: Any, processor: Any):
+        _check_model(model, "pixel_values", "images")
+        self.model, self.processor = model, processor
+        self._box = functools.lru_cache(maxsize=256)(lambda size: seen_box(processor, size, model.config))
+
+    def encode(self, image: Any) -> EncodedImage:
+        """The pixels of one picture."""
+        pixels = image_inputs([image], self.processor, self.model.config)
+        if pixels.ndim != 4 or len(pixels) != 1:
+            raise AtomError(
+                f"the image processor makes pixel_values {list(pixels.shape)} of one image; "
+                "one that makes [1, C, H, W] is needed"
+            )
+        return EncodedImage(image, pixels[0])
+
+    def forward(self, batch: list[EncodedImage]) -> list[Found]:
+        """One forward pass for each run of pictures of the same shape."""
+        found: list[Found] = []
+        while len(found) < len(batch):
+            rest = batch[len(found) :]
+            shape = rest[0].pixels.shape
+            count = next((i for i, one in enumerate(rest) if one.pixels.shape != shape), len(rest))
+            found += _forward(self.model, {"pixel_values": torch.stack([one.pixels for one in rest[:count]])})
+        return found
+
+    def reading(self, encoded: EncodedImage, found: Found) -> ImageReading:
+        """What was found, on the patch grid, with the place of the grid in the picture."""
+        rows, columns, tall, wide = _grid(encoded.pixels, len(found.importance), self.model.config)
+        values = found.importance[len(found.importance) - rows * columns :].reshape(rows, columns)
+        box = self._box(encoded.image.size)
+        if box is not None:
+            left, top, right, bottom = box
+            box = (left, top, left + (right - left) * wide, top + (bottom - top) * tall)
+            box = None if box == (0, 0, *encoded.image.size) else box
+        predicted, confidence = predict(found.logits, self.model.config)
+        return ImageReading(encoded.image, values, predicted=predicted, confidence=confidence, atom=found.atom, box=box)
+
+
+
+def _grid(pixels: Tensor, count: int, model_config: Any) -> tuple[int, int, float, float]:
+    """(rows, columns) of an image's tokens, and the shares of its height and width that they cover.
+
+    Args:
+        pixels: [C, H, W].
+        count: how many tokens there are, with those that stand before the patches.
+    """
+    grid = patch_grid(pixels[None], model_config)
+    high, wide = pixels.shape[-2:]
+    if grid is not None and grid[0] * grid[1] <= count:
+        patch = getattr(model_config, "vision_config", model_config).patch_size
+        height, width = (patch, patch) if isinstance(patch, int) else patch
+        # What is left over at the bottom and at the right is in no patch.
+        return *grid, grid[0] * height / high, grid[1] * width / wide
+    # A hierarchical model or feature map: as many cells as tokens, in the shape of the image.
+    shapes = [(rows, count // rows) for rows in range(1, count + 1) if count % rows == 0]
+    rows, columns = min(shapes, key=lambda shape: abs(np.log(shape[0] / shape[1] * wide / high)))
+    return rows, columns, 1.0, 1.0
+

@@ -1,0 +1,116 @@
+"""The pipeline "token-importance": texts and images under the importance of their words and patches."""
+
+from typing import Any
+from ..errors import AtomError
+from .image import ImageReader
+from .results import ImageReading
+from transformers import Pipeline
+from .text import TextReader
+import functools
+from ..modeling.layers import is_image_model
+from transformers.image_utils import load_image
+from .results import TextReading
+
+STRATEGIES = ("average", "none")
+
+
+
+class TokenImportancePipeline(Pipeline):
+    """The importance of each word of a text, or of each pixel of an image, in one forward pass.
+
+        from transformers import pipeline
+        import atom_hf
+
+        pipeline("token-importance", model="runs/my-bert-base-uncased-atom")("Which words matter here?")
+
+    `model` is a folder or Hub id of a model that was trained with `--atom`, or such a model as `load_atom_model` gives it; then
+    with its `tokenizer` or `image_processor`. Texts are strings, or {"text": ..., "text_pair": ...} for pairs. Images are
+    PIL's, paths, URLs or base64, as other pipelines take them. Lists give lists; generators and data sets give their results
+    as they come. Results do not depend on `batch_size`.
+
+    A text gives a list of dicts, in the order of the text:
+
+        {"word": "matter", "importance": 0.42, "start": 12, "end": 18}
+
+    with `text[start:end] == word`; of a pair also "source", 0 or 1. An importance is in [-1, 1], and nan where the word is no
+    token of the atom, or stands behind what the model can take. Where it is tied to the prediction (`tie.py`), it is that for
+    the class that is predicted.
+
+    An image gives a dict: "importance", float32 [height, width] on the pixels of the original, nan where the model does not
+    look (cropped away); "grid", float32 [rows, columns] on its patches; "box", what these cover (left, top, right, bottom) in
+    pixels of the original, None for all.
+
+    Options, when the pipeline is made or called:
+
+    - `aggregation_strategy`: "average" (words: the mean over their tokens; default) or "none" (the tokenizer's pieces).
+    - `return_prediction`: also the class and its confidence: an image's dict gets "label" and "score"; a text gives
+      {"words": the list as above, "label", "score"}. Both are None for a language model.
+    """
+
+    _load_processor = False
+    _load_feature_extractor = False
+    _load_video_processor = False
+
+    def __init__(self, model: Any, tokenizer: Any = None, image_processor: Any = None, **kwargs: Any):
+        if isinstance(model, functools.partial):  # from `registration.AtomModel`
+            model = model()
+        is_image = is_image_model(model)
+        kind, given = ("image_processor", image_processor) if is_image else ("tokenizer", tokenizer)
+        if given is None:
+            raise AtomError(f"{kind}: the model has none beside it that can be loaded; give {kind}=...")
+        self.reader = (ImageReader if is_image else TextReader)(model, given)
+        if not is_image and tokenizer.pad_token_id is None:
+            # Asked for by the batches of Transformers' pipelines; padding is the reader's.
+            tokenizer.pad_token = tokenizer.eos_token
+        super().__init__(model=model, **{kind: given}, **kwargs)
+
+    def _sanitize_parameters(
+        self, aggregation_strategy: str | None = None, return_prediction: bool | None = None, **unknown: Any
+    ) -> tuple[dict, dict, dict]:
+        if unknown:
+            raise AtomError(
+                f"no such option: {', '.join(unknown)}; token-importance takes aggregation_strategy and return_prediction"
+            )
+        if aggregation_strategy not in (None, *STRATEGIES):
+            raise AtomError(
+                f"aggregation_strategy must be one of {', '.join(STRATEGIES)}; got {aggregation_strategy!r}"
+            )
+        options = {"aggregation_strategy": aggregation_strategy, "return_prediction": return_prediction}
+        return {}, {}, {name: value for name, value in options.items() if value is not None}
+
+    def preprocess(self, sample: Any) -> dict[str, Any]:
+        """One sample as the model takes it. The reader pads, since Transformers' batches pad where the tokenizer says."""
+        if isinstance(self.reader, ImageReader):
+            return {"encoded": self.reader.encode(load_image(sample))}
+        given = {"text": sample} if isinstance(sample, str) else sample
+        if not isinstance(given, dict) or "text" not in given or set(given) - {"text", "text_pair"}:
+            raise AtomError(f'a text must be a string or {{"text": ..., "text_pair": ...}}, got {str(sample)[:100]!r}')
+        return {"encoded": self.reader.encode(given["text"], given.get("text_pair"))}
+
+    def _forward(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        encoded = inputs["encoded"]
+        if isinstance(encoded, list):
+            return {"encoded": encoded, "found": self.reader.forward(encoded)}
+        return {"encoded": encoded, "found": self.reader.forward([encoded])[0]}
+
+    def postprocess(
+        self, outputs: dict[str, Any], aggregation_strategy: str = "average", return_prediction: bool = False
+    ) -> Any:
+        """What the class says."""
+        reading = self.reader.reading(outputs["encoded"], outputs["found"])
+        prediction = {"label": reading.predicted, "score": reading.confidence} if return_prediction else {}
+        if isinstance(reading, ImageReading):
+            pixels = {"importance": reading.on_pixels(), "grid": reading.importance, "box": reading.box}
+            return {**pixels, **prediction}
+        words = _words(reading, aggregation_strategy)
+        return {"words": words, **prediction} if return_prediction else words
+
+
+
+def _words(reading: TextReading, strategy: str) -> list[dict[str, Any]]:
+    words = []
+    for span in reading.words if strategy == "average" else reading.pieces:
+        word = {"word": span.text, "importance": span.importance, "start": span.start, "end": span.end}
+        words.append(word if reading.pair is None else {**word, "source": span.source})
+    return words
+

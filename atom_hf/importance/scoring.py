@@ -1,0 +1,82 @@
+"""What scoring texts and images has in common: one forward pass, the prediction, checks of the model."""
+
+from .results import AtomReading
+from dataclasses import dataclass
+import numpy as np
+from typing import Any
+from ..atoms.energy import Atoms
+from torch import Tensor
+from ..modeling.inference import evaluating
+from ..modeling.unwrap import inside
+import inspect
+import torch
+from ..modeling.inference import without_labels
+from ..errors import AtomError
+from ..modeling.mixin import AtomMixin
+
+
+
+@dataclass(frozen=True)
+class Found:
+    """What one forward pass found of one sample."""
+
+    importance: np.ndarray
+    """[N], nan for no token of the atom."""
+    logits: np.ndarray | None
+    """[classes], where the model gives one row for each sample."""
+    atom: AtomReading | None
+
+
+
+def predict(logits: np.ndarray | None, model_config: Any) -> tuple[str | None, float | None]:
+    """(what is predicted, with which confidence) from logits [classes]; (None, None) where there are none.
+
+    The confidence is softmax's, or the sigmoid's where several classes may hold. Of a regression the number is what is
+    predicted, and it has no confidence.
+    """
+    if logits is None:
+        return None, None
+    if len(logits) == 1 or model_config.problem_type == "regression":
+        return ", ".join(f"{value:.3g}" for value in logits), None
+    chosen = int(logits.argmax())
+    if model_config.problem_type == "multi_label_classification":
+        return model_config.id2label[chosen], float(1 / (1 + np.exp(-logits[chosen])))
+    powers = np.exp(logits - logits.max())
+    return model_config.id2label[chosen], float(powers[chosen] / powers.sum())
+
+
+
+@torch.no_grad()
+def _forward(model: Any, inputs: dict[str, Tensor]) -> list[Found]:
+    inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
+    if "logits_to_keep" in inspect.signature(inside(model).forward).parameters:
+        inputs["logits_to_keep"] = 1  # a language model's are not looked at, and are large
+    with evaluating(model):
+        outputs = model(**without_labels(model, inputs), return_atoms=True)
+    importance = outputs["atom_importance"].float().cpu().numpy()
+    atoms = Atoms.unpack(outputs["atoms"].float().cpu())
+    logits = outputs.get("logits")
+    logits = logits.float().cpu().numpy() if logits is not None and logits.dim() == 2 else None
+    found = []
+    for row, exists in enumerate(atoms.exists.tolist()):
+        charges = (float(part[row]) for part in (atoms.positive, atoms.negative))
+        atom = AtomReading(*charges, atoms.center[row].numpy(), float(atoms.radius[row])) if exists else None
+        found.append(Found(importance[row], None if logits is None else logits[row], atom))
+    return found
+
+
+
+def _check_model(model: Any, takes: str, what: str) -> None:
+    if not isinstance(inside(model), AtomMixin):  # an adapter's base has them
+        raise AtomError(
+            f"model: {type(model).__name__} has no heads; load it with load_atom_model, or attach_atoms and train"
+        )
+    main = getattr(model, "main_input_name", None)
+    if main != takes:
+        raise AtomError(f"model: {type(model).__name__} takes {main}: it reads no {what}")
+    if model.atom_config.side == "decoder":
+        raise AtomError(
+            "model: its heads read what the decoder writes (side 'decoder'), not a text that is given; "
+            "model.atom_importance(..., labels=...) reads that"
+        )
+

@@ -1,0 +1,131 @@
+"""Importance of the words and word pieces of a text."""
+
+import re
+from .word_spans import Piece
+from dataclasses import dataclass
+from typing import Any
+from ..errors import AtomError
+from .scoring import Found
+from .results import TextReading
+from .scoring import _check_model
+from .scoring import _forward
+from .word_spans import find_pieces
+from .word_spans import make_spans
+from torch import nn
+import numpy as np
+from .scoring import predict
+from dataclasses import replace
+from ..modeling.layers import text_config
+import torch
+
+SURROGATE = re.compile("[\ud800-\udfff]")
+
+NO_LIMIT = 10**9  # a tokenizer that knows none says so by a huge number
+
+
+
+@dataclass(frozen=True)
+class EncodedText:
+    """A text as the model takes it, and where its tokens came from."""
+
+    sources: list[str]
+    inputs: dict[str, list[int]]
+    pieces: list[Piece]
+    truncated: bool
+
+
+
+class TextReader:
+    """Texts to readings in three steps, which the pipeline takes one by one: `encode`, `forward` over a batch, `reading`."""
+
+    def __init__(self, model: Any, tokenizer: Any):
+        _check_model(model, "input_ids", "texts")
+        if not getattr(tokenizer, "is_fast", False):
+            raise AtomError(
+                f"tokenizer: {type(tokenizer).__name__} does not know where its pieces come from; "
+                "give a fast one (AutoTokenizer)"
+            )
+        self.model, self.tokenizer, self.limit = model, tokenizer, _limit(model, tokenizer)
+
+    def encode(self, text: str, pair: str | None = None) -> EncodedText:
+        """The inputs of one text, cut where the model ends."""
+        for name, value in (("text", text), ("text_pair", pair)):
+            if not isinstance(value, str) and (name == "text" or value is not None):
+                raise AtomError(f"{name} must be a string, got {type(value).__name__}")
+            if value is not None and SURROGATE.search(value):
+                raise AtomError(f"{name} holds a lone surrogate: it was decoded from bytes that are no UTF-8")
+        cut = {"truncation": True, "max_length": self.limit} if self.limit < NO_LIMIT else {}
+        encoded = self.tokenizer(text, pair, **cut)
+        encoding = encoded.encodings[0]
+        sources = [text] if pair is None else [text, pair]
+        return EncodedText(sources, dict(encoded), find_pieces(encoding, sources), bool(encoding.overflowing))
+
+    def forward(self, batch: list[EncodedText]) -> list[Found]:
+        """One forward pass. A text of no tokens is not an atom, and has no prediction."""
+        real = [one for one in batch if one.inputs["input_ids"]]
+        config = text_config(self.model.config)
+        marks = (config.pad_token_id, self.tokenizer.pad_token_id, self.tokenizer.eos_token_id)
+        found = []
+        # A classifier that reads the last token finds it by the padding, and without any takes one text at a time.
+        size = 1 if config.pad_token_id is None and not self.model.can_generate() else max(1, len(real))
+        for start in range(0, len(real), size):
+            part = real[start : start + size]
+            pad = {
+                "input_ids": next((mark for mark in marks if mark is not None), 0),
+                "token_type_ids": self.tokenizer.pad_token_type_id,
+            }
+            # In front only for models that sum a text up by its last place: others count places from the first.
+            front = getattr(self.model.config, "summary_type", None) == "last"
+            inputs = {
+                name: nn.utils.rnn.pad_sequence(
+                    [torch.tensor(one.inputs[name]) for one in part],
+                    batch_first=True,
+                    padding_value=pad.get(name, 0),
+                    padding_side="left" if front else "right",
+                )
+                for name in part[0].inputs
+            }
+            length = inputs["input_ids"].shape[1]
+            for one, row in zip(part, _forward(self.model, inputs), strict=True):
+                if len(row.importance) < length:
+                    raise AtomError(
+                        f"{type(self.model).__name__} shortens its sequence: layer {self.model.atom_config.layer} has "
+                        f"{len(row.importance)} tokens for {length} of the text; attach heads to another layer to read words"
+                    )
+                own = row.importance[len(row.importance) - length :]  # behind the virtual tokens of a prompt
+                count = len(one.inputs["input_ids"])
+                found.append(replace(row, importance=own[length - count :] if front else own[:count]))
+        found = iter(found)
+        return [next(found) if one.inputs["input_ids"] else Found(np.empty(0), None, None) for one in batch]
+
+    def reading(self, encoded: EncodedText, found: Found) -> TextReading:
+        """What was found, on the text as it was written."""
+        words, pieces = make_spans(encoded.pieces, encoded.sources, found.importance, encoded.truncated)
+        text, pair = (*encoded.sources, None)[:2]
+        predicted, confidence = predict(found.logits, self.model.config)
+        return TextReading(
+            text,
+            words,
+            pieces,
+            pair,
+            predicted=predicted,
+            confidence=confidence,
+            atom=found.atom,
+            truncated=encoded.truncated,
+        )
+
+
+
+def _limit(model: Any, tokenizer: Any) -> int:
+    """How many tokens the model can take at most."""
+    positions = getattr(text_config(model.config), "max_position_embeddings", None) or 0
+    positions = positions if positions > 0 else NO_LIMIT  # XLNet says -1
+    for name, module in model.named_modules():
+        # RoBERTa and its kind count places from behind the padding's.
+        is_table = isinstance(module, nn.Embedding) and module.num_embeddings == positions
+        if is_table and module.padding_idx is not None and "position" in name:
+            positions -= module.padding_idx + 1
+            break
+    prompt = getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None) or 0
+    return min(tokenizer.model_max_length, positions - prompt)
+

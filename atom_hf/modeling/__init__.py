@@ -1,0 +1,1 @@
+"""Atoms on a Transformers model: attach, run, save, load."""

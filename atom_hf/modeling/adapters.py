@@ -1,0 +1,147 @@
+"""Models with adapters (PEFT): the heads train beside the adapter and travel in its folder."""
+
+from typing import Any
+from .mixin import AtomMixin
+from huggingface_hub import CommitInfo
+from .heads_file import HEADS_PREFIX
+from pathlib import Path
+from peft import PeftModel
+from torch import Tensor
+from .unwrap import adapter_bases
+from ..hub.upload import check_base
+from ..hub.card import is_own
+from .mixin import pushing
+import torch
+from .heads_file import write_heads
+from ..hub.card_facts import write_model_card
+from ..errors import AtomError
+from ..atoms.heads import AtomHeads
+import functools
+import inspect
+from .mixin import show_as
+from contextlib import contextmanager
+
+
+
+class AdapterMixin:
+    """What `attach_atoms` adds to a `PeftModel`, whose base is the `AtomMixin`.
+
+    The adapter's own files hold nothing of ours: `PeftModel.from_pretrained` loads them on the plain base, without this
+    package. There is one set of heads, whichever adapter is active.
+    """
+
+    def atom_importance(self, **inputs: Any) -> Tensor:
+        """The importance of each token, with the active adapter, as `AtomMixin.atom_importance`: [B, N] without virtual
+        tokens."""
+        importance = AtomMixin.atom_importance(self, **inputs)
+        if self.active_peft_config.is_prompt_learning and torch.is_tensor(inputs.get("input_ids")):
+            importance = importance[:, -inputs["input_ids"].shape[1] :]
+        return importance
+
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+        """Saves the adapters as if nothing had been attached, and the heads and their configuration beside them.
+
+        Arguments are those of `PeftModel.save_pretrained`. `load_atom_model` loads the folder: base, adapter and heads. With
+        `push_to_hub` what was written is one commit on the Hub, as of `AtomMixin.save_pretrained`.
+        """
+        with pushing(save_directory, kwargs, getattr(self, "model_tags", None), kwargs.get("is_main_process", True)):
+            self._atom_save(save_directory, *args, **kwargs)
+
+    def push_to_hub(self, repo_id: str, **kwargs: Any) -> CommitInfo:
+        """Pushes the adapters, the heads and their configuration as one commit. Arguments are those of
+        `AtomMixin.push_to_hub`.
+
+        Raises:
+            AtomError: an adapter whose base nobody else has; and what `AtomMixin.push_to_hub` raises.
+        """
+        for base in adapter_bases(self):
+            check_base(base, repo_id, "push_to_hub: the adapter")
+        return AtomMixin.push_to_hub(self, repo_id, **kwargs)
+
+    def _atom_save(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+        state = kwargs.pop("state_dict", None) or self.state_dict()
+        heads = {key: value for key, value in state.items() if f".{HEADS_PREFIX}" in f".{key}"}
+        # An adapter of all biases (LoRA's bias="all") would take the heads' along.
+        plain = {key: value for key, value in state.items() if key not in heads}
+        kept = is_own(save_directory)  # asked before: PEFT writes a card, and the base's path into it
+        super().save_pretrained(str(save_directory), *args, state_dict=plain, **kwargs)
+        if kwargs.get("is_main_process", True):
+            if not kept:
+                write_model_card(self, save_directory)
+            self.get_base_model().atom_config.save(save_directory)
+            write_heads({key.rpartition(HEADS_PREFIX)[2]: value for key, value in heads.items()}, save_directory)
+
+    def _atom_withdraw(self) -> PeftModel:
+        self.__class__ = _base_of(type(self))
+        return self
+
+    def __reduce__(self) -> tuple:
+        return _blank, (_base_of(type(self)),), vars(self)
+
+
+
+def enroll(model: PeftModel) -> PeftModel:
+    """Makes the heads of an adapter's base part of what the adapter trains and saves. Doing so again changes nothing.
+
+    PEFT freezes whatever is no adapter when one is made or added, heads that were there before included.
+
+    Raises:
+        AtomError: the heads are an adapter's own copies (modules_to_save).
+    """
+    base = model.get_base_model()
+    if not isinstance(base.atom_heads, AtomHeads):
+        raise AtomError(
+            "modules_to_save: the adapter has copies of the atom heads of its own; leave atom_heads out of it: the heads are "
+            "trained and saved beside any adapter"
+        )
+    for parameter in base.atom_heads.learning():
+        parameter.requires_grad_(True)
+    if not isinstance(model, AdapterMixin):
+        model.__class__ = _adapter_class(type(model))
+    return model
+
+
+
+def _base_of(cls: type) -> type:
+    return cls.__mro__[cls.__mro__.index(AdapterMixin) + 1]
+
+
+
+def _blank(base: type) -> Any:
+    """An empty instance, to be filled by `pickle` or `copy`."""
+    cls = _adapter_class(base)
+    return cls.__new__(cls)
+
+
+
+@functools.cache
+def _adapter_class(base: type) -> type:
+    """A subclass of `base` and `AdapterMixin` under the base's own name."""
+    _, *names = inspect.signature(base.forward).parameters
+
+    def forward(self, *args, **kwargs):
+        with _showing_text(self, {**dict(zip(names, args, strict=False)), **kwargs}):
+            return base.forward(self, *args, **kwargs)
+
+    show_as(forward, base.forward)
+    namespace = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
+    return type(base.__name__, (AdapterMixin, base), {**namespace, "forward": forward})
+
+
+
+@contextmanager
+def _showing_text(model: PeftModel, inputs: dict[str, Any]):
+    """Within it the base knows the ids and the mask of a text, though a prompt's adapter hands it embeddings, and a mask over
+    virtual tokens too. Those stand in front of what is shown here, and so belong to no atom."""
+    if not model.active_peft_config.is_prompt_learning:
+        yield
+        return
+    base, ids, mask = model.get_base_model(), inputs.get("input_ids"), inputs.get("attention_mask")
+    shape = inputs["inputs_embeds"].shape[:2] if ids is None else ids.shape
+    text = {"attention_mask": torch.ones(shape, device=base.device) if mask is None else mask}
+    base._atom_running.text = text if ids is None else {**text, "input_ids": ids}
+    try:
+        yield
+    finally:
+        base._atom_running.text = None
+

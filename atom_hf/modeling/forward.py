@@ -1,0 +1,173 @@
+"""The forward pass of a model with atoms: its own, one layer's hidden states of it, and the heads on those."""
+
+from ..errors import AtomError
+from typing import Any
+from transformers.utils import ModelOutput
+from .collector import reading
+import torch
+from .layers import pick_layer
+from ..atoms.energy import Atoms
+from torch import Tensor
+from .tokens import find_tokens
+import functools
+import inspect
+from dataclasses import dataclass
+
+OUTPUT_KEYS = ("atoms", "atom_importance")
+
+
+
+class WidthError(AtomError):
+    """Hidden states of another width than the heads were made for."""
+
+    def __init__(self, message: str, width: int):
+        super().__init__(message)
+        self.width = width
+
+
+
+def forward_with_atoms(
+    model: Any, base_forward: Any, args: tuple, kwargs: dict[str, Any], backbone: Any = None
+) -> ModelOutput:
+    """Runs a forward and adds the atoms to its outputs. `backbone` is the module whose outputs hold the hidden states, where
+    the forward's own do not."""
+    learns = model.training and torch.is_grad_enabled()
+    if learns and not all(parameter.requires_grad for parameter in model.atom_heads.learning()):
+        raise AtomError(
+            "the atom heads are frozen, at least in part; if get_peft_model froze them, call attach_atoms on what "
+            "it gives (the adapter would be saved without them), else model.atom_heads.requires_grad_(True)"
+        )
+    wants_states = kwargs.get("output_hidden_states")
+    if wants_states is None:
+        wants_states = getattr(model.config, "output_hidden_states", False)
+    return_dict = kwargs.get("return_dict")
+    if return_dict is None:
+        return_dict = getattr(model.config, "return_dict", True)
+    kwargs = {**kwargs, "output_hidden_states": True if wants_states else _states_to_keep(model), "return_dict": True}
+    result = None
+    while result is None:
+        with reading(model, backbone) as given:
+            outputs = base_forward(model, *args, **kwargs)
+        has_states = any(_are_states(name, value) for name, value in outputs.items())
+        states = outputs if has_states or not given else given[-1]
+        result = _add_atoms(model, outputs, states, _named(model, args, kwargs), keep_states=bool(wants_states))
+        kwargs["output_hidden_states"] = True
+    return result if return_dict else result.to_tuple()
+
+
+
+# The gate's hooks act on the running model, which a compiled graph cannot see.
+@torch.compiler.disable
+def _add_atoms(
+    model: Any, outputs: ModelOutput, states: ModelOutput, inputs: dict[str, Any], keep_states: bool
+) -> ModelOutput | None:
+    """`outputs` with the atoms of `states`, and without the hidden states if nobody else wants them.
+
+    None if the model was asked for one layer's and gave others': some count their layers otherwise than their configuration, or
+    do not know the choice. It is asked for all of them from then on.
+    """
+    layer, asked_for_all = model.atom_config.layer, inputs["output_hidden_states"] is True
+    try:
+        hidden = pick_layer(states, layer, model)
+    except AtomError:
+        if asked_for_all:
+            raise
+        hidden = None
+    if hidden is None:
+        model._atom_running.keeps_all_states = True
+        return None
+    atoms, importance = _read_atoms(model, hidden, inputs, outputs)
+    if model._atom_running.passes is not None:
+        model._atom_running.passes.add(atoms, importance)
+    values = {name: value for name, value in outputs.items() if keep_states or not _are_states(name, value)}
+    return _output_class(type(outputs))(**values, atoms=atoms, atom_importance=importance)
+
+
+
+def _are_states(name: str, value: Any) -> bool:
+    # A tensor of that name, such as the features of an image, is an output of its own, whoever asks for hidden states.
+    return name.endswith("hidden_states") and isinstance(value, tuple | list)
+
+
+
+@torch.compiler.disable
+def _named(model: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call by name."""
+    _, *names = _signature(type(model).forward).parameters
+    return {**dict(zip(names, args, strict=False)), **kwargs, **(model._atom_running.text or {})}
+
+
+
+def _read_atoms(model: Any, hidden: Tensor, inputs: dict[str, Any], outputs: ModelOutput) -> tuple[Tensor, Tensor]:
+    """The packed atoms [B, h + 3] and the importance [B, N] of one layer's hidden states.
+
+    The importance is the charge; in evaluation, where it has been tied to the prediction, that for the class in `outputs`.
+    """
+    config = model.atom_config
+    if torch.is_grad_enabled():
+        _refuse_without_gradient(model, hidden)
+        hidden = model.atom_gate(hidden)
+    if len(set(getattr(model, "hf_device_map", {}).values())) > 1:
+        # Spread over devices, layers give their states where they are. The heads are where the inputs come in.
+        hidden = hidden.to(model.atom_heads.importance.weight.device)
+    tokens, mask = find_tokens(hidden, inputs, config, model.config, model)
+    width = tokens.shape[-1]
+    if width != config.hidden_size:
+        made = (
+            f", the heads were made for {config.hidden_size}; choose another layer, or" if config.hidden_size else ":"
+        )
+        raise WidthError(
+            f"layer {config.layer} of {type(model).__name__} is {width} wide{made} attach with AtomConfig(hidden_size={width})",
+            width,
+        )
+    importance, position = model.atom_heads(tokens)
+    atoms = Atoms.from_tokens(importance, position, mask, token_reduction=config.token_reduction)
+    if model.atom_heads.tied is not None and not model.training:
+        importance = model.atom_heads.read(tokens, outputs["logits"].argmax(-1).to(tokens.device))
+    return atoms.pack(), importance.detach().masked_fill(~mask, float("nan"))
+
+
+
+def _refuse_without_gradient(model: Any, hidden: Tensor) -> None:
+    """Raises `AtomError` for hidden states that are cut off from a model in training: the flag would do nothing to it."""
+    if hidden.requires_grad or not model.training:
+        return
+    try:
+        embedding = model.get_input_embeddings()
+    except (AttributeError, NotImplementedError):
+        return
+    if embedding is not None and any(parameter.requires_grad for parameter in embedding.parameters()):
+        raise AtomError(
+            f"layer {model.atom_config.layer} of {type(model).__name__} comes without gradients, as reversible layers give it, "
+            "and the energy would not reach the model; choose layer 0, or another model"
+        )
+
+
+
+def _states_to_keep(model: Any) -> bool | list[int]:
+    """What to ask for as `output_hidden_states`, so that of all hidden states only the one that is read is kept.
+
+    A model that knows no such choice takes the list for True, and gives them all. One that does not say how many layers
+    it has cannot count from the end. One made of several would hand the choice on to all of them, and a vision tower whose
+    own layer is read by the rest needs to keep that.
+    """
+    layer = model.atom_config.layer
+    if model._atom_running.keeps_all_states or getattr(model.config, "sub_configs", None):
+        return True
+    if layer < 0 and not isinstance(getattr(model.config, "num_hidden_layers", None), int):
+        return True
+    return [layer]
+
+
+
+_signature = functools.cache(inspect.signature)
+
+
+
+@functools.cache
+def _output_class(base: type) -> type:
+    """`base` with the atom fields declared: DDP rebuilds outputs from their fields and fails on undeclared ones."""
+    annotations = {name: Tensor | None for name in OUTPUT_KEYS}
+    namespace = {"__annotations__": annotations, "__module__": __name__, **dict.fromkeys(OUTPUT_KEYS)}
+    return dataclass(type("Atom" + base.__name__, (base,), namespace))
+

@@ -1,0 +1,165 @@
+"""Scale the atom gradient to a fixed ratio of the task's (ours)."""
+
+from ..atoms.config import AtomConfig
+from collections.abc import Callable
+from torch import Tensor
+import functools
+import torch
+from .sharding import watch_gradient
+from typing import Any
+
+# What autograd calls the operations that give another view, or a copy, of one tensor.
+_VIEWS = {
+    f"{name}Backward0"
+    for name in ("Clone", "Slice", "View", "Alias", "Permute", "Transpose", "Unsqueeze", "UnsafeView", "Select")
+}
+
+
+
+class GradientGate:
+    """Sits between the hidden states and the heads: identity forward, and backward a factor that follows the task.
+
+    No one absolute weight suits a model from nothing and a pretrained one: at the hidden states of the second the atom
+    loss's gradient starts several times the task's, and costs accuracy. The gate measures the norms of both there, and
+    scales what passes to the model so that it is `ratio` of the task's. The heads themselves always learn at full
+    strength.
+
+    Norms are taken over all samples of a step and, by `update`, over processes; the factor in force comes from the steps
+    before. So it does not depend on how a batch is split over processes or accumulation steps. It is part of a
+    checkpoint (`state`, `load`).
+
+    Args:
+        ratio: of the two norms; None passes the gradient as it is.
+    """
+
+    MOMENTUM = 0.9  # of the running norms, per step
+    LIMIT = 100.0  # a factor beyond it would amplify noise where the atom loss has next to no gradient
+
+    def __init__(self, ratio: float | None) -> None:
+        self.ratio = ratio
+        self.strength = 1.0
+        """The share of the factor that is in force: 0 while the heads warm up, and what the schedule says after that."""
+        # Tensors, on the device of the hidden states: a number would make an accelerator wait at every step.
+        # Before anything has been measured nothing passes, unless nothing is to be measured.
+        self._scale = torch.tensor(1.0 if ratio is None else 0.0)
+        self._norms = torch.zeros(2)  # of the task's gradient and of the atom term's, running
+        self._steps = torch.tensor(0)
+        self._sums: Tensor | None = None
+
+    @classmethod
+    def of(cls, config: AtomConfig) -> "GradientGate":
+        """The gate that a configuration asks for."""
+        return cls(config.weight if config.weighting == "relative" else None)
+
+    def __call__(self, hidden: Tensor) -> Tensor:
+        """`hidden` as the heads see it: equal in value, its gradient scaled by `scale` on the way back."""
+        if not hidden.requires_grad:
+            return hidden
+        if self._sums is None:
+            self._sums = torch.zeros(2, device=hidden.device)
+            self._scale, self._norms, self._steps = (
+                state.to(hidden.device) for state in (self._scale, self._norms, self._steps)
+            )
+        # The hook sees the whole gradient of the hidden states, after both the task's part and the gate's have arrived.
+        # A step may have several forward passes: each knows what passed of its own.
+        seen = _Seen()
+        watch_gradient(hidden, functools.partial(self._measure_task, seen))
+        view, (source, index) = None, (hidden.grad_fn, hidden.output_nr)
+        while type(source).__name__ in _VIEWS:
+            view = source
+            source, index = source.next_functions[0]
+        if view is not None and source is not None:
+            # A model may go on with what the hidden states are but a view of (Longformer cuts its own padding off them, XLNet
+            # turns them round): no gradient of the task's passes the view then. The hooks hold no node of the graph: that
+            # would be a cycle that is never freed.
+            view.register_hook(seen.take_view)
+            source.register_prehook(functools.partial(self._measure_source, seen, index))
+        return _Gate.apply(hidden, self, seen)
+
+    @property
+    def scale(self) -> float:
+        """The factor in force."""
+        return self.strength * self._scale.item()
+
+    def update(self, reduce: Callable[[Tensor], Tensor]) -> None:
+        """Ends a step and sets the factor for the next. `reduce` sums a tensor [2] over processes."""
+        if self._sums is None:
+            return
+        norms = reduce(self._sums).sqrt()
+        self._sums = None
+        counts = norms.isfinite().all()  # else an overflow that the gradient scaler skips
+        keep = torch.where(self._steps > 0, self.MOMENTUM, 0.0)
+        self._norms = torch.where(counts, keep * self._norms + (1 - keep) * norms, self._norms)
+        self._steps = self._steps + counts
+        if self.ratio is not None:
+            task, atom = self._norms
+            self._scale = torch.where(atom > 0, (self.ratio * task / atom).clamp(max=self.LIMIT), self._scale)
+
+    def drop(self) -> None:
+        """Forgets what was measured in a step that did not come to its end."""
+        self._sums = None
+
+    def state(self) -> dict[str, float]:
+        """What a resumed run needs; `load` takes it back."""
+        task, atom = self._norms.tolist()
+        return {"scale": self._scale.item(), "task_norm": task, "atom_norm": atom, "steps": self._steps.item()}
+
+    def load(self, state: dict[str, float]) -> None:
+        """The inverse of `state`."""
+        self._scale = torch.tensor(float(state["scale"]))
+        self._norms = torch.tensor([float(state["task_norm"]), float(state["atom_norm"])])
+        self._steps = torch.tensor(int(state["steps"]))
+
+    def _measure_atom(self, seen: "_Seen", gradient: Tensor) -> Tensor:
+        self._sums[1] += _squared_norm(gradient)
+        seen.passed.append(gradient * (self.strength * self._scale))
+        return seen.passed[-1]
+
+    def _measure_task(self, seen: "_Seen", gradient: Tensor) -> None:
+        # One for each backward pass: a graph may be gone through more than once.
+        seen.task = _squared_norm(gradient - seen.passed.pop() if seen.passed else gradient)
+        self._sums[0] += seen.task
+
+    def _measure_source(self, seen: "_Seen", index: int, gradients: tuple[Tensor | None, ...]) -> None:
+        in_view, through, gradient = seen.task, seen.through, gradients[index]
+        seen.task = seen.through = None
+        # Where none of the task's is in the view, all that came through it is what the gate has let pass.
+        if gradient is None:
+            return
+        task = _squared_norm(gradient if through is None else gradient - through)
+        self._sums[0] += task if in_view is None else torch.where(in_view > 0, 0.0, task)
+
+
+
+class _Seen:
+    """What was seen of the gradients of one forward pass, on the way back."""
+
+    def __init__(self) -> None:
+        self.passed: list[Tensor] = []
+        """What went through the gate."""
+        self.task: Tensor | None = None
+        """The task's squared norm at the hidden states."""
+        self.through: Tensor | None = None
+        """What went from them on to the tensor that they are a view of."""
+
+    def take_view(self, gradients: tuple[Tensor | None, ...], _: Any) -> None:
+        self.through = gradients[0]
+
+
+
+def _squared_norm(x: Tensor) -> Tensor:
+    """In float32 or wider, without a copy of `x` in it."""
+    return torch.linalg.vector_norm(x, dtype=torch.promote_types(x.dtype, torch.float32)).square()
+
+
+
+class _Gate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden: Tensor, gate: GradientGate, seen: _Seen) -> Tensor:
+        ctx.gate, ctx.seen = gate, seen
+        return hidden.view_as(hidden)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        return ctx.gate._measure_atom(ctx.seen, gradient), None, None
+

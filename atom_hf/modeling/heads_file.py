@@ -1,0 +1,128 @@
+"""Where heads are kept: a file of their own beside a plain model, or, in a checkpoint, inside the model's.
+
+Files come from strangers: what is read here is safetensors or bounded JSON, of the shapes that the base calls for.
+"""
+
+from pathlib import Path
+from torch import Tensor
+from safetensors.torch import save_file
+from typing import Any
+from ..errors import AtomError
+from collections.abc import Mapping
+from safetensors import SafetensorError
+from ..hub.files import find_file
+from ..errors import first_line
+import math
+from safetensors import safe_open
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
+from ..utils.files import read_json
+from transformers.utils import SAFE_WEIGHTS_NAME
+
+HEADS_NAME = "atom_heads.safetensors"
+
+HEADS_PREFIX = "atom_heads."
+
+_DTYPES = ("F64", "F32", "F16", "BF16")
+
+_HEADER_BYTES = 2**20
+
+_INDEX_BYTES = 2**26  # a model of a million parameters' names has some 100 bytes for each of them
+
+
+
+def write_heads(heads: dict[str, Tensor], folder: str | Path) -> None:
+    """Writes a state dict of `AtomHeads` as `atom_heads.safetensors` into `folder`."""
+    tensors = {name: tensor.detach().cpu().float().contiguous() for name, tensor in heads.items()}
+    save_file(tensors, Path(folder, HEADS_NAME), metadata={"format": "pt"})
+
+
+
+def read_heads(
+    source: str, expected: Mapping[str, tuple[int, ...]], fits: str, **hub: Any
+) -> tuple[dict[str, Tensor], str]:
+    """(state dict of `AtomHeads` in float32, the file that it was read from) of a model folder or Hub repository.
+
+    No number is read before the file's header has the expected names, shapes and a floating type: a file that is far too
+    large is not taken into memory.
+
+    Args:
+        source: a folder, or an id on the Hub.
+        expected: the shape of each tensor.
+        fits: what the shapes are those of, for the message of an error.
+        **hub: revision, token, cache_dir.
+
+    Raises:
+        AtomError: no heads there, a file that is truncated or no safetensors file, heads of other shapes, numbers that are
+            not finite.
+    """
+    file = find_file(source, HEADS_NAME, **hub)
+    parts = [(file, "")] if file is not None else [(f, HEADS_PREFIX) for f in _files_with_heads(source, **hub)]
+    heads: dict[str, Tensor] = {}
+    most = _HEADER_BYTES + 8 * sum(math.prod(shape) for shape in expected.values())
+    for file, prefix in parts:
+        if not prefix and Path(file).stat().st_size > most:
+            raise AtomError(
+                f"the heads in {file} do not fit {fits}: they need no more than {most} bytes, and the file has more"
+            )
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                names = [key for key in tensors.keys() if key.startswith(prefix)]  # noqa: SIM118, no mapping
+                slices = {name.removeprefix(prefix): tensors.get_slice(name) for name in names}
+                found = {name: tuple(part.get_shape()) for name, part in slices.items()}
+                if not (found.items() <= dict(expected).items() if prefix else found == expected):
+                    raise AtomError(f"the heads in {file} do not fit {fits}: expected {expected}, found {_some(found)}")
+                kinds = {part.get_dtype() for part in slices.values()}
+                if not kinds <= set(_DTYPES):
+                    raise AtomError(f"the heads in {file} are of type {', '.join(sorted(kinds))}, not floating numbers")
+                heads.update({name: tensors.get_tensor(prefix + name).float() for name in found})
+        except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+            if isinstance(error, AtomError):
+                raise
+            raise AtomError(f"{file} is truncated or not a safetensors file: {first_line(error)}") from error
+    if heads.keys() != expected.keys():
+        raise AtomError(f"the heads in {file} do not fit {fits}: expected {expected}, found {_some(heads)}")
+    broken = [name for name, tensor in heads.items() if not tensor.isfinite().all()]
+    if broken:
+        raise AtomError(f"the heads in {file} hold numbers that are not finite, in {', '.join(broken)}")
+    return heads, file
+
+
+
+def check_index(source: str, **hub: Any) -> dict[str, str]:
+    """Which file of a model holds which tensor; empty if it comes in one file.
+
+    Raises:
+        AtomError: an index that cannot be read, or that names files outside its folder.
+    """
+    index = find_file(source, SAFE_WEIGHTS_INDEX_NAME, **hub)
+    if index is None:
+        return {}
+    content = read_json(index, _INDEX_BYTES, "index of weights")
+    weight_map = content.get("weight_map")
+    if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
+        raise AtomError(f"{index} is not an index of weights: it has no weight_map")
+    names = set(weight_map.values())
+    if any(Path(name).name != name or "\\" in name or not name.endswith(".safetensors") for name in names):
+        raise AtomError(f"{index} names files outside its folder, or that are not safetensors")
+    return weight_map
+
+
+
+def _files_with_heads(source: str, **hub: Any) -> list[str]:
+    weight_map = check_index(source, **hub)
+    names = {name for key, name in weight_map.items() if key.startswith(HEADS_PREFIX)} or {SAFE_WEIGHTS_NAME}
+    files = []
+    for name in sorted(names):
+        file = find_file(source, name, **hub)
+        if file is None:
+            raise AtomError(f"{source} has neither {HEADS_NAME} nor {name}, where the heads would be")
+        files.append(file)
+    return files
+
+
+
+def _some(found: Mapping[str, Any]) -> str:
+    """Names and shapes in an error, a few of what may be many."""
+    shown = {name[:60]: tuple(getattr(value, "shape", value)) for name, value in list(found.items())[:6]}
+    return f"{shown}{f' and {len(found) - 6} more' if len(found) > 6 else ''}"
+

@@ -1,0 +1,41 @@
+"""Forward passes for inference: eval mode, no labels, the device to use."""
+
+from typing import Any
+from contextlib import contextmanager
+import torch
+
+
+
+@contextmanager
+def evaluating(model: Any):
+    """Puts a model into evaluation within it, and each of its modules back into its own mode after."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+
+def default_device() -> str:
+    """Where a command puts a model that nobody placed: the GPU if there is one."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+
+def without_labels(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+    """`inputs` without labels, where these are not what the decoder's input is made of.
+
+    A decoder that writes needs something to start from even where only the encoder is read: then its first token.
+    """
+    writes = getattr(model.config, "is_encoder_decoder", False) and model.can_generate()
+    if not writes or not {"decoder_input_ids", "decoder_inputs_embeds"}.isdisjoint(inputs):
+        return {name: value for name, value in inputs.items() if name != "labels"}
+    if "labels" in inputs or model.atom_config.side == "decoder":
+        return inputs
+    start = getattr(model.config, "decoder_start_token_id", None) or getattr(model.config, "bos_token_id", None) or 0
+    samples = len(next(value for value in inputs.values() if torch.is_tensor(value)))
+    return {**inputs, "decoder_input_ids": torch.full((samples, 1), start, device=model.device)}
+

@@ -1,0 +1,267 @@
+"""Load a saved or pushed model with its heads."""
+
+from transformers.utils import ADAPTER_CONFIG_NAME
+from typing import Any
+from ..atoms.config import AtomConfig
+from ..errors import AtomError
+from transformers import AutoConfig
+from transformers.utils import CONFIG_NAME as BASE_CONFIG_NAME
+from ..atoms.config import CONFIG_NAME
+from .heads_file import HEADS_NAME
+from pathlib import Path
+from transformers import PreTrainedModel
+from .heads_file import check_index
+from ..hub.files import find_file
+from transformers.utils import is_peft_available
+from ..hub.files import pin
+from ..hub.messages import reason
+import transformers
+from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME
+from .attach import attach_atoms
+import warnings
+from ..atoms.heads import AtomHeads
+from ..hub.files import NotInCache
+from ..atoms.heads import TiedImportance
+from .attach import add_tied
+from .layers import check_layer
+from .layers import check_width
+from .layers import hidden_size_of
+from .heads_file import read_heads
+import torch
+from transformers.utils import SAFE_WEIGHTS_NAME
+import copy
+import math
+from safetensors import safe_open
+from .heads_file import HEADS_PREFIX
+import logging
+
+logger = logging.getLogger(__name__)
+
+
+
+def load_atom_model(
+    name_or_folder: str | Path, auto_class: Any = None, *, revision: str | None = None, **kwargs: Any
+) -> PreTrainedModel:
+    """The base model of the right class, with its heads.
+
+    Args:
+        name_or_folder: a Hub id, or a folder that an AtomTrainer or `save_pretrained` wrote; a `checkpoint-*` will do. Of an
+            adapter (PEFT): its base is loaded too, by the name that the adapter has for it.
+        auto_class: the class to load the base with, such as `AutoModelForSequenceClassification`; by default the one that
+            its configuration names.
+        revision: a branch, tag or commit on the Hub.
+        **kwargs: passed on to `from_pretrained` (dtype, device_map, token, ...). Remote code is never run, and weights are
+            safetensors alone. For an adapter also `is_trainable`.
+
+    Raises:
+        AtomError: no heads there, heads that do not fit the base, a truncated or foreign heads file, a repository that may
+            not or cannot be read.
+    """
+    if not (isinstance(name_or_folder, str | Path) and str(name_or_folder).strip()):
+        raise AtomError(f"name_or_folder must be an id on the Hub or a folder; got {name_or_folder!r}")
+    source = str(name_or_folder)
+    if source.startswith(("/", ".", "~")):
+        source = str(Path(source).expanduser())
+        if not Path(source).is_dir():
+            raise AtomError(f"{str(name_or_folder)!r}: no such folder")
+    if kwargs.pop("trust_remote_code", False):
+        raise AtomError("trust_remote_code is not taken: atom models need no remote code")
+    if kwargs.pop("subfolder", None):
+        raise AtomError(
+            "subfolder is not taken: fetch the repository (huggingface_hub.snapshot_download) and give the folder in it"
+        )
+    hub = {"token": kwargs.get("token"), "cache_dir": kwargs.get("cache_dir")}
+    # The base and its heads are of one commit, whatever is pushed between the requests for them.
+    hub["revision"] = revision = pin(source, revision, **hub)
+    # A base is asked for first: what is in the cache of a base says nothing of an adapter.
+    if find_file(source, BASE_CONFIG_NAME, **hub) is None and find_file(source, ADAPTER_CONFIG_NAME, **hub) is not None:
+        if not is_peft_available():
+            raise AtomError(f"{source} is an adapter, and peft is not installed: pip install 'atom-hf[peft]'")
+        return _load_adapter_model(source, auto_class, hub, **kwargs)
+    config_file = find_file(source, CONFIG_NAME, **hub)
+    if config_file is None:
+        raise AtomError(f"{source} has no {CONFIG_NAME}: it is not an atom model; load it with from_pretrained")
+    AtomConfig.load(config_file)  # refused, if it is, before weights are fetched
+    check_index(source, **hub)
+    try:
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False, **hub)
+    except Exception as error:  # what is wrong with a stranger's configuration shows in many ways
+        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, revision)}") from None
+    names = config.architectures or []
+    if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
+        raise AtomError(f"the configuration of {source}: architectures must be a list of names; got {str(names)[:200]}")
+    own_class = auto_class is None
+    if own_class:
+        auto_class = getattr(transformers, names[0], None) if names else None
+        if not (isinstance(auto_class, type) and issubclass(auto_class, PreTrainedModel)):
+            raise AtomError(f"the configuration of {source} names no model class of Transformers; give auto_class")
+    # A checkpoint of a run in progress keeps the heads in the model's own file.
+    inside = find_file(source, HEADS_NAME, **hub) is None
+    options = {"ignore_mismatched_sizes": own_class, **kwargs}
+    options |= {"revision": revision, "trust_remote_code": False, "use_safetensors": True}
+    try:
+        _check_size(auto_class, config, source, **hub)
+        model, found = _load_base(auto_class, source, inside, options)
+    except Exception as error:  # and so does what is wrong with its weights
+        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, revision)}") from None
+    # Another class may have parameters of its own that begin at random; in the class that was saved nothing may be missing.
+    amiss = [*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])]
+    if own_class and amiss:
+        shown = f"{', '.join(sorted(amiss)[:5])}{', ...' if len(amiss) > 5 else ''}"
+        raise AtomError(
+            f"{source} does not hold a whole {type(model).__name__}: {shown} is missing or of another shape"
+        )
+    restore_heads(model, source, **hub)
+    return model
+
+
+
+def _load_adapter_model(
+    source: str, auto_class: Any, hub: dict[str, Any], is_trainable: bool = False, **kwargs: Any
+) -> Any:
+    """`load_atom_model` of the folder or Hub repository of an adapter: base, adapter and heads.
+
+    Args:
+        source: where the adapter is; its configuration names the base.
+        auto_class: the class to load the base with; by default that which the heads were attached to.
+        hub: revision, token and cache_dir of the adapter.
+        is_trainable: whether the adapter is to be trained further.
+        **kwargs: passed on to the base's `from_pretrained`.
+
+    Raises:
+        AtomError: no heads beside the adapter, or a base that is not named, cannot be loaded or does not fit.
+    """
+    from peft import PeftConfig, PeftModel
+
+    file = find_file(source, CONFIG_NAME, **hub)
+    if file is None:
+        raise AtomError(f"{source} has no {CONFIG_NAME}: no heads beside this adapter; load it with PeftModel")
+    try:
+        adapter = PeftConfig.from_pretrained(source, **hub)
+    except Exception as error:  # what is wrong with a stranger's configuration shows in many ways
+        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, hub.get('revision'))}") from None
+    name = adapter.base_model_name_or_path
+    if not name:
+        raise AtomError(f"the adapter {source} does not say which base it is for (base_model_name_or_path)")
+    if auto_class is None:
+        auto_class = getattr(transformers, AtomConfig.load(file).base_model_class or "", None)
+        if not (isinstance(auto_class, type) and issubclass(auto_class, PreTrainedModel)):
+            raise AtomError(f"the heads in {source} name no model class of Transformers; give auto_class")
+    if find_file(source, ADAPTER_SAFE_WEIGHTS_NAME, **hub) is None:
+        # Asked for here: PEFT would look for a folder's missing file on the Hub, under the folder's name.
+        raise AtomError(f"{source} has no {ADAPTER_SAFE_WEIGHTS_NAME}: the adapter is not whole, or in pickles")
+    options = {"use_safetensors": True, **kwargs, "revision": adapter.revision, "trust_remote_code": False}
+    try:
+        base = auto_class.from_pretrained(name, **options)
+    except Exception as error:  # and so does what is wrong with its weights
+        why = reason(error, name, adapter.revision)
+        raise AtomError(f"{name!r}, the base of the adapter {source}, cannot be loaded: {why}") from None
+    restore_heads(base, source, **hub)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", "Found missing adapter keys")
+            # What a stranger's configuration asks for is made without numbers until the file turns out to have them.
+            empty = not adapter.is_prompt_learning
+            options = {"is_trainable": is_trainable, "low_cpu_mem_usage": empty, **hub}
+            model = PeftModel.from_pretrained(base, source, **options)
+    except Exception as error:
+        why = reason(error, source, hub.get("revision"))
+        raise AtomError(f"the adapter {source!r} cannot be loaded on {name!r}: {why}") from None
+    return attach_atoms(model)
+
+
+
+def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, *, tied: bool = True, **hub: Any) -> bool:
+    """Attaches the heads that were saved with a model, if any, to `model`. Returns whether there were.
+
+    Offline, the cache of a model that was fetched by other means does not tell that it has no heads. It is taken for a model
+    without any, with a warning.
+
+    Args:
+        model: a base of the class and width that the heads were trained on.
+        name_or_folder: a Hub id or a folder.
+        tied: whether a tied importance is restored too. It speaks of the very classes that it was fitted to, and is left out
+            of a model of another class.
+        **hub: revision, token, cache_dir.
+
+    Raises:
+        AtomError: heads that do not fit the base, a truncated or foreign heads file, a Hub that cannot be asked.
+    """
+    source = str(name_or_folder)
+    try:
+        config_file = find_file(source, CONFIG_NAME, **hub)
+    except NotInCache:
+        logger.warning("%s is taken for a model without atom heads: offline, none are in the cache", source)
+        return False
+    if config_file is None:
+        return False
+    config = AtomConfig.load(config_file)
+    check_width(model, config)
+    check_layer(model, config.layer, config.side)
+    if config.is_tied and tied and config.base_model_class != type(model).__name__:
+        logger.warning(
+            "the importance in %s was tied to the prediction of a %s; of this %s it is the charge",
+            *(source, config.base_model_class, type(model).__name__),
+        )
+        tied = False
+    tied = tied and config.is_tied
+    with torch.device("meta"):
+        width = config.hidden_size or hidden_size_of(model, config.layer, config.side)
+        heads = AtomHeads(width or 1)
+        if config.is_tied:
+            if tied and config.tied_classes != model.config.num_labels:
+                raise AtomError(
+                    f"the heads in {source} are for {config.tied_classes} classes, and this {type(model).__name__} has "
+                    f"{model.config.num_labels}"
+                )
+            heads.tied = TiedImportance(width, config.tied_classes, config.tied_width)
+        state = heads.state_dict()
+    expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    heads, _ = read_heads(source, expected, type(model).__name__, **hub)
+    attach_atoms(model, config)
+    if tied:
+        add_tied(model, config.tied_classes, config.tied_width)
+    if model.device.type != "meta":  # a model without numbers, made to see whether all fits
+        model.atom_heads.load_state_dict({name: heads[name] for name in model.atom_heads.state_dict()})
+    return True
+
+
+
+def _check_size(auto_class: Any, config: Any, source: str, **hub: Any) -> None:
+    """Refuses a configuration that describes far more numbers than the files hold: `from_pretrained` would draw the rest."""
+    if getattr(config, "quantization_config", None):  # several numbers in one
+        return
+    held = 0
+    for name in set(check_index(source, **hub).values()) or {SAFE_WEIGHTS_NAME}:
+        file = find_file(source, name, **hub)
+        if file is None:
+            raise AtomError(f"it has no {name}; weights are taken from safetensors alone, and pickles are not")
+        with safe_open(file, framework="pt") as tensors:
+            held += sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
+    make = getattr(auto_class, "from_config", None) or auto_class._from_config
+    with torch.device("meta"):
+        described = sum(parameter.numel() for parameter in make(copy.deepcopy(config)).parameters())
+    # A class may have parameters that are never saved, or another task's; these are small beside the rest.
+    if described > 4 * held + 2**24:
+        raise AtomError(f"its configuration describes {described} parameters, and its files hold {held}")
+
+
+
+def _load_base(auto_class: Any, source: str, heads_inside: bool, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """`from_pretrained`, and what it found; without its report on the heads where they are in the same file."""
+    logger = transformers.utils.logging.get_logger("transformers.modeling_utils")
+
+    def drop(record: Any) -> bool:
+        return False
+
+    if heads_inside:
+        logger.addFilter(drop)
+    try:
+        model, found = auto_class.from_pretrained(source, output_loading_info=True, **options)
+    finally:
+        logger.removeFilter(drop)
+    foreign = [key for key in found["unexpected_keys"] if not key.startswith(HEADS_PREFIX)]
+    if heads_inside and foreign:
+        raise AtomError(f"it holds what {type(model).__name__} has not: {', '.join(sorted(foreign)[:5])}")
+    return model, found
+

@@ -1,0 +1,238 @@
+"""Tokens [B, N, h] and mask bool [B, N] of any model's hidden states, located by their shape and by the inputs."""
+
+from typing import Any
+from ..atoms.config import AtomConfig
+from torch import Tensor
+import torch
+from ..errors import AtomError
+import functools
+from .layers import _part_that_sees
+from .layers import text_config
+from collections.abc import Iterator
+import inspect
+
+
+
+def find_tokens(
+    hidden: Tensor, inputs: dict[str, Any], config: AtomConfig, model_config: Any, model: Any = None
+) -> tuple[Tensor, Tensor]:
+    """The tokens of a batch and which of them belong to their atom.
+
+    What the hidden states are is read from their shape and from the inputs:
+
+    - [B, N, h]: a sequence. Where each sample has C choices (`input_ids` [B, C, N]) it is [B * C, N, h], and each choice is a
+      sample of its own.
+    - [B, h, H, W] or [B, H, W, h]: a feature map, whose cells become H * W tokens in reading order.
+    - [B, N, S, h] or [S, B, N, h] beside a text: S parallel streams for each of its tokens (hyper-connections), whose mean
+      the token is.
+
+    Args:
+        hidden: the hidden states of one layer.
+        inputs: the arguments of the model's `forward` by name: masks, ids, labels, `pixel_values` and `input_values` are
+            looked at, each if it is there.
+        config: `tokens`, `special_token_ids`, `side` and `hidden_size` decide.
+        model_config: the model's configuration, for a vision model's patch size.
+        model: the model, for how a model that hears shortens its sequence.
+
+    Returns:
+        tokens [B, N, h] and mask bool [B, N], N as the model has it (special and prefix tokens are masked, not removed).
+
+    Raises:
+        AtomError: hidden states of another shape, or an attention mask that does not fit them.
+    """
+    ids, attention = read_text(inputs) if config.side == "encoder" else written_text(inputs, model_config)
+    hidden = _as_sequence(hidden, ids if ids is not None else attention, config.hidden_size)
+    batch, length = hidden.shape[:2]
+    mask = torch.ones(batch, length, dtype=torch.bool, device=hidden.device)
+    if length == getattr(model_config, "num_latents", None):
+        return hidden, mask  # each latent reads the whole input: none of them is padding
+
+    if attention is not None:
+        mask &= align(attention, length, model)
+    if config.tokens == "all":
+        return hidden, mask
+
+    if ids is not None and config.special_token_ids:
+        special = torch.isin(ids, _on_device(tuple(config.special_token_ids), ids.device))
+        if len(ids) > batch and len(ids) % batch == 0:
+            special = special.view(batch, -1, ids.shape[1]).all(1)  # a row of ids for each codebook
+        if config.side == "decoder":
+            special[:, 0] = True  # what a decoder starts from is no part of what it writes
+        mask &= align(~special, length, model)
+    pixels = next(
+        (inputs[name] for name in ("pixel_values", "input_values") if torch.is_tensor(inputs.get(name))), None
+    )
+    if pixels is not None and ids is None:
+        mask[:, : prefix_length(length, pixels, model_config)] = False
+    return hidden, mask
+
+
+
+def _as_sequence(hidden: Tensor, text: Tensor | None, width: int | None) -> Tensor:
+    """Hidden states of any shape as [B, N, h]."""
+    if hidden.dim() == 4 and text is not None and text.shape == hidden.shape[:2]:
+        return hidden.mean(2)
+    if hidden.dim() == 4 and text is not None and text.shape == hidden.shape[1:3]:
+        return hidden.mean(0)
+    if hidden.dim() == 4:
+        last = hidden.shape[-1] == width != hidden.shape[1]
+        return hidden.flatten(1, 2) if last else hidden.flatten(2).transpose(1, 2)
+    if hidden.dim() != 3:
+        raise AtomError(
+            f"hidden states must be [B, N, h] or [B, h, H, W] to be read as tokens, got {tuple(hidden.shape)}"
+        )
+    return hidden
+
+
+
+def read_text(inputs: dict[str, Any]) -> tuple[Tensor | None, Tensor | None]:
+    """(ids [B, N], attention bool [B, N]) of what a model reads, each None if it is not there. Choices become samples."""
+    ids, attention = (inputs.get(name) for name in ("input_ids", "attention_mask"))
+    ids = ids if torch.is_tensor(ids) and ids.dim() in (2, 3) else None
+    attention = attention if torch.is_tensor(attention) else None
+    if ids is not None and ids.dim() == 3:
+        ids = ids.flatten(0, 1)
+        attention = attention if attention is None or attention.dim() != 3 else attention.flatten(0, 1)
+    # A mask over pairs of tokens (packed sequences) says nothing about single ones.
+    attention = attention.bool() if attention is not None and attention.dim() == 2 else None
+    return ids, attention
+
+
+
+def written_text(inputs: dict[str, Any], model_config: Any = None) -> tuple[Tensor | None, Tensor | None]:
+    """(ids [B, N], attention bool [B, N]) of what a decoder is fed, each None if the inputs do not tell.
+
+    Models make the decoder's input from the labels if it is not given, and for want of labels from the text itself: moved on by
+    one place, behind the token that they start from. Labels of -100 are padding.
+    """
+    ids, attention = (inputs.get(name) for name in ("decoder_input_ids", "decoder_attention_mask"))
+    attention = attention.bool() if torch.is_tensor(attention) and attention.dim() == 2 else None
+    if not torch.is_tensor(ids):
+        labels = inputs.get("labels")
+        # Labels that are no whole numbers are classes, several of which may hold.
+        if torch.is_tensor(labels) and labels.dim() == 2 and not labels.is_floating_point():
+            ids, real = _moved_on(labels), _moved_on(labels.ne(-100))
+        else:
+            ids, real = read_text(inputs)
+            ids, real = (None if value is None else _moved_on(value) for value in (ids, real))
+        return ids, real if attention is None else attention
+    if attention is None:
+        # A decoder may start from the padding token, and starts with the first.
+        pad = getattr(model_config, "pad_token_id", None)
+        attention = torch.ones_like(ids, dtype=torch.bool) if pad is None else ids.ne(pad)
+        attention[:, 0] = True
+    return ids, attention
+
+
+
+def _moved_on(values: Tensor) -> Tensor:
+    return torch.cat([torch.ones_like(values[:, :1]), values[:, :-1]], 1)
+
+
+
+@functools.cache
+def _on_device(ids: tuple[int, ...], device: torch.device) -> Tensor:
+    # Copied there once: each copy makes an accelerator wait.
+    return torch.tensor(ids, device=device)
+
+
+
+def patch_grid(pixels: Tensor, model_config: Any) -> tuple[int, int] | None:
+    """(rows, columns) of a model's patches of images [B, C, H, W] or spectrograms [B, T, bins]; None if it has no patches."""
+    config = _part_that_sees(model_config)
+    patch = getattr(config, "patch_size", None)
+    if patch is None:
+        return None
+    height, width = (patch, patch) if isinstance(patch, int) else patch
+    strides = (getattr(config, "frequency_stride", None), getattr(config, "time_stride", None))
+    if pixels.dim() == 3 and None not in strides:
+        # Patches of a spectrogram overlap.
+        return (pixels.shape[2] - height) // strides[0] + 1, (pixels.shape[1] - width) // strides[1] + 1
+    return (pixels.shape[-2] // height, pixels.shape[-1] // width) if pixels.dim() == 4 else None
+
+
+
+def prefix_length(length: int, pixels: Tensor, model_config: Any) -> int:
+    """How many of a vision model's `length` tokens stand before its patches: [CLS], distillation and register tokens.
+
+    Found by counting, since every model of the kind puts them first. A hierarchical model has fewer tokens than patches,
+    and then none of them is a prefix.
+    """
+    grid = patch_grid(pixels, model_config)
+    return max(0, length - grid[0] * grid[1]) if grid else 0
+
+
+
+def special_token_ids(model_config: Any, processing_class: Any = None) -> list[int]:
+    """The ids that stand for no part of a text: what the tokenizer says, and where there is none the model's configuration.
+
+    The unknown-word token is not among them: it stands for a word. Nor are the placeholders of images, videos and recordings:
+    their hidden states are what the model sees and hears. Image, audio and plain models have none.
+    """
+    tokenizer = getattr(processing_class, "tokenizer", processing_class)
+    ids = getattr(tokenizer, "all_special_ids", None)
+    if ids is not None:
+        marks = {getattr(tokenizer, f"{name}_token_id", None) for name in ("bos", "eos", "pad", "cls", "sep", "mask")}
+        # GPT-2's end-of-text token is its unknown token too, and is a mark all the same.
+        found = set(ids) - ({getattr(tokenizer, "unk_token_id", None)} - marks)
+    else:
+        names = (
+            "bos_token_id",
+            "eos_token_id",
+            "pad_token_id",
+            "cls_token_id",
+            "sep_token_id",
+            "decoder_start_token_id",
+        )
+        found = set()
+        for name in names:
+            for config in (model_config, text_config(model_config)):
+                value = getattr(config, name, None)
+                found.update(value if isinstance(value, list) else [] if value is None else [value])
+    kinds = [f"{kind}_token_{end}" for kind in ("image", "video", "audio") for end in ("id", "index")]
+    return sorted(found - {getattr(model_config, name, None) for name in kinds})
+
+
+
+def align(mask: Tensor, length: int, model: Any = None) -> Tensor:
+    """A mask over what a model is given, bool [B, n], as one over its `length` hidden states.
+
+    Where these are more, virtual tokens such as a prompt's stand in front, and are masked. Where they are fewer the model
+    shortens its sequence: one that hears says how (`_get_feat_extract_output_lengths`), another pools, and a hidden state that
+    stands for several tokens counts if any of them does.
+
+    Raises:
+        AtomError: fewer hidden states than that, but too many for a sequence that was pooled.
+    """
+    given = mask.shape[1]
+    if length >= given:
+        return torch.nn.functional.pad(mask, (length - given, 0), value=False)
+    for frames, of_each in _frames(mask, model):
+        if frames >= length:
+            mask = torch.arange(frames, device=mask.device) < of_each[:, None]
+            if frames == length:
+                return mask
+    if 2 * length > mask.shape[1] + 2:
+        raise AtomError(
+            f"the hidden states have {length} tokens, the inputs {given}: another layer may fit (layer), "
+            "or the model shortens its sequence"
+        )
+    # Pooling takes the positions in equal spans, in their order: the j-th of L stands for those from j n / L on.
+    return torch.nn.functional.adaptive_max_pool1d(mask.float()[:, None], length)[:, 0] > 0
+
+
+
+def _frames(mask: Tensor, model: Any) -> Iterator[tuple[int, Tensor]]:
+    """(frames of a whole recording, frames of each [B]) after a model's convolutions, and after each step that it tells of."""
+    name = "_get_feat_extract_output_lengths"
+    modules = model.modules() if model is not None else ()
+    lengths = next((getattr(module, name) for module in modules if hasattr(module, name)), None)
+    if lengths is None:
+        return
+    # The adapter of a speech encoder stands behind its hidden states.
+    options = {"add_adapter": False} if "add_adapter" in inspect.signature(lengths).parameters else {}
+    counts = torch.cat([mask.sum(1), mask.new_tensor([mask.shape[1]], dtype=torch.long)])
+    found = lengths(counts, **options)
+    for after in found if isinstance(found, tuple) else (found,):
+        yield int(after[-1]), after[:-1]
+

@@ -1,0 +1,1 @@
+"""Trainer with the atom loss."""

@@ -1,0 +1,56 @@
+"""The model card that a trainer with the flag on writes beside whatever it saves in the end."""
+
+from typing import Any
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from ..hub.card import check_facts
+from ..hub.card_facts import describes
+from ..hub.card_facts import facts_of_trainer
+import functools
+import inspect
+from ..hub.card import is_own
+import os
+from ..hub.card import write_card
+
+
+
+class CardMixin:
+    """Part of `AtomTrainerMixin`. With the flag off no card is written but by the Trainer's own `create_model_card`."""
+
+    _atom_on: bool
+
+    @functools.cached_property
+    def card_facts(self) -> dict[str, Any]:
+        """What the card shall say that a trainer cannot know, by the names of `CardFacts`: a dictionary to write into."""
+        return {}
+
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        if self._atom_on:
+            check_facts(self.card_facts, "card_facts")
+        return super().train(*args, **kwargs)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        folder = output_dir or self.args.output_dir
+        checkpoint = _internal_call and os.path.basename(folder).startswith(PREFIX_CHECKPOINT_DIR)
+        # Whose the card is, is asked before: an adapter writes one of its own when it is saved.
+        writes = self._atom_on and not checkpoint and not is_own(folder)
+        super().save_model(output_dir, _internal_call)
+        if writes:
+            self._atom_write_card(folder)
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Writes the card of the run into `output_dir`, unless one of the user's own is there.
+
+        Takes what the Trainer's own `create_model_card` takes. With the flag off it is that; so it is for a model that is none
+        of Transformers.
+        """
+        make = super().create_model_card
+        if not (self._atom_on and describes(self.accelerator.unwrap_model(self.model))):
+            return make(*args, **kwargs)
+        if not is_own(self.args.output_dir):
+            self._atom_write_card(self.args.output_dir, inspect.signature(make).bind(*args, **kwargs).arguments)
+
+    def _atom_write_card(self, folder: str, given: dict[str, Any] | None = None) -> None:
+        known = describes(self.accelerator.unwrap_model(self.model))
+        if known and self.is_world_process_zero() and os.path.isdir(folder):
+            write_card(facts_of_trainer(self, given), folder)
+

@@ -1,0 +1,200 @@
+"""Prepare a Trainer's model: attach heads, keep them trainable and in float32."""
+
+from typing import Any
+from ..atoms.config import AtomConfig
+from ..modeling.mixin import AtomMixin
+from ..modeling.attach import attach_atoms
+from ..modeling.unwrap import inside
+import torch
+from torch import Tensor
+from ..modeling.unwrap import is_adapter
+from transformers.integrations import is_deepspeed_zero3_enabled
+from ..modeling.unwrap import is_sentence_transformer
+from ..modeling.unwrap import show_heads
+from ..errors import AtomError
+from collections.abc import Iterable
+from transformers import Trainer
+import inspect
+from collections.abc import Callable
+from ..modeling.gradient_balancer import GradientGate
+from dataclasses import replace
+from ..modeling.forward import forward_with_atoms
+import functools
+from ..modeling.collector import to_be_read
+from collections.abc import Iterator
+from contextlib import contextmanager
+from accelerate.utils import is_compiled_module
+from torch import nn
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+
+
+def prepare(model: Any, config: AtomConfig, processing_class: Any, seed: int | None = None) -> Any:
+    """`model` with atoms that train as `config` says: attached, or, where it has them, with its own layer, tokens and charges.
+
+    Args:
+        model: a Transformers model, a `PeftModel`, a `SentenceTransformer`, or the name of a model that the trainer loads
+            itself: that is given back as it is, and what the trainer made of it is to be prepared then.
+        config: of new heads, and how all train.
+        processing_class: the tokenizer.
+        seed: of new heads' weights; by default they go on with the process's random numbers.
+    """
+    if isinstance(model, str):
+        return model
+    inner = inside(model)
+    if not isinstance(inner, AtomMixin):
+        with _class_forward(inner), torch.random.fork_rng(enabled=seed is not None):
+            if seed is not None:
+                # A model that was made before the trainer seeds anything: the run is to be its seed's all the same.
+                torch.manual_seed(seed)
+            attach_atoms(model, config, processing_class)
+    else:
+        _take_on(inner, config)
+    settle(model)
+    return model
+
+
+
+def settle(model: Any, kept: dict[str, Tensor] | None = None) -> None:
+    """Takes the heads back from what a trainer did to its model: froze them for an adapter, cast them, or put a forward of its
+    own on the model.
+
+    Args:
+        model: the trainer's.
+        kept: the weights that the heads had before, for where they were cast.
+    """
+    if is_adapter(model):
+        attach_atoms(model)  # once more: enrolls the heads in what the adapter trains and saves
+    inner = inside(model)
+    if is_sentence_transformer(model) and show_heads not in model._forward_hooks.values():
+        model.register_forward_hook(show_heads)
+    _adopt_forward(inner)
+    for parameter in inner.atom_heads.learning():  # never frozen, even where the model is
+        parameter.requires_grad_(True)
+    for name, parameter in inner.atom_heads.named_parameters():
+        # TRL trains the adapter of a quantized base in bfloat16, and all else that has a gradient.
+        if parameter.dtype != torch.float32 and not is_deepspeed_zero3_enabled():
+            source = parameter.data if kept is None else kept[name]
+            parameter.data = source.to(parameter.device, torch.float32)
+
+
+
+def check_wrapped(trainer: Any) -> None:
+    """Refuses what a trainer cannot do with the flag on where its model stands inside another.
+
+    Raises:
+        AtomError: an adapter or a SentenceTransformer that is to be sharded; a loss of sentence-transformers that passes a
+            batch through the model out of the trainer's sight: once without a gradient, and again while the gradients are
+            being computed (GradCache).
+    """
+    if inside(trainer.model) is trainer.model:
+        return
+    kind = type(trainer.model).__name__
+    if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+        raise AtomError(
+            f"model: the checkpoints of a {kind} under FSDP or DeepSpeed would leave its atom heads out; use DDP, or a model "
+            "without adapters"
+        )
+    if not is_sentence_transformer(trainer.model):
+        return
+    losses = trainer.loss.values() if isinstance(trainer.loss, dict) else [trainer.loss]
+    cached = [
+        type(module).__name__
+        for module in torch.nn.ModuleList(losses).modules()
+        if getattr(module, "uses_gradient_cache", type(module).__name__.startswith("Cached"))
+    ]
+    if cached:
+        raise AtomError(
+            f"loss: {cached[-1]} passes each batch through the model once more while its gradients are computed, where atoms "
+            "cannot join the loss; use one without a gradient cache, such as MultipleNegativesRankingLoss"
+        )
+
+
+
+def maker(bases: Iterable[type]) -> type:
+    """The first of a Trainer's classes whose `__init__` says what the arguments are called."""
+    for base in bases:
+        parameters = inspect.signature(base.__init__).parameters if "__init__" in vars(base) else {}
+        if "args" in parameters and parameters["args"].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
+            return base
+    return Trainer
+
+
+
+def names(method: Callable) -> list[str]:
+    """The names of a method's arguments, without that of the object."""
+    return list(inspect.signature(method).parameters)[1:]
+
+
+
+def _take_on(model: AtomMixin, config: AtomConfig) -> None:
+    own = model.atom_config
+    for name in ("layer", "tokens", "side"):
+        asked, kept = getattr(config, name), getattr(own, name)
+        if asked != kept:
+            logger.warning_once(
+                f"atom_{name}: the model's heads were made for {kept!r}, and go on with it, not {asked!r}"
+            )
+    kept = (
+        "layer",
+        "tokens",
+        "side",
+        "importance_std",
+        "position_init",
+        "hidden_size",
+        "special_token_ids",
+        "base_model_class",
+        "tied_classes",
+        "tied_width",
+    )
+    model.atom_config = replace(config, **{name: getattr(own, name) for name in kept})
+    model.atom_gate = GradientGate.of(config)
+
+
+
+def _adopt_forward(model: AtomMixin) -> None:
+    """Reads atoms around a forward that was put on the instance (`model.forward = ...`), past the class's.
+
+    TRL does so: its forward runs the backbone and gives the log-probabilities of the labels, without hidden states. Does
+    nothing where there is no such forward.
+    """
+    theirs = vars(model).get("forward")
+    if theirs is None or hasattr(model, "_old_forward") or getattr(theirs, "_reads_atoms", False):
+        return
+
+    @functools.wraps(theirs)
+    def forward(*args, return_atoms: bool | None = None, **kwargs):
+        if not isinstance(model, AtomMixin) or not to_be_read(model, return_atoms):
+            return theirs(*args, **kwargs)
+        backbone = None if model.base_model is model else model.base_model
+        return forward_with_atoms(model, lambda _, *args, **kwargs: theirs(*args, **kwargs), args, kwargs, backbone)
+
+    forward._reads_atoms = True
+    model.forward = forward
+
+
+
+@contextmanager
+def _class_forward(model: Any) -> Iterator[None]:
+    """Within it a forward that a trainer put on the model is not there."""
+    theirs = getattr(model, "__dict__", {}).pop("forward", None)
+    try:
+        yield
+    finally:
+        if theirs is not None:
+            model.forward = theirs
+
+
+
+def check_compiled(model: nn.Module, what: str) -> None:
+    """Refuses the relative weight for a model compiled as a whole. Raises `AtomError` that begins with `what`."""
+    whole = [module._orig_mod for module in model.modules() if is_compiled_module(module)]
+    whole += [module for module in model.modules() if getattr(module, "_compiled_call_impl", None) is not None]
+    if any(isinstance(module, AtomMixin) and module.atom_gate.ratio for module in whole):
+        raise AtomError(
+            f"{what}: compiled as a whole it hides its gradients from the relative weight; use atom_weighting 'absolute' "
+            "(AtomConfig.weighting), or leave it out"
+        )
+

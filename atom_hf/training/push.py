@@ -1,0 +1,266 @@
+"""What a trainer with the flag on puts on the Hub, and when: the plain model with its heads, and checkpoints to resume from."""
+
+from ..hub.upload import commit
+from typing import Any
+from ..errors import AtomError
+from ..hub.card import CARD_NAME
+from transformers.trainer_utils import HubStrategy
+from collections.abc import Iterator
+from ..hub.upload import LAST_CHECKPOINT
+from pathlib import Path
+from transformers.utils.hub import PushInProgress
+from transformers.trainer_utils import SaveStrategy
+from ..modeling.unwrap import adapter_bases
+from accelerate.utils import broadcast_object_list
+from ..hub.upload import check_base
+from ..hub.upload import check_repository
+from contextlib import contextmanager
+from ..hub.upload import files_to_push
+import functools
+from transformers.utils.hub import hf_api
+from ..hub.card import is_own
+from ..hub.upload import open_repository
+import os
+import shutil
+import tempfile
+from transformers.trainer import TRAINER_STATE_NAME
+import json
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+STAGING = "_push-"  # a name that is passed over when the folder around it is pushed
+
+
+
+class PushMixin:
+    """Part of `AtomTrainerMixin`. With the flag off it is the Trainer's own pushing.
+
+    With it on, every push is one commit: at the root the model as `save_model` writes it, which loads without this package
+    and without a warning, and under the strategies that ask for one the checkpoint beside it. Trainer would copy the
+    checkpoint's weights to the root, where the heads in them are foreign to a plain load; make two commits, between which the
+    two do not agree; and go on without a word when a push in the background fails.
+    """
+
+    _atom_on: bool
+
+    def init_hf_repo(self, token: str | None = None, private: bool | None = None) -> None:
+        if not self._atom_on:
+            return super().init_hf_repo(token=token, private=private)
+        if self.is_world_process_zero():
+            name = self.args.hub_model_id or Path(self.args.output_dir).absolute().name
+            check_repository(name, "hub_model_id")
+            for base in adapter_bases(self.accelerator.unwrap_model(self.model)):
+                check_base(base, name, "push_to_hub: the adapter")
+            private = self.args.hub_private_repo if private is None else private
+            self.hub_model_id = open_repository(name, token=token or self.args.hub_token, private=private)
+            self.push_in_progress = None
+
+    def push_to_hub(
+        self,
+        commit_message: str | None = "End of training",
+        blocking: bool = True,
+        token: str | None = None,
+        revision: str | None = None,
+        private: bool | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Pushes the model, its heads and the processing class as one commit. Arguments are those of `Trainer.push_to_hub`.
+
+        Raises:
+            AtomError: the push was refused or broke off; the repository is as it was.
+        """
+        if not self._atom_on:
+            return super().push_to_hub(commit_message, blocking, token, revision, private, **kwargs)
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        token = token or self.args.hub_token
+        if self.hub_model_id is None:
+            self.init_hf_repo(token=token, private=private)
+        with self._atom_whole_state():
+            self.save_model(_internal_call=True)
+        if not self.is_world_process_zero():
+            return None
+        given = kwargs.pop("tags", None) or []
+        tags = [*([given] if isinstance(given, str) else given), *(getattr(self.model, "model_tags", None) or [])]
+        kwargs.setdefault("model_name", self.hub_model_id.split("/")[-1])
+        self.create_model_card(**kwargs, **({"tags": list(dict.fromkeys(tags))} if tags else {}))
+        self._finish_current_push()
+        files, _ = files_to_push(self.args.output_dir)
+        options = {"message": commit_message, "token": token, "revision": revision or self.args.hub_revision}
+        if blocking:
+            return self._atom_commit(files, **options)
+        return hf_api().run_as_future(self._atom_commit, files, **options)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        if not self._atom_on:
+            return super()._push_from_checkpoint(checkpoint_folder)
+        if self.args.hub_strategy == HubStrategy.END:
+            return
+        staging = self._atom_staging()
+        if staging is None:
+            return
+        self.callback_handler.on_push_begin(self.args, self.state, self.control)
+        with self._atom_whole_state():
+            self.save_model(staging, _internal_call=True)
+        if not self.is_world_process_zero():
+            return
+        if is_own(self.args.output_dir):
+            shutil.copy(Path(self.args.output_dir, CARD_NAME), staging)
+        files, _ = files_to_push(staging)
+        beside: dict[str, Path] = {}
+        if self.args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            last = self.args.hub_strategy == HubStrategy.CHECKPOINT
+            name = LAST_CHECKPOINT if last else Path(checkpoint_folder).name
+            beside = _checkpoint_files(checkpoint_folder, staging, name)
+        at = (
+            f"step {self.state.global_step}"
+            if self.args.save_strategy == SaveStrategy.STEPS
+            else f"epoch {int(self.state.epoch)}"
+        )
+        # As they are now: while a model is saved the arguments have no token.
+        options = {"token": self.args.hub_token, "revision": self.args.hub_revision}
+        job = hf_api().run_as_future(
+            self._atom_push, staging, files, beside, message=f"Training in progress, {at}", **options
+        )
+        if self.push_in_progress is None or self.push_in_progress.is_done():
+            self.push_in_progress = PushInProgress([job])
+        else:
+            self.push_in_progress.jobs.append(job)
+
+    def _atom_staging(self) -> str | None:
+        """A folder for one push, the same on every process; None where the last push is not done and is not to be waited for.
+
+        Training goes on while files are uploaded: the next push may not write over them, and a checkpoint that is removed
+        stays until it is there.
+        """
+        found: list[str | None] = [None]
+        if self.is_world_process_zero():
+            running = self.push_in_progress is not None and not self.push_in_progress.is_done()
+            if self.args.hub_always_push or not running:
+                os.makedirs(self.args.output_dir, exist_ok=True)
+                if not running:
+                    kept = {Path(folder).name for folder, _ in self._atom_outstanding}
+                    for old in Path(self.args.output_dir).glob(f"{STAGING}*"):  # of a run that was killed
+                        if old.name not in kept:
+                            shutil.rmtree(old, ignore_errors=True)
+                found = [tempfile.mkdtemp(prefix=STAGING, dir=self.args.output_dir)]
+        if self.args.world_size > 1:
+            broadcast_object_list(found)
+        return found[0]
+
+    @contextmanager
+    def _atom_whole_state(self) -> Iterator[None]:
+        """Whatever form FSDP's checkpoints have, the model at the root is whole."""
+        plugin = self.accelerator.state.fsdp_plugin if self.is_fsdp_enabled else None
+        before = plugin.state_dict_type if plugin is not None else None
+        if plugin is not None:
+            plugin.set_state_dict_type("FULL_STATE_DICT")
+        try:
+            yield
+        finally:
+            if plugin is not None:
+                plugin.set_state_dict_type(before)
+
+    @functools.cached_property
+    def _atom_outstanding(self) -> list[tuple[str, dict[str, Path]]]:
+        """Checkpoints whose push has failed, as (staging folder, its files by their path in the repository)."""
+        return []
+
+    def _atom_push(
+        self, staging: str, files: dict[str, Path], beside: dict[str, Path], *, message: str, **options: Any
+    ) -> None:
+        """Runs in the background. What fails is said at once, and its checkpoint, `beside` the model, is kept for the next."""
+        kept = False
+        try:
+            self._atom_commit({**files, **beside}, message=message, **options)
+        except AtomError as error:
+            logger.error(
+                f"{message}: {error}; the repository is as it was, training goes on, and the next push holds all"
+            )
+            if beside:
+                self._atom_outstanding.append((staging, beside))
+                kept = True
+            raise
+        finally:
+            if not kept:
+                shutil.rmtree(staging, ignore_errors=True)
+
+    def _atom_commit(self, files: dict[str, Path], **options: Any) -> Any:
+        """One commit of the files and of the checkpoints that earlier ones have failed to bring."""
+        whole: dict[str, Path] = {}
+        for _, beside in self._atom_outstanding:
+            names = {
+                path.split("/")[0] for path in beside
+            }  # a later checkpoint takes the place of one of the same name
+            whole = {path: file for path, file in whole.items() if path.split("/")[0] not in names} | beside
+        names = {path.split("/")[0] for path in files}
+        whole = {path: file for path, file in whole.items() if path.split("/")[0] not in names}
+        made = commit(self.hub_model_id, {**whole, **files}, **options)
+        while self._atom_outstanding:
+            shutil.rmtree(self._atom_outstanding.pop()[0], ignore_errors=True)
+        return made
+
+    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+        if not self._atom_on:
+            return super()._save(output_dir, state_dict=state_dict)
+        # The arguments are pickled into training_args.bin as they are.
+        token, self.args.hub_token = self.args.hub_token, None
+        try:
+            super()._save(output_dir, state_dict=state_dict)
+        finally:
+            self.args.hub_token = token
+
+
+
+def check_whole(checkpoint: str, only_model: bool | None) -> None:
+    """Refuses a checkpoint that was fetched by half: Trainer begins anew, without a word, what a file is missing for.
+
+    Args:
+        checkpoint: its folder.
+        only_model: whether it was saved with `save_only_model`, and has none of these files; None where it does not say.
+
+    Raises `AtomError`.
+    """
+    parts = {
+        "optimizer.*": "the optimizer's state",
+        "scheduler.pt": "the scheduler's state",
+        "rng_state*": "the random state",
+    }
+    if list(Path(checkpoint).glob("global_step*")) or list(Path(checkpoint).glob("optimizer_*")):
+        return  # DeepSpeed and FSDP have forms of their own
+    missing = [what for pattern, what in parts.items() if not list(Path(checkpoint).glob(pattern))]
+    if missing and not only_model and (only_model is False or len(missing) < len(parts)):
+        raise AtomError(
+            f"resume_from_checkpoint: {checkpoint} is not whole, {' and '.join(missing)} is missing; fetch or copy it again"
+        )
+
+
+
+def _checkpoint_files(checkpoint: str, staging: str, name: str) -> dict[str, Path]:
+    """The files of a checkpoint, held in the staging folder, by their path in the repository."""
+    files = {}
+    for path in sorted(Path(checkpoint).rglob("*")):
+        steps = path.relative_to(checkpoint)
+        if not path.is_file() or path.name == "training_args.bin":  # nothing resumes from it
+            continue
+        held = Path(staging, ".checkpoint", steps)
+        held.parent.mkdir(parents=True, exist_ok=True)
+        if steps.as_posix() == TRAINER_STATE_NAME:
+            _write_state(path, held)
+        else:
+            try:
+                os.link(path, held)
+            except OSError:  # a file system without hard links
+                shutil.copy(path, held)
+        files[f"{name}/{steps.as_posix()}"] = held
+    return files
+
+
+
+def _write_state(file: Path, copy: Path) -> None:
+    """Trainer's state without the folders of this machine: where there is no such folder Trainer looks for the best anew."""
+    state = json.loads(file.read_text(encoding="utf-8"))
+    if state.get("best_model_checkpoint"):
+        state["best_model_checkpoint"] = Path(state["best_model_checkpoint"]).name
+    copy.write_text(json.dumps(state, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+

@@ -1,0 +1,304 @@
+"""Trainer with the atom loss: `AtomTrainerMixin`, `AtomTrainer`."""
+
+from typing import Any
+from ..errors import AtomError
+from ..modeling.mixin import AtomMixin
+from .loss_log import AtomRecord
+from collections.abc import Callable
+from .model_card import CardMixin
+from ..modeling.heads_file import HEADS_NAME
+from .loss import LossMixin
+from ..atoms.config import MAX_BYTES
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from .pair_cache import PairCache
+from .push import PushMixin
+from .loss_scale import TaskShare
+from .explainer import TieMixin
+from transformers import Trainer
+from ..modeling.forward import WidthError
+from .arguments import check_arguments
+from .arguments import check_class
+from .model_setup import check_compiled
+from .push import check_whole
+from .model_setup import check_wrapped
+import functools
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.trainer_utils import has_length
+from ..modeling.unwrap import inside
+from ..modeling.unwrap import is_sentence_transformer
+from .loss import joining
+import json
+from .random_state import keeping_generators
+from .model_setup import maker
+from .model_setup import names
+import os
+from .model_setup import prepare
+from ..modeling.sharding import prepare_precision
+from ..modeling.heads_file import read_heads
+from ..utils.files import read_json
+from ..modeling.attach import refit_heads
+from .model_setup import settle
+from .loss_scale import trying_out
+from ..modeling.attach import untie
+from transformers import TrainerCallback
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+STATE_NAME = "atom_state.json"
+
+
+
+class AtomTrainerMixin(CardMixin, PushMixin, TieMixin, LossMixin):
+    """Adds the atom loss to any Trainer: `class MyTrainer(AtomTrainerMixin, Seq2SeqTrainer): ...`
+
+    With `args.atom` off, or with arguments that have no such field, nothing is changed: the run is the Trainer's own, bit for
+    bit. With it on, atoms are attached to the model (unless it has them already: then its own layer, tokens and charges
+    stay, and the arguments say how it trains), and each training loss is `task + atom_weight * atom loss`. `eval_loss` is
+    the task's alone. What is saved in the end carries a model card of the run, with `card_facts` in it.
+
+    The arguments are made of `AtomArguments` and the Trainer's own. Samples are the rows of the forward passes that the
+    Trainer's `compute_loss` runs with a gradient; of a `SentenceTransformer` those of the first column (the anchors) alone,
+    since a pair is not to be pushed apart.
+    """
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        behind = cls.__mro__[: cls.__mro__.index(AtomTrainerMixin)]
+        if Trainer in behind:
+            raise AtomError(f"class {cls.__name__}: AtomTrainerMixin comes first, in front of the trainer")
+        if "compute_loss" in vars(cls):
+            cls.compute_loss = joining(cls.compute_loss)
+
+    def __init__(self, *positional: Any, **named: Any):
+        bases = type(self).__mro__[type(self).__mro__.index(LossMixin) + 1 :]  # what the mixin was added to
+        places = names(maker(bases).__init__)
+        if len(positional) > len(places) or (twice := set(places[: len(positional)]) & set(named)):
+            what = (
+                f"got {', '.join(sorted(twice))} twice" if len(positional) <= len(places) else "got too many arguments"
+            )
+            raise TypeError(f"{type(self).__name__}.__init__() {what}")
+        named.update(zip(places, positional, strict=False))
+        args = named.get("args")
+        self._atom_on = bool(getattr(args, "atom", False))
+        kept = None
+        if self._atom_on:
+            check_class(args, maker(bases))
+            check_arguments(args)
+            tokenizer, make = named.get("processing_class"), named.get("model_init")
+            if make is not None:
+                # A search changes `self.args` between its trials.
+                @functools.wraps(make)
+                def make_with_atoms(*trial: Any) -> Any:
+                    return prepare(make(*trial), getattr(self, "args", args).atom_config(), tokenizer)
+
+                named["model_init"] = make_with_atoms
+            else:
+                model = named["model"] = prepare(named.get("model"), args.atom_config(), tokenizer, args.seed)
+                if not isinstance(model, str):
+                    kept = {name: value.clone() for name, value in inside(model).atom_heads.state_dict().items()}
+        super().__init__(**named)
+        if self._atom_on:
+            if isinstance(inside(self.model), AtomMixin):
+                settle(self.model, kept)
+            else:  # a model that the trainer has loaded itself
+                prepare(self.model, args.atom_config(), self.processing_class, args.seed)
+            check_wrapped(self)
+            self._atom_one_column = is_sentence_transformer(self.model)
+            self._atom_record = AtomRecord()
+            self._atom_checked = False
+            self._atom_share = TaskShare(self, next(base for base in bases if "compute_loss" in vars(base)))
+            self._atom_pairs: PairCache | None = None
+            self.add_callback(_AtomCallback(self))
+
+    @property
+    def _atom_model(self) -> AtomMixin:
+        return inside(self.accelerator.unwrap_model(self.model))
+
+    def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any):
+        last = get_last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
+        if last:
+            self._check_checkpoint(last)
+        if not self._atom_on:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        untie(self._atom_model)
+        if not self._atom_checked:
+            self.check_atoms()
+        # Compiled as a whole, a model's gradients at its hidden states would be out of the gate's sight. The plugin is one for
+        # all trainers of the process.
+        compiler = self.accelerator.state.dynamo_plugin
+        before = compiler.use_regional_compilation
+        compiler.use_regional_compilation = True
+        try:
+            return super().train(resume_from_checkpoint, *args, **kwargs)
+        finally:
+            compiler.use_regional_compilation = before
+
+    def check_atoms(self) -> None:
+        """One forward pass of two samples, so that a model or data that cannot be used is refused before training.
+
+        `train` begins with it. Raises `AtomError`.
+        """
+        if not has_length(self.train_dataset) or len(self.train_dataset) < 2:
+            return  # data can be read but once; the first step says the same
+        if type(self)._prepare_inputs is not Trainer._prepare_inputs:
+            return  # a trainer that makes its batches of prompts, such as GRPO's
+        if (self.is_fsdp_enabled or self.is_deepspeed_enabled) and not self.is_in_train:
+            return  # a model that is to be sharded runs only once it is: `train` comes back then
+        loader = self.get_train_dataloader()
+        with trying_out(self.model, self.args.device), keeping_generators(loader.collate_fn):
+            inputs = loader.collate_fn([loader.dataset[0], loader.dataset[1]])
+            try:
+                packed, importance = self._atom_read(self.model_wrapped, inputs)
+            except WidthError as error:
+                # Some configurations name another width than their layers have. Heads that nothing holds yet can be made anew.
+                if self._atom_model._atom_width_given or self.optimizer is not None:
+                    raise
+                refit_heads(self._atom_model, error.width)
+                packed, importance = self._atom_read(self.model_wrapped, inputs)
+        self._atom_check(packed, importance, samples=2)
+
+    def _atom_begin(self) -> None:
+        """A run begins: the first, the next of a search, or anew in the middle of a step, where memory was too small."""
+        check_arguments(self.args)
+        batches = (self.args.atom_pair_batch or 0) // (self.args.per_device_train_batch_size * self.args.world_size)
+        self._atom_pairs = PairCache(batches) if batches > 1 else None
+        self._atom_record = AtomRecord()
+        self._atom_model.atom_gate.drop()
+        check_compiled(self.model_wrapped, "torch_compile: this model has no repeated blocks")
+        if self._atom_pairs is None and self._train_batch_size * self.args.world_size < 2:
+            raise AtomError(
+                "auto_find_batch_size went down to a batch of 1, and the atom loss compares the samples of a batch: "
+                "give per_device_train_batch_size 1 with atom_pair_batch and gradient_accumulation_steps"
+            )
+
+    def _wrap_model(self, model: Any, *args: Any, **kwargs: Any):
+        if self._atom_on:
+            prepare_precision(self.accelerator, self._atom_model)
+        return super()._wrap_model(model, *args, **kwargs)
+
+    def create_optimizer(self, model: Any = None):
+        fresh = self.optimizer is None
+        optimizer = super().create_optimizer(model) if model is not None else super().create_optimizer()
+        if not self._atom_on:
+            return optimizer
+        heads = {
+            p: n for n, p in (model or self.model).named_parameters() if ".atom_heads." in f".{n}" and p.requires_grad
+        }
+        held = {p for group in optimizer.param_groups for p in group["params"]}
+        if not set(heads) <= held:
+            raise AtomError(
+                "optimizers: the optimizer that was given does not hold the parameters of the atom heads; "
+                "make it after attach_atoms(model), or leave it to the trainer"
+            )
+        if fresh:
+            # Groups of their own, at their own learning rate, behind the model's: the first is what Trainer reports.
+            learning_rate = self._atom_model.atom_config.head_learning_rate
+            for group in list(optimizer.param_groups):
+                mine = [p for p in group["params"] if p in heads]
+                group["params"] = [p for p in group["params"] if p not in heads]
+                if mine:
+                    optimizer.add_param_group({**group, "params": mine, "lr": learning_rate})
+        return optimizer
+
+    def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
+        if self._atom_on and self._atom_record and "loss" in logs:
+            logs.update(self._atom_record.take(lambda means: self.accelerator.reduce(means, "mean")))
+            logs["atom_gate"] = self._atom_model.atom_gate.scale
+        super().log(logs, *args, **kwargs)
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        is_checkpoint = os.path.basename(output_dir or "").startswith(PREFIX_CHECKPOINT_DIR)
+        if not (self._atom_on and _internal_call and is_checkpoint):
+            return super().save_model(output_dir, _internal_call)
+        if self._atom_model is self.accelerator.unwrap_model(self.model):
+            with self._atom_model._atom_checkpoint():
+                super().save_model(output_dir, _internal_call)
+        else:
+            super().save_model(output_dir, _internal_call)
+        if self.args.should_save:
+            os.makedirs(output_dir, exist_ok=True)  # where FSDP saves shards, Trainer has not made it yet
+            with open(os.path.join(output_dir, STATE_NAME), "w", encoding="utf-8") as file:
+                only_model = bool(self.args.save_only_model)
+                json.dump({**self._atom_model.atom_gate.state(), "save_only_model": only_model}, file)
+
+    def _check_checkpoint(self, resume_from_checkpoint: str) -> None:
+        with_atoms = os.path.isfile(os.path.join(resume_from_checkpoint, STATE_NAME))
+        if with_atoms and not self._atom_on:
+            raise AtomError(
+                f"resume_from_checkpoint: {resume_from_checkpoint} was written by a run with --atom; resume with --atom"
+            )
+        if self._atom_on and not with_atoms:
+            raise AtomError(
+                f"resume_from_checkpoint: {resume_from_checkpoint} was not written by a run with --atom, "
+                "and resuming from it would start new heads; resume without --atom, or start a new run from it"
+            )
+        if self._atom_on:
+            state = read_json(os.path.join(resume_from_checkpoint, STATE_NAME), MAX_BYTES, "atom state")
+            check_whole(resume_from_checkpoint, state.get("save_only_model"))
+
+    def _load_from_checkpoint(self, checkpoint: str, *args: Any, **kwargs: Any) -> None:
+        load = functools.partial(super()._load_from_checkpoint, checkpoint, *args, **kwargs)
+        self._atom_load_beside(checkpoint, load)
+
+    def _load_best_model(self) -> None:
+        self._atom_load_beside(self.state.best_model_checkpoint, super()._load_best_model)
+
+    def _atom_load_beside(self, checkpoint: str, load: Callable[[], None]) -> None:
+        """Loads a checkpoint, and after it the heads if they lie beside the model there: an adapter or a SentenceTransformer
+        has no place for them, and is loaded as if they were not there."""
+        if not self._atom_on or not os.path.isfile(os.path.join(checkpoint, HEADS_NAME)):
+            return load()
+        model = self._atom_model
+        heads = model._modules.pop("atom_heads")
+        try:
+            load()
+        finally:
+            model.atom_heads = heads
+        expected = {name: tuple(value.shape) for name, value in heads.state_dict().items()}
+        heads.load_state_dict(read_heads(checkpoint, expected, type(model).__name__)[0])
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        super()._load_optimizer_and_scheduler(checkpoint)
+        if self._atom_on and checkpoint is not None:
+            with open(os.path.join(checkpoint, STATE_NAME), encoding="utf-8") as file:
+                self._atom_model.atom_gate.load(json.load(file))
+
+
+
+class AtomTrainer(AtomTrainerMixin, Trainer):
+    """`transformers.Trainer` with the atom loss. Everything else is Trainer."""
+
+
+
+class _AtomCallback(TrainerCallback):
+    """Opens the gradient gate by the schedule, and moves it on after each optimizer step."""
+
+    def __init__(self, trainer: AtomTrainerMixin):
+        self.trainer = trainer
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        self.trainer._atom_begin()
+        if not self.trainer._atom_checked:
+            self.trainer.check_atoms()
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        model = self.trainer._atom_model
+        model.atom_gate.strength = model.atom_config.strength(state.global_step / max(1, state.max_steps))
+
+    def on_step_end(self, args, state, control, **kwargs):
+        gate = self.trainer._atom_model.atom_gate
+        gate.update(lambda sums: self.trainer.accelerator.reduce(sums, "sum"))
+        if state.global_step > 1 or not gate.ratio:
+            return
+        layer, found = self.trainer._atom_model.atom_config.layer, gate.state()
+        if found["steps"] == 0:
+            logger.warning(
+                f"atom_layer {layer}: nothing before this layer is trained, and the energy trains the heads alone"
+            )
+        elif found["task_norm"] == 0:
+            logger.warning(
+                f"atom_layer {layer}: the task's loss does not depend on this layer, and the relative weight passes nothing of "
+                "the atom loss to the model; choose another layer"
+            )
+

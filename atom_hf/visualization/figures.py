@@ -1,0 +1,30 @@
+"""Figures that are written to PNG files, all set up alike."""
+
+from typing import Any
+from ..errors import AtomError
+from pathlib import Path
+
+
+
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Any, Any]:
+    """A figure of so many inches, and its axes [rows, columns]. Raises `AtomError` without Matplotlib.
+
+    Args:
+        **options: passed on to `Figure.subplots` (sharex, sharey, ...).
+    """
+    try:  # neither pyplot nor its state is needed to write a file
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise AtomError("figures need matplotlib: pip install 'atom-hf[study]' or 'atom-hf[faithfulness]'") from error
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure, figure.subplots(rows, columns, squeeze=False, **options)
+
+
+
+def save_figure(figure: Any, path: Path) -> Path:
+    """Writes a PNG that is the same for the same figure: without the version of Matplotlib in it."""
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    return path
+

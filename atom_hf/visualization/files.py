@@ -1,0 +1,38 @@
+"""Write a page and its pictures beside it."""
+
+from ..importance.results import ImageReading
+from pathlib import Path
+from collections.abc import Sequence
+from .page import Table
+from ..importance.results import TextReading
+from .atoms_picture import write_atoms
+from .page import write_page
+from .pictures import write_sheet
+from .pictures import write_words
+
+
+
+def write_files(
+    path: str | Path,
+    *,
+    title: str,
+    tables: Sequence[Table] = (),
+    images: Sequence[ImageReading] = (),
+    texts: Sequence[TextReading] = (),
+    softening: float = 0.0,
+    tied: bool = False,
+) -> list[Path]:
+    """Writes a page, and beside it a PNG of its samples and one of their atoms where there are two or more.
+
+    Returns what it wrote, the page first. The arguments are those of `write_page`.
+    """
+    shown = {"images": images, "texts": texts, "softening": softening, "tied": tied}
+    written = [page := write_page(path, title=title, tables=tables, **shown)]
+    if images:
+        written.append(write_sheet(page.with_suffix(".png"), images, tied=tied))
+    elif texts:
+        written.append(write_words(page.with_suffix(".png"), texts, tied=tied))
+    if sum(reading.atom is not None for reading in (*images, *texts)) > 1:
+        written.append(write_atoms(page.with_suffix(".atoms.png"), [*images, *texts], softening=softening))
+    return written
+

@@ -1,0 +1,163 @@
+"""One HTML page of what the heads found: tables, all samples, their atoms, pictures and words. It needs no network."""
+
+from pathlib import Path
+from dataclasses import dataclass
+from .legend import meaning
+from ..errors import AtomError
+from ..importance.results import ImageReading
+from ..importance.results import TextReading
+from .values import checked_scale
+import numpy as np
+from .values import outcome
+from .samples import sample_columns
+from .samples import sample_name
+from .pictures import save
+from tqdm.auto import tqdm
+from .values import tokens
+from . import charts
+from .samples import class_marks
+from .atoms_map import map_atoms
+import base64
+from .pictures import png
+from jinja2 import Environment
+from jinja2 import FileSystemLoader
+from .values import clean
+from .colors import LEVELS
+from .pictures import fitted
+from .pictures import heat_map
+from .colors import word_style
+from .colors import NIGHT
+from .colors import level_of
+from .words import runs
+from .values import signed
+from .colors import CLASSES
+from .colors import NIGHT_CLASSES
+from markupsafe import Markup
+import hashlib
+
+# By hand: pages of Plotly or Bokeh carry megabytes of script, are empty without it, and are not accessible.
+ASSETS = Path(__file__).parent.parent / "assets" / "page"
+
+MOST_WORDS = (
+    20_000  # words that are listed with their values below their texts: twice the page, hardly looked at beyond
+)
+
+MOST_PATCHES = 10_000
+
+SIZES = ((60, 336), (300, 192), (float("inf"), 112))  # pixels of the pictures on a page of so many
+
+
+
+@dataclass(frozen=True)
+class Table:
+    """Ready strings; each row has as many cells as the header, and its first cell names the row."""
+
+    caption: str
+    header: list[str]
+    rows: list[list[str]]
+    note: str = ""
+
+
+
+def write_page(
+    path,
+    *,
+    title: str,
+    intro: str = "",
+    tables: list[Table] = (),
+    images: list[ImageReading] = (),
+    texts: list[TextReading] = (),
+    tied: bool = False,
+    softening: float = 0.0,
+) -> Path:
+    """Write one HTML file of Tables and readings that needs no network, nor a script to be read; return its path.
+
+    A blank line in `intro` starts a paragraph. Two readings or more get a table that can be sorted; two atoms or more their
+    map, with the pairs' rest distances, and histograms. `tied`: see `legend.meaning`; `softening`: of the energy
+    (`AtomConfig.softening`), for the rest distances.
+
+    AtomError: nothing to show, or a table or reading that does not fit.
+    """
+    if not (tables or images or texts):
+        raise AtomError("write_page: tables, images and texts are all empty; give at least one table or reading")
+    for table in tables:
+        if odd := [len(row) for row in table.rows if len(row) != len(table.header)]:
+            raise AtomError(f"table {table.caption!r}: {len(table.header)} cells in the header but {odd[0]} in a row")
+    scale = checked_scale(images, texts)
+    readings = [*images, *texts]
+    show = {"title": title, "intro": intro, "tables": tables, "scale": scale, "meaning": meaning(tied)}
+    show["charges"] = len(readings) > 1 and any(reading.atom is not None for reading in readings)
+    show["tied"] = tied
+    show["absent"] = any(np.isnan(np.asarray(image.importance)).any() for image in images)
+    show["unseen"] = any(image.box is not None for image in images)
+    show["samples"] = sample_columns(readings) if len(readings) > 1 else []
+    show["missed"] = [bool(outcome(reading)[0]) for reading in readings]
+    show["names"] = [sample_name(reading, number) for number, reading in enumerate(readings, 1)]
+    show["known"] = sum(bool(reading.label and reading.predicted) for reading in readings)
+    show |= _atoms(readings, softening)
+    show["images"] = _bar([*enumerate(images, 1)], "pictures")
+    show["texts"] = _bar([*enumerate(texts, len(images) + 1)], "texts")
+    show["counts"] = len(images), len(texts)
+    show["size"] = next(size for most, size in SIZES if len(images) <= most)
+    show["listed_patches"] = sum(np.size(image.importance) for image in images) <= MOST_PATCHES
+    show["listed"] = sum(len(text.words) for text in texts) <= MOST_WORDS
+    return save(path, TEMPLATES.get_template("page.html.j2").render(show).encode())
+
+
+
+def _bar(numbered: list, what: str):
+    return tqdm(numbered, desc=what, unit="sample", leave=False) if len(numbered) > 100 else numbered
+
+
+
+def _atoms(readings: list, softening: float) -> dict:
+    """The map of the atoms with its plots, and the histograms, as far as there are atoms."""
+    owners = [i for i, reading in enumerate(readings) if reading.atom is not None and reading.atom.radius >= 0]
+    values = np.concatenate([tokens(reading) for reading in readings]) if readings else np.zeros(0)
+    plots = (
+        [charts.histogram("Importance of tokens", values, -1, 1, "importance", bins=40)] if len(readings) > 1 else []
+    )
+    if len(owners) < 2:
+        return {"atoms": None, "plots": [plot for plot in plots if plot]}
+    found = map_atoms([readings[i].atom for i in owners], softening)
+    plots += [
+        charts.histogram(name, part, 0, float(part.max()), "units of the positions")
+        for name, part in (("Radius of atoms", found.radius), ("Distance of pairs", found.distance))
+    ]
+    groups = class_marks([readings[i] for i in owners])
+    return {
+        "atoms": found,
+        "all_atoms": len(owners),
+        "map": charts.drawing(found),
+        "owner": owners,
+        "groups": groups,
+        "rests": charts.scatter(found),
+        "edges": {kind: sum(edge[2] == kind for edge in found.nearest) for kind in ("closer", "further", "repels")},
+        "plots": [plot for plot in plots if plot],
+    }
+
+
+
+def _data(image) -> str:
+    return base64.b64encode(png(image)).decode()
+
+
+
+# finalize sees all that the template prints; what its own macros made is known by __html__.
+TEMPLATES = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, finalize=clean)
+
+TEMPLATES.trim_blocks = TEMPLATES.lstrip_blocks = True
+
+TEMPLATES.globals.update(outcome=outcome, fitted=fitted, heat_map=heat_map, word_style=word_style, levels=LEVELS)
+
+TEMPLATES.globals.update(data=_data, runs=runs, signed=signed, level_of=level_of, charts=charts, night=NIGHT)
+
+TEMPLATES.globals.update(colours=list(zip(CLASSES, NIGHT_CLASSES, strict=True)))
+
+# Only this very script may run on the page, and nothing may be fetched: whatever else slips in is dead.
+SCRIPT = (ASSETS / "page.js").read_text(encoding="utf-8")
+
+TEMPLATES.globals["script"] = Markup(SCRIPT)
+
+TEMPLATES.globals["script_hash"] = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
+

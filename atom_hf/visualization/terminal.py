@@ -1,0 +1,145 @@
+"""What the heads found, in a terminal: texts on the colours of their words, small pictures, or plain text in a pipe."""
+
+import re
+from rich.columns import Columns
+from rich.console import Console
+from rich.constrain import Constrain
+from rich.console import Group
+from ..importance.results import ImageReading
+from rich.text import Text
+from ..importance.results import TextReading
+from .values import checked_scale
+from .words import runs
+from .values import clean
+from .words import Run
+from rich.style import Style
+from .colors import level_of
+from .values import signed
+from .colors import word_style
+from rich.color import Color
+from .values import outcome
+from rich.table import Table
+from .pictures import fitted
+from .pictures import heat_map
+import numpy as np
+from .colors import LEVELS
+from .legend import meaning
+
+PICTURE = 16  # pixels of the longest side of a picture: as many columns, and half as many lines
+
+SEPARATORS = re.compile("\r\n?|[\u2028\u2029]")
+
+
+
+def show_readings(
+    images: list[ImageReading] = (),
+    texts: list[TextReading] = (),
+    *,
+    console: Console | None = None,
+    tied: bool = False,
+) -> str:
+    """Lines for a terminal, or for a pipe.
+
+    In colour a word has that of its importance; positive ones are bold and negative ones underlined, so that the sign
+    shows without colour. Plain, each word has its value behind it: `sea(+0.42)`. Whatever a text holds that would steer a
+    terminal is replaced.
+
+    Args:
+        images: shown in colour, the picture beside its heat map; plain, by what is predicted alone.
+        texts: shown as they were written, broken at white space.
+        console: whose width and colours count; by default that of standard output, with what `NO_COLOR`, `FORCE_COLOR`,
+            `TERM` and `COLORTERM` ask for. Without colours nothing is broken.
+        tied: see `legend.meaning`.
+
+    Raises:
+        AtomError: a reading that does not fit.
+    """
+    scale = checked_scale(images, texts)
+    console = console or Console()
+    # An old Windows console takes its colours by calls, which a string cannot hold.
+    colored = bool(console.color_system) and not console.no_color and not console.legacy_windows
+    lines = []
+    for reading in texts:
+        lines += [Text.assemble(*(_word(run, scale, colored) for run in source)) for source in runs(reading)]
+        if reading.truncated:
+            lines.append(Text("  (the model reads no further than its last word with a value)"))
+        lines += [*(Text(f"  {line}") for line in _verdict(reading)), Text()]
+    if colored:
+        blocks = [Group(_picture(reading, scale), *map(Text, _caption(reading)), Text()) for reading in images]
+        lines += [Columns([Constrain(block, 2 * PICTURE + 1) for block in blocks], padding=(0, 2))]
+        lines += [_legend(scale, tied)]
+    else:
+        lines += [Text("  ".join(_caption(reading))) for reading in images]
+    with console.capture() as shown:
+        # A program behind a pipe wants a text in one line, and a terminal breaks plain lines itself.
+        console.print(Group(*lines), soft_wrap=not colored)
+    return shown.get().removesuffix("\n")
+
+
+
+def harmless(text: str) -> str:
+    """Anybody's text without what would steer a terminal: control characters, escape sequences, changes of direction.
+
+    rich itself takes out a few control characters, but no escape sequence.
+    """
+    return clean(SEPARATORS.sub("\n", text).replace("\t", "    "))
+
+
+
+def _word(run: Run, scale: float, colored: bool) -> tuple[str, Style]:
+    """What is shown of a run, and its style."""
+    shown = harmless(run.text)
+    if run.word is None or run.word.importance != run.word.importance:
+        return shown, Style.null()
+    if colored:
+        return shown, _style(level_of(run.word.importance, scale))
+    return f"{shown}({signed(run.word.importance).replace('−', '-')})", Style.null()
+
+
+
+def _style(level: int) -> Style:
+    """Of a word at a level; none for one that hardly shows."""
+    ground, ink, weight = word_style(level)
+    sign = Style(bold=True) if level > 0 else Style(underline=True)
+    return sign + _colors(ink, ground) if weight else Style.null()
+
+
+
+def _colors(ink, ground) -> Style:
+    return Style.from_color(Color.from_rgb(*ink), Color.from_rgb(*ground))
+
+
+
+def _verdict(reading: TextReading | ImageReading) -> list[str]:
+    wrong, predicted, true, sure = outcome(reading)
+    parts = [f"predicted {predicted}" if predicted else "", sure, f"true {true}" if true else "", wrong]
+    shown = "  ".join(" ".join(harmless(part).split()) for part in parts if part)
+    return [shown] if shown else []
+
+
+
+def _caption(reading: ImageReading) -> list[str]:
+    name = [" ".join(harmless(reading.name).split())] if reading.name else []
+    return [*name, *_verdict(reading)]
+
+
+
+def _picture(reading: ImageReading, scale: float) -> Table:
+    """The picture and its heat map, two pixels a character: an upper half block on the ground of the lower one."""
+    both = []
+    for picture in (fitted(reading.image, PICTURE), heat_map(reading, PICTURE, scale)):
+        pixels = np.asarray(picture.convert("RGB"))
+        below = [*pixels[1::2], pixels[-1]]  # the last row stands below itself where their number is odd
+        pairs = [zip(*rows, strict=True) for rows in zip(pixels[::2], below, strict=False)]
+        rows = [Text.assemble(*(("▀", _colors(upper, lower)) for upper, lower in pair)) for pair in pairs]
+        both.append(Text("\n", no_wrap=True, overflow="crop").join(rows))
+    grid = Table.grid(padding=(0, 1))
+    grid.add_row(*both)
+    return grid
+
+
+
+def _legend(scale: float, tied: bool) -> Text:
+    most, least = ((f" {sign}{scale:.2g} ", _style(level)) for sign, level in (("+", LEVELS), ("−", -LEVELS)))
+    return Text.assemble(most, " to ", least, f"   {' '.join(meaning(tied))}")
+

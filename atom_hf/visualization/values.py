@@ -1,0 +1,117 @@
+"""What all pictures and pages need of readings: that they fit, the strength of their colours, and their numbers in words."""
+
+import re
+from ..errors import AtomError
+from ..importance.results import ImageReading
+from ..importance.results import TextReading
+import numpy as np
+import unicodedata
+
+# Control characters break HTML, lone surrogates UTF-8, and bidi overrides would reorder what follows them.
+FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+
+PLAIN = {ord("−"): "-", ord("–"): "-", ord("—"): "-", ord("ß"): "ss"}  # what NFKD leaves outside Pillow's font
+
+
+
+def checked_scale(images: list[ImageReading] = (), texts: list[TextReading] = ()) -> float:
+    """Which importance gets the full colour: 1, or where all are faint (under 0.3) their largest.
+
+    AtomError: an importance, place, confidence or atom that cannot be.
+    """
+    top = 0.0
+    for name, group in (("images", images), ("texts", texts)):
+        for index, reading in enumerate(group):
+            where = f"{name}[{index}]"
+            if isinstance(reading, TextReading):
+                _check_spans(where, reading)
+            else:
+                _check_grid(where, reading)
+            values = np.abs(importances(reading))
+            if np.any(values > 1 + 1e-6):
+                raise AtomError(f"{where}: importance up to {np.nanmax(values):.6g}; it must lie in [-1, 1]")
+            if reading.confidence is not None and not 0 <= reading.confidence <= 1 + 1e-6:
+                raise AtomError(f"{where}: confidence {reading.confidence}; give a number in [0, 1], or None")
+            if reading.atom is not None and np.ndim(reading.atom.center) != 1:
+                raise AtomError(f"{where}: the atom's centre has shape {np.shape(reading.atom.center)}; give [h]")
+            top = max(top, float(np.nan_to_num(values).max(initial=0)))
+    return top if 0 < top < 0.3 else 1.0
+
+
+
+def importances(reading: ImageReading | TextReading) -> np.ndarray:
+    """All importances of a sample, flat: of patches, or of words and their pieces; nan for no token."""
+    if isinstance(reading, TextReading):
+        return np.array([span.importance for span in (*reading.words, *reading.pieces)], float)
+    return np.asarray(reading.importance, float).ravel()
+
+
+
+def tokens(reading: ImageReading | TextReading) -> np.ndarray:
+    """The importances of its tokens: of patches, of word pieces, or of words where no pieces are given; no nan."""
+    spans = (reading.pieces or reading.words) if isinstance(reading, TextReading) else None
+    values = importances(reading) if spans is None else np.array([span.importance for span in spans], float)
+    return values[~np.isnan(values)]
+
+
+
+def outcome(reading: ImageReading | TextReading) -> tuple[str, str, str, str]:
+    """The word "wrong", the predicted and the true class, the confidence (100% only if it is 1); each "" for none."""
+    predicted, true = ("" if name is None else str(name) for name in (reading.predicted, reading.label))
+    wrong = "wrong" if predicted and true and predicted != true else ""
+    return wrong, predicted, true, "" if reading.confidence is None else percent(reading.confidence)
+
+
+
+def percent(confidence: float) -> str:
+    """100% only if it is 1."""
+    return f"{min(confidence, 1 if confidence >= 1 else 0.99):.0%}"
+
+
+
+def signed(value: float) -> str:
+    """Two digits with a true minus; "no token" for nan."""
+    if value != value:
+        return "no token"
+    shown = f"{value:+.2f}"
+    return "0.00" if shown[1:] == "0.00" else shown.replace("-", "−")
+
+
+
+def clean(value):
+    """What may stand on a page: what breaks or reorders it becomes U+FFFD, one for one; ready HTML passes."""
+    return value if hasattr(value, "__html__") else FORBIDDEN.sub("\ufffd", str(value))
+
+
+
+def plain(text) -> str:
+    """The text in the letters of Pillow's built-in font, as far as they go: no accents, plain dashes, one line."""
+    text = unicodedata.normalize("NFKD", " ".join(clean(text).split())).translate(PLAIN)
+    return "".join(part for part in text if not unicodedata.combining(part))
+
+
+
+def _check_grid(where: str, reading: ImageReading) -> None:
+    shape = np.shape(reading.importance)
+    if len(shape) != 2 or 0 in shape:
+        raise AtomError(f"{where}: importance has shape {shape}; give [rows, columns] of the patch grid")
+    if reading.box is not None and not (reading.box[0] < reading.box[2] and reading.box[1] < reading.box[3]):
+        raise AtomError(f"{where}: box {reading.box}; give left, top, right, bottom with left < right and top < bottom")
+
+
+
+def _check_spans(where: str, reading: TextReading) -> None:
+    sources = [reading.text, reading.pair]
+    for span in (*reading.words, *reading.pieces):
+        source = sources[span.source] if span.source in (0, 1) else None
+        if source is None or not 0 <= span.start <= span.end <= len(source):
+            raise AtomError(
+                f"{where}: {span.text!r} at {span.start} to {span.end} of source {span.source} lies outside the text; "
+                "give character offsets into it (0), or into its pair (1)"
+            )
+        if source[span.start : span.end] != span.text:
+            raise AtomError(
+                f"{where}: {span.text!r} is not what stands at {span.start} to {span.end}; "
+                "give spans with text == source[start:end]"
+            )
+

@@ -1,0 +1,60 @@
+"""A text as it was written, cut where its words begin and end."""
+
+from typing import NamedTuple
+from ..importance.results import Span
+from .values import signed
+from ..importance.results import TextReading
+from bisect import bisect_left
+import math
+
+
+
+class Run(NamedTuple):
+    """A stretch of a text: a word, or what stands between words (`word` is None)."""
+
+    text: str
+    word: Span | None = None
+    pieces: tuple[Span, ...] = ()
+    cut: bool = False
+    """It stands behind the last token that the model read."""
+
+    @property
+    def says(self) -> str:
+        """The importance of the word, and of each of its pieces where it has several."""
+        if self.word is None:
+            return ""
+        parts = ", ".join(f"{piece.text.strip()} {signed(piece.importance)}" for piece in self.pieces)
+        return f"{signed(self.word.importance)}, mean of {parts}" if parts else signed(self.word.importance)
+
+
+
+def runs(reading: TextReading) -> list[list[Run]]:
+    """The text, and its pair if it has one, as runs whose texts joined are the source.
+
+    Words without a character are left out; one that begins inside the word before it shows from that word's end on.
+    """
+    sources = [reading.text] if reading.pair is None else [reading.text, reading.pair]
+    return [_cut(reading, number, source) for number, source in enumerate(sources)]
+
+
+
+def _cut(reading: TextReading, number: int, source: str) -> list[Run]:
+    pieces = sorted((p for p in reading.pieces if p.source == number), key=lambda p: (p.start, p.end))
+    starts, found, end = [piece.start for piece in pieces], [], 0
+    for word in sorted((word for word in reading.words if word.source == number), key=lambda word: word.start):
+        if word.end <= max(end, word.start):
+            continue
+        if word.start > end:
+            found.append(Run(source[end : word.start]))
+        inside = pieces[bisect_left(starts, word.start) : bisect_left(starts, word.end)]
+        inside = tuple(piece for piece in inside if piece.end <= word.end)
+        found.append(Run(source[max(end, word.start) : word.end], word, inside if len(inside) > 1 else ()))
+        end = word.end
+    if end < len(source):
+        found.append(Run(source[end:]))
+    if reading.truncated:
+        read = [i for i, run in enumerate(found) if run.word and not math.isnan(run.word.importance)]
+        last = read[-1] + 1 if read else 0
+        found[last:] = [run._replace(cut=True) for run in found[last:]]
+    return found
+
