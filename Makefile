@@ -38,7 +38,7 @@ cards: $(ENVIRONMENT)
 
 # The pictures of the README's section on reading importances, from models that are trained for them.
 pictures: $(ENVIRONMENT)
-	$(BIN)/atom-hf train --config recipes/verse/atom.yaml --tie_samples 200 --output_dir runs/pictures/verse
+	$(BIN)/atom-hf train --config recipes/verse/atom.yaml --explainer_samples 200 --output_dir runs/pictures/verse
 	$(BIN)/atom-hf explain --dataset verse --model runs/pictures/verse --samples 8 --page runs/pictures/verse.html
 	cp runs/pictures/verse.png recipes/verse/importance.png
 	$(BIN)/atom-hf train --config recipes/digits/atom.yaml --output_dir runs/pictures/digits

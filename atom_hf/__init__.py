@@ -5,33 +5,32 @@ from typing import TYPE_CHECKING, Any
 
 from .errors import AtomError
 from .registration import register
+from .version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from .arguments import AtomArguments, AtomTrainingArguments
-    from .attaching import attach_atoms, detach_atoms
-    from .config import AtomConfig
-    from .energy import Atoms, atomic_energy
-    from .heads import AtomHeads
-    from .loading import load_atom_model
-    from .modeling import AtomMixin
-    from .trainer import AtomTrainer, AtomTrainerMixin
-
-__version__ = "0.1.0"
+    from .atoms.config import AtomConfig
+    from .atoms.energy import Atoms, atomic_energy
+    from .atoms.heads import AtomHeads
+    from .modeling.attach import attach_atoms, detach_atoms
+    from .modeling.load import load_atom_model
+    from .modeling.mixin import AtomMixin
+    from .training.arguments import AtomArguments, AtomTrainingArguments
+    from .training.trainer import AtomTrainer, AtomTrainerMixin
 
 # Torch and Transformers take seconds to import: what needs them is loaded when first asked for.
 _HOMES = {
-    "Atoms": "energy",
-    "atomic_energy": "energy",
-    "AtomConfig": "config",
-    "AtomHeads": "heads",
-    "AtomMixin": "modeling",
-    "attach_atoms": "attaching",
-    "detach_atoms": "attaching",
-    "load_atom_model": "loading",
-    "AtomTrainer": "trainer",
-    "AtomTrainerMixin": "trainer",
-    "AtomArguments": "arguments",
-    "AtomTrainingArguments": "arguments",
+    "AtomConfig": "atoms.config",
+    "Atoms": "atoms.energy",
+    "atomic_energy": "atoms.energy",
+    "AtomHeads": "atoms.heads",
+    "attach_atoms": "modeling.attach",
+    "detach_atoms": "modeling.attach",
+    "load_atom_model": "modeling.load",
+    "AtomMixin": "modeling.mixin",
+    "AtomArguments": "training.arguments",
+    "AtomTrainingArguments": "training.arguments",
+    "AtomTrainer": "training.trainer",
+    "AtomTrainerMixin": "training.trainer",
 }
 
 __all__ = [

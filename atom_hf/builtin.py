@@ -4,12 +4,11 @@ Nothing is loaded here: `sources.py` loads the data sets, `tasks.py` finds the m
 trained from one.
 """
 
-from pathlib import Path
-from dataclasses import dataclass
 from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 ASSETS = Path(__file__).parent / "assets"
-
 
 
 @dataclass(frozen=True)
@@ -21,7 +20,6 @@ class BuiltInDataset:
     """As the README says it."""
     folder: Path | None = None
     """Where it is, unless a package has it or it is drawn at random."""
-
 
 
 @dataclass(frozen=True)
@@ -42,7 +40,6 @@ class BuiltInModel:
         """Whether a path ends in the model's folder: so it does in every environment, on this machine or another."""
         own = Path(self.package, self.folder).parts
         return Path(path).parts[-len(own) :] == own
-
 
 
 BUILT_IN_DATASETS = {
@@ -81,4 +78,3 @@ BUILT_IN_MODELS = {
         extra="minilm",
     ),
 }
-

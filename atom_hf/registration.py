@@ -1,16 +1,15 @@
 """Makes the pipeline "token-importance" known to Transformers, without importing what takes seconds to import."""
 
-from typing import Any
 import functools
-import sys
-from collections.abc import Sequence
 import importlib.abc
 import importlib.util
+import sys
+from collections.abc import Sequence
+from typing import Any
 
 TASK = "token-importance"
 
 PIPELINES = "transformers.pipelines"
-
 
 
 class AtomModel:
@@ -28,7 +27,6 @@ class AtomModel:
         return functools.partial(load_atom_model, name_or_folder, **kwargs)
 
 
-
 def register() -> None:
     """Registers the pipeline now, or as soon as Transformers' pipelines are imported."""
     if PIPELINES in sys.modules:
@@ -37,17 +35,15 @@ def register() -> None:
         sys.meta_path.insert(0, _Watch())
 
 
-
 def _add(pipelines: Any) -> None:
     # By the name of its class, as Transformers lists its own: `register_pipeline` would mark it as code that `save_pretrained`
     # copies beside the model, which then asks for trust_remote_code wherever it is loaded.
     pipelines.PIPELINE_REGISTRY.supported_tasks[TASK] = {
-        "impl": f"{__package__}.pipeline.TokenImportancePipeline",
+        "impl": f"{__package__}.importance.pipeline.TokenImportancePipeline",
         "pt": (AtomModel,),
         "type": "multimodal",
         "default": {},  # none: a model has to be given
     }
-
 
 
 class _Watch(importlib.abc.MetaPathFinder):
@@ -74,4 +70,3 @@ class _Watch(importlib.abc.MetaPathFinder):
 
             spec.loader.exec_module = run_and_add
         return spec
-

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import transformers
 
-from atom_hf.training.arguments import AtomTrainingArguments
 from atom_hf.builtin import BUILT_IN_DATASETS
-from atom_hf.hub.card import CardFacts, model_card, span
-from atom_hf.hub.card_facts import pipeline_tag, training_facts
-from atom_hf.experiments.compare import read_comparison
 from atom_hf.data.load import TaskData
-from atom_hf.finetune.flags import parse_flags
-from atom_hf.finetune.run import IMPORTANCE_BATCHES, IMPORTANCE_KEYS
+from atom_hf.experiments.compare import read_comparison
 from atom_hf.finetune.arguments import RunArguments, load_run_data
 from atom_hf.finetune.card_facts import run_facts
+from atom_hf.finetune.flags import parse_flags
 from atom_hf.finetune.pretrained import AUTO_CLASSES, find_model, make_config, read_config
+from atom_hf.finetune.run import IMPORTANCE_BATCHES, IMPORTANCE_KEYS
+from atom_hf.hub.card import CardFacts, model_card, span
+from atom_hf.hub.card_facts import pipeline_tag, training_facts
+from atom_hf.training.arguments import AtomTrainingArguments
 from atom_hf.utils.jsonl import RESULTS_NAME
 
 HERE = Path(__file__).parent

@@ -6,8 +6,8 @@ and verdict between the two marks in the project's README.md. Nothing is trained
 
 from pathlib import Path
 
-from atom_hf.experiments.compare import read_comparison
 from atom_hf.errors import AtomError
+from atom_hf.experiments.compare import read_comparison
 from atom_hf.experiments.study import Study, StudyArguments, run_study
 from atom_hf.experiments.study_report import Difference, differences, interval, plot_differences, tables
 from atom_hf.utils.jsonl import RESULTS_NAME

@@ -1,1 +1,1 @@
-"""The method in pure torch: heads, atoms and the energy between them (arXiv 2210.03728, Eqs. 5 to 12), and the loss made of it."""
+"""The method in pure torch: heads, atoms, the energy between them (arXiv 2210.03728), and the loss made of it."""

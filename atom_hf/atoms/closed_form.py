@@ -4,16 +4,16 @@ Everything is computed in float32 or wider, with autocast off: sums of squares o
 a GPU's products of matrices are in that.)
 """
 
-from torch import Tensor
-import torch
 from collections.abc import Callable
+
+import torch
+from torch import Tensor
 
 # Above this many entries a pair matrix is built in blocks of rows.
 BLOCK_ENTRIES = 2**24
 
 # On a CPU positions are gone through in blocks of samples of about this many entries, which stay in its cache.
 CACHED_ENTRIES = 2**20
-
 
 
 class Describe(torch.autograd.Function):
@@ -74,7 +74,6 @@ class Describe(torch.autograd.Function):
         return _narrow(importance, ctx.dtype), gradient, None, None
 
 
-
 class WithGradient(torch.autograd.Function):
     """A function of atoms that computes its own gradient, made one that autograd knows.
 
@@ -98,7 +97,6 @@ class WithGradient(torch.autograd.Function):
     def backward(ctx, scale: Tensor, *_rest: Tensor):
         charges, center, radius = (scale * gradient for gradient in ctx.saved_tensors)
         return None, charges[:, 0], charges[:, 1], center, radius
-
 
 
 def mean_over_pairs(
@@ -125,7 +123,6 @@ def mean_over_pairs(
     energies, distances, *gradient = zip(*blocks, strict=True)
     gradient = [torch.cat(part) * (2 / pairs) for part in gradient]
     return sum(energies) / pairs, sum(distances) / pairs, gradient
-
 
 
 def _row_sums(rows: tuple, columns: tuple, offset: int, softening: float, with_gradient: bool) -> tuple:
@@ -164,13 +161,11 @@ def _row_sums(rows: tuple, columns: tuple, offset: int, softening: float, with_g
     return *sums, torch.addmm(near @ charges, far, swapped, alpha=-1), pull, outer.sum(1) / 2
 
 
-
 def _sample_blocks(position: Tensor) -> list[slice]:
     """Which samples of [B, N, h] are gone through at once."""
     size = len(position)
     rows = size if position.device.type != "cpu" else CACHED_ENTRIES // max(1, position[:1].numel())
     return [slice(i, i + max(1, rows)) for i in range(0, size, max(1, rows))]
-
 
 
 def _without_holes(position: Tensor, hole: Tensor, dtype: torch.dtype) -> Tensor:
@@ -182,11 +177,9 @@ def _without_holes(position: Tensor, hole: Tensor, dtype: torch.dtype) -> Tensor
     return copy
 
 
-
 def _narrow(gradient: Tensor, dtype: torch.dtype) -> Tensor:
     """A gradient in the dtype of its input. One too large for that saturates instead of becoming infinite."""
     if gradient.dtype == dtype:
         return gradient
     largest = torch.finfo(dtype).max
     return gradient.clamp(-largest, largest).to(dtype)
-

@@ -1,21 +1,20 @@
 """`AtomConfig`: what is attached to a model, and how the atom loss joins the task loss."""
 
-from typing import Any
-from dataclasses import field
-from ..errors import AtomError
-from .heads import POSITION_INITS
-from pathlib import Path
-from .energy import TOKEN_REDUCTIONS
-from dataclasses import asdict
-from dataclasses import dataclass
-from dataclasses import fields
 import json
-from ..utils.files import read_json
 import sys
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from ..errors import AtomError
+from ..utils.files import read_json
+from . import format_1
+from .energy import TOKEN_REDUCTIONS
+from .heads import POSITION_INITS
 
 CONFIG_NAME = "atom_config.json"
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 MAX_BYTES = 2**20
 
@@ -29,10 +28,8 @@ TOKEN_RULES = {
 }
 
 
-
 def _option(default: Any, help: str) -> Any:
     return field(default=default, metadata={"help": help})
-
 
 
 @dataclass
@@ -117,9 +114,9 @@ class AtomConfig:
     hidden_size: int | None = None
     special_token_ids: list[int] | None = None
     base_model_class: str | None = None
-    # What describes the tied importance, if `tie_importance` has fitted one.
-    tied_classes: int | None = None
-    tied_width: int | None = None
+    # What describes the explainer, if one has been fitted (explainer/fit.py).
+    explainer_classes: int | None = None
+    explainer_width: int | None = None
 
     def __post_init__(self):
         def check(condition: bool, name: str, what: str) -> None:
@@ -146,11 +143,11 @@ class AtomConfig:
             check(getattr(self, name) in options, name, " or ".join(map(repr, options)))
 
         ids, base = self.special_token_ids, self.base_model_class
-        for name in ("hidden_size", "tied_classes", "tied_width"):
+        for name in ("hidden_size", "explainer_classes", "explainer_width"):
             size = getattr(self, name)
             check(size is None or (_is_whole(size) and size > 0), name, "a whole number above 0")
-        both = (self.tied_classes is None) == (self.tied_width is None)
-        check(both, "tied_classes", "given together with tied_width, or neither of them")
+        both = (self.explainer_classes is None) == (self.explainer_width is None)
+        check(both, "explainer_classes", "given together with explainer_width, or neither of them")
         if isinstance(ids, list) and len(ids) > MAX_SPECIAL_TOKENS:
             raise AtomError(f"special_token_ids holds {len(ids)} ids; no more than {MAX_SPECIAL_TOKENS} are taken")
         whole = ids is None or (isinstance(ids, list) and all(_is_whole(i) and abs(i) < 2**31 for i in ids))
@@ -158,9 +155,9 @@ class AtomConfig:
         check(base is None or isinstance(base, str), "base_model_class", "the name of a class")
 
     @property
-    def is_tied(self) -> bool:
-        """Whether importance has been tied to the prediction (`tie.py`); else it is the charge that the energy knows."""
-        return self.tied_classes is not None
+    def has_explainer(self) -> bool:
+        """Whether importance is fitted to the prediction (explainer/fit.py); else it is the charge that the energy knows."""
+        return self.explainer_classes is not None
 
     def strength(self, progress: float) -> float:
         """The share of the weight in force at `progress` in [0, 1] of a training run."""
@@ -170,24 +167,27 @@ class AtomConfig:
 
     def to_dict(self) -> dict[str, Any]:
         """A dictionary that JSON holds exactly and `from_dict` takes back."""
-        values = {"format_version": FORMAT_VERSION, **asdict(self)}
-        if not self.is_tied:  # an atom-hf that knows no tied importance reads the others
-            del values["tied_classes"], values["tied_width"]
-        return values
+        return {"format_version": FORMAT_VERSION, **asdict(self)}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> "AtomConfig":
-        """The inverse of `to_dict`. Raises `AtomError` for a newer format or fields that this version does not know."""
+        """The inverse of `to_dict`; also reads format 1.
+
+        Raises:
+            AtomError: another format, or fields that it does not know.
+        """
         if not isinstance(data, dict):
             raise AtomError(f"an atom configuration must be a JSON object, got {type(data).__name__}")
         data = dict(data)
         version = data.pop("format_version", None)
-        if not _is_whole(version) or version != FORMAT_VERSION:
+        if not _is_whole(version) or version not in (format_1.VERSION, FORMAT_VERSION):
             raise AtomError(
-                f"the atom configuration has format_version {version!r}, this atom-hf reads {FORMAT_VERSION}; "
-                "install the version of atom-hf that wrote it"
+                f"the atom configuration has format_version {version!r}, this atom-hf reads {format_1.VERSION} and "
+                f"{FORMAT_VERSION}; install the version of atom-hf that wrote it"
             )
-        unknown = sorted(set(data) - {f.name for f in fields(cls)})
+        is_old = version == format_1.VERSION
+        known = {*format_1.DEFAULTS, *format_1.OTHERS} if is_old else {f.name for f in fields(cls)}
+        unknown = sorted(set(data) - known)
         if unknown:
             # A stranger's names: what would steer a terminal is shown, not sent.
             shown = ", ".join(name[:60] if name.isprintable() else repr(name[:60]) for name in unknown[:10])
@@ -195,7 +195,7 @@ class AtomConfig:
                 f"the atom configuration has unknown fields {shown}{', ...' if len(unknown) > 10 else ''}; "
                 "if a newer atom-hf wrote it, install that"
             )
-        return cls(**data)
+        return cls(**(format_1.upgrade_config(data) if is_old else data))
 
     def save(self, folder: str | Path) -> None:
         """Writes `atom_config.json` into `folder`."""
@@ -212,13 +212,10 @@ class AtomConfig:
             raise AtomError(f"{file}: {error}") from error
 
 
-
 def _is_number(value: Any, at_least: float) -> bool:
     # Compared, not converted: a whole number may be too large for a float.
     return isinstance(value, int | float) and not isinstance(value, bool) and at_least <= value <= sys.float_info.max
 
 
-
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
-

@@ -22,16 +22,15 @@ ours"). The closed form, the softening, the averages over tokens and both constr
 How it is computed, with its gradient, is in closed_form.py.
 """
 
-from .closed_form import Describe
 from typing import NamedTuple
-from torch import Tensor
+
 import torch
-from .closed_form import WithGradient
-from .closed_form import mean_over_pairs
+from torch import Tensor
+
 from ..errors import AtomError
+from .closed_form import Describe, WithGradient, mean_over_pairs
 
 TOKEN_REDUCTIONS = ("sum", "mean")
-
 
 
 class Atoms(NamedTuple):
@@ -85,7 +84,6 @@ class Atoms(NamedTuple):
         return cls(positive.squeeze(1), negative.squeeze(1), center, radius.squeeze(1))
 
 
-
 class PairMeans(NamedTuple):
     """Means over the ordered pairs of distinct atoms; both 0, and still attached to the graph, where there is no pair."""
 
@@ -93,7 +91,6 @@ class PairMeans(NamedTuple):
     """Eq. 5."""
     distance: Tensor
     """Eq. 7, detached: for the log."""
-
 
 
 def pair_means(atoms: Atoms, softening: float = 0.0) -> PairMeans:
@@ -106,7 +103,6 @@ def pair_means(atoms: Atoms, softening: float = 0.0) -> PairMeans:
     Memory: O(B^2) up to 4,096 atoms; beyond, blocks of rows, so that the peak grows as O(B h) plus a few blocks of 64 MiB.
     """
     return PairMeans(*WithGradient.apply(lambda wanted, *parts: mean_over_pairs(*parts, softening, wanted), *atoms))
-
 
 
 def rest_distance(atoms: Atoms, softening: float = 0.0) -> Tensor:
@@ -130,7 +126,6 @@ def rest_distance(atoms: Atoms, softening: float = 0.0) -> Tensor:
     rest = torch.where(excess > 0, rest, torch.full_like(rest, float("inf")))
     none = (like == 0) & (excess <= 0) | ~torch.outer(atoms.exists, atoms.exists)
     return rest.masked_fill(none.fill_diagonal_(True), float("nan")).to(atoms.center.dtype)
-
 
 
 def atomic_energy(
@@ -163,7 +158,6 @@ def atomic_energy(
         return pair_means(atoms, softening).energy
 
 
-
 def _check_tokens(importance: Tensor, position: Tensor, mask: Tensor | None, token_reduction: str) -> None:
     if importance.dim() != 2 or position.dim() != 3 or position.shape[:2] != importance.shape:
         raise AtomError(
@@ -177,4 +171,3 @@ def _check_tokens(importance: Tensor, position: Tensor, mask: Tensor | None, tok
         )
     if token_reduction not in TOKEN_REDUCTIONS:
         raise AtomError(f"token_reduction must be one of {', '.join(TOKEN_REDUCTIONS)}; got {token_reduction!r}")
-

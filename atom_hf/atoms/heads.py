@@ -1,12 +1,10 @@
 """The heads that read a model's tokens: importance Q (Eq. 6), position P (Eq. 12), and the explainer (ours)."""
 
-from torch.nn import functional as F
-from torch import Tensor
-from torch import nn
 import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 POSITION_INITS = ("random", "identity")
-
 
 
 class AtomHeads(nn.Module):
@@ -37,7 +35,7 @@ class AtomHeads(nn.Module):
         if position_init == "identity":
             nn.init.eye_(self.position.weight)
             nn.init.zeros_(self.position.bias)
-        self.register_module("tied", None)
+        self.register_module("explainer", None)
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """[B, N, h] -> importance [B, N] in [-1, 1] and position [B, N, h], both float32."""
@@ -45,13 +43,13 @@ class AtomHeads(nn.Module):
             tokens = F.layer_norm(tokens.float(), (self.hidden_size,))
             return torch.tanh(self.importance(tokens).squeeze(-1) / 2), self.position(tokens)
 
-    def read(self, tokens: Tensor, classes: Tensor) -> Tensor:
-        """The tied importance of tokens [B, N, h] for one class of each sample, int [B]: [B, N] in [-1, 1], float32."""
+    def explain(self, tokens: Tensor, classes: Tensor) -> Tensor:
+        """The fitted importance of tokens [B, N, h] for one class of each sample, int [B]: [B, N] in [-1, 1], float32."""
         with torch.autocast(tokens.device.type, enabled=False):
-            return self.tied(F.layer_norm(tokens.float(), (self.hidden_size,)), classes)
+            return self.explainer(F.layer_norm(tokens.float(), (self.hidden_size,)), classes)
 
-    def learning(self) -> list[nn.Parameter]:
-        """The parameters that training trains: all but the tied importance, which is fitted after it."""
+    def trained_parameters(self) -> list[nn.Parameter]:
+        """The parameters that training trains: all but the explainer's, which is fitted after it."""
         return [*self.importance.parameters(), *self.position.parameters()]
 
     def _apply(self, fn, recurse=True):
@@ -62,9 +60,8 @@ class AtomHeads(nn.Module):
         return super()._apply(keep_precision, recurse)
 
 
-
-class TiedImportance(nn.Module):
-    """The importance of a token for each class of a classifier, which `tie.py` fits to what the model does without it (ours).
+class ExplainerHead(nn.Module):
+    """The importance of a token for each class of a classifier, fitted to what masking it changes (explainer/fit.py; ours).
 
         q_i(c) = 2 sigmoid(T_c(e_i)) - 1,   T: R^h -> R^width -> R^C, with a GELU between   (in the form of Eq. 6)
 
@@ -88,7 +85,6 @@ class TiedImportance(nn.Module):
         return torch.tanh((torch.einsum("bnw,bw->bn", inner, weight) + bias[:, None]) / 2)
 
 
-
 class _Linear(nn.Module):
     """`nn.Linear`, but not for those who look for one: PEFT's `target_modules="all-linear"` and quantizers replace each
     that they find in a model."""
@@ -101,4 +97,3 @@ class _Linear(nn.Module):
     # FSDP's mixed precision hands a forward pass bfloat16 copies of float32 weights; the tokens are float32.
     def forward(self, tokens: Tensor) -> Tensor:
         return F.linear(tokens, self.weight.float(), self.bias.float())
-

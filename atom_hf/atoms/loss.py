@@ -1,13 +1,13 @@
 """The atom loss: the energy of a batch and the two constraints that keep charges in use (ours)."""
 
 from typing import NamedTuple
-from torch import Tensor
-from .energy import Atoms
-from .closed_form import WithGradient
-from .closed_form import mean_over_pairs
-import torch
-from .config import AtomConfig
 
+import torch
+from torch import Tensor
+
+from .closed_form import WithGradient, mean_over_pairs
+from .config import AtomConfig
+from .energy import Atoms
 
 
 class AtomLoss(NamedTuple):
@@ -17,7 +17,6 @@ class AtomLoss(NamedTuple):
     energy: Tensor
     constraint: Tensor
     distance: Tensor
-
 
 
 def atom_loss(
@@ -54,7 +53,6 @@ def atom_loss(
     return AtomLoss(*WithGradient.apply(compute, *atoms))
 
 
-
 def loss_of(atoms: Atoms, config: AtomConfig) -> AtomLoss:
     """The atom loss that a configuration asks for."""
     return atom_loss(
@@ -65,4 +63,3 @@ def loss_of(atoms: Atoms, config: AtomConfig) -> AtomLoss:
         charge_floor_weight=config.charge_floor_weight,
         energy_weight=config.energy_weight,
     )
-

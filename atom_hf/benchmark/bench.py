@@ -17,49 +17,40 @@ ratio is 1 + heads / plain. The floor of memory is those parameters with their o
 are counted by `torch.utils.flop_counter` (products of matrices, convolutions, attention).
 """
 
-from dataclasses import dataclass
-from dataclasses import field
-from typing import Any
-from .steps import Arm
-from ..training.arguments import AtomTrainingArguments
+import json
+import os
+import statistics
 from collections.abc import Callable
 from contextlib import ExitStack
-from .steps import Floor
+from dataclasses import dataclass, field
+from itertools import cycle, islice
 from pathlib import Path
-from ..finetune.arguments import RunArguments
-from .steps import Step
-from .steps import count_flops
-import json
-from .steps import peak_memory
-from ..utils.quiet import quiet
-from .steps import time_steps
-from tqdm.auto import tqdm
-from ..utils.statistics import median_interval
+from typing import Any
+
 import numpy as np
-import statistics
-from ..utils.tables import format_number
-from ..utils.tables import format_table
-from ..training.trainer import AtomTrainer
-from transformers.trainer_utils import IntervalStrategy
-from ..finetune.run import make_trainer
-from ..finetune.run import prepare_run
-from .random_inputs import random_task
-from transformers import set_seed
-from ..finetune.run import silent
 import torch
-from ..errors import AtomError
-from itertools import cycle
-from itertools import islice
-from ..utils.files import check_page
 import transformers
-import os
+from tqdm.auto import tqdm
+from transformers import set_seed
+from transformers.trainer_utils import IntervalStrategy
+
+from ..errors import AtomError
+from ..finetune.arguments import RunArguments
+from ..finetune.run import make_trainer, prepare_run, unlogged_run
+from ..training.arguments import AtomTrainingArguments
+from ..training.trainer import AtomTrainer
+from ..utils.files import check_page
+from ..utils.quiet import quiet
+from ..utils.statistics import median_interval
+from ..utils.tables import format_number, format_table
+from .random_inputs import random_task
+from .steps import Arm, Floor, Step, count_flops, peak_memory, time_steps
 
 ARMS = ("plain", "atom")
 
 INTERVAL = "95 % interval of the median, by bootstrap over pairs"
 
 BATCHES = 4  # distinct steps of data: the pairs go through them again and again
-
 
 
 @dataclass
@@ -73,7 +64,6 @@ class BenchArguments:
     )
     output: str | None = field(default=None, metadata={"help": "Write the results to this JSON file."})
     profile: bool = field(default=False, metadata={"help": "Also show which parts the flag's extra time goes to."})
-
 
 
 def run_bench(run: RunArguments, args: AtomTrainingArguments, options: BenchArguments) -> dict[str, Any]:
@@ -119,7 +109,6 @@ def run_bench(run: RunArguments, args: AtomTrainingArguments, options: BenchArgu
     return result
 
 
-
 def paired_ratio(first: list[float], second: list[float], resamples: int = 10_000) -> dict[str, Any]:
     """The median of second / first over pairs, with its interval (see `INTERVAL`) and the quartiles of the pairs."""
     ratios = np.asarray(second) / np.asarray(first)
@@ -132,7 +121,6 @@ def paired_ratio(first: list[float], second: list[float], resamples: int = 10_00
         "quartiles": quartiles,
         "ratios": ratios.tolist(),
     }
-
 
 
 def summarise(
@@ -159,7 +147,6 @@ def summarise(
         "flops": counted,
         "seconds": {name: statistics.median(values) for name, values in seconds.items()},
     }
-
 
 
 def report(result: dict[str, Any]) -> str:
@@ -197,11 +184,10 @@ def report(result: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-
 def _make_trainer(
     run: RunArguments, args: AtomTrainingArguments, options: BenchArguments, arm: str, rounds: int, stack: ExitStack
 ) -> AtomTrainer:
-    run, args = stack.enter_context(silent(run, args, args.seed))
+    run, args = stack.enter_context(unlogged_run(run, args, args.seed))
     args.atom, args.eval_strategy = arm == "atom", IntervalStrategy.NO
     args.max_steps = 100 * (rounds + BATCHES)  # so that no schedule has gone far when the last pair is timed
     if run.dataset is not None:
@@ -210,7 +196,6 @@ def _make_trainer(
     samples = BATCHES * args.per_device_train_batch_size * args.gradient_accumulation_steps
     args.dataloader_pin_memory = args.dataloader_pin_memory and torch.cuda.is_available()
     return make_trainer(run, args, random_task(run, options.tokens, samples))
-
 
 
 def _batches(trainer: AtomTrainer) -> list[Step]:
@@ -227,7 +212,6 @@ def _batches(trainer: AtomTrainer) -> list[Step]:
     return [list(islice(rows, each)) for _ in range(max(1, len(whole) // each))]
 
 
-
 def _check(run: RunArguments, args: AtomTrainingArguments, options: BenchArguments) -> None:
     args.atom_config()
     if options.pairs < 2:
@@ -240,7 +224,6 @@ def _check(run: RunArguments, args: AtomTrainingArguments, options: BenchArgumen
         raise AtomError(f"atom-hf bench measures one process, and there are {args.world_size}: start it alone")
     if options.output:
         check_page(options.output, "--output")
-
 
 
 def _describe(
@@ -270,8 +253,6 @@ def _describe(
     }
 
 
-
 def _name(given: str) -> str:
     """A Hub id as it is, a path by its end: results may be published, and where a file lies is no part of them."""
     return os.path.basename(given.rstrip("/")) if os.path.exists(given) else given
-

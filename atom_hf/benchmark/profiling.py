@@ -5,22 +5,21 @@ backward is that of the autograd nodes that its forward made. On a CPU times are
 kernels. Everything is a share of the plain step, profiled in the same way.
 """
 
-from ..modeling import forward
-from ..atoms.heads import AtomHeads
-from ..training.loss_log import AtomRecord
+from collections.abc import Callable
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile, record_function
+
 from ..atoms.energy import Atoms
-from ..modeling.gradient_balancer import GradientGate
+from ..atoms.heads import AtomHeads
+from ..errors import AtomError
+from ..modeling import forward
+from ..modeling.gradient_balancer import GradientBalancer
 from ..training import custom_loop as loop
 from ..training import loss as trainer_loss
-from typing import Any
-from collections.abc import Callable
-from ..errors import AtomError
-from contextlib import ExitStack
-from contextlib import contextmanager
-from torch.profiler import record_function
-from torch.profiler import ProfilerActivity
-from torch.profiler import profile
-import torch
+from ..training.loss_log import LossLog
 
 PREFIX = "atom-hf "
 
@@ -39,12 +38,11 @@ PARTS = (
     (Atoms, "pack", "atoms"),
     (trainer_loss, "gather_rows", "gather"),
     (loop, "atom_loss", "pair energy and constraints"),
-    (AtomRecord, "add", "record for the log"),
-    (GradientGate, "_measure_task", "gate"),
-    (GradientGate, "_measure_atom", "gate"),
-    (GradientGate, "update", "gate"),
+    (LossLog, "add", "record for the log"),
+    (GradientBalancer, "_measure_task", "gate"),
+    (GradientBalancer, "_measure_atom", "gate"),
+    (GradientBalancer, "update", "gate"),
 )
-
 
 
 def profile_parts(arms: dict[str, Any], batches: list[list], done: Callable[[], Any] = lambda: None) -> dict[str, Any]:
@@ -73,7 +71,6 @@ def profile_parts(arms: dict[str, Any], batches: list[list], done: Callable[[], 
     return {"rows": rows, "rest": rest, "total": extra}
 
 
-
 @contextmanager
 def wrapped(arm: Any):
     """Within it every part records its range. Raises `AtomError` for a part that is not where it is looked for."""
@@ -86,7 +83,6 @@ def wrapped(arm: Any):
                 raise AtomError(f"--profile: {where} has no {attribute}, which {part!r} is measured by")
             stack.enter_context(_wrap(owner, attribute, PREFIX + part))
         yield
-
 
 
 @contextmanager
@@ -109,7 +105,6 @@ def _wrap(owner: Any, attribute: str, name: str):
             delattr(owner, attribute)
 
 
-
 def _profile(arm: Any, batches: list) -> dict[str, tuple[float, float]]:
     """(forward, backward) of each part, and of the whole step, in the profiler's units."""
     cuda = arm.device.type == "cuda"
@@ -122,13 +117,11 @@ def _profile(arm: Any, batches: list) -> dict[str, tuple[float, float]]:
     return attribute(events, kernel_time if cuda else lambda event: event.cpu_time_total)
 
 
-
 def kernel_time(event: Any) -> float:
     """The time of the kernels that an event and those within it launched."""
     # A range appears among its own kernels, from the first of them to the last.
     own = sum(kernel.duration for kernel in event.kernels if kernel.name != event.name)
     return own + sum(kernel_time(child) for child in event.cpu_children)
-
 
 
 def attribute(events: list[Any], time_of: Callable[[Any], float]) -> dict[str, tuple[float, float]]:
@@ -170,9 +163,7 @@ def attribute(events: list[Any], time_of: Callable[[Any], float]) -> dict[str, t
     return {name: (forward, backward) for name, (forward, backward) in totals.items()}
 
 
-
 def _in_backward(event: Any) -> bool:
     while event is not None and not event.name.startswith(NODE):
         event = event.cpu_parent
     return event is not None
-

@@ -1,29 +1,24 @@
 """Inputs made for a model, where its data do not matter: full length, random, the same for the same seed."""
 
-from ..errors import AtomError
-from ..finetune.arguments import RunArguments
-from ..data.columns import TASKS
-from ..finetune.inputs import Task
-from torch import Tensor
-from ..finetune.pretrained import check_model_given
-from transformers import default_data_collator
-from ..modeling.inference import evaluating
-from ..finetune.pretrained import find_model
-from ..errors import first_line
-from ..finetune.pretrained import load_network
-from ..finetune.pretrained import make_config
-from ..finetune.pretrained import make_network
-from ..finetune.pretrained import read_config
-import torch
 from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import default_data_collator
 from transformers.models.auto import modeling_auto
+
+from ..data.columns import TASKS
+from ..errors import AtomError, first_line
+from ..finetune.arguments import RunArguments
+from ..finetune.inputs import TrainingInputs
+from ..finetune.pretrained import check_model_given, find_model, load_network, make_config, make_network, read_config
+from ..modeling.inference import evaluating
 from ..modeling.tokens import special_token_ids
 
 DEFAULT_TOKENS = 128
 
 
-
-def random_task(run: RunArguments, tokens: int | None, samples: int) -> Task:
+def random_task(run: RunArguments, tokens: int | None, samples: int) -> TrainingInputs:
     """A model and `samples` random rows for it: no tokenizer, image processor or data set is needed.
 
     Args:
@@ -66,8 +61,7 @@ def random_task(run: RunArguments, tokens: int | None, samples: int) -> Task:
         raise AtomError(
             f"random inputs do not fit {type(network).__name__} ({first_line(error)}); give --dataset"
         ) from error
-    return Task(network, None, rows, rows, default_data_collator, None, True, lambda chosen: chosen)
-
+    return TrainingInputs(network, None, rows, rows, default_data_collator, None, True, lambda chosen: chosen)
 
 
 def _task_of(config: Any, flag: str, name: str) -> str:
@@ -83,7 +77,6 @@ def _task_of(config: Any, flag: str, name: str) -> str:
     raise AtomError(f"{flag} {name!r}: random inputs can be made for models of texts or images, not for {kind}")
 
 
-
 def _texts(config: Any, tokens: int, samples: int) -> dict[str, Tensor]:
     longest = getattr(config, "max_position_embeddings", None)
     if tokens < 1 or (isinstance(longest, int) and tokens > longest):
@@ -94,4 +87,3 @@ def _texts(config: Any, tokens: int, samples: int) -> dict[str, Tensor]:
     ordinary = torch.tensor([i for i in range(config.vocab_size) if i not in special])
     ids = ordinary[torch.randint(len(ordinary), (samples, tokens))]
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-

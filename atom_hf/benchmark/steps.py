@@ -1,26 +1,26 @@
 """One step of `atom-hf bench`: taken, timed, and its memory and operations counted."""
 
-import os
-from torch import Tensor
-from ..training.trainer import AtomTrainer
-import torch
-from typing import Any
-from torch import nn
-import statistics
-from ..modeling.inference import evaluating
-from collections.abc import Callable
 import gc
+import os
+import statistics
 import time
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
+import torch
+from torch import Tensor, nn
 from torch.utils import flop_counter
 from transformers import TrainerCallback
+
+from ..modeling.inference import evaluating
+from ..training.trainer import AtomTrainer
 
 # The profiler's own progress would break the bar.
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 
 Step = list[dict[str, Tensor]]
 """The batches of one optimizer step."""
-
 
 
 class Arm:
@@ -65,7 +65,6 @@ class Arm:
         return sum(storages.values())
 
 
-
 class Floor:
     """The heads' own arithmetic."""
 
@@ -106,11 +105,9 @@ class Floor:
             self.dtype = max(found, key=Tensor.numel).dtype
 
 
-
 def _tokens(model: Any, batch: dict[str, Tensor]) -> int:
     with evaluating(model), torch.no_grad():
         return model(**batch, return_atoms=True)["atom_importance"].numel()
-
 
 
 def time_steps(
@@ -142,7 +139,6 @@ def time_steps(
     return seconds
 
 
-
 def peak_memory(arm: Arm, batches: Step) -> int:
     """The peak of one step in bytes, as `bench` defines it."""
     resident = arm.resident_bytes()
@@ -156,7 +152,6 @@ def peak_memory(arm: Arm, batches: Step) -> int:
     return resident + allocated_peak(lambda: arm.step(batches))
 
 
-
 def allocated_peak(call: Callable[[], Any]) -> int:
     """The peak of the bytes that tensors on the CPU allocate within `call`, above what was there before."""
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
@@ -164,7 +159,6 @@ def allocated_peak(call: Callable[[], Any]) -> int:
     events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
     changes = [e.nbytes() for e in sorted(events, key=lambda e: e.start_ns())]
     return int(np.cumsum(changes, dtype=np.int64).max(initial=0))
-
 
 
 def count_flops(step: Callable[[Step], None], batches: Step) -> int:
@@ -183,10 +177,8 @@ def count_flops(step: Callable[[Step], None], batches: Step) -> int:
     return counter.get_total_flops()
 
 
-
 class _ReadyError(Exception):
     """All is made; the first step would follow."""
-
 
 
 class _Stop(TrainerCallback):
@@ -194,8 +186,6 @@ class _Stop(TrainerCallback):
         raise _ReadyError
 
 
-
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-

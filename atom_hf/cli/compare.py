@@ -3,13 +3,12 @@
 from ..utils.tables import format_table
 
 
-
-def compare(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """`atom-hf compare`."""
-    from ..training.arguments import AtomTrainingArguments
     from ..experiments.compare import CompareArguments, compare_runs
-    from ..finetune.flags import parse_flags
     from ..finetune.arguments import RunArguments
+    from ..finetune.flags import parse_flags
+    from ..training.arguments import AtomTrainingArguments
 
     run, args, options = parse_flags("compare", arguments, [RunArguments, AtomTrainingArguments, CompareArguments])
     report = compare_runs(run, args, options)
@@ -21,4 +20,3 @@ def compare(arguments: list[str]) -> None:
         print(f"page      {report.page}")
     for picture in report.pictures:
         print(f"picture   {picture}")
-

@@ -1,35 +1,27 @@
 """`atom-hf explain`: show texts or images under their token importance."""
 
-from dataclasses import dataclass
-from dataclasses import field
-from PIL import Image
-from ..importance.results import ImageReading
-from typing import NamedTuple
-from pathlib import Path
-from ..importance.results import TextReading
-from typing import Any
-from ..errors import AtomError
-from ..builtin import BUILT_IN_MODELS
-from ..finetune.arguments import RunArguments
-from ..utils.files import check_page
-from ..modeling.inference import default_device
-from ..modeling.load import load_atom_model
-from ..finetune.pretrained import load_processor
-from ..finetune.arguments import load_run_data
-from ..importance.read import read_images
-from ..importance.read import read_samples
-from ..importance.read import read_texts
-from ..visualization.files import write_files
-from ..data.sources import DATA_FILES
-from ..data.sources import IMAGE_FILES
-from ..errors import first_line
-import sys
 import os
 import stat
-from PIL import ImageOps
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image, ImageOps
+
+from ..builtin import BUILT_IN_MODELS
+from ..data.sources import DATA_FILES, IMAGE_FILES
+from ..errors import AtomError, first_line
+from ..finetune.arguments import RunArguments, load_run_data
+from ..finetune.pretrained import load_processor
+from ..importance.read import read_images, read_samples, read_texts
+from ..importance.results import ImageImportance, TextImportance
+from ..modeling.inference import default_device
+from ..modeling.load import load_atom_model
+from ..utils.files import check_page
+from ..visualization.files import write_files
 
 STANDARD_INPUT = "-"
-
 
 
 @dataclass
@@ -55,7 +47,6 @@ class ExplainArguments:
     page: str = field(default="importance.html", metadata={"help": "Where to write the page; PNGs go beside it."})
 
 
-
 @dataclass
 class Given:
     """What was given to be read, before a model is loaded."""
@@ -68,19 +59,17 @@ class Given:
     """How many more there were."""
 
 
-
 class Explained(NamedTuple):
     """What was read, and where it was written."""
 
     page: Path
     pictures: list[Path]
     """The samples, and the map of their atoms if there are two or more."""
-    texts: list[TextReading]
-    images: list[ImageReading]
+    texts: list[TextImportance]
+    images: list[ImageImportance]
     left_out: int
-    tied: bool
-    """Whether their importance is tied to the prediction (`tie.py`)."""
-
+    fitted: bool
+    """Whether their importance is fitted to the prediction; else it is the charge."""
 
 
 def explain_model(run: RunArguments, options: ExplainArguments) -> Explained:
@@ -123,9 +112,10 @@ def explain_model(run: RunArguments, options: ExplainArguments) -> Explained:
         shown = {"texts": read_texts(model, processor(False), given.texts)}
     config = model.atom_config
     title = f"Token importance: {run.model}"
-    page, *pictures = write_files(options.page, title=title, softening=config.softening, tied=config.is_tied, **shown)
-    return Explained(page, pictures, shown.get("texts", []), shown.get("images", []), left_out, config.is_tied)
-
+    page, *pictures = write_files(
+        options.page, title=title, softening=config.softening, fitted=config.has_explainer, **shown
+    )
+    return Explained(page, pictures, shown.get("texts", []), shown.get("images", []), left_out, config.has_explainer)
 
 
 def read_given(texts: list[str], files: list[str], samples: int) -> Given:
@@ -172,7 +162,6 @@ def read_given(texts: list[str], files: list[str], samples: int) -> Given:
     return given
 
 
-
 def _is_piped() -> bool:
     """Whether something is sent to standard input: not so for a terminal, nor for a program that was started without any."""
     try:
@@ -180,7 +169,6 @@ def _is_piped() -> bool:
     except (AttributeError, OSError, ValueError):
         return False
     return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
-
 
 
 def _lines(stream: Any, where: str) -> list[str]:
@@ -194,7 +182,6 @@ def _lines(stream: Any, where: str) -> list[str]:
     return lines
 
 
-
 def _open(path: Path) -> Image.Image:
     """A picture, the right way up. Raises `AtomError`."""
     try:
@@ -205,18 +192,17 @@ def _open(path: Path) -> Image.Image:
         raise AtomError(f"--file {str(path)!r} is no image that can be read: {first_line(error)}") from error
 
 
-
-def explain(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """`atom-hf explain`."""
-    from ..finetune.flags import parse_flags
     from ..finetune.arguments import RunArguments
-    from ..visualization.terminal import show_readings
+    from ..finetune.flags import parse_flags
+    from ..visualization.terminal import show_importance
 
     texts: list[str] = []
     run, options = parse_flags("explain", arguments, [RunArguments, ExplainArguments], texts)
     options.text = [*texts, *options.text]
     found = explain_model(run, options)
-    shown = show_readings(found.images, found.texts, tied=found.tied)
+    shown = show_importance(found.images, found.texts, fitted=found.fitted)
     # A terminal that cannot show a letter gets a question mark.
     coding = sys.stdout.encoding or "utf-8"
     print(shown.encode(coding, "replace").decode(coding))
@@ -226,4 +212,3 @@ def explain(arguments: list[str]) -> None:
     print(f"page      {found.page}")
     for picture in found.pictures:
         print(f"picture   {picture}")
-

@@ -1,10 +1,7 @@
 """`atom-hf faithfulness`."""
 
 
-
-
-
-def faithfulness(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """`atom-hf faithfulness`."""
     from ..faithfulness.command import FaithfulnessArguments, measure_faithfulness
     from ..finetune.flags import parse_flags
@@ -12,4 +9,3 @@ def faithfulness(arguments: list[str]) -> None:
     (run,) = parse_flags("faithfulness", arguments, [FaithfulnessArguments])
     for path in measure_faithfulness(run):
         print(f"written   {path}")
-

@@ -1,34 +1,27 @@
 """`atom-hf fit-explainer`: fit a saved model's importance to its prediction."""
 
-from ..explainer.fit import COPIES
-from ..explainer.fit import SAMPLES
-from ..explainer.fit import SETS
-from dataclasses import dataclass
-from dataclasses import field
-from typing import Any
-from ..errors import AtomError
-from ..builtin import BUILT_IN_MODELS
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-from ..finetune.arguments import RunArguments
-from ..explainer.fit import Tie
-from ..utils.files import check_output_folder
-from ..modeling.inference import default_device
+from typing import Any
+
+from ..builtin import BUILT_IN_MODELS
 from ..data.encoding import encode_rows
-from ..modeling.unwrap import inside
-from ..modeling.load import load_atom_model
+from ..errors import AtomError
+from ..explainer.fit import COPIES, SAMPLES, SETS, ExplainerFit, fit_explainer, make_maskers
+from ..finetune.arguments import RunArguments, load_run_data
 from ..finetune.pretrained import load_processor
-from ..finetune.arguments import load_run_data
-from ..explainer.fit import make_erasers
-from ..explainer.fit import tie_importance
+from ..modeling.inference import default_device
+from ..modeling.load import load_atom_model
+from ..modeling.unwrap import inner_model
+from ..utils.files import check_output_folder
 from ..utils.tables import format_number
 
 BATCH = 16
 
 
-
 @dataclass
-class TieModelArguments:
+class FitExplainerArguments:
     """How much is erased, and where the model goes."""
 
     samples: int = field(
@@ -44,9 +37,8 @@ class TieModelArguments:
     output_dir: str | None = field(default=None, metadata={"help": "Where to save the model; back to its folder."})
 
 
-
-def tie_model(run: RunArguments, options: TieModelArguments) -> tuple[Tie, str]:
-    """Ties the importance of a saved model and saves it. Returns how far that went, and where the model is.
+def fit_saved_explainer(run: RunArguments, options: FitExplainerArguments) -> tuple[ExplainerFit, str]:
+    """Fits the explainer of a saved model and saves it. Returns how well it fits, and the model's folder.
 
     Raises:
         AtomError: no model or data, a model without heads or without classes, a model on the Hub without an --output_dir.
@@ -61,7 +53,7 @@ def tie_model(run: RunArguments, options: TieModelArguments) -> tuple[Tie, str]:
     model.to(default_device())
     data = load_run_data(run)
     processor = load_processor(run.tokenizer or run.model, data.is_image, revision=run.model_revision)
-    make_erasers(inside(model), processor)  # refuses before anything is read
+    make_maskers(inner_model(model), processor)  # refuses before anything is read
     rows = data.train.shuffle(seed=run.sample_seed)
 
     def batches() -> Iterator[dict[str, Any]]:
@@ -70,21 +62,19 @@ def tie_model(run: RunArguments, options: TieModelArguments) -> tuple[Tie, str]:
             yield encode_rows(list(part), model, processor, run.max_length)
 
     sizes = {"samples": options.samples, "copies": options.copies, "sets": options.sets}
-    found = tie_importance(model, processor, batches(), seed=run.sample_seed, **sizes)
+    found = fit_explainer(model, processor, batches(), seed=run.sample_seed, **sizes)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return found, str(folder)
 
 
-
-def tie(arguments: list[str]) -> None:
-    """`atom-hf tie`."""
-    from ..finetune.flags import parse_flags
+def main(arguments: list[str]) -> None:
+    """`atom-hf fit-explainer`."""
     from ..finetune.arguments import RunArguments
+    from ..finetune.flags import parse_flags
 
-    run, options = parse_flags("tie", arguments, [RunArguments, TieModelArguments])
-    found, folder = tie_model(run, options)
-    print(f"samples   {found.samples}, erased {found.passes} times")
-    print(f"explained {format_number(found.explained)} of what erasing tokens of held-out samples changes")
+    run, options = parse_flags("fit-explainer", arguments, [RunArguments, FitExplainerArguments])
+    found, folder = fit_saved_explainer(run, options)
+    print(f"samples   {found.samples}, {found.passes} masked copies")
+    print(f"explained {format_number(found.explained)} of what masking tokens of held-out samples changes")
     print(f"model     {folder}")
-

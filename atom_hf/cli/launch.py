@@ -1,15 +1,13 @@
 """`atom-hf train --accelerate_config NAME`: the same run over processes, by `accelerate launch`."""
 
-from typing import ClassVar
-from dataclasses import dataclass
-from dataclasses import field
-from ..errors import AtomError
-from ..errors import first_line
 import importlib.util
 import os
-from pathlib import Path
+from dataclasses import dataclass, field
 from importlib.resources import files
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
+
+from ..errors import AtomError, first_line
 
 FLAG = "--accelerate_config"
 
@@ -19,7 +17,6 @@ CHOICES = f"one of {', '.join(NAMES)}, or the path of a YAML file of accelerate"
 
 # Flags of accelerate launch that would start something else than this run.
 OTHERS = ("config_file", "cpu", "module", "no_python", "quiet")
-
 
 
 @dataclass
@@ -37,7 +34,6 @@ class LaunchArguments:
             "const": "",
         },
     )
-
 
 
 def launch(config: str, arguments: list[str], others: list[str], *, use_cpu: bool) -> int:
@@ -97,16 +93,14 @@ def launch(config: str, arguments: list[str], others: list[str], *, use_cpu: boo
     return 0
 
 
-
 def _file(config: str) -> str:
     if config in NAMES:
-        return str(files(__package__) / "assets" / "accelerate" / f"{config}.yaml")
+        return str(files(__package__) / "accelerate_configs" / f"{config}.yaml")
     if not config:
         raise AtomError(f"{FLAG}: give {CHOICES}")
     if not Path(config).is_file():
         raise AtomError(f"{FLAG} {config!r}: no such configuration or file; give {CHOICES}")
     return config
-
 
 
 def _parse(others: list[str]) -> Any:
@@ -130,7 +124,6 @@ def _parse(others: list[str]) -> Any:
     return args
 
 
-
 def _without(arguments: list[str], others: list[str]) -> list[str]:
     """The arguments but for `others`, which stand among them in this order."""
     # By hand: argparse tells which words it did not know, not those that it did.
@@ -141,4 +134,3 @@ def _without(arguments: list[str], others: list[str]) -> list[str]:
         else:
             rest.append(word)
     return rest
-

@@ -1,33 +1,26 @@
 """The command line: `atom-hf train | compare | study | ...`, also `python -m atom_hf`."""
 
-from ..errors import AtomError
-from collections.abc import Sequence
 import logging
 import sys
-from collections.abc import Callable
-from .bench import bench
-from .compare import compare
-from .explain import explain
-from .faithfulness import faithfulness
-from .push import push
-from .study import study
-from .fit_explainer import tie
-from .train import train
+from collections.abc import Sequence
+from importlib import import_module
+
+from ..errors import AtomError
 from ..hub.messages import without_token
+from ..version import __version__
 
 USAGE = """usage: atom-hf COMMAND [flags]
 
   train         fine-tune a checkpoint; with --atom, with the atom loss
   compare       fine-tune with and without --atom over several seeds, and print both side by side
   study         run arms x data sets x sizes x seeds from a file, and write tables and plots
-  tie           tie the importance of a trained model's tokens to its prediction (train does so itself)
+  fit-explainer fit the importance of a trained model's tokens to its prediction (train does so itself)
   explain       show texts or images under their token importance, here and on a page
   faithfulness  measure how faithful the importance is, beside other attributions
   push          check a saved model and push it to the Hugging Face Hub
   bench         measure what --atom costs: a training step with it and without it, interleaved
 
 atom-hf COMMAND --help lists the flags. On many processes: atom-hf train --accelerate_config ddp ..."""
-
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -41,22 +34,20 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(USAGE)
         return 0
     if command == "--version":
-        from .. import __version__
-
         print(f"atom-hf {__version__}")
         return 0
     if command not in COMMANDS:
-        return _refuse(f"no such command: {command!r}; there are {', '.join(COMMANDS)}")
+        return _reject(f"no such command: {command!r}; there are {', '.join(COMMANDS)}")
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("atom_hf").setLevel(logging.INFO)
     try:
-        return COMMANDS[command](arguments[1:]) or 0
+        module = import_module(f".{command.replace('-', '_')}", __package__)
+        return module.main(arguments[1:]) or 0
     except AtomError as error:
-        return _refuse(str(error))
+        return _reject(str(error))
     except KeyboardInterrupt:
         print(f"\ninterrupted; {GO_ON.get(command, 'nothing was written')}", file=sys.stderr)
         return 130
-
 
 
 GO_ON = {
@@ -67,20 +58,10 @@ GO_ON = {
     "push": "the repository is as it was, unless the commit had been sent",
 }
 
-COMMANDS: dict[str, Callable[[list[str]], int | None]] = {
-    "train": train,
-    "compare": compare,
-    "study": study,
-    "explain": explain,
-    "tie": tie,
-    "faithfulness": faithfulness,
-    "push": push,
-    "bench": bench,
-}
+# Each is a file beside this one, imported when it is asked for: Torch and Transformers take seconds to import.
+COMMANDS = ("train", "compare", "study", "fit-explainer", "explain", "faithfulness", "push", "bench")
 
 
-
-def _refuse(message: str) -> int:
+def _reject(message: str) -> int:
     print(f"atom-hf: error: {without_token(' '.join(message.split()))}", file=sys.stderr)
     return 2
-

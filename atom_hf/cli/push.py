@@ -1,38 +1,36 @@
 """`atom-hf push`: check a saved model and push it to the Hub."""
 
-from typing import Any
-from dataclasses import field
-from dataclasses import dataclass
-from ..hub.upload import commit
-from typing import NamedTuple
-from ..errors import AtomError
-from pathlib import Path
-from ..hub.upload import check_repository
-from ..hub.upload import check_secret
-from ..hub.upload import check_token
-from ..hub.upload import files_to_push
-from ..hub.upload import open_repository
-from transformers.utils import ADAPTER_CONFIG_NAME
-from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME
-from ..atoms.config import CONFIG_NAME as ATOM_CONFIG_NAME
-from ..hub.upload import CHECKPOINT
-from transformers.utils import CONFIG_NAME
-from ..modeling.heads_file import HEADS_NAME
-from ..atoms.config import MAX_BYTES
-from ..hub.upload import check_base
-from ..modeling.load import load_atom_model
-from ..utils.files import read_json
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-import shutil
-import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
 
+from transformers.utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, CONFIG_NAME
+
+from ..atoms.config import CONFIG_NAME as ATOM_CONFIG_NAME
+from ..atoms.config import MAX_BYTES
+from ..errors import AtomError
+from ..hub.upload import (
+    CHECKPOINT,
+    check_base,
+    check_repository,
+    check_secret,
+    check_token,
+    commit,
+    files_to_push,
+    open_repository,
+)
+from ..modeling.heads_file import HEADS_NAME
+from ..modeling.load import load_atom_model
+from ..utils.files import read_json
 
 
 def _flag(help: str, default: Any = None) -> Any:
     return field(default=default, metadata={"help": help})
-
 
 
 @dataclass
@@ -48,7 +46,6 @@ class PushArguments:
     create_pr: bool = _flag("Open a pull request instead of writing to main.", False)
 
 
-
 class Pushed(NamedTuple):
     """What became of a folder."""
 
@@ -56,7 +53,6 @@ class Pushed(NamedTuple):
     """Of the commit, or of the pull request."""
     files: list[str]
     left_out: list[str]
-
 
 
 def push_folder(folder: str, options: PushArguments) -> Pushed:
@@ -87,7 +83,6 @@ def push_folder(folder: str, options: PushArguments) -> Pushed:
             create_pr=options.create_pr,
         )
     return Pushed(made.pr_url or made.commit_url, sorted(files), left_out)
-
 
 
 def check_folder(folder: str | Path, repository: str = "") -> bool:
@@ -129,7 +124,6 @@ def check_folder(folder: str | Path, repository: str = "") -> bool:
     return final
 
 
-
 @contextmanager
 def _final_form(folder: str, repository: str) -> Iterator[Path]:
     """The folder itself, or of a checkpoint a copy in the form of a finished model."""
@@ -148,8 +142,7 @@ def _final_form(folder: str, repository: str) -> Iterator[Path]:
         yield ready
 
 
-
-def push(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """`atom-hf push`."""
     from ..finetune.flags import parse_flags
 
@@ -163,4 +156,3 @@ def push(arguments: list[str]) -> None:
     if pushed.left_out:
         print(f"left out  {', '.join(pushed.left_out)}")
     print(f"pushed    {pushed.url}")
-

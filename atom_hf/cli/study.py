@@ -3,12 +3,11 @@
 from ..errors import AtomError
 
 
-
-def study(arguments: list[str]) -> None:
+def main(arguments: list[str]) -> None:
     """`atom-hf study`."""
-    from ..finetune.flags import parse_flags
     from ..experiments.study import StudyArguments, run_study
     from ..experiments.study_report import check_packages, tables, write_report
+    from ..finetune.flags import parse_flags
 
     wants_help = {"-h", "--help"} & set(arguments)
     if not wants_help and (not arguments or arguments[0].startswith("-")):
@@ -20,4 +19,3 @@ def study(arguments: list[str]) -> None:
     written = write_report(found, lines, folder)
     print(f"\n{tables(found, lines)}")
     print("\n".join(f"written   {path}" for path in written))
-

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from ..errors import AtomError
-import datasets
 import logging
+
+import datasets
+
+from ..errors import AtomError
 
 logger = logging.getLogger(__name__)
 
@@ -25,9 +27,8 @@ TEXT_PAIRS = (
 NEVER_TEXT = ("idx", "id", "index", "source")
 
 
-
 # Which columns
-def _find_columns(
+def find_columns(
     rows: datasets.Dataset, task: str | None, given: dict[str, str | None], dataset: str
 ) -> tuple[str, dict[str, str]]:
     """The task, and which column holds the "text", "text_pair", "image" and "label" that it needs."""
@@ -66,9 +67,9 @@ def _find_columns(
         needed = {"text": text}
         if "text_pair" in chosen and task == "text-classification":
             needed["text_pair"] = chosen["text_pair"]
-        strings = ", ".join(column for column in features if _is_text(features[column])) or "none"
+        strings = ", ".join(column for column in features if is_text(features[column])) or "none"
         for role, column in needed.items():
-            if not _is_text(features[column]):
+            if not is_text(features[column]):
                 raise AtomError(f"--{role}_column {column!r} does not hold strings; the columns that do: {strings}")
     if task == "causal-lm":
         return task, needed
@@ -79,21 +80,18 @@ def _find_columns(
     return task, {**needed, "label": label}
 
 
-
 def _find_text(rows: datasets.Dataset, candidates: list[str]) -> str | None:
     """The column with a usual name, else that of the longest strings."""
     lower = {column.lower(): column for column in candidates}
     if named := next((lower[name] for name in TEXT_NAMES if name in lower), None):
         return named
-    strings = [c for c in candidates if _is_text(rows.features[c]) and c.lower() not in NEVER_TEXT]
+    strings = [c for c in candidates if is_text(rows.features[c]) and c.lower() not in NEVER_TEXT]
     head = rows.select(range(min(len(rows), 1000)))
-    return max(strings, key=lambda c: sum(len(text or "") for text in _column(head, c)), default=None)
+    return max(strings, key=lambda c: sum(len(text or "") for text in column_values(head, c)), default=None)
 
 
-
-def _is_text(feature: object) -> bool:
+def is_text(feature: object) -> bool:
     return isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string", "string_view")
-
 
 
 def _is_image(feature: object) -> bool:
@@ -101,13 +99,11 @@ def _is_image(feature: object) -> bool:
     return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})
 
 
-
-def _column(rows: datasets.Dataset, name: str) -> list:
+def column_values(rows: datasets.Dataset, name: str) -> list:
     return rows.select_columns([name])[:][name]
 
 
-
-def _select(rows: datasets.Dataset, columns: dict[str, str], given: str) -> datasets.Dataset:
+def select_columns(rows: datasets.Dataset, columns: dict[str, str], given: str) -> datasets.Dataset:
     """The rows with only these columns, called after their roles, and without rows that hold no text to model."""
     if absent := [column for column in columns.values() if column not in rows.column_names]:
         raise AtomError(
@@ -117,11 +113,11 @@ def _select(rows: datasets.Dataset, columns: dict[str, str], given: str) -> data
     if "image" in columns:
         return rows.cast_column("image", datasets.Image())
     for role in columns.keys() - {"label"}:
-        if not _is_text(rows.features[role]):
+        if not is_text(rows.features[role]):
             raise AtomError(
                 f"{given}: column {columns[role]!r} does not hold strings as that of the training data does"
             )
-        texts = _column(rows, role)
+        texts = column_values(rows, role)
         if none := sum(text is None for text in texts):
             raise AtomError(f"{given}: {none} rows have no text in column {columns[role]!r}; fill or remove them")
     if "label" not in columns:
@@ -132,4 +128,3 @@ def _select(rows: datasets.Dataset, columns: dict[str, str], given: str) -> data
             logger.info("%s: %d blank rows are left out", given, len(texts) - len(written))
             rows = rows.select(written)
     return rows
-

@@ -1,8 +1,8 @@
 """Rows as model inputs: tokenized texts, processed images."""
 
 from typing import Any
-from ..modeling.layers import is_image_model
 
+from ..modeling.layers import is_image_model
 
 
 def image_inputs(images: list[Any], processor: Any, model_config: Any) -> Any:
@@ -11,33 +11,29 @@ def image_inputs(images: list[Any], processor: Any, model_config: Any) -> Any:
     return processor([image.convert(mode) for image in images], return_tensors="pt")["pixel_values"]
 
 
-
 def encode_rows(rows: list[dict[str, Any]], model: Any, processor: Any, max_length: int = 128) -> dict[str, Any]:
     """Rows of a data set ("text" and perhaps "text_pair", or "image") as a classifier's inputs, on its device."""
     if is_image_model(model):
         return {"pixel_values": image_inputs([row["image"] for row in rows], processor, model.config).to(model.device)}
-    _know_padding(model, processor)
+    know_padding(model, processor)
     encoded = processor(
         [row["text"] for row in rows],
         [row["text_pair"] for row in rows] if "text_pair" in rows[0] else None,
         return_tensors="pt",
         padding=True,
         truncation=True,
-        max_length=_longest(model, processor, max_length),
+        max_length=longest_length(model, processor, max_length),
     )
     return {name: value.to(model.device) for name, value in encoded.items()}
 
 
-
-def _know_padding(model: Any, tokenizer: Any) -> None:
+def know_padding(model: Any, tokenizer: Any) -> None:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if model.config.get_text_config().pad_token_id is None:
         model.config.get_text_config().pad_token_id = tokenizer.pad_token_id
 
 
-
-def _longest(model: Any, tokenizer: Any, max_length: int) -> int:
+def longest_length(model: Any, tokenizer: Any, max_length: int) -> int:
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or max_length
     return min(max_length, limit, tokenizer.model_max_length)
-

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-from ..errors import AtomError
-from .columns import _column
-from .columns import _is_text
 import datasets
 
+from ..errors import AtomError
+from .columns import column_values, is_text
 
 
 # Which classes
 def _labels(rows: datasets.Dataset, column: str, given: str) -> tuple[list[str], list[str]]:
     """The names of the classes in the order of their ids, and the name of each row's class."""
-    feature, values = rows.features["label"], _column(rows, "label")
+    feature, values = rows.features["label"], column_values(rows, "label")
     declared = isinstance(feature, datasets.ClassLabel)
     if missing := sum(value is None or (declared and value == -1) for value in values):
         raise AtomError(f"{given}: {missing} of {len(values)} rows have no label in {column!r}; fill or remove them")
     if declared:
         return feature.names, [feature.names[value] for value in values]
     kind = feature.dtype if isinstance(feature, datasets.Value) else "lists"
-    if not (_is_text(feature) or kind == "bool" or kind.lstrip("u").startswith("int")):
+    if not (is_text(feature) or kind == "bool" or kind.lstrip("u").startswith("int")):
         regression = " (regression is not supported)" if kind.startswith("float") else ""
         raise AtomError(f"--label_column {column!r} holds {kind}{regression}; give one of integers or strings")
     return [str(value) for value in sorted(set(values))], [str(value) for value in values]
 
 
-
-def _train_labels(rows: datasets.Dataset, column: str, dataset: str) -> tuple[datasets.Dataset, list[str]]:
+def train_labels(rows: datasets.Dataset, column: str, dataset: str) -> tuple[datasets.Dataset, list[str]]:
     names, labels = _labels(rows, column, f"--dataset {dataset!r}")
     found = set(labels)
     if len(found) == 1:
@@ -36,8 +34,7 @@ def _train_labels(rows: datasets.Dataset, column: str, dataset: str) -> tuple[da
     return _with_labels(rows, names, labels), names
 
 
-
-def _eval_labels(rows: datasets.Dataset, names: list[str], column: str, given: str) -> datasets.Dataset:
+def eval_labels(rows: datasets.Dataset, names: list[str], column: str, given: str) -> datasets.Dataset:
     _, labels = _labels(rows, column, given)
     if unknown := sorted(set(labels) - set(names)):
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
@@ -48,11 +45,9 @@ def _eval_labels(rows: datasets.Dataset, names: list[str], column: str, given: s
     return _with_labels(rows, names, labels)
 
 
-
 def _with_labels(rows: datasets.Dataset, names: list[str], labels: list[str]) -> datasets.Dataset:
     feature = datasets.ClassLabel(names=names)
     if rows.features["label"] == feature:
         return rows
     ids = {name: number for number, name in enumerate(names)}
     return rows.remove_columns("label").add_column("label", [ids[label] for label in labels], feature=feature)
-

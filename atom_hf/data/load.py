@@ -6,28 +6,21 @@ whatever the source, and whatever is wrong with it is rejected before training.
 
 from __future__ import annotations
 
-from ..builtin import BUILT_IN_DATASETS
-from dataclasses import dataclass
-import datasets
-from ..errors import AtomError
-from .columns import TASKS
-from .splits import _draw
-from .labels import _eval_labels
-from .columns import _find_columns
-from .splits import _first_eval_split
-from .splits import _hold_out
-from .splits import _main_split
-from .splits import _named_split
-from .columns import _select
-from .labels import _train_labels
-from .sources import load_source
-from .sources import short_name
 import logging
+from dataclasses import dataclass
+
+import datasets
+
+from ..builtin import BUILT_IN_DATASETS
+from ..errors import AtomError
+from .columns import TASKS, find_columns, select_columns
+from .labels import eval_labels, train_labels
+from .sources import load_source, short_name
+from .splits import draw_rows, first_eval_split, hold_out_rows, main_split, named_split
 
 logger = logging.getLogger(__name__)
 
 __all__ = ["BUILT_IN_DATASETS", "TASKS", "TaskData", "load_data"]
-
 
 
 @dataclass(frozen=True)
@@ -50,7 +43,6 @@ class TaskData:
     def is_image(self) -> bool:
         """Whether images are classified; else the rows are texts."""
         return self.task == "image-classification"
-
 
 
 def load_data(
@@ -106,33 +98,32 @@ def load_data(
         raise AtomError("--hold_out evaluates on training rows; leave out --eval_dataset and --eval_split")
 
     splits = load_source(dataset, dataset_config, "--dataset")
-    train_name = _main_split(splits, train_split, "--train_split", dataset)
-    train = _named_split(splits, train_name, "--train_split", dataset)
+    train_name = main_split(splits, train_split, "--train_split", dataset)
+    train = named_split(splits, train_name, "--train_split", dataset)
     given = {"text": text_column, "text_pair": text_pair_column, "image": image_column, "label": label_column}
-    task, columns = _find_columns(train, task, given, dataset)
+    task, columns = find_columns(train, task, given, dataset)
 
     if eval_dataset is not None:
         others = load_source(eval_dataset, None, "--eval_dataset")
-        eval_name = _main_split(others, eval_split, "--eval_split", eval_dataset)
-        evaluation = _named_split(others, eval_name, "--eval_split", eval_dataset)
+        eval_name = main_split(others, eval_split, "--eval_split", eval_dataset)
+        evaluation = named_split(others, eval_name, "--eval_split", eval_dataset)
         eval_flag = f"--eval_dataset {eval_dataset!r}"
     else:
-        eval_name = None if hold_out else eval_split or _first_eval_split(splits, train_name, columns)
-        evaluation = None if eval_name is None else _named_split(splits, eval_name, "--eval_split", dataset)
+        eval_name = None if hold_out else eval_split or first_eval_split(splits, train_name, columns)
+        evaluation = None if eval_name is None else named_split(splits, eval_name, "--eval_split", dataset)
         eval_flag = f"--eval_split {eval_name!r}"
 
-    train = _select(train, columns, f"--dataset {dataset!r}")
+    train = select_columns(train, columns, f"--dataset {dataset!r}")
     if evaluation is not None:
-        evaluation = _select(evaluation, columns, eval_flag)
+        evaluation = select_columns(evaluation, columns, eval_flag)
     names = None
     if task != "causal-lm":
-        train, names = _train_labels(train, columns["label"], dataset)
+        train, names = train_labels(train, columns["label"], dataset)
         if evaluation is not None:
-            evaluation = _eval_labels(evaluation, names, columns["label"], eval_flag)
+            evaluation = eval_labels(evaluation, names, columns["label"], eval_flag)
     if evaluation is None:
-        train, evaluation = _hold_out(train, eval_fraction, sample_seed, dataset)
-    train = _draw(train, max_train_samples, sample_seed, "--max_train_samples")
-    evaluation = _draw(evaluation, max_eval_samples, sample_seed, "--max_eval_samples")
+        train, evaluation = hold_out_rows(train, eval_fraction, sample_seed, dataset)
+    train = draw_rows(train, max_train_samples, sample_seed, "--max_train_samples")
+    evaluation = draw_rows(evaluation, max_eval_samples, sample_seed, "--max_eval_samples")
     logger.info("%s: %s of %s, %d training and %d evaluation rows", dataset, task, columns, len(train), len(evaluation))
     return TaskData(short_name(dataset, dataset_config), task, train, evaluation, names, (train_name, eval_name))
-

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from ..errors import AtomError
-from ..builtin import BUILT_IN_DATASETS
-from ..hub.messages import LOG_IN
+import re
+from glob import escape
+from itertools import combinations
 from pathlib import Path
+
 import datasets
 import huggingface_hub
-from ..hub.messages import without_token
-import re
 import numpy as np
-from itertools import combinations
 import pyarrow.parquet as pq
-from glob import escape
+
+from ..builtin import BUILT_IN_DATASETS
+from ..errors import AtomError
+from ..hub.messages import LOG_IN, without_token
 
 EVAL_SPLITS = ("validation", "valid", "val", "dev", "test")
 
@@ -35,7 +36,6 @@ IMAGE_FILES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff"
 DATA_FILES = (*(suffix for suffix in _READERS if suffix != ".txt"), ".npz")
 
 _FILES = f"{', '.join(_READERS)} or .npz"
-
 
 
 def load_source(dataset: str, config: str | None, flag: str) -> dict[str, datasets.Dataset]:
@@ -88,13 +88,11 @@ def load_source(dataset: str, config: str | None, flag: str) -> dict[str, datase
         raise AtomError(f"{flag} {dataset!r} {why}; give --dataset_config or {would_do}") from error
 
 
-
 def short_name(dataset: str, config: str | None) -> str:
     """A name for the data set that can be part of a folder's name, such as "poem_sentiment_train" or "glue-cola"."""
     path = Path(dataset).expanduser()
     name = (path.stem if path.is_file() else path.resolve().name) if path.exists() else dataset.split("/")[-1]
     return re.sub(r"[^\w.-]+", "-", f"{name}-{config}" if config else name)
-
 
 
 def _digits() -> dict[str, datasets.Dataset]:
@@ -104,7 +102,6 @@ def _digits() -> dict[str, datasets.Dataset]:
     images = np.round(values.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     rows = _image_dataset(images, labels, datasets.ClassLabel(names=[str(digit) for digit in range(10)]))
     return dict(rows.train_test_split(train_size=1000, test_size=797, stratify_by_column="label", seed=0))
-
 
 
 def _gaussians() -> dict[str, datasets.Dataset]:
@@ -125,11 +122,9 @@ def _gaussians() -> dict[str, datasets.Dataset]:
     return found
 
 
-
 def _verse() -> dict[str, datasets.Dataset]:
     folder = BUILT_IN_DATASETS["verse"].folder
     return {split: datasets.Dataset(pq.read_table(folder / f"{split}.parquet")) for split in ("train", "test")}
-
 
 
 def _load_path(path: Path, given: str) -> dict[str, datasets.Dataset]:
@@ -158,11 +153,9 @@ def _load_path(path: Path, given: str) -> dict[str, datasets.Dataset]:
     return {split: _read(group, given) for split, group in groups.items()}
 
 
-
 def _split_in(name: str) -> str | None:
     found = re.search(rf"(?<![a-z])(train|{'|'.join(EVAL_SPLITS)})(?![a-z])", name.lower())
     return found and found[1]
-
 
 
 def _load_image_folder(path: Path, given: str) -> dict[str, datasets.Dataset]:
@@ -177,13 +170,11 @@ def _load_image_folder(path: Path, given: str) -> dict[str, datasets.Dataset]:
     return _builder("imagefolder", splits or {"train": [f"{escape(str(path))}/**"]}, given, drop_labels=False)
 
 
-
 def _read(files: list[Path], given: str) -> datasets.Dataset:
     if empty := [file.name for file in files if file.stat().st_size == 0]:
         raise AtomError(f"{given}: {', '.join(empty)} is empty; give a file with at least one row")
     builder, options = _READERS[files[0].suffix.lower()]
     return _builder(builder, {"train": [escape(str(file)) for file in files]}, given, **options)["train"]
-
 
 
 def _builder(builder: str, files: dict[str, list[str]], given: str, **options) -> dict[str, datasets.Dataset]:
@@ -195,11 +186,9 @@ def _builder(builder: str, files: dict[str, list[str]], given: str, **options) -
         raise AtomError(f"{given} cannot be read as {builder}: {_reason(error)}; mend it or give {_FILES}") from error
 
 
-
 def _reason(error: BaseException) -> str:
     """What the reader says, in one line: `datasets` wraps it in an error that says nothing."""
     return " ".join(str(error.__cause__ or error).split())[:300].rstrip(".")
-
 
 
 def _load_npz(path: Path, given: str) -> dict[str, datasets.Dataset]:
@@ -224,7 +213,6 @@ def _load_npz(path: Path, given: str) -> dict[str, datasets.Dataset]:
     return splits
 
 
-
 def _image_dataset(images: np.ndarray, labels: np.ndarray, label_feature=None) -> datasets.Dataset:
     """Rows of "image" and "label" from uint8 images `[n, H, W]` or `[n, H, W, 1 or 3]` and their labels `[n]`."""
     if images.ndim == 4 and images.shape[3] == 1:
@@ -234,4 +222,3 @@ def _image_dataset(images: np.ndarray, labels: np.ndarray, label_feature=None) -
     encoded = [{"bytes": header + image.tobytes(), "path": None} for image in images]
     rows = datasets.Dataset.from_dict({"image": encoded}, features=datasets.Features({"image": datasets.Image()}))
     return rows.add_column("label", labels, feature=label_feature)
-

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
-from ..errors import AtomError
-import datasets
-from .sources import EVAL_SPLITS
-from .columns import _column
 import logging
 
-logger = logging.getLogger(__name__)
+import datasets
+import numpy as np
 
+from ..errors import AtomError
+from .columns import column_values
+from .sources import EVAL_SPLITS
+
+logger = logging.getLogger(__name__)
 
 
 def stratified_rows(classes: np.ndarray, count: int, seed: int) -> np.ndarray:
@@ -32,41 +33,37 @@ def stratified_rows(classes: np.ndarray, count: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(drawn))
 
 
-
 # Which rows
-def _named_split(splits: dict[str, datasets.Dataset], name: str, flag: str, dataset: str) -> datasets.Dataset:
+def named_split(splits: dict[str, datasets.Dataset], name: str, flag: str, dataset: str) -> datasets.Dataset:
     parts = name.split("+")
     if not set(parts) <= set(splits):
         raise AtomError(f"{flag} {name!r}: {dataset!r} has no such split; give one of {', '.join(splits)}")
     return datasets.concatenate_datasets([splits[part] for part in parts]) if len(parts) > 1 else splits[name]
 
 
-
-def _main_split(splits: dict[str, datasets.Dataset], wanted: str | None, flag: str, dataset: str) -> str:
+def main_split(splits: dict[str, datasets.Dataset], wanted: str | None, flag: str, dataset: str) -> str:
     name = wanted or ("train" if "train" in splits else next(iter(splits)))
     if wanted is None and "train" not in splits and len(splits) > 1:
         raise AtomError(f"{flag}: {dataset!r} has no split called train; give one of {', '.join(splits)}")
-    if not len(_named_split(splits, name, flag, dataset)):
+    if not len(named_split(splits, name, flag, dataset)):
         raise AtomError(f"{flag} {name!r}: this split of {dataset!r} is empty; give one that has rows")
     return name
 
 
-
-def _first_eval_split(splits: dict[str, datasets.Dataset], train_name: str, columns: dict[str, str]) -> str | None:
+def first_eval_split(splits: dict[str, datasets.Dataset], train_name: str, columns: dict[str, str]) -> str | None:
     """The first validation or test split with rows whose labels are known: a benchmark's test labels are often -1."""
     for start in EVAL_SPLITS:
         for name, rows in splits.items():
             if name in (train_name, *train_name.split("+")) or not name.startswith(start) or not len(rows):
                 continue
             label = columns.get("label")
-            if label is None or (label in rows.column_names and not set(_column(rows, label)) <= {-1, None}):
+            if label is None or (label in rows.column_names and not set(column_values(rows, label)) <= {-1, None}):
                 return name
             logger.info("split %s has no labels: it is not used", name)
     return None
 
 
-
-def _hold_out(rows: datasets.Dataset, fraction: float, seed: int, dataset: str) -> tuple[datasets.Dataset, ...]:
+def hold_out_rows(rows: datasets.Dataset, fraction: float, seed: int, dataset: str) -> tuple[datasets.Dataset, ...]:
     count = len(rows) - max(1, round(len(rows) * fraction))
     if count < 1:
         raise AtomError(f"--eval_dataset is missing and {dataset!r} has too few rows ({len(rows)}) to hold any out")
@@ -75,8 +72,7 @@ def _hold_out(rows: datasets.Dataset, fraction: float, seed: int, dataset: str) 
     return rows.select(kept), rows.select(np.setdiff1d(np.arange(len(rows)), kept))
 
 
-
-def _draw(rows: datasets.Dataset, count: int | None, seed: int, flag: str) -> datasets.Dataset:
+def draw_rows(rows: datasets.Dataset, count: int | None, seed: int, flag: str) -> datasets.Dataset:
     if count is None:
         return rows
     if count >= len(rows):
@@ -85,7 +81,5 @@ def _draw(rows: datasets.Dataset, count: int | None, seed: int, flag: str) -> da
     return rows.select(stratified_rows(_classes(rows), count, seed))
 
 
-
 def _classes(rows: datasets.Dataset) -> np.ndarray:
-    return np.array(_column(rows, "label")) if "label" in rows.column_names else np.zeros(len(rows), int)
-
+    return np.array(column_values(rows, "label")) if "label" in rows.column_names else np.zeros(len(rows), int)

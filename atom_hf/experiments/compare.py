@@ -1,50 +1,43 @@
 """Compare runs with and without the atom loss, seed by seed."""
 
-from dataclasses import dataclass
-from dataclasses import field
-from ..visualization.page import Table
-from ..errors import AtomError
-from ..training.arguments import AtomTrainingArguments
-from ..finetune.run import DEFAULT_FOLDER
-from pathlib import Path
-from ..utils.jsonl import RESULTS_NAME
-from ..finetune.arguments import RunArguments
-from ..utils.jsonl import append_line
-from ..utils.files import check_output_folder
-from ..utils.files import check_page
-from ..finetune.run import fine_tune
-from .paired_runs import fingerprint
 import gc
-from ..finetune.arguments import load_run_data
-from ..finetune.run import prepare_run
-from ..utils.quiet import quiet
-from ..finetune.run import silent
-from ..utils.jsonl import start_lines
-from tqdm.auto import tqdm
-from .paired_runs import training_fingerprint
-from .paired_runs import warn_of_accumulation
-from .paired_runs import with_flags
-from ..visualization.files import write_files
-from typing import Any
-from ..utils.statistics import t_interval
-from ..hub.card import Comparison
-from ..utils.jsonl import read_lines
+import hashlib
 import statistics
 from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
 from ..data.load import TaskData
-import hashlib
-from ..finetune.run import default_output_dir
-from ..utils.files import read_yaml
-from ..finetune.run import IMPORTANCE_KEYS
-from ..finetune.run import Outcome
+from ..errors import AtomError
+from ..finetune.arguments import RunArguments, load_run_data
+from ..finetune.run import (
+    DEFAULT_FOLDER,
+    IMPORTANCE_KEYS,
+    RunResult,
+    default_output_dir,
+    fine_tune,
+    prepare_run,
+    unlogged_run,
+)
+from ..hub.card import Comparison
 from ..importance.read import read_samples
+from ..training.arguments import AtomTrainingArguments
+from ..utils.files import check_output_folder, check_page, read_yaml
+from ..utils.jsonl import RESULTS_NAME, append_line, read_lines, start_lines
+from ..utils.quiet import quiet
+from ..utils.statistics import t_interval
+from ..visualization.files import write_files
+from ..visualization.page import Table
+from .paired_runs import fingerprint, training_fingerprint, warn_of_accumulation, with_flags
 
 ARMS = {"plain": {"atom": False}, "atom": {"atom": True}}
 
-TIE_SAMPLES = 200  # of the model that the page shows
+EXPLAINER_SAMPLES = 200  # of the model that the page shows
 
 LESS_IS_BETTER = ("loss", "perplexity")
-
 
 
 @dataclass
@@ -62,7 +55,6 @@ class CompareArguments:
     page_samples: int = field(default=24, metadata={"help": "How many evaluation samples the page shows."})
 
 
-
 @dataclass(frozen=True)
 class Report:
     """What `compare_runs` ends with."""
@@ -71,7 +63,6 @@ class Report:
     folder: str
     page: str | None
     pictures: list[str]
-
 
 
 def compare_runs(run: RunArguments, args: AtomTrainingArguments, options: CompareArguments) -> Report:
@@ -100,13 +91,13 @@ def compare_runs(run: RunArguments, args: AtomTrainingArguments, options: Compar
     if args.output_dir == DEFAULT_FOLDER:
         folder = _default_folder(run, data)
     about = {"data": data.name, "task": data.task, "train_samples": len(data.train), "eval_samples": len(data.eval)}
-    about |= {"training": training_fingerprint(run, args, arms=arms), "rows": _rows_of(data)}
+    about |= {"training": training_fingerprint(run, args, arms=arms), "rows": hashed_rows(data)}
     head = {"settings": fingerprint(run, args, arms=arms), **about}
     done = _read_results(folder / RESULTS_NAME, head)
     with quiet():
         for arm in configured.values():
             # An arm that cannot run is refused before any other has run.
-            with silent(run, arm, args.seed) as arguments:
+            with unlogged_run(run, arm, args.seed) as arguments:
                 prepare_run(*arguments, save=False)
         start_lines(folder / RESULTS_NAME, head)
 
@@ -119,8 +110,8 @@ def compare_runs(run: RunArguments, args: AtomTrainingArguments, options: Compar
                 continue
             bar.set_postfix_str(f"{name}, seed {seed}")
             reads = bool(options.page) and first and configured[name].atom and shown is None
-            with silent(run, configured[name], seed) as arguments:
-                outcome = fine_tune(*arguments, save=False, tie_samples=TIE_SAMPLES if reads else 0)
+            with unlogged_run(run, configured[name], seed) as arguments:
+                outcome = fine_tune(*arguments, save=False, explainer_samples=EXPLAINER_SAMPLES if reads else 0)
             if (seed, name) not in done:
                 done[seed, name] = outcome.metrics
                 append_line(folder / RESULTS_NAME, {"arm": name, "seed": seed, **outcome.metrics, **outcome.importance})
@@ -136,7 +127,6 @@ def compare_runs(run: RunArguments, args: AtomTrainingArguments, options: Compar
         title = f"{data.name}, with and without --atom"
         page, *pictures = map(str, write_files(options.page, title=title, tables=[table], **(shown or {})))
     return Report(table, str(folder), page, pictures)
-
 
 
 def paired_table(caption: str, arms: Any, seeds: list[int], done: dict[tuple[int, str], dict[str, float]]) -> Table:
@@ -155,7 +145,6 @@ def paired_table(caption: str, arms: Any, seeds: list[int], done: dict[tuple[int
         rows.append(row)
     note = f"Mean ± standard deviation over {len(seeds)} seeds; differences are paired by seed."
     return Table(caption, header, rows, note)
-
 
 
 def read_comparison(folder: str | Path) -> tuple[dict[str, Any], Comparison]:
@@ -182,7 +171,6 @@ def read_comparison(folder: str | Path) -> tuple[dict[str, Any], Comparison]:
     return about, Comparison(table.header, table.rows, seeds, *counts, means)
 
 
-
 def find_comparison(run: RunArguments, args: AtomTrainingArguments) -> Callable[[TaskData], Comparison | None]:
     """What finds the comparison that was made of the very settings of a run to come, where `compare` puts it by itself.
 
@@ -198,14 +186,13 @@ def find_comparison(run: RunArguments, args: AtomTrainingArguments) -> Callable[
         except AtomError:
             return None
         # Results from before these two were kept do not tell what they are of.
-        same = comparable and about.get("training") == training and about.get("rows") == _rows_of(data)
+        same = comparable and about.get("training") == training and about.get("rows") == hashed_rows(data)
         return found if same else None
 
     return find
 
 
-
-def _rows_of(data: TaskData) -> str:
+def hashed_rows(data: TaskData) -> str:
     """Sixteen hexadecimal digits that stand for the rows themselves, wherever they lie. A file of an image goes by its time."""
     digest = hashlib.sha256(repr(data.labels).encode())
     for rows in (data.train, data.eval):
@@ -216,17 +203,14 @@ def _rows_of(data: TaskData) -> str:
     return digest.hexdigest()[:16]
 
 
-
 def _with_time(value: Any) -> Any:
     if isinstance(value, dict) and value.get("bytes", 0) is None and Path(str(value.get("path"))).is_file():
         return value["path"], Path(value["path"]).stat().st_mtime_ns
     return value
 
 
-
 def _default_folder(run: RunArguments, data: TaskData) -> Path:
     return Path(default_output_dir(run, data, True).removesuffix("-atom") + "-compare")
-
 
 
 def _read_arms(path: str | None) -> dict[str, dict[str, Any]]:
@@ -236,7 +220,6 @@ def _read_arms(path: str | None) -> dict[str, dict[str, Any]]:
     if not isinstance(arms, dict) or len(arms) < 2 or not all(isinstance(changes, dict) for changes in arms.values()):
         raise AtomError(f"--arms {path!r} must hold at least two arms, each as 'name: {{flag: value}}'")
     return arms
-
 
 
 def _read_results(path: Path, head: dict[str, Any]) -> dict[tuple[int, str], dict[str, float]]:
@@ -256,14 +239,11 @@ def _read_results(path: Path, head: dict[str, Any]) -> dict[tuple[int, str], dic
     return done
 
 
-
-def _readings(outcome: Outcome, samples: int) -> dict[str, Any]:
+def _readings(outcome: RunResult, samples: int) -> dict[str, Any]:
     model = outcome.trainer.accelerator.unwrap_model(outcome.trainer.model)
     shown = read_samples(model, outcome.trainer.processing_class, outcome.data, samples)
-    return {**shown, "softening": model.atom_config.softening, "tied": model.atom_config.is_tied}
-
+    return {**shown, "softening": model.atom_config.softening, "fitted": model.atom_config.has_explainer}
 
 
 def _mean(values: list[float]) -> str:
     return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"
-

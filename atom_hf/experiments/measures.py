@@ -1,17 +1,18 @@
 """What a trained model is measured by beside its loss: calibration, its latent space, robustness, and what it writes."""
 
-import numpy as np
-from typing import Any
-from collections.abc import Sequence
 from collections import Counter
+from collections.abc import Sequence
 from itertools import pairwise
+from typing import Any
+
 import datasets
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from ..finetune.metrics import classification_metrics, perplexity
 from ..finetune.run import Prepared
 from .regularizers import reading_latent
-import torch
-from ..finetune.metrics import classification_metrics
-from ..finetune.metrics import perplexity
-from torch.nn import functional as F
 
 BINS = 15
 
@@ -20,7 +21,6 @@ NOISE = 0.2  # standard deviation of the noise on an image, as a share of the wh
 DROPPED = 0.2  # share of the words that are taken out of a text
 
 PROMPT, WRITTEN, SAMPLES = 3, 24, 200  # tokens given, tokens written after them, texts written
-
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
@@ -39,13 +39,11 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
     return float(sum(gaps) / len(labels))
 
 
-
 def entropy(probabilities: np.ndarray) -> float:
     """Mean entropy in nats of distributions [n, classes]."""
     from scipy import stats
 
     return float(stats.entropy(probabilities, axis=1).mean())
-
 
 
 def effective_rank(latent: np.ndarray) -> float:
@@ -58,7 +56,6 @@ def effective_rank(latent: np.ndarray) -> float:
     return float(np.exp(stats.entropy(values))) if values.any() else 1.0
 
 
-
 def neighbor_distance(latent: np.ndarray) -> float:
     """Mean distance of latents [n, h] to the nearest other, over the mean distance of all pairs: no unit."""
     from scipy.spatial.distance import pdist, squareform
@@ -69,19 +66,16 @@ def neighbor_distance(latent: np.ndarray) -> float:
     return float(distances.min(1).mean() / max(mean, 1e-30))
 
 
-
 def distinct(texts: Sequence[Sequence[Any]], n: int) -> float:
     """Distinct n-grams over all n-grams of the texts, each a sequence of words (Li et al., arXiv 1510.03055)."""
     grams = [gram for text in texts for gram in zip(*(text[i:] for i in range(n)), strict=False)]
     return len(set(grams)) / max(1, len(grams))
 
 
-
 def repetition(texts: Sequence[Sequence[Any]]) -> float:
     """Share of the words that repeat the word before them, over texts as sequences of words."""
     pairs = Counter(a == b for text in texts for a, b in pairwise(text))
     return pairs[True] / max(1, pairs.total())
-
 
 
 def self_bleu(texts: Sequence[str]) -> float:
@@ -98,7 +92,6 @@ def self_bleu(texts: Sequence[str]) -> float:
             ]
         )
     )
-
 
 
 def corrupt(rows: datasets.Dataset, seed: int) -> datasets.Dataset:
@@ -129,7 +122,6 @@ def corrupt(rows: datasets.Dataset, seed: int) -> datasets.Dataset:
     return datasets.Dataset.from_dict(columns, features=rows.features)
 
 
-
 def read_outputs(prepared: Prepared, encoded: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Logits [n, classes], labels [n] and latents [n, h] of encoded rows, in evaluation."""
     trainer = prepared.trainer
@@ -139,7 +131,6 @@ def read_outputs(prepared: Prepared, encoded: Any) -> tuple[np.ndarray, np.ndarr
     logits = found.predictions[0] if isinstance(found.predictions, tuple) else found.predictions
     latent = torch.cat([batch.detach().float().flatten(1).cpu() for batch in latents]).numpy()
     return logits, found.label_ids, latent
-
 
 
 def measure_classifier(
@@ -172,7 +163,6 @@ def measure_classifier(
         scores = classification_metrics(_Prediction(other, truth))
         measures |= {f"{name} accuracy": scores["accuracy"], f"{name} mcc": scores["mcc"]}
     return measures, latent
-
 
 
 @torch.no_grad()
@@ -215,7 +205,6 @@ def measure_writer(prepared: Prepared, seed: int) -> tuple[dict[str, float], np.
     }, latent
 
 
-
 def _write(model: Any, tokenizer: Any, encoded: Any, seed: int) -> list[str]:
     prompts = [row[:PROMPT] for row in encoded["input_ids"][: 2 * SAMPLES] if len(row) > PROMPT][:SAMPLES]
     ids = torch.tensor(prompts, device=model.device)
@@ -232,14 +221,11 @@ def _write(model: Any, tokenizer: Any, encoded: Any, seed: int) -> list[str]:
     return tokenizer.batch_decode(written[:, PROMPT:], skip_special_tokens=True)
 
 
-
 class _Prediction:
     def __init__(self, predictions: np.ndarray, label_ids: np.ndarray):
         self.predictions, self.label_ids = predictions, label_ids
 
 
-
 def less_is_better(measure: str) -> bool:
     """Whether a smaller value of a measure is the better one; of `entropy` and the latent space neither is."""
     return measure in ("loss", "perplexity", "calibration_error", "self_bleu", "repetition")
-

@@ -1,17 +1,18 @@
 """Paired runs: one run without logging or saving, arms as changes of flags, fingerprints of settings."""
 
-from ..training.arguments import AtomTrainingArguments
-from typing import Any
-from ..errors import AtomError
-from collections.abc import Mapping
-from ..finetune.flags import as_flags
 import copy
 import dataclasses
-from ..finetune.flags import parse_kinds
-from ..finetune.arguments import RunArguments
-from ..utils.jsonl import hashed
-from transformers.trainer_utils import SchedulerType
 import logging
+from collections.abc import Mapping
+from typing import Any
+
+from transformers.trainer_utils import SchedulerType
+
+from ..errors import AtomError
+from ..finetune.arguments import RunArguments
+from ..finetune.flags import as_flags, parse_kinds
+from ..training.arguments import AtomTrainingArguments
+from ..utils.jsonl import hashed
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,6 @@ _EVALUATIONS = {
 }
 
 
-
 def warn_of_accumulation(args: AtomTrainingArguments) -> None:
     """Says where Trainer's own scaling of the task loss would be taken for what the flag does."""
     if args.gradient_accumulation_steps > 1 or args.world_size > 1:
@@ -46,7 +46,6 @@ def warn_of_accumulation(args: AtomTrainingArguments) -> None:
             "over accumulation steps or processes Trainer scales the task loss of some classifiers (BERT, RoBERTa, ...) "
             "wrongly, and with --atom it is scaled rightly: of such a model, runs with and without the flag differ by that too"
         )
-
 
 
 def with_flags(args: Any, changes: Mapping[str, Any], given: str) -> Any:
@@ -64,12 +63,10 @@ def with_flags(args: Any, changes: Mapping[str, Any], given: str) -> Any:
     return changed
 
 
-
 def fingerprint(run: RunArguments, args: AtomTrainingArguments, **more: Any) -> str:
     """Of everything that a result depends on, but for its seed."""
     trained = {k: v for k, v in args.to_dict().items() if k not in _NO_SETTING}
     return hashed({**dataclasses.asdict(run), **trained, **more})
-
 
 
 def training_fingerprint(run: RunArguments, args: AtomTrainingArguments, **more: Any) -> str:
@@ -79,4 +76,3 @@ def training_fingerprint(run: RunArguments, args: AtomTrainingArguments, **more:
         left_out |= _EVALUATIONS
     trained = {k: v for k, v in args.to_dict().items() if k not in left_out and not k.startswith(_NO_TRAINING_KINDS)}
     return hashed({**dataclasses.asdict(run), **trained, **more})
-

@@ -3,23 +3,22 @@
 Each is the published loss in a few lines, so that a study can put it beside the atom loss in the same runs.
 """
 
-from ..training.arguments import AtomTrainingArguments
-from dataclasses import dataclass
-from dataclasses import field
-from torch.nn import functional as F
-from torch import Tensor
-import torch
-from ..errors import AtomError
-from torch import nn
-from contextlib import contextmanager
-from typing import Any
-from ..training.trainer import AtomTrainer
-from ..training.loss_scale import divisor
-from ..modeling.layers import is_image_model
 import math
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..errors import AtomError
+from ..modeling.layers import is_image_model
+from ..training.arguments import AtomTrainingArguments
+from ..training.loss_scale import loss_divisor
+from ..training.trainer import AtomTrainer
 
 REGULARIZERS = ("none", "mixup", "supcon", "uniformity", "rdrop")
-
 
 
 @dataclass
@@ -34,7 +33,6 @@ class StudyTrainingArguments(AtomTrainingArguments):
         },
     )
     regularizer_temperature: float = field(default=0.1, metadata={"help": "Temperature of supcon."})
-
 
 
 def supervised_contrastive_loss(latent: Tensor, labels: Tensor, temperature: float) -> Tensor:
@@ -53,7 +51,6 @@ def supervised_contrastive_loss(latent: Tensor, labels: Tensor, temperature: flo
     return per_anchor.sum() / (count > 0).sum().clamp(min=1)
 
 
-
 def uniformity_loss(latent: Tensor, t: float = 2.0) -> Tensor:
     """Wang and Isola (arXiv 2005.10242, Eq. 2): log of the mean Gaussian potential between normalised latents [B, h]."""
     z = F.normalize(latent.float(), dim=-1)
@@ -63,13 +60,11 @@ def uniformity_loss(latent: Tensor, t: float = 2.0) -> Tensor:
     return (z[i] - z[j]).square().sum(-1).mul(-t).exp().mean().log()
 
 
-
 def r_drop_divergence(a: Tensor, b: Tensor) -> Tensor:
     """Liang et al. (arXiv 2106.14448, Eq. 2): the symmetric KL divergence of two passes' logits [B, C], mean over B."""
     p, q = F.log_softmax(a.float(), -1), F.log_softmax(b.float(), -1)
     kl = F.kl_div(p, q, log_target=True, reduction="batchmean") + F.kl_div(q, p, log_target=True, reduction="batchmean")
     return kl / 2
-
 
 
 def output_layer(model: nn.Module) -> nn.Linear:
@@ -90,7 +85,6 @@ def output_layer(model: nn.Module) -> nn.Linear:
     return outside[-1]
 
 
-
 @contextmanager
 def reading_latent(model: nn.Module):
     """Within it, the list that it gives holds phi, what the output layer reads, after each forward pass: [B, ..., h]."""
@@ -100,7 +94,6 @@ def reading_latent(model: nn.Module):
         yield found
     finally:
         hook.remove()
-
 
 
 class StudyTrainer(AtomTrainer):
@@ -136,7 +129,7 @@ class StudyTrainer(AtomTrainer):
             )
         if name == "mixup":
             loss, outputs = self._mixed(model, inputs, weight)
-            loss = loss / divisor(self, num_items_in_batch)
+            loss = loss / loss_divisor(self, num_items_in_batch)
             return (loss, outputs) if return_outputs else loss
         with reading_latent(self.accelerator.unwrap_model(model)) as latents:
             loss, outputs = super().compute_loss(
@@ -151,7 +144,7 @@ class StudyTrainer(AtomTrainer):
             again = super().compute_loss(model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch)
             loss = (loss + again[0]) / 2
             term = r_drop_divergence(outputs["logits"], again[1]["logits"])
-        loss = loss + weight * term / divisor(self, num_items_in_batch)
+        loss = loss + weight * term / loss_divisor(self, num_items_in_batch)
         return (loss, outputs) if return_outputs else loss
 
     def _latent_of_samples(self, latent: Tensor) -> Tensor:
@@ -171,4 +164,3 @@ class StudyTrainer(AtomTrainer):
         logits = outputs["logits"].float()
         loss = share * F.cross_entropy(logits, labels) + (1 - share) * F.cross_entropy(logits, labels[order])
         return loss, outputs
-

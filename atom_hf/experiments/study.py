@@ -20,44 +20,31 @@ A study is a YAML file:
         latents: true           # keep latents over training of the first seed, for a picture
 """
 
-from dataclasses import dataclass
-from dataclasses import field
-from typing import Any
-from typing import NamedTuple
-from ..errors import AtomError
-from pathlib import Path
-from ..utils.files import read_yaml
-from ..utils.jsonl import RESULTS_NAME
-from ..utils.jsonl import append_line
-from ..utils.files import check_output_folder
+import dataclasses
 import gc
-from ..utils.quiet import quiet
-from ..utils.jsonl import read_lines
-from ..finetune.run import silent
-from ..utils.jsonl import start_lines
-from tqdm.auto import tqdm
-from .paired_runs import warn_of_accumulation
-from collections.abc import Iterator
-from ..finetune.arguments import RunArguments
-from .regularizers import StudyTrainingArguments
-from .paired_runs import with_flags
-from ..atoms.config import AtomConfig
-from ..utils.jsonl import hashed
-from ..finetune.run import Prepared
-from .regularizers import StudyTrainer
-from ..finetune.run import prepare_run
-from .regularizers import output_layer
-import datasets
-from ..finetune.arguments import load_run_data
-from transformers import PrinterCallback
-from .measures import measure_classifier
-from .measures import measure_writer
-import time
-from transformers import TrainerCallback
 import json
-from ..training.random_state import keeping_random_state
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import datasets
 import numpy as np
-from .measures import read_outputs
+from tqdm.auto import tqdm
+from transformers import PrinterCallback, TrainerCallback
+
+from ..atoms.config import AtomConfig
+from ..errors import AtomError
+from ..finetune.arguments import RunArguments, load_run_data
+from ..finetune.run import Prepared, prepare_run, unlogged_run
+from ..training.random_state import keeping_random_state
+from ..utils.files import check_output_folder, read_yaml
+from ..utils.jsonl import RESULTS_NAME, append_line, hashed, read_lines, start_lines
+from ..utils.quiet import quiet
+from .measures import measure_classifier, measure_writer, read_outputs
+from .paired_runs import warn_of_accumulation, with_flags
+from .regularizers import StudyTrainer, StudyTrainingArguments, output_layer
 
 OWN_KEYS = ("sizes", "metric", "shifts", "latents")
 
@@ -68,7 +55,6 @@ WHERE = (
 )
 
 MOMENTS = (0.0, 0.05, 0.2, 1.0)  # of training, at which latents are kept
-
 
 
 @dataclass
@@ -86,7 +72,6 @@ class StudyArguments:
     report_only: bool = field(default=False, metadata={"help": "Run nothing; write the report of what has run."})
 
 
-
 class Setting(NamedTuple):
     """One data set, model and way to train, at one or more sizes."""
 
@@ -98,7 +83,6 @@ class Setting(NamedTuple):
     latents: bool
 
 
-
 class Study(NamedTuple):
     """What a study's file says."""
 
@@ -107,7 +91,6 @@ class Study(NamedTuple):
     arms: dict[str, dict[str, Any]]
     settings: list[Setting]
     first_seed: int = 0
-
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +107,6 @@ class Job:
     @property
     def key(self) -> tuple[str, int, str, int]:
         return self.setting.name, self.size, self.arm, self.seed
-
 
 
 def read_study(path: str) -> Study:
@@ -162,7 +144,6 @@ def read_study(path: str) -> Study:
         found.append(Setting(str(name), own, sizes, metric, shifts, bool(flags.get("latents"))))
     named = {str(name): flags for name, flags in arms.items()}
     return Study(str(raw.get("title", Path(path).stem)), seeds, named, found, first_seed)
-
 
 
 def run_study(path: str, options: StudyArguments) -> tuple[Study, list[dict[str, Any]], Path]:
@@ -209,7 +190,7 @@ def run_study(path: str, options: StudyArguments) -> tuple[Study, list[dict[str,
         with quiet():
             # What cannot run is refused before anything has run.
             for job in {(job.setting.name, job.size, job.arm): job for job in todo}.values():
-                with silent(*located[job], job.seed) as arguments:
+                with unlogged_run(*located[job], job.seed) as arguments:
                     prepared = _prepare(*arguments)
                     _check(job, prepared)
                     _load_shifts(job, arguments[0], _local_shifts(job, local), prepared.data.labels)
@@ -224,7 +205,6 @@ def run_study(path: str, options: StudyArguments) -> tuple[Study, list[dict[str,
     return study, [done[job.key] for job in jobs if job.key in done], folder
 
 
-
 def _jobs(study: Study) -> Iterator[Job]:
     # Seeds outermost: a study that is cut short is a whole study of fewer seeds. Arms innermost: costs are compared
     # between runs that follow each other.
@@ -233,7 +213,6 @@ def _jobs(study: Study) -> Iterator[Job]:
             for size in setting.sizes:
                 for arm in study.arms:
                     yield Job(setting, size, arm, seed, seed == study.first_seed)
-
 
 
 def _flags(study: Study, job: Job) -> tuple[RunArguments, StudyTrainingArguments]:
@@ -252,17 +231,20 @@ def _flags(study: Study, job: Job) -> tuple[RunArguments, StudyTrainingArguments
     return run, args
 
 
-
 def _fingerprint(job: Job, run: RunArguments, args: StudyTrainingArguments) -> str:
     """Of what was given, and of all that the atom loss is made of."""
     plain = StudyTrainingArguments(per_device_eval_batch_size=32)
     before = {**plain.to_dict(), **vars(RunArguments())}
     given = {k: v for k, v in {**args.to_dict(), **vars(run)}.items() if v != before[k] and k != "logging_dir"}
-    atom = args.atom_config().to_dict() if args.atom else None
-    if atom and atom["side"] == AtomConfig.side:
-        del atom["side"]  # a choice that came later: runs from before it keep their hash
+    atom = None
+    if args.atom:
+        # Committed results are known by these hashes: they are of the fields that there were then, and what came later counts
+        # only where it is not the default.
+        atom = {"format_version": 1, **dataclasses.asdict(args.atom_config())}
+        for name in ("side", "explainer_classes", "explainer_width"):
+            if atom[name] == getattr(AtomConfig, name):
+                del atom[name]
     return hashed({"given": given, "atom": atom, "shifts": job.setting.shifts})
-
 
 
 def _locate(flags: tuple[RunArguments, Any], local: dict[str, Any], given: str | None) -> tuple[RunArguments, Any]:
@@ -275,10 +257,8 @@ def _locate(flags: tuple[RunArguments, Any], local: dict[str, Any], given: str |
     return with_flags(run, changes, f"--local {given!r}"), args
 
 
-
 def _prepare(run: RunArguments, args: StudyTrainingArguments) -> Prepared:
     return prepare_run(run, args, save=False, trainer_class=StudyTrainer)
-
 
 
 def _check(job: Job, prepared: Prepared) -> None:
@@ -293,10 +273,8 @@ def _check(job: Job, prepared: Prepared) -> None:
     output_layer(prepared.trainer.model)
 
 
-
 def _local_shifts(job: Job, local: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return local.get(job.setting.name, {}).get("shifts", {})
-
 
 
 def _load_shifts(
@@ -311,11 +289,10 @@ def _load_shifts(
     return found
 
 
-
 def _run(
     job: Job, run: RunArguments, args: StudyTrainingArguments, folder: Path, local: dict[str, Any]
 ) -> dict[str, float]:
-    with silent(run, args, job.seed) as (one, quietly):
+    with unlogged_run(run, args, job.seed) as (one, quietly):
         prepared = _prepare(one, quietly)
         trainer, data, _ = prepared
         trainer.remove_callback(PrinterCallback)
@@ -333,11 +310,9 @@ def _run(
     return {**measures, "seconds": round(seconds, 2)}
 
 
-
 def _latents_path(folder: Path, job: Job) -> Path:
     plain = "".join(c if c.isalnum() else "-" for c in f"{job.setting.name}-{job.size}-{job.arm}")
     return folder / "latents" / f"{plain}.json"
-
 
 
 class _LatentCallback(TrainerCallback):
@@ -380,12 +355,9 @@ class _LatentCallback(TrainerCallback):
         )
 
 
-
 def _is_whole(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-
 def _is_map_of_maps(value: Any) -> bool:
     return isinstance(value, dict) and all(isinstance(inner, dict) for inner in value.values())
-

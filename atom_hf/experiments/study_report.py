@@ -1,23 +1,21 @@
 """Tables and plots of a study: mean paired differences with their intervals, tests and corrections."""
 
-from ..errors import AtomError
 import importlib.util
-from typing import NamedTuple
-from ..utils.statistics import holm
-from .measures import less_is_better
-import math
-from typing import Any
-from .study import Study
-from collections import defaultdict
-import numpy as np
-from ..utils.statistics import paired_t_test
-from .study import Setting
-import statistics
-from pathlib import Path
-from ..utils.tables import markdown
-from ..visualization.figures import new_figure
-from ..visualization.figures import save_figure
 import json
+import math
+import statistics
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..errors import AtomError
+from ..utils.statistics import holm, paired_t_test
+from ..utils.tables import markdown
+from ..visualization.figures import new_figure, save_figure
+from .measures import less_is_better
+from .study import Setting, Study
 
 REPORT_NAME = "tables.md"
 
@@ -26,13 +24,11 @@ SHARES = ("accuracy", "mcc")
 GOOD, BAD, EVEN = "#1b7837", "#b2182b", "#777777"
 
 
-
 def check_packages() -> None:
     """Refuses a study whose plots and measures could not be made when all the work is done."""
     for package in ("matplotlib", "sacrebleu"):
         if importlib.util.find_spec(package) is None:
             raise AtomError(f"a study needs {package}: pip install 'atom-hf[study]'")
-
 
 
 class Difference(NamedTuple):
@@ -63,7 +59,6 @@ class Difference(NamedTuple):
         return 1 if (self.mean < 0) == less_is_better(self.measure.split()[-1]) else -1
 
 
-
 def differences(study: Study, lines: list[dict[str, Any]], measure: str | None) -> list[Difference]:
     """All arms but the first against it, in one measure; None is each setting's main measure."""
     values = defaultdict(dict)
@@ -88,7 +83,6 @@ def differences(study: Study, lines: list[dict[str, Any]], measure: str | None) 
     return [d._replace(holm=p) for d, p in zip(found, corrected, strict=True)]
 
 
-
 def cost_ratio(setting: Setting, size: int, arm: str, first: str, lines: list[dict[str, Any]]) -> float:
     """Median over seeds of the CPU time of an arm's training over the first's (on an accelerator, of the time)."""
     seconds = {
@@ -99,7 +93,6 @@ def cost_ratio(setting: Setting, size: int, arm: str, first: str, lines: list[di
     return statistics.median(
         [seconds[arm, s] / seconds[first, s] for a, s in seconds if a == first and (arm, s) in seconds] or [math.nan]
     )
-
 
 
 def write_report(study: Study, lines: list[dict[str, Any]], folder: Path) -> list[Path]:
@@ -116,7 +109,6 @@ def write_report(study: Study, lines: list[dict[str, Any]], folder: Path) -> lis
     if pictures := sorted((folder / "latents").glob("*.json")):
         written.append(_plot_latents(study, pictures, folder / "latents.png"))
     return written
-
 
 
 def tables(study: Study, lines: list[dict[str, Any]]) -> str:
@@ -164,11 +156,9 @@ def tables(study: Study, lines: list[dict[str, Any]]) -> str:
     return "\n".join(parts)
 
 
-
 _KEYS = ("setting", "size", "arm", "seed", "settings", "seconds", "loss")
 
 _NEITHER = ("entropy", "effective_rank", "neighbor_distance", "distinct-1", "distinct-2")
-
 
 
 def _mark(verdict: int, d: Difference | None = None) -> str:
@@ -179,21 +169,17 @@ def _mark(verdict: int, d: Difference | None = None) -> str:
     return " ▲" if verdict > 0 else " ▼"
 
 
-
 def interval(d: Difference) -> str:
     """The mean difference with its interval, and a mark where that excludes 0."""
     return f"{_sign(d.mean)} [{_sign(d.low)}, {_sign(d.high)}]{_mark(d.verdict)}"
-
 
 
 def _number(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
 
 
-
 def _sign(value: float) -> str:
     return f"{value:+.4f}" if abs(value) < 10 else f"{value:+.2f}"
-
 
 
 def plot_differences(title: str, names: list[str], main: list[Difference], loss: list[Difference], path: Path) -> Path:
@@ -233,11 +219,9 @@ def plot_differences(title: str, names: list[str], main: list[Difference], loss:
     return save_figure(figure, path)
 
 
-
 def _growing(study: Study) -> list[Setting]:
     # A perplexity is per token of the vocabulary that each sample trains: no measure to follow over sizes.
     return [setting for setting in study.settings if len(setting.sizes) > 1 and setting.metric != "perplexity"]
-
 
 
 def _plot_sizes(study: Study, lines: list[dict[str, Any]], path: Path) -> Path:
@@ -274,7 +258,6 @@ def _plot_sizes(study: Study, lines: list[dict[str, Any]], path: Path) -> Path:
     return save_figure(figure, path)
 
 
-
 def _plot_latents(study: Study, pictures: list[Path], path: Path) -> Path:
     """One row an arm, one column a moment of training: latents in their principal plane, coloured by class."""
     found = [json.loads(picture.read_text(encoding="utf-8")) for picture in pictures]
@@ -296,4 +279,3 @@ def _plot_latents(study: Study, pictures: list[Path], path: Path) -> Path:
         f"{study.title}: latents over training, in the last ones' principal plane, seed {study.first_seed}", fontsize=10
     )
     return save_figure(figure, path)
-

@@ -1,20 +1,19 @@
 """What a model predicts for samples with some of their tokens masked: what the explainer is fitted to."""
 
-from torch import Tensor
-from dataclasses import dataclass
-from typing import Any
-from .masking import Eraser
-from collections.abc import Iterable
-from ..utils.distributed import is_first_process
-from ..utils.distributed import processes
-import torch
-from tqdm.auto import tqdm
-from torch.nn import functional as F
-from .masking import of_class
-from ..modeling.collector import reading_tokens
-from dataclasses import fields
-from accelerate.utils import gather_object
 import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from accelerate.utils import gather_object
+from torch import Tensor
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from ..modeling.collector import reading_tokens
+from ..utils.distributed import is_first_process, processes
+from .masking import Masker, class_probability
 
 logger = logging.getLogger(__name__)
 
@@ -25,14 +24,13 @@ MOST_LOST = 0.6
 """The largest share of its tokens that a copy has lost."""
 
 ROWS = 128
-"""How many erased samples go through the model at once."""
+"""How many masked samples go through the model at once."""
 
 Inputs = dict[str, Tensor]
 
 
-
 @dataclass
-class Pool:
+class MaskedSamples:
     """Samples and copies of them, with what the model says of their parts. n items, N tokens, K sets each."""
 
     tokens: Tensor  # [n, N, h] float16, layer-normalised
@@ -40,7 +38,7 @@ class Pool:
     classes: Tensor  # [n]
     keep: Tensor  # bool [n, K, N]: the sets
     change: Tensor  # [n, K]: v(S) - v(none)
-    whole: Tensor  # [n, K]: v(all) - v(none), where "none" depends on the way that a set is erased
+    whole: Tensor  # [n, K]: v(all) - v(none), where "none" depends on the masking strategy
     sample: Tensor  # [n]: which sample it is, or is a copy of
     copy: Tensor  # [n]: 0 for the sample itself
 
@@ -48,65 +46,64 @@ class Pool:
         return len(self.mask)
 
 
-
 def collect(
-    model: Any, erasers: list[Eraser], batches: Iterable[Inputs], samples: int, copies: int, sets: int, seed: int
-) -> tuple[Pool | None, int]:
-    """The pool of the first samples of `batches`, None if there are none, and how many erased samples it took."""
+    model: Any, maskers: list[Masker], batches: Iterable[Inputs], samples: int, copies: int, sets: int, seed: int
+) -> tuple[MaskedSamples | None, int]:
+    """The first samples of `batches` with the predictions for their parts, None if there are none, and how many samples went
+    through the model for it, masked copies included."""
     generator = torch.Generator().manual_seed(seed)
-    parts: list[Pool] = []
+    parts: list[MaskedSamples] = []
     taken = passes = rows = longest = 0
-    with tqdm(total=samples, desc="tying importance", unit="sample", disable=not is_first_process()) as bar:
+    with tqdm(total=samples, desc="masking samples", unit="sample", disable=not is_first_process()) as bar:
         for batch in batches:
             inputs = _first({n: v for n, v in batch.items() if torch.is_tensor(v) and n != "labels"}, samples - taken)
             inputs = {name: value.to(model.device) for name, value in inputs.items()}
             count = len(next(iter(inputs.values())))
             for copy in range(copies):
-                part, erased = _explain(model, erasers, inputs, copy, sets, generator)
+                part, masked = _explain(model, maskers, inputs, copy, sets, generator)
                 part.sample += taken
                 parts.append(part)
-                passes += erased
+                passes += masked
                 rows, longest = rows + len(part), max(longest, part.mask.shape[1])
             # They are padded to the longest text of all.
             size = rows * longest * parts[-1].tokens.shape[2] * 2
             taken += count
             bar.update(count)
             if size > MAX_BYTES // processes():
-                logger.info("importance is tied by %d samples: their hidden states fill %d MiB", taken, size >> 20)
+                logger.info("the explainer is fitted on %d samples: their hidden states fill %d MiB", taken, size >> 20)
                 break
             if taken >= samples:
                 break
     return _joined(parts) if parts else None, passes
 
 
-
 def _explain(
-    model: Any, erasers: list[Eraser], inputs: Inputs, copy: int, sets: int, generator: torch.Generator
-) -> tuple[Pool, int]:
+    model: Any, maskers: list[Masker], inputs: Inputs, copy: int, sets: int, generator: torch.Generator
+) -> tuple[MaskedSamples, int]:
     """What a model makes of a batch of samples and of sets of their tokens; of a copy, that has lost some of them already."""
     hidden, logits = _hidden(model, inputs)
-    tokens = erasers[0].tokens(inputs, hidden.shape[1])
+    tokens = maskers[0].tokens(inputs, hidden.shape[1])
     passes = len(tokens)
     if copy:
-        eraser = erasers[copy % len(erasers)]
+        masker = maskers[copy % len(maskers)]
         lost = MOST_LOST * torch.rand(len(tokens), 1, generator=generator)
         keep = (torch.rand(tokens.shape, generator=generator) >= lost).to(tokens.device)
         keep |= (keep & tokens).sum(1, keepdim=True) < 2
-        inputs = eraser(inputs, keep)
+        inputs = masker(inputs, keep)
         hidden, logits = _hidden(model, inputs)
         passes += len(tokens)
-        tokens = eraser.tokens(inputs, inputs["input_ids"].shape[1]) if eraser.how == "drop" else tokens & keep
+        tokens = masker.tokens(inputs, inputs["input_ids"].shape[1]) if masker.strategy == "drop" else tokens & keep
     classes = logits.argmax(-1)
     keep = draw_sets(tokens.cpu(), sets, generator).to(tokens.device)
-    whole = of_class(logits, classes)
+    whole = class_probability(logits, classes)
     # What a copy has lost already stays as it is.
-    lost = erasers[0].tokens(inputs, tokens.shape[1]) & ~tokens
+    lost = maskers[0].tokens(inputs, tokens.shape[1]) & ~tokens
     change, span = torch.zeros(keep.shape[:2]), torch.zeros(keep.shape[:2])
-    for number, eraser in enumerate(erasers):
+    for number, masker in enumerate(maskers):
         # A set and its complement go the same way.
-        mine = torch.arange(sets) // 2 % len(erasers) == number
+        mine = torch.arange(sets) // 2 % len(maskers) == number
         none = torch.zeros_like(tokens)[:, None]
-        found = _values(model, eraser, inputs, torch.cat([none, keep[:, mine]], 1) | lost[:, None], classes).cpu()
+        found = _values(model, masker, inputs, torch.cat([none, keep[:, mine]], 1) | lost[:, None], classes).cpu()
         change[:, mine] = found[:, 1:] - found[:, :1]
         span[:, mine] = (whole.cpu() - found[:, 0])[:, None].expand(-1, int(mine.sum()))
         passes += found.numel()
@@ -114,8 +111,7 @@ def _explain(
     normal = F.layer_norm(hidden.float(), hidden.shape[-1:]).half().cpu()
     number = torch.arange(len(tokens))
     values = (normal, tokens.cpu(), classes.cpu(), keep.cpu(), change, span, number, torch.full_like(number, copy))
-    return Pool(*(value[fits] for value in values)), passes
-
+    return MaskedSamples(*(value[fits] for value in values)), passes
 
 
 def draw_sets(tokens: Tensor, sets: int, generator: torch.Generator) -> Tensor:
@@ -135,7 +131,6 @@ def draw_sets(tokens: Tensor, sets: int, generator: torch.Generator) -> Tensor:
     return torch.stack([left, tokens[:, None] & ~left], dim=2).flatten(1, 2)
 
 
-
 def _hidden(model: Any, inputs: Inputs) -> tuple[Tensor, Tensor]:
     """The hidden states [B, N, h] that the heads read, and the logits [B, C]."""
     with reading_tokens(model) as tokens:
@@ -143,26 +138,23 @@ def _hidden(model: Any, inputs: Inputs) -> tuple[Tensor, Tensor]:
     return tokens[-1], logits
 
 
-
-def _values(model: Any, eraser: Eraser, inputs: Inputs, keep: Tensor, classes: Tensor) -> Tensor:
+def _values(model: Any, masker: Masker, inputs: Inputs, keep: Tensor, classes: Tensor) -> Tensor:
     """The probabilities [B, K] of a class of each sample with the sets bool [B, K, N] of its tokens alone."""
     flat, found = keep.flatten(0, 1), torch.zeros(keep.shape[0] * keep.shape[1], device=keep.device)
     # Deleted tokens shorten a text: alike ones go together.
     for rows in flat.sum(1).argsort().split(ROWS):
         row = rows // keep.shape[1]
-        erased = eraser({name: value[row] for name, value in inputs.items()}, flat[rows])
-        found[rows] = of_class(model(**erased).logits, classes[row])
+        masked = masker({name: value[row] for name, value in inputs.items()}, flat[rows])
+        found[rows] = class_probability(model(**masked).logits, classes[row])
     return found.view(keep.shape[:2])
-
 
 
 def _first(inputs: Inputs, count: int) -> Inputs:
     return {name: value[:count] for name, value in inputs.items()}
 
 
-
-def _joined(parts: list[Pool]) -> Pool:
-    """Pools one below the other, their tokens padded to the longest."""
+def _joined(parts: list[MaskedSamples]) -> MaskedSamples:
+    """Parts one below the other, their tokens padded to the longest."""
     longest = max(part.mask.shape[1] for part in parts)
 
     def column(name: str) -> Tensor:
@@ -172,19 +164,17 @@ def _joined(parts: list[Pool]) -> Pool:
             values = [F.pad(v, (*room, 0, longest - part.mask.shape[1])) for v, part in zip(values, parts, strict=True)]
         return torch.cat(values)
 
-    return Pool(**{field.name: column(field.name) for field in fields(Pool)})
+    return MaskedSamples(**{field.name: column(field.name) for field in fields(MaskedSamples)})
 
 
-
-def gathered(pool: Pool | None, passes: int) -> tuple[Pool | None, int]:
-    """The pools of all processes, in the order of ranks, and the sum of their passes."""
+def gathered(masked: MaskedSamples | None, passes: int) -> tuple[MaskedSamples | None, int]:
+    """The masked samples of all processes, in the order of ranks, and the sum of their passes."""
     if processes() == 1:
-        return pool, passes
-    found = gather_object([(pool, passes)])
+        return masked, passes
+    found = gather_object([(masked, passes)])
     parts = [part for part, _ in found if part is not None and len(part)]
     offset = 0
     for part in parts:
         part.sample += offset
         offset = int(part.sample.max()) + 1
     return _joined(parts) if parts else None, sum(rows for _, rows in found)
-

@@ -1,31 +1,30 @@
 """Mask tokens of a text or patches of an image."""
 
+import math
 from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
 from ..atoms.config import AtomConfig
 from ..errors import AtomError
-from torch import Tensor
-from ..modeling.tokens import find_tokens
 from ..modeling.layers import is_image_model
-from ..modeling.tokens import patch_grid
-from ..modeling.tokens import special_token_ids
-import torch
-from torch.nn import functional as F
-import math
+from ..modeling.tokens import find_tokens, patch_grid, special_token_ids
 
-TEXT_HOWS = {
-    "mask": "the mask token stands in the place of each token that is taken away",
+TEXT_MASKING = {
+    "mask": "the mask token stands in the place of each masked token",
     "drop": "tokens are deleted, and the text closes up",
 }
 
-IMAGE_HOWS = {
-    "mean": "each patch that is taken away has the mean colour of its image",
-    "blur": "each patch that is taken away is that of the blurred image",
+IMAGE_MASKING = {
+    "mean": "each masked patch has the mean colour of its image",
+    "blur": "each masked patch is that of the blurred image",
 }
 
 
-
-class Eraser:
-    """Takes tokens of a batch away.
+class Masker:
+    """Masks tokens of a batch.
 
     - "mask": the token's id becomes that of the mask token; of a tokenizer without one, of the unknown-word token, else of
       padding.
@@ -37,19 +36,19 @@ class Eraser:
     Args:
         model: a classifier of texts, or of images by a grid of patches, with atoms or without.
         processor: its tokenizer or image processor.
-        how: one of `TEXT_HOWS` or `IMAGE_HOWS`.
+        strategy: one of `TEXT_MASKING` or `IMAGE_MASKING`.
 
     Raises:
-        AtomError: a way that there is not, or not for this model.
+        AtomError: a strategy that does not exist, or not for this model.
     """
 
-    def __init__(self, model: Any, processor: Any, how: str):
-        self.model, self.how = model, how
+    def __init__(self, model: Any, processor: Any, strategy: str):
+        self.model, self.strategy = model, strategy
         self.is_image = is_image_model(model)
-        known = IMAGE_HOWS if self.is_image else TEXT_HOWS
-        if how not in known:
+        known = IMAGE_MASKING if self.is_image else TEXT_MASKING
+        if strategy not in known:
             kind = "an image" if self.is_image else "a text"
-            raise AtomError(f"how must be one of {', '.join(known)} for {kind} model; got {how!r}")
+            raise AtomError(f"strategy must be one of {', '.join(known)} for {kind} model; got {strategy!r}")
         config = getattr(model, "atom_config", None) or AtomConfig(
             special_token_ids=[] if self.is_image else special_token_ids(model.config, processor)
         )
@@ -65,7 +64,7 @@ class Eraser:
         self.pads_left = getattr(processor, "padding_side", "right") == "left"
 
     def tokens(self, inputs: dict[str, Tensor], length: int) -> Tensor:
-        """Which of the model's `length` tokens can be taken away: bool [B, length].
+        """Which of the model's `length` tokens can be masked: bool [B, length].
 
         The tokens of the atom, but for those that stand for no part of the input: padding, special and prefix tokens.
 
@@ -96,18 +95,18 @@ class Eraser:
 
         Args:
             inputs: what the model's `forward` takes, B samples.
-            keep: bool [B, N], N as `atom_importance` has it. Where there is no token to take away (NaN there), it says nothing.
+            keep: bool [B, N], N as `atom_importance` has it. Where there is no token to mask (NaN there), it says nothing.
 
         Returns:
             New inputs of B samples; for "drop" as long as the longest that is left.
 
         Raises:
-            AtomError: a model whose tokens cannot be taken away.
+            AtomError: a model whose tokens cannot be masked.
         """
         keep = keep.to(torch.bool) | ~self.tokens(inputs, keep.shape[1])
         if self.is_image:
             return {**inputs, "pixel_values": self._paint(inputs["pixel_values"], keep)}
-        if self.how == "mask":
+        if self.strategy == "mask":
             ids = inputs["input_ids"]
             return {**inputs, "input_ids": ids.masked_fill(~keep, self.mask_id)}
         return self._drop(inputs, keep)
@@ -143,11 +142,10 @@ class Eraser:
         return torch.where(shown[:, None], pixels, self._ground(pixels, grid))
 
     def _ground(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
-        if self.how == "mean":
+        if self.strategy == "mean":
             return pixels.mean((2, 3), keepdim=True).expand_as(pixels)
         deviations = [side // cells / 2 for side, cells in zip(pixels.shape[2:], grid, strict=True)]
         return blur(pixels, deviations)
-
 
 
 def on_pixels(values: Tensor, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -161,13 +159,11 @@ def on_pixels(values: Tensor, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
     return F.pad(spread, (0, pixels.shape[3] - spread.shape[2], 0, pixels.shape[2] - spread.shape[1]), value=1.0)
 
 
-
 def of_patches(values: Tensor, grid: tuple[int, int]) -> Tensor:
     """Sums of values of pixels [B, C, H, W] over the pixels and channels of each patch: [B, rows * columns]."""
     height, width = values.shape[2] // grid[0], values.shape[3] // grid[1]
     inside = values[:, :, : height * grid[0], : width * grid[1]].sum(1)
     return inside.reshape(len(values), grid[0], height, grid[1], width).sum((2, 4)).flatten(1)
-
 
 
 def blur(pixels: Tensor, deviations: list[float]) -> Tensor:
@@ -183,8 +179,6 @@ def blur(pixels: Tensor, deviations: list[float]) -> Tensor:
     return pixels
 
 
-
-def of_class(logits: Tensor, classes: Tensor) -> Tensor:
+def class_probability(logits: Tensor, classes: Tensor) -> Tensor:
     """The probability of a class [B] of each row of logits [B, C]: [B]."""
     return logits.float().softmax(-1).gather(1, classes[:, None])[:, 0]
-

@@ -5,10 +5,10 @@
 
 from pathlib import Path
 from typing import Any
+
 from ..errors import AtomError
 
 MODULES = Path(__file__).parent / "modules"
-
 
 
 def load_metric(name: str) -> Any:
@@ -31,4 +31,3 @@ def load_metric(name: str) -> Any:
     except ImportError as error:
         raise AtomError("load_metric needs evaluate: pip install 'atom-hf[faithfulness]'") from error
     return evaluate.load(str(MODULES / name))
-

@@ -1,32 +1,30 @@
 """A classifier as methods and metrics see it: samples of tokens, and the probability of a class."""
 
-from torch import Tensor
-from typing import Any
-from ..atoms.config import AtomConfig
-from ..errors import AtomError
-from collections.abc import Callable
-from ..explainer.masking import Eraser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from ..data.encoding import encode_rows
-from ..modeling.inference import evaluating
+from typing import Any
+
 import numpy as np
-from ..explainer.masking import of_class
-from ..explainer.masking import of_patches
-from ..modeling.tokens import patch_grid
 import torch
+from torch import Tensor
+
+from ..atoms.config import AtomConfig
+from ..data.encoding import encode_rows
+from ..errors import AtomError
+from ..explainer.masking import Masker, class_probability, of_patches
+from ..modeling.inference import evaluating
+from ..modeling.tokens import patch_grid
 
 Inputs = dict[str, Tensor]
 
 
-
-class Subject:
+class Classifier:
     """A classifier of texts or images, with atoms or without, whose tokens can be taken away.
 
     Args:
         model: the classifier.
         processor: its tokenizer or image processor.
-        how: how tokens are taken away, one of `erasing.TEXT_HOWS` or `IMAGE_HOWS`.
+        how: how tokens are taken away, one of `erasing.TEXT_MASKING` or `IMAGE_MASKING`.
         max_length: texts are cut after this many tokens.
         seed: of the numbers that the random attribution draws.
 
@@ -41,7 +39,7 @@ class Subject:
                 "classification"
             )
         self.model, self.processor, self.max_length, self.seed = model, processor, max_length, seed
-        self.eraser = Eraser(model, processor, how)
+        self.eraser = Masker(model, processor, how)
         self.is_image = self.eraser.is_image
         self.generator = torch.Generator().manual_seed(seed)
         self._reads: str | None = None
@@ -106,7 +104,7 @@ class Subject:
         """The points of the inputs with all their tokens taken away. A text's are masked: what is deleted has no embedding."""
         eraser = self.eraser
         if not self.is_image and eraser.how != "mask":
-            eraser = Eraser(self.model, self.processor, "mask")
+            eraser = Masker(self.model, self.processor, "mask")
         nothing = torch.zeros_like(self.tokens(inputs))
         return self.points(eraser(inputs, nothing))
 
@@ -132,7 +130,7 @@ class Subject:
 
     def probability(self, inputs: Inputs, target: Tensor, points: Tensor | None = None) -> Tensor:
         """The probability of a class [B] of each sample: [B]."""
-        return of_class(self.run(inputs, points).logits, target)
+        return class_probability(self.run(inputs, points).logits, target)
 
     def per_token(self, values: Tensor, inputs: Inputs) -> Tensor:
         """Values of points, summed over the width of each token or the pixels of each patch: [B, N], 0 before the patches."""
@@ -191,8 +189,6 @@ class Subject:
         return values
 
 
-
 def repeated(inputs: Inputs, times: int) -> Inputs:
     """One sample, so many times."""
     return {name: value.expand(times, *value.shape[1:]) for name, value in inputs.items()}
-

@@ -1,44 +1,30 @@
 """What `atom-hf faithfulness` does: methods x models x ways of taking tokens away, kept line by line."""
 
-from .methods import DEFAULT_METHODS
-from .methods import METHODS
-from ..finetune.arguments import RunArguments
-from .measure import check_samples
-from dataclasses import dataclass
-from dataclasses import field
-from ..errors import AtomError
 import importlib.util
-from ..finetune.arguments import DATA_FIELDS
-from pathlib import Path
-from ..utils.jsonl import RESULTS_NAME
-from .classifier import Subject
-from ..utils.files import check_output_folder
-from ..utils.jsonl import hashed
-from ..finetune.arguments import load_run_data
 import os
-from ..utils.quiet import quiet
-from ..utils.jsonl import start_lines
-from tqdm.auto import tqdm
-from .measure import weights_of
-from .report import write_report
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
-from .measure import Samples
-from ..utils.jsonl import append_line
-from .measure import measure_cost
-from .measure import measure_samples
-from ..explainer.masking import IMAGE_HOWS
-from ..explainer.masking import TEXT_HOWS
-from ..data.load import TaskData
+
+from tqdm.auto import tqdm
+
 from ..atoms.config import CONFIG_NAME
-from ..modeling.inference import default_device
+from ..data.load import TaskData
+from ..errors import AtomError
+from ..explainer.masking import IMAGE_MASKING, TEXT_MASKING
+from ..finetune.arguments import DATA_FIELDS, RunArguments, load_run_data
+from ..finetune.pretrained import find_model, load_network, load_processor
 from ..hub.files import find_file
-from ..finetune.pretrained import find_model
+from ..modeling.inference import default_device
 from ..modeling.layers import is_image_model
 from ..modeling.load import load_atom_model
-from ..finetune.pretrained import load_network
-from ..finetune.pretrained import load_processor
-from ..utils.jsonl import read_lines
-
+from ..utils.files import check_output_folder
+from ..utils.jsonl import RESULTS_NAME, append_line, hashed, read_lines, start_lines
+from ..utils.quiet import quiet
+from .classifier import Classifier
+from .measure import Samples, check_samples, measure_cost, measure_samples, weights_of
+from .methods import DEFAULT_METHODS, METHODS
+from .report import write_report
 
 
 @dataclass
@@ -78,13 +64,11 @@ class FaithfulnessArguments(RunArguments):
     )
 
 
-
 def check_packages() -> None:
     """Refuses what could not be measured or drawn for want of a package."""
     for package in ("captum", "matplotlib"):
         if importlib.util.find_spec(package) is None:
             raise AtomError(f"faithfulness needs {package}: pip install 'atom-hf[faithfulness]'")
-
 
 
 def measure_faithfulness(run: FaithfulnessArguments) -> list[Path]:
@@ -123,21 +107,19 @@ def measure_faithfulness(run: FaithfulnessArguments) -> list[Path]:
                 subject = _load(name, arm, data, run, hows[0])
                 _keep_weights(path, done, about, weights_of(subject.model))
                 for how in hows:
-                    subject = Subject(subject.model, subject.processor, how, run.max_length, seed)
+                    subject = Classifier(subject.model, subject.processor, how, run.max_length, seed)
                     _measure_model(path, done, {**about, "how": how}, subject, rows, run, methods, hows, bar)
     return [path, *write_report(folder)]
 
 
-
 _SIZES = ("samples", "curve_steps", "perturbations", "check_samples")
-
 
 
 def _measure_model(
     path: Path,
     done: dict[tuple, set[int]],
     about: dict[str, str],
-    subject: Subject,
+    subject: Classifier,
     rows: Any,
     run: FaithfulnessArguments,
     methods: list[str],
@@ -167,10 +149,8 @@ def _measure_model(
         append_line(path, {**line, **measure_cost(method, samples)})
 
 
-
-def _usable(methods: list[str], subject: Subject) -> list[str]:
+def _usable(methods: list[str], subject: Classifier) -> list[str]:
     return [name for name in methods if subject.has_heads or not METHODS[name].needs_heads]
-
 
 
 def _check(run: FaithfulnessArguments) -> list[str]:
@@ -191,17 +171,15 @@ def _check(run: FaithfulnessArguments) -> list[str]:
     return methods
 
 
-
 def _hows(given: str | None, data: TaskData) -> list[str]:
-    known = list(IMAGE_HOWS if data.is_image else TEXT_HOWS)
+    known = list(IMAGE_MASKING if data.is_image else TEXT_MASKING)
     hows = known if given is None else list(dict.fromkeys(part.strip() for part in given.split(",") if part.strip()))
     if not hows or set(hows) - set(known):
         raise AtomError(f"--how must be of {', '.join(known)} for {data.task}; got {given!r}")
     return hows
 
 
-
-def _load(name: str, arm: str, data: TaskData, run: FaithfulnessArguments, how: str) -> Subject:
+def _load(name: str, arm: str, data: TaskData, run: FaithfulnessArguments, how: str) -> Classifier:
     source = find_model(name)
     revision = {"revision": run.model_revision} if run.model_revision else {}
     if arm == "model" and find_file(source, CONFIG_NAME, **revision) is not None:
@@ -222,11 +200,10 @@ def _load(name: str, arm: str, data: TaskData, run: FaithfulnessArguments, how: 
     model.to(default_device()).eval()
     flag = f"--{arm}"
     processor = load_processor(source if run.tokenizer is None else run.tokenizer, data.is_image, flag, **revision)
-    return Subject(model, processor, how, run.max_length)
+    return Classifier(model, processor, how, run.max_length)
 
 
-
-def _try(methods: list[str], subject: Subject, data: TaskData) -> None:
+def _try(methods: list[str], subject: Classifier, data: TaskData) -> None:
     """Refuses a model whose tokens are not those of its input, or that lacks what a method reads."""
     inputs = subject.encode([data.eval[0]])
     subject.tokens(inputs)
@@ -234,7 +211,6 @@ def _try(methods: list[str], subject: Subject, data: TaskData) -> None:
     for name in methods:
         if not METHODS[name].is_sampled:
             METHODS[name](subject, inputs, target)
-
 
 
 def _done(path: Path, head: dict[str, Any]) -> dict[tuple, Any]:
@@ -256,7 +232,6 @@ def _done(path: Path, head: dict[str, Any]) -> dict[tuple, Any]:
     return done
 
 
-
 def _keep_weights(path: Path, done: dict[tuple, Any], about: dict[str, str], weights: str) -> None:
     known = done.get((about["model"], about["arm"]))
     if known is None:
@@ -266,4 +241,3 @@ def _keep_weights(path: Path, done: dict[tuple, Any], about: dict[str, str], wei
             f"--output_dir {str(path.parent)!r} holds results of {about['model']!r} with other weights: it was trained again; "
             "give another folder"
         )
-

@@ -1,23 +1,22 @@
 """What an attribution costs: its forward and backward passes, counted, and its time beside one forward pass."""
 
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
-from collections.abc import Iterator
-from torch import Tensor
-from contextlib import contextmanager
-import time
-from .classifier import Inputs
-from .methods import Method
-from .classifier import Subject
-import statistics
-from collections.abc import Callable
+
 import torch
+from torch import Tensor
+
+from .classifier import Classifier, Inputs
+from .methods import Method
 
 FEW, MANY = 15, 3
 """How many rounds are timed of a method of few passes, and of one of many."""
 
 MANY_PASSES = 20
-
 
 
 @dataclass
@@ -26,7 +25,6 @@ class Passes:
 
     forward: int = 0
     backward: int = 0
-
 
 
 @contextmanager
@@ -49,7 +47,6 @@ def counted(model: Any) -> Iterator[Passes]:
         handle.remove()
 
 
-
 @dataclass(frozen=True)
 class Cost:
     """Of one sample, on average: passes, and the time as a multiple of that of one forward pass."""
@@ -64,16 +61,14 @@ class Cost:
         return self.forward + 2 * self.backward
 
 
-
-def count_passes(method: Method, subject: Subject, inputs: Inputs, target: Tensor) -> tuple[float, float]:
+def count_passes(method: Method, subject: Classifier, inputs: Inputs, target: Tensor) -> tuple[float, float]:
     """The forward and backward passes of one sample."""
     with counted(subject.model) as passes:
         method(subject, inputs, target)
     return passes.forward / len(target), passes.backward / len(target)
 
 
-
-def measure(method: Method, subject: Subject, inputs: Inputs, target: Tensor) -> Cost:
+def measure(method: Method, subject: Classifier, inputs: Inputs, target: Tensor) -> Cost:
     """Counts the passes of a method, and times it against a forward pass of the same batch, in turn: a ratio of medians."""
     subject.reads(inputs)  # found once for a model
     forward, backward = count_passes(method, subject, inputs, target)
@@ -84,7 +79,6 @@ def measure(method: Method, subject: Subject, inputs: Inputs, target: Tensor) ->
     return Cost(forward, backward, statistics.median(times[1]) / statistics.median(times[0]))
 
 
-
 def _seconds(work: Callable[[], Any]) -> float:
     _wait()
     start = time.perf_counter()
@@ -93,8 +87,6 @@ def _seconds(work: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-
 def _wait() -> None:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
-

@@ -1,21 +1,19 @@
 """One method on the samples of one model: lines of results."""
 
-from typing import Any
-from collections.abc import Callable
-from .classifier import Inputs
-from collections.abc import Iterator
-from .methods import Method
-from collections.abc import Sequence
-from .classifier import Subject
-from torch import Tensor
-import numpy as np
-import torch
-from . import metrics
-from .cost import measure
-from .randomization import randomized
-from .classifier import repeated
 import hashlib
 import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import metrics
+from .classifier import Classifier, Inputs, repeated
+from .cost import measure
+from .methods import Method
+from .randomization import randomized
 
 BATCH = 8
 
@@ -23,7 +21,6 @@ COST_SAMPLES = 4
 
 RADIUS = 0.05
 """Half the width of the cube that sensitivity draws from, in standard deviations of the word embeddings or pixels."""
-
 
 
 class Samples:
@@ -34,7 +31,7 @@ class Samples:
         rows: of a data set. Those without a token to take away are left out.
     """
 
-    def __init__(self, subject: Subject, rows: Sequence[dict[str, Any]]):
+    def __init__(self, subject: Classifier, rows: Sequence[dict[str, Any]]):
         self.subject, self.rows = subject, {}
         self.targets: dict[int, int] = {}
         self.probabilities: dict[int, float] = {}
@@ -65,7 +62,6 @@ class Samples:
                 yield number, row[real].cpu().numpy()
 
 
-
 def measure_samples(
     method: Method, samples: Samples, numbers: Sequence[int], *, steps: int, perturbations: int
 ) -> Iterator[dict[str, Any]]:
@@ -87,12 +83,10 @@ def measure_samples(
         yield rounded({**line, "attribution": attribution.tolist()})
 
 
-
 def measure_cost(method: Method, samples: Samples) -> dict[str, Any]:
     """A line of what the method costs on the first few samples."""
     cost = measure(method, samples.subject, *samples.batch(list(samples.rows)[:COST_SAMPLES]))
     return rounded({"kind": "cost", "forward": cost.forward, "backward": cost.backward, "time": cost.time})
-
 
 
 def check_samples(method: Method, samples: Samples, count: int, seed: int = 0) -> list[dict[str, Any]]:
@@ -119,7 +113,6 @@ def check_samples(method: Method, samples: Samples, count: int, seed: int = 0) -
     return [rounded(line) for line in lines]
 
 
-
 def weights_of(model: Any) -> str:
     """Sixteen hexadecimal digits that stand for a model's numbers."""
     digest = hashlib.sha256()
@@ -127,7 +120,6 @@ def weights_of(model: Any) -> str:
         digest.update(name.encode())
         digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
-
 
 
 def rounded(value: Any) -> Any:
@@ -139,4 +131,3 @@ def rounded(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None
     return value
-

@@ -6,17 +6,17 @@ charges do not depend on the class; they are read as support for it all the same
 """
 
 from collections.abc import Callable
-from .classifier import Inputs
-from .classifier import Subject
-from torch import Tensor
 from dataclasses import dataclass
-from ..modeling.collector import reading_tokens
-import torch
-from ..errors import AtomError
-from typing import Any
-from .classifier import repeated
-from ..explainer.masking import of_class
 from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import AtomError
+from ..explainer.masking import class_probability
+from ..modeling.collector import reading_tokens
+from .classifier import Classifier, Inputs, repeated
 
 STEPS = 50
 
@@ -26,8 +26,7 @@ KERNEL_SAMPLES = 200
 
 BATCH = 64
 
-Attribute = Callable[[Subject, Inputs, Tensor, Tensor | None], Tensor]
-
+Attribute = Callable[[Classifier, Inputs, Tensor, Tensor | None], Tensor]
 
 
 @dataclass(frozen=True)
@@ -50,42 +49,38 @@ class Method:
     has_scale: bool = False
     is_sampled: bool = False
 
-    def __call__(self, subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None = None) -> Tensor:
+    def __call__(self, subject: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None = None) -> Tensor:
         """[B, N], float32, NaN where there is no token."""
         found = self.attribute(subject, inputs, target, points)
         return found.detach().float().masked_fill(~subject.tokens(inputs), float("nan"))
 
 
-
 @torch.no_grad()
-def importance(subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
-    """What `atom_importance` gives: the tied importance for the class, or, where none has been tied, the charges."""
+def importance(subject: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
+    """What `atom_importance` gives: the importance that the explainer gives for the class, or, without one, the charges."""
     heads = subject.model.atom_heads
     with reading_tokens(subject.model) as tokens:
         outputs = subject.run(inputs, points, return_atoms=True)
-    return outputs.atom_importance if heads.tied is None else heads.read(tokens[-1], target)
-
+    return outputs.atom_importance if heads.explainer is None else heads.explain(tokens[-1], target)
 
 
 @torch.no_grad()
-def charge(subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None, *, read: Callable) -> Tensor:
-    """The charges that the energy knows (Eq. 6), whether importance has been tied or not."""
+def charge(subject: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None, *, read: Callable) -> Tensor:
+    """The charges that the energy knows (Eq. 6), whether there is an explainer or not."""
     heads = subject.model.atom_heads
     with reading_tokens(subject.model) as tokens:
         subject.run(inputs, points, return_atoms=True)
     return read(heads(tokens[-1])[0])
 
 
-
-def random(subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
+def random(subject: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
     """Normal numbers, others in each call; the subject's seed gives the same ones again."""
     shape = subject.tokens(inputs).shape
     return torch.randn(shape, generator=subject.generator).to(target.device)
 
 
-
 @torch.no_grad()
-def attention_rollout(subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
+def attention_rollout(subject: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
     """Abnar and Zuidema (arXiv 2005.00928), section 3: the product over the layers of (mean over heads of A + I) / 2.
 
     The row of the token that the classifier reads; the mean of the rows where it reads all of them.
@@ -112,7 +107,6 @@ def attention_rollout(subject: Subject, inputs: Inputs, target: Tensor, points: 
     return rollout([layer.float() for layer in layers], reads)
 
 
-
 def rollout(layers: list[Tensor], reads: Tensor) -> Tensor:
     """Attention [B, heads, N, N] of each layer, the first first, and the rows that count [B, N] -> [B, N]."""
     row = reads[:, None].to(layers[0])
@@ -121,15 +115,13 @@ def rollout(layers: list[Tensor], reads: Tensor) -> Tensor:
     return row[:, 0]
 
 
-
 @torch.no_grad()
-def hidden_norm(subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
+def hidden_norm(subject: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
     """The Euclidean norm of each hidden state of the atoms' layer: what any model shows for one forward pass."""
     return subject.hidden(subject.run(inputs, points, output_hidden_states=True)).float().norm(dim=-1)
 
 
-
-def input_x_gradient(subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
+def input_x_gradient(subject: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
     """Captum's InputXGradient at the word embeddings or pixels, summed over the width of a token or the pixels of a patch."""
     from captum.attr import InputXGradient
 
@@ -140,9 +132,8 @@ def input_x_gradient(subject: Subject, inputs: Inputs, target: Tensor, points: T
     return subject.per_token(found, inputs)
 
 
-
 def integrated_gradients(
-    subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None, *, steps: int = STEPS
+    subject: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None, *, steps: int = STEPS
 ) -> Tensor:
     """Captum's IntegratedGradients (arXiv 1703.01365), likewise, from the inputs with all their tokens taken away.
 
@@ -161,9 +152,8 @@ def integrated_gradients(
     return subject.per_token(found, inputs)
 
 
-
 def shapley_sampling(
-    subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None, *, permutations: int = PERMUTATIONS
+    subject: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None, *, permutations: int = PERMUTATIONS
 ) -> Tensor:
     """Captum's ShapleyValueSampling: the mean change of the probability as a token joins, over random orders of the tokens.
 
@@ -174,9 +164,8 @@ def shapley_sampling(
     return _sampled(ShapleyValueSampling, permutations, subject, inputs, target, points)
 
 
-
 def kernel_shap(
-    subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None, *, samples: int = KERNEL_SAMPLES
+    subject: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None, *, samples: int = KERNEL_SAMPLES
 ) -> Tensor:
     """Captum's KernelShap (arXiv 1705.07874), with so many random sets of tokens."""
     from captum.attr import KernelShap
@@ -184,9 +173,8 @@ def kernel_shap(
     return _sampled(KernelShap, samples, subject, inputs, target, points)
 
 
-
 def _sampled(
-    kind: Any, samples: int, subject: Subject, inputs: Inputs, target: Tensor, points: Tensor | None
+    kind: Any, samples: int, subject: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None
 ) -> Tensor:
     if points is not None:
         raise AtomError("Shapley values are of tokens, not of embeddings or pixels: they have no sensitivity to these")
@@ -210,20 +198,18 @@ def _sampled(
     return found
 
 
-
-def _forward(subject: Subject, inputs: Inputs) -> Callable[..., Tensor]:
+def _forward(subject: Classifier, inputs: Inputs) -> Callable[..., Tensor]:
     # Captum repeats additional arguments, not those by name.
     names = list(inputs)
 
     def forward(points: Tensor, target: Tensor, *values: Tensor) -> Tensor:
-        return of_class(subject.run(dict(zip(names, values, strict=True)), points).logits, target)
+        return class_probability(subject.run(dict(zip(names, values, strict=True)), points).logits, target)
 
     return forward
 
 
-
 _ALL = [
-    Method("importance", importance, "the model's importance: tied to the prediction, or its charges", True),
+    Method("importance", importance, "the model's importance: fitted to the prediction, or its charges", True),
     Method("charge", partial(charge, read=lambda q: q), "the charges that the energy knows, with their sign", True),
     Method("-charge", partial(charge, read=lambda q: -q), "the charges with the other sign", True),
     Method("|charge|", partial(charge, read=torch.abs), "the charges without their sign", True),
@@ -253,4 +239,3 @@ _ALL = [
 METHODS = {method.name: method for method in _ALL}
 
 DEFAULT_METHODS = [name for name in METHODS if name != "kernel_shap"]
-

@@ -5,12 +5,12 @@ n tokens of a sample: the support that the token gives to that class. Tokens are
 first; of equal ones, the first in the text.
 """
 
-from collections.abc import Callable
-import numpy as np
 import math
-from collections.abc import Sequence
-from torch import Tensor
+from collections.abc import Callable, Sequence
+
+import numpy as np
 import torch
+from torch import Tensor
 
 BINS = (0.01, 0.05, 0.1, 0.2, 0.5)
 """The shares of tokens that ERASER takes: arXiv 1911.03429, section 4.2."""
@@ -22,11 +22,9 @@ Values = Callable[[np.ndarray], np.ndarray]
 """Keep-vectors bool [K, n] -> values [K] of the sample with those tokens alone."""
 
 
-
 def ranking(attribution: np.ndarray) -> np.ndarray:
     """The places [n] of the tokens, the most supportive first."""
     return np.argsort(-np.asarray(attribution, dtype=np.float64), kind="stable")
-
 
 
 def bin_counts(tokens: int) -> list[int]:
@@ -35,11 +33,9 @@ def bin_counts(tokens: int) -> list[int]:
     return [max(1, math.ceil(share * tokens - 1e-9)) for share in BINS]
 
 
-
 def step_counts(tokens: int, steps: int = STEPS) -> list[int]:
     """How many of n tokens are gone at each point of a curve: from 0 to n, one by one or in at most `steps` even steps."""
     return [int(count) for count in np.round(np.linspace(0, tokens, min(tokens, steps) + 1))]
-
 
 
 def keep_top(order: np.ndarray, counts: Sequence[int]) -> np.ndarray:
@@ -47,7 +43,6 @@ def keep_top(order: np.ndarray, counts: Sequence[int]) -> np.ndarray:
     rank = np.empty(len(order), dtype=int)
     rank[order] = np.arange(len(order))
     return rank[None] < np.asarray(counts)[:, None]
-
 
 
 def comprehensiveness(full: float, without: Sequence[float]) -> float:
@@ -63,7 +58,6 @@ def comprehensiveness(full: float, without: Sequence[float]) -> float:
     return float(np.mean(full - np.asarray(without, dtype=np.float64)))
 
 
-
 def sufficiency(full: float, alone: Sequence[float]) -> float:
     """How much the probability falls when the most supportive tokens alone are kept. Less is better; below 0 it rises.
 
@@ -74,7 +68,6 @@ def sufficiency(full: float, alone: Sequence[float]) -> float:
         alone: m(r_k)_j, for each bin.
     """
     return float(np.mean(full - np.asarray(alone, dtype=np.float64)))
-
 
 
 def area(curve: Sequence[float], shares: Sequence[float] | None = None) -> float:
@@ -91,7 +84,6 @@ def area(curve: Sequence[float], shares: Sequence[float] | None = None) -> float
 
     shares = np.linspace(0, 1, len(curve)) if shares is None else np.asarray(shares, dtype=np.float64)
     return float(integrate.trapezoid(np.asarray(curve, dtype=np.float64), shares))
-
 
 
 def erasure(attribution: np.ndarray, values: Values, steps: int = STEPS) -> dict[str, float | list[float]]:
@@ -121,13 +113,11 @@ def erasure(attribution: np.ndarray, values: Values, steps: int = STEPS) -> dict
     }
 
 
-
 def random_subsets(tokens: int, count: int, seed: int) -> np.ndarray:
     """`count` sets of tokens to switch off, bool [count, n]: of a size drawn evenly from 1 to n, then evenly of that size."""
     rng = np.random.default_rng(seed)
     sizes = rng.integers(1, tokens + 1, count)
     return rng.random((count, tokens)).argsort(1).argsort(1) < sizes[:, None]
-
 
 
 def infidelity(attribution: np.ndarray, values: Values, off: np.ndarray, *, normalize: bool) -> float:
@@ -161,14 +151,12 @@ def infidelity(attribution: np.ndarray, values: Values, off: np.ndarray, *, norm
     return float(found[0])
 
 
-
 def infidelity_of(accounts: Sequence[float], changes: Sequence[float], *, normalize: bool = False) -> float:
     """`infidelity` of what is known already: I . a and f(x) - f(x - I), for each of the sets I."""
     account, change = np.asarray(accounts, dtype=np.float64), np.asarray(changes, dtype=np.float64)
     if normalize and account.any():
         account = account * (account @ change) / (account @ account)
     return float(np.mean((account - change) ** 2))
-
 
 
 def sensitivity_max(
@@ -203,12 +191,10 @@ def sensitivity_max(
     return metrics.sensitivity_max(explained, points, perturb, n_perturb_samples=samples)
 
 
-
 def sensitivity_of(moved: Sequence[Sequence[float]], given: Sequence[float]) -> float:
     """`sensitivity_max` of what is known already: the attributions [K, n] of moved inputs, and that of the input itself [n]."""
     moved, given = np.asarray(moved, dtype=np.float64), np.asarray(given, dtype=np.float64)
     return float(np.linalg.norm(moved - given, axis=1).max() / (np.linalg.norm(given) or 1.0))
-
 
 
 def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float:
@@ -221,19 +207,16 @@ def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float:
     return float(stats.spearmanr(one, other).statistic)
 
 
-
 def agreement(attributions: Sequence[Sequence[float]]) -> float:
     """The mean rank correlation of the attributions of one sample [models, n], over each pair of models."""
     pairs = [(a, b) for i, a in enumerate(attributions) for b in attributions[i + 1 :]]
     return mean([rank_correlation(a, b) for a, b in pairs])
 
 
-
 def mean(values: Sequence[float]) -> float:
     """Of the values that are not NaN; NaN of none."""
     found = [value for value in values if not math.isnan(value)]
     return float(np.mean(found)) if found else math.nan
-
 
 
 def randomization(original: Sequence[float], randomized: Sequence[float]) -> dict[str, float]:
@@ -243,4 +226,3 @@ def randomization(original: Sequence[float], randomized: Sequence[float]) -> dic
     """
     one, other = np.asarray(original, dtype=np.float64), np.asarray(randomized, dtype=np.float64)
     return {"signed": rank_correlation(one, other), "absolute": rank_correlation(np.abs(one), np.abs(other))}
-

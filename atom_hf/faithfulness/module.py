@@ -3,12 +3,12 @@
 `evaluate.load` copies a module's file elsewhere before it is imported, so the modules import this one by its full name.
 """
 
-import datasets
-from abc import ABC
-from typing import Any
-from abc import abstractmethod
-import evaluate
 import inspect
+from abc import ABC, abstractmethod
+from typing import Any
+
+import datasets
+import evaluate
 
 NUMBER = datasets.Value("float64")
 
@@ -49,7 +49,6 @@ INFIDELITY = """\
 """
 
 
-
 class FaithfulnessMetric(evaluate.Metric, ABC):
     """A metric of single samples, and its mean over them. A subclass's docstring is its description.
 
@@ -80,4 +79,3 @@ class FaithfulnessMetric(evaluate.Metric, ABC):
     def _compute(self, **given: Any) -> dict[str, float]:
         columns = [given.pop(name) for name in self.FEATURES]
         return self.summarize([self.measure(*sample, **given) for sample in zip(*columns, strict=True)])
-

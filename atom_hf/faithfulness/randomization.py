@@ -1,12 +1,13 @@
 """A model whose parameters are made random from its output down to its input."""
 
-from typing import Any
-from ..errors import AtomError
-from torch import nn
 from collections.abc import Iterator
 from contextlib import contextmanager
-import torch
+from typing import Any
 
+import torch
+from torch import nn
+
+from ..errors import AtomError
 
 
 def cascade(model: Any) -> list[tuple[str, list[nn.Parameter]]]:
@@ -32,7 +33,6 @@ def cascade(model: Any) -> list[tuple[str, list[nn.Parameter]]]:
     groups = [("top", [value for place, _, value in rest if place > first])]
     groups += [(f"layer {i + 1}", list(stack[i].parameters())) for i in reversed(range(len(stack)))]
     return [*groups, ("embeddings", [value for place, _, value in rest if place < first])]
-
 
 
 @contextmanager
@@ -62,4 +62,3 @@ def randomized(model: Any, seed: int = 0) -> Iterator[Iterator[str]]:
         with torch.no_grad():
             for parameter, value in zip([p for _, group in groups for p in group], kept, strict=True):
                 parameter.copy_(value)
-

@@ -1,19 +1,17 @@
 """Tables and curves of what `atom-hf faithfulness` measured."""
 
-from typing import Any
-from typing import NamedTuple
-import numpy as np
-from pathlib import Path
-from ..utils.jsonl import RESULTS_NAME
-from collections import defaultdict
-from ..utils.jsonl import read_lines
-from ..utils.statistics import Interval
-from ..utils.statistics import t_interval
-from .methods import METHODS
-from ..utils.tables import markdown
 import math
-from ..visualization.figures import new_figure
-from ..visualization.figures import save_figure
+from collections import defaultdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..utils.jsonl import RESULTS_NAME, read_lines
+from ..utils.statistics import Interval, t_interval
+from ..utils.tables import markdown
+from ..visualization.figures import new_figure, save_figure
+from .methods import METHODS
 from .metrics import agreement
 
 REPORT_NAME, PICTURE_NAME = "report.md", "faithfulness.png"
@@ -31,7 +29,6 @@ MEASURES = {
 OURS, REFERENCE, CHANCE = "importance", "integrated_gradients", "random"
 
 
-
 class Block(NamedTuple):
     """What was measured of one method on the models of one arm, with tokens taken away in one way."""
 
@@ -43,7 +40,6 @@ class Block(NamedTuple):
     def values(self, measure: str) -> np.ndarray:
         """[models, samples], of the samples that every model has; empty if nothing was measured."""
         return _grid(self.samples, lambda line: line.get(measure))
-
 
 
 def read_blocks(folder: Path) -> tuple[dict[str, Any], dict[tuple[str, str, str], Block]]:
@@ -61,11 +57,9 @@ def read_blocks(folder: Path) -> tuple[dict[str, Any], dict[tuple[str, str, str]
     return head, dict(blocks)
 
 
-
 def interval(values: np.ndarray) -> Interval:
     """The mean of independent values that were measured, the others being NaN, with its 95 % t interval."""
     return t_interval(values[~np.isnan(values)])
-
 
 
 def write_report(folder: str | Path) -> list[Path]:
@@ -74,7 +68,6 @@ def write_report(folder: str | Path) -> list[Path]:
     written = Path(folder, REPORT_NAME)
     written.write_text(report(head, blocks), encoding="utf-8")
     return [written, plot(head, blocks, Path(folder, PICTURE_NAME))]
-
 
 
 def report(head: dict[str, Any], blocks: dict[tuple[str, str, str], Block]) -> str:
@@ -95,7 +88,6 @@ def report(head: dict[str, Any], blocks: dict[tuple[str, str, str], Block]) -> s
     lines = "\n".join(f"- {name}: {METHODS[name].about}" for name in dict.fromkeys(m for _, _, m in blocks))
     parts.append(f"## Methods\n\n{lines}\n")
     return "\n".join(parts)
-
 
 
 EXPLAINED = """\
@@ -119,15 +111,12 @@ there is one model only.
 """
 
 
-
 def _label(arm: str, method: str) -> str:
     return method.replace("_", " ") + (", plain model" if arm == "plain" else "")
 
 
-
 def _row(*cells: str) -> list[str]:
     return [cell.replace("|", "\\|") for cell in cells]
-
 
 
 def measures_table(blocks: dict[tuple[str, str, str], Block]) -> str:
@@ -137,7 +126,6 @@ def measures_table(blocks: dict[tuple[str, str, str], Block]) -> str:
         cells = [_cell(block.values(measure)) for measure in MEASURES]
         rows.append(_row(_label(arm, method), *cells))
     return markdown(["method", *(title for title, _ in MEASURES.values())], rows)
-
 
 
 def difference_table(blocks: dict[tuple[str, str, str], Block]) -> str:
@@ -160,7 +148,6 @@ def difference_table(blocks: dict[tuple[str, str, str], Block]) -> str:
     return markdown(["", *(MEASURES[name][0] for name in measures)], rows) if rows else ""
 
 
-
 def checks_table(blocks: dict[tuple[str, str, str], Block]) -> str:
     """A row a method: sensitivity, agreement, randomisation, and cost."""
     merged: dict[tuple[str, str], list[Block]] = defaultdict(list)
@@ -180,9 +167,7 @@ def checks_table(blocks: dict[tuple[str, str, str], Block]) -> str:
     return markdown([*header, "time", "forward passes", "backward passes", "forward equivalents"], rows)
 
 
-
 _COSTS = ("time", "forward", "backward")
-
 
 
 def plot(head: dict[str, Any], blocks: dict[tuple[str, str, str], Block], path: Path) -> Path:
@@ -215,13 +200,11 @@ def plot(head: dict[str, Any], blocks: dict[tuple[str, str, str], Block], path: 
     return save_figure(figure, path)
 
 
-
 def _sorted(blocks: dict[tuple[str, str, str], Block]) -> list[tuple[tuple[str, str, str], Block]]:
     order = list(METHODS)
     return sorted(
         ((key, block) for key, block in blocks.items()), key=lambda pair: (pair[0][1], order.index(pair[0][2]))
     )
-
 
 
 def _grid(models: dict[str, dict[int, dict[str, Any]]], value: Any) -> np.ndarray:
@@ -232,13 +215,11 @@ def _grid(models: dict[str, dict[int, dict[str, Any]]], value: Any) -> np.ndarra
     return np.array([[math.nan if v is None else v for v in row] for row in found], dtype=np.float64)
 
 
-
 def over_models(values: np.ndarray) -> np.ndarray:
     """The mean over models [samples] of [models, samples], without NaN."""
     there = ~np.isnan(values)
     count = there.sum(0)
     return np.where(count > 0, np.where(there, values, 0).sum(0) / np.maximum(count, 1), math.nan)
-
 
 
 def _cell(values: np.ndarray) -> str:
@@ -249,7 +230,6 @@ def _cell(values: np.ndarray) -> str:
     if len(values) > 1:
         spread = f" ± {_short(float(np.std([interval(row).mean for row in values], ddof=1)))}"
     return f"{_short(found.mean)} [{_short(found.low)}, {_short(found.high)}]{spread}"
-
 
 
 def paired(one: Block, other: Block, measure: str) -> np.ndarray:
@@ -264,12 +244,10 @@ def paired(one: Block, other: Block, measure: str) -> np.ndarray:
     return _grid(shared, lambda pair: None if None in (p := [x.get(measure) for x in pair]) else p[0] - p[1])
 
 
-
 def verdict(differences: np.ndarray, more_is_better: bool) -> str:
     """Of differences [models, samples]: ▲ better and ▼ worse, where the interval over samples excludes 0; else nothing."""
     found = interval(over_models(differences))
     return "" if not (found.low > 0 or found.high < 0) else "▲" if (found.mean > 0) == more_is_better else "▼"
-
 
 
 def gap(differences: np.ndarray, more_is_better: bool) -> str:
@@ -285,14 +263,12 @@ def gap(differences: np.ndarray, more_is_better: bool) -> str:
     return f"{found.mean:+.3g} [{found.low:+.3g}, {found.high:+.3g}]{mark}{seeds}"
 
 
-
 def share(block: Block, chance: Block, reference: Block, measure: str) -> str:
     """How much of the way from chance to the reference a method goes."""
     means = [interval(over_models(b.values(measure))).mean for b in (block, chance, reference)]
     if any(math.isnan(mean) for mean in means) or abs(means[2] - means[1]) < 1e-9:
         return "–"
     return f"{(means[0] - means[1]) / (means[2] - means[1]):.0%}"
-
 
 
 def _agreements(block: Block) -> np.ndarray:
@@ -304,11 +280,9 @@ def _agreements(block: Block) -> np.ndarray:
     return np.array([agreement(given) for given in found if len({len(row) for row in given}) == 1] or [math.nan])
 
 
-
 def _short(value: float) -> str:
     if math.isnan(value):
         return "–"
     if abs(value) >= 10:
         return f"{value:.1f}"
     return f"{value:.3f}" if abs(value) >= 0.01 or value == 0 else f"{value:.2g}"
-

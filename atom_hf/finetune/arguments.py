@@ -1,23 +1,17 @@
 """Command-line arguments of a run: model, data, explainer."""
 
+from dataclasses import dataclass, field, fields
 from typing import Any
-from dataclasses import field
-from ..builtin import BUILT_IN_DATASETS
-from ..builtin import BUILT_IN_MODELS
-from ..data.columns import TASKS
-from dataclasses import dataclass
-from ..errors import AtomError
-from ..data.load import TaskData
-from ..data.load import load_data
-from dataclasses import fields
-from ..explainer.fit import FEWEST
-from ..explainer.fit import SAMPLES
 
+from ..builtin import BUILT_IN_DATASETS, BUILT_IN_MODELS
+from ..data.columns import TASKS
+from ..data.load import TaskData, load_data
+from ..errors import AtomError
+from ..explainer.fit import FEWEST, SAMPLES
 
 
 def _flag(help: str, default: Any = None) -> Any:
     return field(default=default, metadata={"help": help})
-
 
 
 @dataclass
@@ -55,13 +49,11 @@ class RunArguments:
     model_revision: str | None = _flag("A branch, tag or commit of the model on the Hub.")
 
 
-
 DATA_FIELDS = [
     *("task", "dataset_config", "eval_dataset", "train_split", "eval_split", "eval_fraction", "hold_out"),
     *("text_column", "text_pair_column", "image_column", "label_column"),
     *("max_train_samples", "max_eval_samples", "sample_seed"),
 ]
-
 
 
 def load_run_data(run: RunArguments) -> TaskData:
@@ -71,33 +63,34 @@ def load_run_data(run: RunArguments) -> TaskData:
     return load_data(run.dataset, **{name: getattr(run, name) for name in DATA_FIELDS})
 
 
-
 def data_flags(run: RunArguments) -> list[str]:
     """The flags that name the same data again."""
     changed = [f for f in fields(run) if f.name in ("dataset", *DATA_FIELDS) and getattr(run, f.name) != f.default]
     return [part for f in changed for part in (f"--{f.name}", str(getattr(run, f.name)))]
 
 
-
 @dataclass
-class TieArguments:
-    """How `train` ties importance to the prediction when a run with --atom ends."""
+class ExplainerArguments:
+    """Whether and how a run with --atom ends by fitting an explainer: importance fitted to the prediction."""
 
-    tie: bool = field(
+    explainer: bool = field(
         default=True,
         metadata={
-            "help": "When a classifier has been trained with --atom, fit the importance of its tokens to what its prediction "
-            "loses without them. The model itself stays as it is."
+            "help": "When a classifier has been trained with --atom, fit the importance of its tokens to what masking them "
+            "does to the predicted probability. The model itself does not change."
         },
     )
-    tie_samples: int = field(
+    explainer_samples: int = field(
         default=SAMPLES,
-        metadata={"help": "By how many training samples; each is passed forward about a hundred times, in parts."},
+        metadata={
+            "help": "Training samples that the explainer is fitted on; each takes about a hundred forward passes."
+        },
     )
 
     def checked(self) -> int:
-        """The samples to tie by; 0 for none. Raises `AtomError`."""
-        if self.tie and self.tie_samples < FEWEST:
-            raise AtomError(f"--tie_samples must be at least {FEWEST}, got {self.tie_samples}; --no_tie leaves it out")
-        return self.tie_samples if self.tie else 0
-
+        """The samples to fit on; 0 for no explainer. Raises `AtomError`."""
+        if self.explainer and self.explainer_samples < FEWEST:
+            raise AtomError(
+                f"--explainer_samples must be at least {FEWEST}, got {self.explainer_samples}; --no_explainer fits none"
+            )
+        return self.explainer_samples if self.explainer else 0

@@ -1,22 +1,22 @@
 """Facts for a model card that only the run's arguments and data tell."""
 
-from typing import Any
-from .arguments import RunArguments
-from ..data.load import TaskData
-from ..hub.card_facts import base_facts
-from ..data.sources import short_name
-from ..builtin import BUILT_IN_DATASETS
 from pathlib import Path
+from typing import Any
+
+from ..builtin import BUILT_IN_DATASETS
+from ..data.load import TaskData
+from ..data.sources import short_name
+from ..hub.card_facts import base_facts
+from .arguments import RunArguments
 
 GPT2_LOSS = (
     "Loss and perplexity are Trainer's, which divides a GPT-2's by one token too many per text (Transformers 5.23)."
 )
 
 
-
 def run_facts(run: RunArguments, data: TaskData, model_class: str) -> dict[str, Any]:
     """What the arguments and the data say of a model that no trainer knows, by the names of `CardFacts`."""
-    found = {"from_nothing": True} if run.model is None else base_facts(run.model)
+    found = {"from_scratch": True} if run.model is None else base_facts(run.model)
     if _is_named_by_id(run.dataset):
         found |= {"dataset_id": run.dataset, "dataset_config": run.dataset_config or None}
     if run.eval_dataset:
@@ -49,7 +49,5 @@ def run_facts(run: RunArguments, data: TaskData, model_class: str) -> dict[str, 
     }
 
 
-
 def _is_named_by_id(dataset: str) -> bool:
     return dataset not in BUILT_IN_DATASETS and not Path(dataset).expanduser().exists()
-

@@ -1,22 +1,21 @@
 """Flags and YAML files to dataclasses: one path for both, so that both are typed and refused alike."""
 
-from typing import Any
-from ..errors import AtomError
-from transformers import HfArgumentParser
-import re
 import argparse
-from collections.abc import Mapping
-import json
-from transformers import TrainingArguments
 import dataclasses
-from ..utils.files import read_yaml
+import json
+import re
+from collections.abc import Mapping
+from typing import Any
 
+from transformers import HfArgumentParser, TrainingArguments
+
+from ..errors import AtomError
+from ..utils.files import read_yaml
 
 
 class _Parser(HfArgumentParser):
     def error(self, message: str) -> Any:
         raise AtomError(message)
-
 
 
 def parse_flags(command: str, arguments: list[str], kinds: list[type], words: list[str] | None = None) -> list[Any]:
@@ -28,7 +27,6 @@ def parse_flags(command: str, arguments: list[str], kinds: list[type], words: li
         AtomError: a file that cannot be read, a key or flag that does not exist, a value that does not fit.
     """
     return parse_kinds(command, _with_config(arguments, kinds), kinds, words)
-
 
 
 def parse_kinds(command: str, arguments: list[str], kinds: list[type], words: list[str] | None = None) -> list[Any]:
@@ -47,7 +45,6 @@ def parse_kinds(command: str, arguments: list[str], kinds: list[type], words: li
     return parsed
 
 
-
 def scan_flags(command: str, arguments: list[str], kinds: list[type]) -> tuple[argparse.Namespace, list[str]]:
     """What flags and `--config` say, and the words that belong to none of the flags. Raises `AtomError`.
 
@@ -57,12 +54,10 @@ def scan_flags(command: str, arguments: list[str], kinds: list[type]) -> tuple[a
     return _parser(command, kinds).parse_known_args(_with_config(arguments, kinds))
 
 
-
 def take_flags(arguments: list[str], kinds: list[type]) -> list[Any]:
     """One instance of each dataclass in `kinds`, and last the arguments without their flags. Raises `AtomError`."""
     parser = _Parser(kinds, add_help=False, allow_abbrev=False)
     return list(parser.parse_args_into_dataclasses(arguments, return_remaining_strings=True, look_for_args_file=False))
-
 
 
 def as_flags(values: Mapping[str, Any]) -> list[str]:
@@ -76,7 +71,6 @@ def as_flags(values: Mapping[str, Any]) -> list[str]:
     return flags
 
 
-
 def _parser(command: str, kinds: list[type]) -> _Parser:
     parser = _Parser(kinds, prog=f"atom-hf {command}", allow_abbrev=False)
     parser.add_argument("--config", help="A YAML file with any of these flags as keys; flags win over it.")
@@ -84,7 +78,6 @@ def _parser(command: str, kinds: list[type]) -> _Parser:
         # Where these defaults differ from TrainingArguments': small runs show a log, and evaluate in fewer batches.
         parser.set_defaults(logging_steps=50, per_device_eval_batch_size=32)
     return parser
-
 
 
 def _with_config(arguments: list[str], kinds: list[type]) -> list[str]:
@@ -98,7 +91,6 @@ def _with_config(arguments: list[str], kinds: list[type]) -> list[str]:
     return [*as_flags(_read_config(known.config, kinds)), *arguments] if known.config else arguments
 
 
-
 def _read_config(path: str, kinds: list[type]) -> dict[str, Any]:
     values = read_yaml(path, "--config")
     if not isinstance(values, dict):
@@ -108,4 +100,3 @@ def _read_config(path: str, kinds: list[type]) -> dict[str, Any]:
     if unknown:
         raise AtomError(f"--config {path!r} has keys that are no flags: {', '.join(unknown)}")
     return values
-

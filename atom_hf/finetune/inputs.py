@@ -1,33 +1,30 @@
 """All that a Trainer takes, from a model's name and a data set: text, image and causal-LM tasks."""
 
-from typing import Any
-from collections.abc import Callable
-from transformers import PreTrainedModel
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from ..errors import AtomError
-from collections.abc import Mapping
-from ..data.load import TaskData
-from .pretrained import _make_image_processor
-from .pretrained import _train_tokenizer
-from .pretrained import check_model_given
-from .pretrained import find_model
-from .pretrained import load_network
-from .pretrained import load_processor
-from .pretrained import make_config
-from .pretrained import make_network
-from transformers import DataCollatorForSeq2Seq
-from transformers import DataCollatorWithPadding
-from ..data.encoding import _know_padding
-from ..data.encoding import _longest
-from .metrics import classification_metrics
-from transformers import default_data_collator
-from ..data.encoding import image_inputs
-import torch
+from typing import Any
 
+import torch
+from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding, PreTrainedModel, default_data_collator
+
+from ..data.encoding import image_inputs, know_padding, longest_length
+from ..data.load import TaskData
+from ..errors import AtomError
+from .metrics import classification_metrics
+from .pretrained import (
+    check_model_given,
+    find_model,
+    load_network,
+    load_processor,
+    make_config,
+    make_image_processor,
+    make_network,
+    train_tokenizer,
+)
 
 
 @dataclass(frozen=True)
-class Task:
+class TrainingInputs:
     """What `AtomTrainer` takes."""
 
     model: PreTrainedModel
@@ -41,8 +38,7 @@ class Task:
     """Rows as the model's inputs, without augmentation: `encode(data.eval)` is `eval`."""
 
 
-
-def prepare_task(
+def prepare_inputs(
     data: TaskData,
     *,
     model: str | None,
@@ -53,7 +49,7 @@ def prepare_task(
     max_length: int = 128,
     horizontal_flip: bool = False,
     **load_options: Any,
-) -> Task:
+) -> TrainingInputs:
     """Loads or makes the model and turns the data into its inputs.
 
     Args:
@@ -84,11 +80,11 @@ def prepare_task(
     else:
         config = make_config(model_type, config_overrides, labels)
         if data.is_image:
-            processor = _make_image_processor(config)
+            processor = make_image_processor(config)
         elif tokenizer is not None:
             processor = load_processor(find_model(tokenizer), False, "--tokenizer", **load_options)
         else:
-            processor = _train_tokenizer(data.train["text"], vocabulary_size, max_length)
+            processor = train_tokenizer(data.train["text"], vocabulary_size, max_length)
         if not data.is_image:
             config.vocab_size = len(processor)
             for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
@@ -99,17 +95,15 @@ def prepare_task(
     return _text_task(network, processor, data, max_length)
 
 
-
 def _label_options(data: TaskData) -> dict[str, Any]:
     if data.labels is None:
         return {}
     return {"id2label": dict(enumerate(data.labels)), "label2id": {name: i for i, name in enumerate(data.labels)}}
 
 
-
-def _text_task(model: PreTrainedModel, tokenizer: Any, data: TaskData, max_length: int) -> Task:
-    _know_padding(model, tokenizer)
-    length = _longest(model, tokenizer, max_length)
+def _text_task(model: PreTrainedModel, tokenizer: Any, data: TaskData, max_length: int) -> TrainingInputs:
+    know_padding(model, tokenizer)
+    length = longest_length(model, tokenizer, max_length)
     is_lm = data.task == "causal-lm"
 
     def encode(rows: dict[str, list]) -> dict[str, list]:
@@ -127,11 +121,10 @@ def _text_task(model: PreTrainedModel, tokenizer: Any, data: TaskData, max_lengt
 
     collator = DataCollatorForSeq2Seq(tokenizer) if is_lm else DataCollatorWithPadding(tokenizer)
     metrics = None if is_lm else classification_metrics
-    return Task(model, tokenizer, encoded(data.train), encoded(data.eval), collator, metrics, True, encoded)
+    return TrainingInputs(model, tokenizer, encoded(data.train), encoded(data.eval), collator, metrics, True, encoded)
 
 
-
-def _image_task(model: PreTrainedModel, processor: Any, data: TaskData, horizontal_flip: bool) -> Task:
+def _image_task(model: PreTrainedModel, processor: Any, data: TaskData, horizontal_flip: bool) -> TrainingInputs:
     config = model.config  # `transform` must not hold the model: Datasets pickles it, with all that it refers to
 
     def transform(rows: dict[str, list]) -> dict[str, Any]:
@@ -149,7 +142,6 @@ def _image_task(model: PreTrainedModel, processor: Any, data: TaskData, horizont
     def encoded(rows: Any) -> Any:
         return rows.with_transform(transform)
 
-    return Task(
+    return TrainingInputs(
         model, processor, train, encoded(data.eval), default_data_collator, classification_metrics, False, encoded
     )
-

@@ -1,9 +1,9 @@
 """Metrics of the tasks: accuracy, F1, Matthews correlation, perplexity."""
 
-from typing import Any
-import numpy as np
 import math
+from typing import Any
 
+import numpy as np
 
 
 def classification_metrics(prediction: Any) -> dict[str, float]:
@@ -20,8 +20,6 @@ def classification_metrics(prediction: Any) -> dict[str, float]:
     }
 
 
-
 def perplexity(loss: float) -> float:
     """exp of a mean cross-entropy in nats per token; infinite where that overflows."""
     return math.exp(loss) if loss < 700 else math.inf
-

@@ -1,27 +1,24 @@
 """Models, tokenizers and image processors: pretrained, or from scratch."""
 
-from ..errors import AtomError
-from ..builtin import BUILT_IN_MODELS
-from pathlib import Path
-import importlib
-from typing import Any
-import transformers
-from transformers import AutoConfig
-from ..hub.messages import HUB_ERRORS
-from collections.abc import Mapping
-from ..hub.messages import reason
-from transformers import PreTrainedModel
-from safetensors import SafetensorError
 import copy
-from torch import nn
-from ..modeling.sharding import whole
-from transformers import AutoImageProcessor
-from transformers import AutoTokenizer
-from ..errors import first_line
-from huggingface_hub.errors import StrictDataclassError
+import importlib
 import json
-from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import transformers
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from torch import nn
+from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, PreTrainedModel
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+from ..builtin import BUILT_IN_MODELS
+from ..errors import AtomError, first_line
+from ..hub.messages import HUB_ERRORS, reason
+from ..modeling.sharding import gathered_parameters
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +27,6 @@ AUTO_CLASSES = {
     "image-classification": "AutoModelForImageClassification",
     "causal-lm": "AutoModelForCausalLM",
 }
-
 
 
 def find_model(name: str) -> str:
@@ -45,10 +41,8 @@ def find_model(name: str) -> str:
     return str(Path(package.__file__).parent / model.folder)
 
 
-
 def _auto_class(task: str) -> Any:
     return getattr(transformers, AUTO_CLASSES[task])
-
 
 
 def check_model_given(model: str | None, model_type: str | None) -> None:
@@ -57,7 +51,6 @@ def check_model_given(model: str | None, model_type: str | None) -> None:
         raise AtomError(
             "give --model (a Hub id, a folder, or " + ", ".join(BUILT_IN_MODELS) + ") or --model_type, not both"
         )
-
 
 
 def read_config(source: str, options: Mapping[str, Any]) -> Any:
@@ -70,7 +63,6 @@ def read_config(source: str, options: Mapping[str, Any]) -> Any:
             f"--model {source!r}: no such model that can be read ({reason(error, source, options.get('revision'))}); give a "
             "Hub id, a folder with a config.json, or " + " or ".join(BUILT_IN_MODELS)
         ) from error
-
 
 
 def load_network(
@@ -95,7 +87,6 @@ def load_network(
     return model
 
 
-
 def _reset_classifier(model: PreTrainedModel, before: dict[int, str], after: dict[int, str]) -> None:
     # A head trained for other classes would load without a word where their number happens to be the same.
     if before == after or len(before) != len(after):
@@ -103,12 +94,11 @@ def _reset_classifier(model: PreTrainedModel, before: dict[int, str], after: dic
     for name, module in model.named_modules():
         outside = not name.startswith(model.base_model_prefix + ".")
         if outside and isinstance(module, nn.Linear) and module.out_features == len(after):
-            with whole(module.parameters()):
+            with gathered_parameters(module.parameters()):
                 nn.init.normal_(module.weight, std=getattr(model.config, "initializer_range", 0.02))
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
             logger.info("%s starts anew: the checkpoint has other classes (%s)", name, ", ".join(before.values()))
-
 
 
 def load_processor(source: str, is_image: bool, flag: str = "--model", **options: Any) -> Any:
@@ -123,7 +113,6 @@ def load_processor(source: str, is_image: bool, flag: str = "--model", **options
         raise AtomError(f"{flag} {source!r} has no {kind} that can be loaded ({why}); {hint}") from error
 
 
-
 def make_network(config: Any, task: str, overrides: str | Mapping[str, Any] | None) -> PreTrainedModel:
     """A model from nothing. Raises `AtomError` for a configuration that none can be made from."""
     try:
@@ -133,7 +122,6 @@ def make_network(config: Any, task: str, overrides: str | Mapping[str, Any] | No
             f"--model_type {config.model_type!r} cannot be made for {task} with --config_overrides "
             f"{overrides!r}: {first_line(error)}"
         ) from error
-
 
 
 def make_config(model_type: str, overrides: str | Mapping[str, Any] | None, labels: dict[str, Any]) -> Any:
@@ -146,7 +134,6 @@ def make_config(model_type: str, overrides: str | Mapping[str, Any] | None, labe
         ) from error
     _override(config, overrides)
     return config
-
 
 
 def _override(config: Any, overrides: str | Mapping[str, Any] | None) -> dict[str, Any]:
@@ -170,16 +157,14 @@ def _override(config: Any, overrides: str | Mapping[str, Any] | None) -> dict[st
     return {name: getattr(config, name) for name in names}
 
 
-
-def _make_image_processor(config: Any) -> Any:
+def make_image_processor(config: Any) -> Any:
     size = getattr(config, "image_size", 224)  # convolutional models name none, and take any
     height, width = (size, size) if isinstance(size, int) else size
     channels = [0.5] * getattr(config, "num_channels", 3)
     return ViTImageProcessorPil(size={"height": height, "width": width}, image_mean=channels, image_std=channels)
 
 
-
-def _train_tokenizer(texts: Any, vocabulary_size: int, max_length: int) -> Any:
+def train_tokenizer(texts: Any, vocabulary_size: int, max_length: int) -> Any:
     from tokenizers import ByteLevelBPETokenizer
     from transformers import PreTrainedTokenizerFast
 
@@ -194,4 +179,3 @@ def _train_tokenizer(texts: Any, vocabulary_size: int, max_length: int) -> Any:
         pad_token=special[1],
         model_max_length=max_length,
     )
-

@@ -1,17 +1,17 @@
 """Which checkpoint a run resumes from, if any."""
 
+import logging
+import os
+from pathlib import Path
+
 from ..errors import AtomError
 from ..training.arguments import AtomTrainingArguments
 from ..utils.files import check_output_folder
-import os
-from pathlib import Path
-import logging
 
 logger = logging.getLogger(__name__)
 
 
-
-def _checkpoint(args: AtomTrainingArguments, save: bool) -> str | None:
+def find_checkpoint(args: AtomTrainingArguments, save: bool) -> str | None:
     """Where to resume from, if anywhere. Refuses a folder with another run in it."""
     folder = args.output_dir
     check_output_folder(folder)
@@ -20,7 +20,7 @@ def _checkpoint(args: AtomTrainingArguments, save: bool) -> str | None:
         if not os.path.isfile(os.path.join(resume, "trainer_state.json")):
             raise AtomError(f"--resume_from_checkpoint {resume!r} is not a checkpoint folder; true takes the last one")
         return resume
-    last = _last_checkpoint(folder)
+    last = last_checkpoint(folder)
     if resume and str(resume).lower() != "false":
         if last is None:
             raise AtomError(
@@ -36,8 +36,7 @@ def _checkpoint(args: AtomTrainingArguments, save: bool) -> str | None:
     return None
 
 
-
-def _last_checkpoint(folder: str) -> str | None:
+def last_checkpoint(folder: str) -> str | None:
     """The last checkpoint that was written to its end; Trainer writes its state last."""
     found = []
     for path in Path(folder).glob("checkpoint-*"):
@@ -47,4 +46,3 @@ def _last_checkpoint(folder: str) -> str | None:
         else:
             logger.warning("%s was not written to its end and is passed over", path)
     return max(found)[1] if found else None
-

@@ -1,44 +1,39 @@
 """One fine-tuning run from its arguments: prepare, train, evaluate, fit the explainer, save, push."""
 
-from ..training.trainer import AtomTrainer
-from ..data.load import TaskData
-from ..explainer.fit import Tie
-from dataclasses import dataclass
-from .arguments import RunArguments
-import os
-from typing import NamedTuple
-from .inputs import Task
-from ..training.arguments import AtomTrainingArguments
-from .resume import _checkpoint
-from ..training.arguments import check_processes
-from ..hub.upload import check_repository
-from ..hub.upload import check_token
-from .arguments import load_run_data
-from .inputs import prepare_task
-from .card_facts import run_facts
-from transformers import set_seed
-import torch
-from ..modeling.mixin import AtomMixin
-from ..hub.messages import CLIENT_ERRORS
-from ..modeling.attach import attach_atoms
-from .pretrained import find_model
-from ..hub.messages import in_words
-from ..modeling.sharding import name_units
-from ..modeling.load import restore_heads
-from .metrics import perplexity
-from collections.abc import Callable
-from ..hub.card import Comparison
-from transformers import PrinterCallback
-from ..errors import AtomError
-from ..errors import first_line
-import shlex
-from transformers.trainer_utils import SaveStrategy
-from contextlib import contextmanager
 import copy
 import dataclasses
-import tempfile
-import transformers
 import logging
+import os
+import shlex
+import tempfile
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+import transformers
+from transformers import PrinterCallback, set_seed
+from transformers.trainer_utils import SaveStrategy
+
+from ..data.load import TaskData
+from ..errors import AtomError, first_line
+from ..explainer.fit import ExplainerFit
+from ..hub.card import Comparison
+from ..hub.messages import CLIENT_ERRORS, as_atom_error
+from ..hub.upload import check_repository, check_token
+from ..modeling.attach import attach_atoms
+from ..modeling.load import restore_heads
+from ..modeling.mixin import AtomMixin
+from ..modeling.sharding import name_units
+from ..training.arguments import AtomTrainingArguments, check_processes
+from ..training.trainer import AtomTrainer
+from .arguments import RunArguments, load_run_data
+from .card_facts import run_facts
+from .inputs import TrainingInputs, prepare_inputs
+from .metrics import perplexity
+from .pretrained import find_model
+from .resume import find_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +44,8 @@ IMPORTANCE_BATCHES = 32
 IMPORTANCE_KEYS = ("importance", "positive_share", "negative_share")
 
 
-
 @dataclass(frozen=True)
-class Outcome:
+class RunResult:
     """What a run ended with."""
 
     metrics: dict[str, float]
@@ -61,11 +55,10 @@ class Outcome:
     output_dir: str
     data: TaskData
     trainer: AtomTrainer
-    tie: Tie | None = None
-    """How far importance could be tied to the prediction, if that was asked for and could be done."""
+    explainer: ExplainerFit | None = None
+    """How well the explainer fits, if one was asked for and could be fitted."""
     push_error: str | None = None
     """Why the model, which is saved, could not be pushed in the end."""
-
 
 
 def default_output_dir(run: RunArguments, data: TaskData, atom: bool) -> str:
@@ -74,14 +67,12 @@ def default_output_dir(run: RunArguments, data: TaskData, atom: bool) -> str:
     return os.path.join("runs", f"{data.name}-{os.path.basename(model.rstrip('/'))}-{'atom' if atom else 'plain'}")
 
 
-
 class Prepared(NamedTuple):
     """All that a run needs before it trains."""
 
     trainer: AtomTrainer
     data: TaskData
-    task: Task
-
+    task: TrainingInputs
 
 
 def prepare_run(
@@ -103,12 +94,12 @@ def prepare_run(
         data = load_run_data(run)
     if args.output_dir == DEFAULT_FOLDER:
         args.output_dir = default_output_dir(run, data, args.atom)
-    args.resume_from_checkpoint = _checkpoint(args, save)
+    args.resume_from_checkpoint = find_checkpoint(args, save)
     # Pinned memory serves the copy to an accelerator; without one it only warns.
     args.dataloader_pin_memory = args.dataloader_pin_memory and torch.cuda.is_available()
 
     set_seed(args.seed)
-    task = prepare_task(
+    task = prepare_inputs(
         data,
         model=run.model,
         model_type=run.model_type,
@@ -125,9 +116,8 @@ def prepare_run(
     return Prepared(trainer, data, task)
 
 
-
 def make_trainer(
-    run: RunArguments, args: AtomTrainingArguments, task: Task, trainer_class: type = AtomTrainer
+    run: RunArguments, args: AtomTrainingArguments, task: TrainingInputs, trainer_class: type = AtomTrainer
 ) -> AtomTrainer:
     """The trainer of a task, with the heads that the model was trained with, if any. Raises `AtomError`."""
     name_units(task.model)
@@ -135,11 +125,11 @@ def make_trainer(
     if args.atom and run.model is not None:
         # A model that was trained with atoms goes on with its heads, those of the very commit that it was read from.
         commit = getattr(task.model.config, "_commit_hash", None)
-        restore_heads(task.model, find_model(run.model), tied=False, revision=commit or run.model_revision)
+        restore_heads(task.model, find_model(run.model), explainer=False, revision=commit or run.model_revision)
     if args.atom and not isinstance(task.model, AtomMixin):
         # The seed is set already: new heads go on with the random numbers that the model's own new layers were drawn from.
         attach_atoms(task.model, args.atom_config(), task.processing_class)
-    with in_words("--push_to_hub", str(args.hub_model_id), errors=CLIENT_ERRORS):
+    with as_atom_error("--push_to_hub", str(args.hub_model_id), errors=CLIENT_ERRORS):
         trainer = trainer_class(
             model=task.model,
             args=args,
@@ -154,16 +144,15 @@ def make_trainer(
     return trainer
 
 
-
 def fine_tune(
     run: RunArguments,
     args: AtomTrainingArguments,
     *,
     save: bool = True,
-    tie_samples: int = 0,
+    explainer_samples: int = 0,
     find_comparison: Callable[[TaskData], Comparison | None] | None = None,
-) -> Outcome:
-    """Trains, evaluates, ties importance to the prediction by `tie_samples` training samples, and saves.
+) -> RunResult:
+    """Trains, evaluates, fits the explainer on `explainer_samples` training samples, and saves.
 
     With `save=False` no model is written at the end, and nothing is printed.
 
@@ -199,36 +188,34 @@ def fine_tune(
         trainer.save_model(
             _internal_call=True
         )  # without a push, which may fail, and before a fit that may be broken off
-    tie = _tie(trainer, tie_samples) if args.atom and tie_samples else None
+    explainer = _fit_explainer(trainer, explainer_samples) if args.atom and explainer_samples else None
     if save:
-        if tie is not None:
+        if explainer is not None:
             trainer.save_model(_internal_call=True)
         if args.push_to_hub:
             failed = _push(trainer)
         trainer.save_state()
         trainer.save_metrics("eval", {**metrics, **importance})
-    return Outcome(metrics, importance, args.output_dir, data, trainer, tie, failed)
+    return RunResult(metrics, importance, args.output_dir, data, trainer, explainer, failed)
 
 
-
-def _tie(trainer: AtomTrainer, samples: int) -> Tie | None:
-    """Ties importance where that can be done; says in a line why it cannot."""
+def _fit_explainer(trainer: AtomTrainer, samples: int) -> ExplainerFit | None:
+    """Fits the explainer where that can be done; says in a line why it cannot."""
     try:
-        return trainer.tie_importance(samples)
+        return trainer.fit_explainer(samples)
     except AtomError as error:
-        logger.info("importance is not tied to the prediction, and stays the charge: %s", error)
-    except Exception as error:  # the model is trained, and what it makes of erased inputs shows in many ways
+        logger.info("importance is not fitted to the prediction and stays the charge: %s", error)
+    except Exception as error:  # the model is trained, and what it makes of masked inputs shows in many ways
         why = f"{type(error).__name__}: {first_line(error)}"
-        logger.warning("importance could not be tied to the prediction, and stays the charge: %s", why)
+        logger.warning("importance could not be fitted to the prediction and stays the charge: %s", why)
     return None
-
 
 
 def _push(trainer: AtomTrainer) -> str | None:
     """Pushes as `save_model` would. Returns why it could not, in one line, and what would do."""
     folder, name = trainer.args.output_dir, str(trainer.hub_model_id)
     try:
-        with in_words("--push_to_hub", name, errors=CLIENT_ERRORS):
+        with as_atom_error("--push_to_hub", name, errors=CLIENT_ERRORS):
             trainer.push_to_hub(commit_message="Model save", revision=trainer.args.hub_revision)
     except AtomError as error:
         again = ["atom-hf", "push", folder, "--repo", name] if trainer.args.atom else ["hf", "upload", name, folder]
@@ -236,7 +223,6 @@ def _push(trainer: AtomTrainer) -> str | None:
             again += ["--revision", trainer.args.hub_revision]
         return f"{error}; the model is saved in {folder}, and `{shlex.join(again)}` pushes it"
     return None
-
 
 
 def _importance(trainer: AtomTrainer, batches: int = IMPORTANCE_BATCHES) -> dict[str, float]:
@@ -251,9 +237,8 @@ def _importance(trainer: AtomTrainer, batches: int = IMPORTANCE_BATCHES) -> dict
     return {name: share.mean().item() for name, share in zip(IMPORTANCE_KEYS, shares, strict=True)}
 
 
-
 @contextmanager
-def silent(run: RunArguments, args: AtomTrainingArguments, seed: int):
+def unlogged_run(run: RunArguments, args: AtomTrainingArguments, seed: int):
     """The arguments of one run that draws its samples by the seed, and neither shows nor saves anything.
 
     Raises `AtomError` for one that is to be pushed.
@@ -271,4 +256,3 @@ def silent(run: RunArguments, args: AtomTrainingArguments, seed: int):
         for name, value in {"seed": seed, "output_dir": folder, **hushed}.items():
             setattr(changed, name, value)
         yield run, changed
-

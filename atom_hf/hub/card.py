@@ -3,36 +3,28 @@
 `card_facts.py` gathers what is known; nothing is said here that is not a fact of it.
 """
 
-from pathlib import Path
-from transformers.modelcard import METRIC_TAGS
-from typing import NamedTuple
-from typing import Any
-from ..atoms.config import AtomConfig
-from dataclasses import dataclass
-from dataclasses import field
-from ..errors import AtomError
-from collections.abc import Mapping
-from dataclasses import fields
-from huggingface_hub.utils import HFValidationError
-from huggingface_hub.utils import validate_repo_id
-from .escape import cell
-from huggingface_hub import ModelCard
-from .escape import literal
-from .escape import plain
-import re
-from .escape import shown
-import os
-from huggingface_hub import EvalResult
-from huggingface_hub import ModelCardData
-from numbers import Real
 import math
-from .escape import code
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from numbers import Real
+from pathlib import Path
+from typing import Any, NamedTuple
+
 import transformers
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.utils import HFValidationError, validate_repo_id
+from transformers.modelcard import METRIC_TAGS
+
+from ..atoms.config import AtomConfig
+from ..errors import AtomError
 from ..utils.tables import format_number
+from .escape import cell, code, literal, plain, shown
 
 CARD_NAME = "README.md"
 
-TEMPLATE = Path(__file__).parent / "assets" / "model_card.md"
+TEMPLATE = Path(__file__).parent / "template.md"
 
 TRAINER_MARK = "This model card has been generated automatically according to the information the Trainer had access to"
 
@@ -51,7 +43,6 @@ MOST_LABELS = 20
 EARLIER = "an earlier state of this repository"
 
 
-
 class Comparison(NamedTuple):
     """Paired runs with and without the atom loss: as a table, and the mean over seeds of each arm's numbers."""
 
@@ -61,7 +52,6 @@ class Comparison(NamedTuple):
     train_samples: int
     eval_samples: int
     means: dict[str, dict[str, float]]
-
 
 
 @dataclass
@@ -85,7 +75,7 @@ class CardFacts:
     """What a base is called that has no id there: never a path."""
     base_note: str | None = None
     """What else is known of such a base, in a few words."""
-    from_nothing: bool = False
+    from_scratch: bool = False
     license: str | None = None
     language: str | list[str] | None = None
     tags: list[str] = field(default_factory=list)
@@ -134,13 +124,11 @@ class CardFacts:
             self.base_model, self.base_name, self.base_note = None, self.base_model, EARLIER
 
 
-
 def check_facts(facts: Mapping[str, Any], flag: str) -> None:
     """Refuses facts by other names than those of `CardFacts`. Raises `AtomError`, naming `flag`."""
     names = [f.name for f in fields(CardFacts)]
     if unknown := sorted(set(map(str, facts)) - set(names)):
         raise AtomError(f"{flag} has {', '.join(unknown)}, which no card knows; it may have {', '.join(names)}")
-
 
 
 def hub_id(name: Any) -> str | None:
@@ -150,7 +138,6 @@ def hub_id(name: Any) -> str | None:
     except (HFValidationError, TypeError):
         return None
     return name
-
 
 
 def model_card(facts: CardFacts) -> ModelCard:
@@ -172,8 +159,8 @@ def model_card(facts: CardFacts) -> ModelCard:
         "settings": (settings := _settings(facts.atoms)),
         "changed": any(name.startswith("*") for name, _, _ in settings),
         "importance": {key: _number(value) for key, value in facts.importance.items()},
-        # What a run says of its importances is of the charges: it is tied in the end.
-        "tied": facts.atoms is not None and facts.atoms.is_tied,
+        # What a run says of its importances is of the charges: the explainer is fitted last.
+        "fitted": facts.atoms is not None and facts.atoms.has_explainer,
         "limits": _limits(facts),
         "versions": ", ".join(f"{key} {plain(value)}" for key, value in facts.versions.items()),
     }
@@ -183,7 +170,6 @@ def model_card(facts: CardFacts) -> ModelCard:
     text = re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+\n", "\n", card.text))
     card.text = re.sub(r"\|\n\n(?=\|)", "|\n", text).rstrip("\n") + "\n"
     return card
-
 
 
 def is_own(folder: str | Path) -> bool:
@@ -197,11 +183,9 @@ def is_own(folder: str | Path) -> bool:
         return True
 
 
-
 def is_generated(text: str) -> bool:
     """Whether a card is ours or Trainer's, which asks to take its comment out of a card that somebody has mended."""
     return MARK in text or TRAINER_MARK in text
-
 
 
 def write_card(facts: CardFacts, folder: str | Path) -> None:
@@ -210,7 +194,6 @@ def write_card(facts: CardFacts, folder: str | Path) -> None:
     part = file.with_name(f".{CARD_NAME}.{os.getpid()}")
     model_card(facts).save(part)
     part.replace(file)
-
 
 
 def _metadata(facts: CardFacts, name: str) -> ModelCardData:
@@ -255,7 +238,6 @@ def _metadata(facts: CardFacts, name: str) -> ModelCardData:
     )
 
 
-
 def _summary(facts: CardFacts) -> str:
     base, trained = None, bool(facts.training)
     if facts.base_model:
@@ -266,7 +248,7 @@ def _summary(facts: CardFacts) -> str:
     if facts.library == "peft":
         what = f"An adapter of {base or what[2:]}" + (f" for {code(facts.model_class)}" if base else "")
         base = None
-    origin = "trained from nothing" if facts.from_nothing else "trained"
+    origin = "trained from nothing" if facts.from_scratch else "trained"
     if base:
         origin = f"fine-tuned from {base}"
         what += "" if trained else f" with the weights of {base} or what became of them"
@@ -278,10 +260,8 @@ def _summary(facts: CardFacts) -> str:
     )
 
 
-
 def _dataset(facts: CardFacts) -> str:
     return _data_link(facts.dataset, facts.dataset_id, facts.dataset_config)
-
 
 
 def _data_link(name: str | None, data_id: str | None, config: str | None = None) -> str:
@@ -289,7 +269,6 @@ def _data_link(name: str | None, data_id: str | None, config: str | None = None)
         link = f"[{data_id}](https://huggingface.co/datasets/{data_id})"
         return link + (f" ({code(config)})" if config else "")
     return code(name)
-
 
 
 def _plain_lines(facts: CardFacts) -> str:
@@ -302,7 +281,6 @@ def _plain_lines(facts: CardFacts) -> str:
     base = f"{name}.from_pretrained({literal(facts.base_model or 'path/to/base')})"
     imports = f"from peft import PeftModel\nfrom transformers import {name}"
     return f"{imports}\n\nmodel = PeftModel.from_pretrained({base}, {repo})"
-
 
 
 def _data_lines(facts: CardFacts) -> list[str]:
@@ -324,7 +302,6 @@ def _data_lines(facts: CardFacts) -> list[str]:
     return lines + facts.data_notes
 
 
-
 def _settings(config: AtomConfig | None) -> list[tuple[str, str, str]]:
     """(name, value, default) of each field that has a value; the name is bold where the value is not the default."""
     rows = []
@@ -335,7 +312,6 @@ def _settings(config: AtomConfig | None) -> list[tuple[str, str, str]]:
             name = f"**{f.name}**" if f.default not in (None, value) else f.name
             rows.append((name, cell(value), "" if f.default is None else cell(f.default)))
     return rows
-
 
 
 def _limits(facts: CardFacts) -> list[str]:
@@ -354,15 +330,12 @@ def _limits(facts: CardFacts) -> list[str]:
     return lines
 
 
-
 def _metric_name(facts: CardFacts, key: str) -> str:
     return facts.metric_names.get(key, key)
 
 
-
 def _number(value: Any) -> str:
     return format_number(value) if isinstance(value, Real) else cell(value)
-
 
 
 def span(seeds: list[int]) -> str:
@@ -370,4 +343,3 @@ def span(seeds: list[int]) -> str:
     if len(seeds) > 2 and seeds == list(range(seeds[0], seeds[0] + len(seeds))):
         return f"{seeds[0]} to {seeds[-1]}"
     return ", ".join(map(str, seeds))
-

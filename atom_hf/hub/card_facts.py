@@ -4,40 +4,34 @@ What is taken from arguments is chosen here one by one, and of a path no more th
 token gets into a card.
 """
 
-from typing import NamedTuple
-from typing import Any
-from pathlib import Path
-from huggingface_hub import constants
-from .card import hub_id
-from huggingface_hub.file_download import repo_folder_name
-from transformers import PreTrainedModel
-from .card import CardFacts
-from dataclasses import replace
-from .card import CARD_NAME
-from .card_update import keeps_card
-from .card import model_card
-from .card_update import saved_again
-from .card import write_card
-from collections.abc import Mapping
-from .card import check_facts
-from ..builtin import BUILT_IN_MODELS
-from transformers import TrainingArguments
-import torch
-from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES
-from transformers.modelcard import TASK_MAPPING
-import sys
-from .licenses import LICENSES
 import functools
-from transformers.utils import hf_api
-from huggingface_hub.repocard import metadata_load
-from transformers.trainer_utils import has_length
 import re
+import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from huggingface_hub import constants
+from huggingface_hub.file_download import repo_folder_name
+from huggingface_hub.repocard import metadata_load
+from transformers import PreTrainedModel, TrainingArguments
+from transformers.modelcard import TASK_MAPPING
+from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES
+from transformers.trainer_utils import has_length
+from transformers.utils import hf_api
+
+from ..builtin import BUILT_IN_MODELS
+from ..version import __version__
+from .card import CARD_NAME, CardFacts, check_facts, hub_id, model_card, write_card
+from .card_update import keeps_card, saved_again
 from .escape import code
+from .licenses import LICENSES
 
 _NO_METRICS = ("runtime", "per_second", "preparation_time", "epoch")
 
 _SHARES = ("importance", "positive_share", "negative_share")
-
 
 
 class Base(NamedTuple):
@@ -49,7 +43,6 @@ class Base(NamedTuple):
     """The whole path of a folder."""
     on_hub: bool
     """Whether `name` is an id on the Hub; False where that is not known."""
-
 
 
 def base_of_weights(model: Any) -> Base | None:
@@ -67,11 +60,9 @@ def base_of_weights(model: Any) -> Base | None:
     return Base(name, None, bool(cached))
 
 
-
 def describes(model: Any) -> bool:
     """Whether a card can be written for a model: one of Transformers, or an adapter of one."""
     return isinstance(_base_of(model), PreTrainedModel)
-
 
 
 def facts_of_model(model: Any) -> CardFacts:
@@ -92,7 +83,6 @@ def facts_of_model(model: Any) -> CardFacts:
     return replace(facts, **(base_facts(source) if source else {}))
 
 
-
 def write_model_card(model: Any, folder: str | Path) -> None:
     """Writes the card of a model alone into a folder. The card of a run stays where the model was loaded from there."""
     base = getattr(_base_of(model), "_atom_base", None)
@@ -102,7 +92,6 @@ def write_model_card(model: Any, folder: str | Path) -> None:
         file.write_text(saved_again(file.read_text(encoding="utf-8"), new), encoding="utf-8")
     else:
         write_card(facts_of_model(model), folder)
-
 
 
 def facts_of_trainer(trainer: Any, given: Mapping[str, Any] | None = None) -> CardFacts:
@@ -132,7 +121,6 @@ def facts_of_trainer(trainer: Any, given: Mapping[str, Any] | None = None) -> Ca
     return replace(facts_of_model(model), **{**found, **_facts_given(given or {}, found["tags"])})
 
 
-
 def base_facts(source: str | Base) -> dict[str, Any]:
     """What is known of the checkpoint that training began with.
 
@@ -152,7 +140,6 @@ def base_facts(source: str | Base) -> dict[str, Any]:
     note = "a local checkpoint" if source.folder else None
     found = {"base_name": Path(source.folder or source.name).name or None, "base_note": note}
     return {**found, "license": _license_of(source.folder) if source.folder else None}
-
 
 
 def training_facts(
@@ -194,7 +181,6 @@ def training_facts(
     return {name: value for name, value in found.items() if value is not None}
 
 
-
 def pipeline_tag(class_name: str) -> str | None:
     """The task of a model class, by the tables that Trainer takes it from; multiple choice, which they lack, beside them."""
     tables = {**TASK_MAPPING, "multiple-choice": MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES}
@@ -206,20 +192,16 @@ def pipeline_tag(class_name: str) -> str | None:
     return found
 
 
-
 def _base_of(model: Any) -> Any:
     """The model of Transformers within an adapter, else the model itself."""
     inner = getattr(model, "get_base_model", None)
     return inner() if inner is not None and not isinstance(model, PreTrainedModel) else model
 
 
-
 def _versions(*more: str) -> dict[str, str]:
-    from .. import __version__
 
     others = (sys.modules.get(name) for name in ("transformers", "torch", "datasets", "tokenizers", *more))
     return {"atom-hf": __version__, **{m.__name__: m.__version__ for m in others if hasattr(m, "__version__")}}
-
 
 
 @functools.cache
@@ -237,7 +219,6 @@ def _license_of(source: str) -> str | None:
     except Exception:  # a base whose card cannot be had or read: nothing is said of its licence
         return None
     return found if isinstance(found, str) and found in LICENSES else None
-
 
 
 def _facts_of_rows(train: Any, evaluation: Any) -> dict[str, Any]:
@@ -260,13 +241,11 @@ def _facts_of_rows(train: Any, evaluation: Any) -> dict[str, Any]:
     return found
 
 
-
 def _data_id(rows: Any) -> str | None:
     """The id on the Hub of the data set that rows came from, if they tell."""
     files = getattr(getattr(rows, "info", None), "download_checksums", None) or {}
     ids = {match[1] for match in (re.match(r"hf://datasets/([^@]+)@", str(file)) for file in files) if match}
     return hub_id(ids.pop()) if len(ids) == 1 else None
-
 
 
 def _facts_of_log(args: TrainingArguments, state: Any) -> dict[str, Any]:
@@ -298,7 +277,6 @@ def _facts_of_log(args: TrainingArguments, state: Any) -> dict[str, Any]:
     return found
 
 
-
 def _facts_given(given: Mapping[str, Any], tags: list[str]) -> dict[str, Any]:
     """The arguments of `create_model_card`, of Transformers or of another library, as facts."""
 
@@ -315,4 +293,3 @@ def _facts_given(given: Mapping[str, Any], tags: list[str]) -> dict[str, Any]:
     found["dataset_config"] = next(iter(listed("dataset_args")), None)
     base = base_facts(given["finetuned_from"]) if given.get("finetuned_from") else {}
     return {key: value for key, value in {**base, **found}.items() if value}
-

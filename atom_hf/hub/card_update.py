@@ -1,15 +1,13 @@
 """Update an existing card on save or push."""
 
-from ..errors import AtomError
-from .card import CARD_NAME
-from pathlib import Path
-from .card import is_generated
-from .card import is_own
-from .escape import code
-from .escape import literal
 import re
+from pathlib import Path
+
 from huggingface_hub import ModelCard
-from .card import EARLIER
+
+from ..errors import AtomError
+from .card import CARD_NAME, EARLIER, is_generated, is_own
+from .escape import code, literal
 
 SAVED_AGAIN = (
     "The model was loaded and saved again without a run that this card knows of: if its weights were changed then, what is "
@@ -19,7 +17,6 @@ SAVED_AGAIN = (
 _RUN = "\n## Training\n"  # of a card that tells of a run
 
 _READING, _LIMITS = "\n## Reading importances\n\n", "\n## Limits\n\n"
-
 
 
 def card_to_push(folder: str | Path, repo_id: str, there: str | None, revision: str | None = None) -> str | None:
@@ -47,7 +44,6 @@ def card_to_push(folder: str | Path, repo_id: str, there: str | None, revision: 
     return _not_its_own_base(_load_from(text, repo_id, revision), repo_id)
 
 
-
 def saved_again(text: str, new: str) -> str:
     """A generated card whose model was loaded and saved again without a run that would have written another.
 
@@ -61,12 +57,10 @@ def saved_again(text: str, new: str) -> str:
     return text if SAVED_AGAIN in text else text.replace(_LIMITS, f"{_LIMITS}- {SAVED_AGAIN}\n", 1)
 
 
-
 def keeps_card(folder: str | Path) -> bool:
     """Whether the card of a folder is one of a run. A model that is loaded from there and saved again knows less."""
     file = Path(folder, CARD_NAME)
     return not is_own(folder) and file.is_file() and _RUN in file.read_text(encoding="utf-8")
-
 
 
 def _load_from(text: str, repo_id: str, revision: str | None) -> str:
@@ -80,10 +74,8 @@ def _load_from(text: str, repo_id: str, revision: str | None) -> str:
     return re.sub(line, lambda match: f"{match[1]}{literal(repo_id)}{branch})", text)
 
 
-
 def _base_in(text: str) -> str | None:
     return ModelCard(text, ignore_metadata_errors=True).data.get("base_model")
-
 
 
 def _not_its_own_base(text: str, repo_id: str) -> str:
@@ -95,4 +87,3 @@ def _not_its_own_base(text: str, repo_id: str) -> str:
     card.data.pop("base_model_relation")
     shown_before = f"[{repo_id}](https://huggingface.co/{repo_id})"
     return str(card).replace(shown_before, f"{code(repo_id)} ({EARLIER})", 1)
-

@@ -1,9 +1,8 @@
 """Escape untrusted text for Markdown."""
 
-from typing import Any
 import json
 import re
-
+from typing import Any
 
 
 def plain(value: Any, limit: int = 100) -> str:
@@ -13,10 +12,8 @@ def plain(value: Any, limit: int = 100) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-
 def literal(value: str) -> str:
     return json.dumps(plain(value), ensure_ascii=False)
-
 
 
 def code(value: Any) -> str:
@@ -29,7 +26,6 @@ def code(value: Any) -> str:
     return f"{fence}{pad}{text}{pad}{fence}"
 
 
-
 def shown(value: Any) -> str:
     """Anybody's text as it is where Markdown makes nothing else of it, else as code."""
     text = plain(value)
@@ -37,9 +33,7 @@ def shown(value: Any) -> str:
     return text if is_plain else code(text)
 
 
-
 def cell(value: Any) -> str:
     """The same in a table, where a bar would end the cell, and one after a backslash may or may not."""
     text = plain(value)
     return "".join(c if c.isalnum() else f"&#{ord(c)};" for c in text) if "|" in text else shown(text)
-

@@ -1,27 +1,25 @@
 """Read single files of a model, from a folder or the Hugging Face Hub."""
 
-from ..errors import AtomError
-from typing import Any
-from .messages import HUB_ERRORS
-from huggingface_hub.errors import LocalEntryNotFoundError
 from pathlib import Path
-from huggingface_hub.errors import RemoteEntryNotFoundError
-from huggingface_hub import constants
-from huggingface_hub import hf_hub_download
-from .messages import reason
-from transformers.utils.hub import resolve_revision
-from .messages import LOG_IN
-from huggingface_hub import get_token
-from huggingface_hub.errors import CachedRepoTreeNotFoundError
-from huggingface_hub import _CACHED_NO_EXIST
-from huggingface_hub import get_cached_repo_tree
-from huggingface_hub import try_to_load_from_cache
+from typing import Any
 
+from huggingface_hub import (
+    _CACHED_NO_EXIST,
+    constants,
+    get_cached_repo_tree,
+    get_token,
+    hf_hub_download,
+    try_to_load_from_cache,
+)
+from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError, RemoteEntryNotFoundError
+from transformers.utils.hub import resolve_revision
+
+from ..errors import AtomError
+from .messages import HUB_ERRORS, LOG_IN, reason
 
 
 class NotInCache(AtomError):
     """Offline, nobody knows whether there is such a file."""
-
 
 
 def find_file(
@@ -55,8 +53,7 @@ def find_file(
             return None
         offline = isinstance(error, LocalEntryNotFoundError) and constants.HF_HUB_OFFLINE
         kind = NotInCache if offline else AtomError
-        raise kind(f"{source!r} cannot be read: {reason(error, source, revision)}") from None  # see `in_words`
-
+        raise kind(f"{source!r} cannot be read: {reason(error, source, revision)}") from None  # see `as_atom_error`
 
 
 def pin(source: str, revision: str | None, **hub: Any) -> str | None:
@@ -68,13 +65,11 @@ def pin(source: str, revision: str | None, **hub: Any) -> str | None:
     return resolve_revision(source, revision, **hub)
 
 
-
 def check_sendable(token: Any = None) -> None:
     """Refuses a token that cannot be in a header: the client logs the header that it could not send. Raises `AtomError`."""
     secret = token.strip() if isinstance(token, str) else get_token() or ""
     if not (secret.isascii() and secret.isprintable() and " " not in secret):
         raise AtomError(f"the token cannot be sent as it is, since a token has plain letters alone: {LOG_IN}")
-
 
 
 def _known_to_be_none(source: str, name: str, options: dict[str, Any]) -> bool:
@@ -85,4 +80,3 @@ def _known_to_be_none(source: str, name: str, options: dict[str, Any]) -> bool:
         return name not in {entry.path for entry in get_cached_repo_tree(source, **options)}
     except (CachedRepoTreeNotFoundError, OSError, ValueError):
         return False
-

@@ -3,8 +3,6 @@
 From huggingface/hub-docs (`docs/hub/repositories-licenses.md`), but for "other" and "unknown", which say nothing alone.
 """
 
-
-
 # Kept here for cards that are not on the Hub: huggingface_hub has no such list, and the Hub tells only when it is asked.
 LICENSES = frozenset(
     [
@@ -77,4 +75,3 @@ LICENSES = frozenset(
         "gemma",
     ]
 )
-

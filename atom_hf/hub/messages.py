@@ -1,24 +1,26 @@
 """Hub errors as one-line messages, without a token in them."""
 
 import re
-from huggingface_hub.errors import HTTPError
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.errors import LocalTokenNotFoundError
-from huggingface_hub.errors import OfflineModeIsEnabled
-from huggingface_hub.errors import EntryNotFoundError
-from huggingface_hub.errors import HfHubHTTPError
-from huggingface_hub import constants
-from ..errors import first_line
-from ..errors import AtomError
 from collections.abc import Iterator
 from contextlib import contextmanager
-from huggingface_hub.errors import GatedRepoError
-from huggingface_hub.errors import RepositoryNotFoundError
-from huggingface_hub.errors import RevisionNotFoundError
+
+from huggingface_hub import constants
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    HTTPError,
+    LocalTokenNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
 from transformers.utils.hub import hf_api
 
-_TOKEN = re.compile(r"\b(hf_(oauth|jwt)_[\w.-]+|(hf|api_org)_[A-Za-z0-9]{16,})")
+from ..errors import AtomError, first_line
 
+_TOKEN = re.compile(r"\b(hf_(oauth|jwt)_[\w.-]+|(hf|api_org)_[A-Za-z0-9]{16,})")
 
 
 def without_token(text: str) -> str:
@@ -29,14 +31,12 @@ def without_token(text: str) -> str:
     return _TOKEN.sub("<token>", text.replace(token, "<token>") if token else text)
 
 
-
 # All that the client raises; a connection that breaks off is an `HTTPError`, which is no `OSError`.
 HUB_ERRORS = (OSError, ValueError, RuntimeError, HTTPError)
 
 CLIENT_ERRORS = (HTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled)
 
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
-
 
 
 def reason(error: BaseException, repository: str, revision: str | None = None) -> str:
@@ -74,9 +74,8 @@ def reason(error: BaseException, repository: str, revision: str | None = None) -
     return without_token(first_line(error))
 
 
-
 @contextmanager
-def in_words(
+def as_atom_error(
     what: str, repository: str, revision: str | None = None, errors: tuple[type[Exception], ...] = HUB_ERRORS
 ) -> Iterator[None]:
     """Raises what the Hub's client raises within it as an `AtomError` of one line that begins with `what`."""
@@ -89,11 +88,9 @@ def in_words(
         raise AtomError(f"{what}: {reason(error, repository, revision)}") from None
 
 
-
 def page_of(repository: str) -> str:
     """Where a model is shown on the Hub."""
     return f"{constants.ENDPOINT}/{repository}"
-
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
@@ -102,7 +99,6 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         yield error
         seen.add(id(error))
         error = error.__cause__ or error.__context__
-
 
 
 def _answer(error: HfHubHTTPError, repository: str, revision: str | None) -> str:
@@ -134,7 +130,6 @@ def _answer(error: HfHubHTTPError, repository: str, revision: str | None) -> str
     return f"the Hub refused ({status}): {' '.join((error.server_message or first_line(error)).split())}"
 
 
-
 def _revisions(repository: str, error: HfHubHTTPError) -> str:
     """The names that there are, as an advice; nothing if they cannot be had."""
     sent = error.response.request.headers.get("authorization", "").removeprefix("Bearer ")
@@ -144,4 +139,3 @@ def _revisions(repository: str, error: HfHubHTTPError) -> str:
         return ""
     names = [ref.name for ref in [*refs.branches, *refs.tags]]
     return f"; it has {', '.join(names[:10])}{', ...' if len(names) > 10 else ''}" if names else ""
-

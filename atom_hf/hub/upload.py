@@ -1,34 +1,23 @@
 """A repository on the Hugging Face Hub that is written to: made, checked, and changed by one commit at a time."""
 
 import re
-from transformers.utils import ADAPTER_CONFIG_NAME
-from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME
-from transformers.utils import ADAPTER_WEIGHTS_NAME
-from ..errors import AtomError
-from huggingface_hub.errors import HFValidationError
-from ..errors import first_line
-from huggingface_hub.utils import validate_repo_id
-from .messages import without_token
-from typing import Any
-from .messages import LOG_IN
-from .files import check_sendable
-from huggingface_hub import constants
-from huggingface_hub import get_token
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from transformers.utils.hub import hf_api
-from .messages import in_words
-from collections.abc import Mapping
-from .card import CARD_NAME
-from huggingface_hub import CommitInfo
-from huggingface_hub import CommitOperationAdd
-from huggingface_hub import CommitOperationDelete
+from typing import Any
+
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, ModelCard, constants, get_token
+from huggingface_hub.errors import HFValidationError
+from huggingface_hub.utils import validate_repo_id
+from transformers.utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, ADAPTER_WEIGHTS_NAME, CONFIG_NAME
+from transformers.utils.hub import create_and_tag_model_card, hf_api
+
 from ..atoms.config import MAX_BYTES
-from .card_update import card_to_push
+from ..errors import AtomError, first_line
 from ..utils.files import read_json
-from collections.abc import Collection
-from huggingface_hub import ModelCard
-from transformers.utils.hub import create_and_tag_model_card
-from transformers.utils import CONFIG_NAME
+from .card import CARD_NAME
+from .card_update import card_to_push
+from .files import check_sendable
+from .messages import LOG_IN, as_atom_error, without_token
 
 CHECKPOINT = "checkpoint-"  # how Trainer's begin; its own name for it would import all that Trainer needs
 
@@ -45,7 +34,6 @@ _PICKLES = re.compile(r"pytorch_model(-\d{5}-of-\d{5})?\.bin(\.index\.json)?")
 _ADAPTER = (ADAPTER_SAFE_WEIGHTS_NAME, ADAPTER_WEIGHTS_NAME, ADAPTER_CONFIG_NAME)
 
 
-
 def check_repository(name: str, flag: str) -> None:
     """Refuses a name that cannot be one on the Hub, or would publish a token. Raises `AtomError`, naming the flag."""
     if without_token(name) != name:
@@ -56,7 +44,6 @@ def check_repository(name: str, flag: str) -> None:
         raise AtomError(f"{flag} {name!r} is no name on the Hub: {first_line(error)} Give org/name") from None
 
 
-
 def check_token(token: Any = None) -> None:
     """Refuses to push where there is no token, or none that could be sent. Raises `AtomError`."""
     if constants.HF_HUB_OFFLINE:
@@ -64,7 +51,6 @@ def check_token(token: Any = None) -> None:
     if not isinstance(token, str) and get_token() is None:
         raise AtomError(f"there is no token for the Hub, and it takes one to push: {LOG_IN}")
     check_sendable(token)
-
 
 
 def check_base(base: Any, repository: str, what: str) -> None:
@@ -84,7 +70,6 @@ def check_base(base: Any, repository: str, what: str) -> None:
         raise AtomError(f"{what} is for the base {base!r}, and one repository cannot hold both: push it to another")
 
 
-
 def open_repository(name: str, *, token: Any = None, private: bool | None = None, write: bool = True) -> str:
     """Makes a model repository unless it is there, and makes sure that it may be written to. Returns its full name.
 
@@ -93,7 +78,7 @@ def open_repository(name: str, *, token: Any = None, private: bool | None = None
             asked for.
     """
     check_token(token)
-    with in_words(f"{name!r} cannot be pushed to", name):
+    with as_atom_error(f"{name!r} cannot be pushed to", name):
         full = hf_api().create_repo(name, token=token, private=private, exist_ok=True).repo_id
         # That it exists does not say that it may be written to, and it should be known before hours of training.
         if write:
@@ -101,7 +86,6 @@ def open_repository(name: str, *, token: Any = None, private: bool | None = None
         if private and not hf_api().repo_info(full, token=token).private:
             raise AtomError(f"{full!r} exists and is public: make it private on the Hub, or push without private")
     return full
-
 
 
 def files_to_push(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
@@ -134,14 +118,12 @@ def files_to_push(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
     return files, sorted(left)
 
 
-
 def check_secret(files: Mapping[str, Path], token: Any = None) -> None:
     """Refuses to publish the token that is pushed with. Raises `AtomError`, naming the file."""
     secret = token if isinstance(token, str) else get_token()
     for name, file in files.items():
         if secret and file.stat().st_size < _READ_BYTES and secret.encode() in file.read_bytes():
             raise AtomError(f"{name} holds the token that you log in with: remove it there before you push")
-
 
 
 def commit(
@@ -178,7 +160,7 @@ def commit(
         if Path(path).name == ADAPTER_CONFIG_NAME:
             base = read_json(file, MAX_BYTES, "adapter configuration").get("base_model_name_or_path")
             check_base(base, repository, f"the adapter of {path}")
-    with in_words(f"{repository!r} could not be pushed to", repository, revision):
+    with as_atom_error(f"{repository!r} could not be pushed to", repository, revision):
         if revision is not None and not revision.startswith("refs/"):
             api.create_branch(repository, branch=revision, token=token, exist_ok=True)
         there = api.list_repo_files(repository, revision=revision, token=token)
@@ -200,7 +182,6 @@ def commit(
             revision=revision,
             create_pr=create_pr,
         )
-
 
 
 def push_model(
@@ -233,7 +214,7 @@ def push_model(
     check_repository(name, "repo_id")
     full = open_repository(name, token=token, private=private, write=not create_pr)
     card = Path(folder, CARD_NAME)
-    with in_words(f"{full!r} could not be pushed to", full, revision):
+    with as_atom_error(f"{full!r} could not be pushed to", full, revision):
         if not card.is_file():
             create_and_tag_model_card(full, tags, token=token).save(card)
         elif tags:
@@ -245,7 +226,6 @@ def push_model(
         files = {path: file for path, file in files.items() if path in only or path == CARD_NAME}
     options = {"token": token, "revision": revision, "create_pr": create_pr, "description": commit_description}
     return commit(full, files, message=commit_message or "Upload model", **options)
-
 
 
 def _stale(there: Collection[str], files: Collection[str]) -> list[str]:
@@ -271,4 +251,3 @@ def _stale(there: Collection[str], files: Collection[str]) -> list[str]:
         )
 
     return [path for path in there if path not in files and stale(path)]
-

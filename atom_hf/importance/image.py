@@ -1,21 +1,19 @@
 """Importance of the patches of an image."""
 
-from typing import Any
-from torch import Tensor
-from dataclasses import dataclass
-from ..errors import AtomError
-from .scoring import Found
-from .results import ImageReading
-from .scoring import _check_model
-from .scoring import _forward
 import functools
-from ..data.encoding import image_inputs
-from .scoring import predict
-from .visible_region import seen_box
-import torch
-import numpy as np
-from ..modeling.tokens import patch_grid
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..data.encoding import image_inputs
+from ..errors import AtomError
+from ..modeling.tokens import patch_grid
+from .results import ImageImportance
+from .scoring import Scores, check_model, forward_scores, predict
+from .visible_region import seen_box
 
 
 @dataclass(frozen=True)
@@ -27,12 +25,11 @@ class EncodedImage:
     """[C, H, W]."""
 
 
-
-class ImageReader:
-    """Pictures to readings in three steps, as `TextReader`."""
+class ImageScorer:
+    """Pictures to readings in three steps, as `TextScorer`."""
 
     def __init__(self, model: Any, processor: Any):
-        _check_model(model, "pixel_values", "images")
+        check_model(model, "pixel_values", "images")
         self.model, self.processor = model, processor
         self._box = functools.lru_cache(maxsize=256)(lambda size: seen_box(processor, size, model.config))
 
@@ -46,17 +43,17 @@ class ImageReader:
             )
         return EncodedImage(image, pixels[0])
 
-    def forward(self, batch: list[EncodedImage]) -> list[Found]:
+    def forward(self, batch: list[EncodedImage]) -> list[Scores]:
         """One forward pass for each run of pictures of the same shape."""
-        found: list[Found] = []
+        found: list[Scores] = []
         while len(found) < len(batch):
             rest = batch[len(found) :]
             shape = rest[0].pixels.shape
             count = next((i for i, one in enumerate(rest) if one.pixels.shape != shape), len(rest))
-            found += _forward(self.model, {"pixel_values": torch.stack([one.pixels for one in rest[:count]])})
+            found += forward_scores(self.model, {"pixel_values": torch.stack([one.pixels for one in rest[:count]])})
         return found
 
-    def reading(self, encoded: EncodedImage, found: Found) -> ImageReading:
+    def reading(self, encoded: EncodedImage, found: Scores) -> ImageImportance:
         """What was found, on the patch grid, with the place of the grid in the picture."""
         rows, columns, tall, wide = _grid(encoded.pixels, len(found.importance), self.model.config)
         values = found.importance[len(found.importance) - rows * columns :].reshape(rows, columns)
@@ -66,8 +63,9 @@ class ImageReader:
             box = (left, top, left + (right - left) * wide, top + (bottom - top) * tall)
             box = None if box == (0, 0, *encoded.image.size) else box
         predicted, confidence = predict(found.logits, self.model.config)
-        return ImageReading(encoded.image, values, predicted=predicted, confidence=confidence, atom=found.atom, box=box)
-
+        return ImageImportance(
+            encoded.image, values, predicted=predicted, confidence=confidence, atom=found.atom, box=box
+        )
 
 
 def _grid(pixels: Tensor, count: int, model_config: Any) -> tuple[int, int, float, float]:
@@ -88,4 +86,3 @@ def _grid(pixels: Tensor, count: int, model_config: Any) -> tuple[int, int, floa
     shapes = [(rows, count // rows) for rows in range(1, count + 1) if count % rows == 0]
     rows, columns = min(shapes, key=lambda shape: abs(np.log(shape[0] / shape[1] * wide / high)))
     return rows, columns, 1.0, 1.0
-

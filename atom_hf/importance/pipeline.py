@@ -1,18 +1,18 @@
 """The pipeline "token-importance": texts and images under the importance of their words and patches."""
 
-from typing import Any
-from ..errors import AtomError
-from .image import ImageReader
-from .results import ImageReading
-from transformers import Pipeline
-from .text import TextReader
 import functools
-from ..modeling.layers import is_image_model
+from typing import Any
+
+from transformers import Pipeline
 from transformers.image_utils import load_image
-from .results import TextReading
+
+from ..errors import AtomError
+from ..modeling.layers import is_image_model
+from .image import ImageScorer
+from .results import ImageImportance, TextImportance
+from .text import TextScorer
 
 STRATEGIES = ("average", "none")
-
 
 
 class TokenImportancePipeline(Pipeline):
@@ -33,7 +33,7 @@ class TokenImportancePipeline(Pipeline):
         {"word": "matter", "importance": 0.42, "start": 12, "end": 18}
 
     with `text[start:end] == word`; of a pair also "source", 0 or 1. An importance is in [-1, 1], and nan where the word is no
-    token of the atom, or stands behind what the model can take. Where it is tied to the prediction (`tie.py`), it is that for
+    token of the atom, or stands behind what the model can take. Where it is fitted to the prediction, it is that for
     the class that is predicted.
 
     An image gives a dict: "importance", float32 [height, width] on the pixels of the original, nan where the model does not
@@ -58,7 +58,7 @@ class TokenImportancePipeline(Pipeline):
         kind, given = ("image_processor", image_processor) if is_image else ("tokenizer", tokenizer)
         if given is None:
             raise AtomError(f"{kind}: the model has none beside it that can be loaded; give {kind}=...")
-        self.reader = (ImageReader if is_image else TextReader)(model, given)
+        self.reader = (ImageScorer if is_image else TextScorer)(model, given)
         if not is_image and tokenizer.pad_token_id is None:
             # Asked for by the batches of Transformers' pipelines; padding is the reader's.
             tokenizer.pad_token = tokenizer.eos_token
@@ -80,7 +80,7 @@ class TokenImportancePipeline(Pipeline):
 
     def preprocess(self, sample: Any) -> dict[str, Any]:
         """One sample as the model takes it. The reader pads, since Transformers' batches pad where the tokenizer says."""
-        if isinstance(self.reader, ImageReader):
+        if isinstance(self.reader, ImageScorer):
             return {"encoded": self.reader.encode(load_image(sample))}
         given = {"text": sample} if isinstance(sample, str) else sample
         if not isinstance(given, dict) or "text" not in given or set(given) - {"text", "text_pair"}:
@@ -99,18 +99,16 @@ class TokenImportancePipeline(Pipeline):
         """What the class says."""
         reading = self.reader.reading(outputs["encoded"], outputs["found"])
         prediction = {"label": reading.predicted, "score": reading.confidence} if return_prediction else {}
-        if isinstance(reading, ImageReading):
+        if isinstance(reading, ImageImportance):
             pixels = {"importance": reading.on_pixels(), "grid": reading.importance, "box": reading.box}
             return {**pixels, **prediction}
         words = _words(reading, aggregation_strategy)
         return {"words": words, **prediction} if return_prediction else words
 
 
-
-def _words(reading: TextReading, strategy: str) -> list[dict[str, Any]]:
+def _words(reading: TextImportance, strategy: str) -> list[dict[str, Any]]:
     words = []
     for span in reading.words if strategy == "average" else reading.pieces:
         word = {"word": span.text, "importance": span.importance, "start": span.start, "end": span.end}
         words.append(word if reading.pair is None else {**word, "source": span.source})
     return words
-

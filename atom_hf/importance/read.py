@@ -1,16 +1,16 @@
 """Read the importance of words and image patches, in one forward pass."""
 
-from typing import Any
 from collections.abc import Sequence
-from .text import TextReader
-from .results import TextReading
-from .image import ImageReader
-from .results import ImageReading
 from dataclasses import replace
-from tqdm.auto import tqdm
-from ..errors import AtomError
-from ..data.load import TaskData
+from typing import Any
 
+from tqdm.auto import tqdm
+
+from ..data.load import TaskData
+from ..errors import AtomError
+from .image import ImageScorer
+from .results import ImageImportance, TextImportance
+from .text import TextScorer
 
 
 def read_texts(
@@ -21,7 +21,7 @@ def read_texts(
     *,
     pairs: Sequence[str] | None = None,
     batch_size: int = 32,
-) -> list[TextReading]:
+) -> list[TextImportance]:
     """The importance of each word and piece of each text, or of each text and its pair, with what the model predicts.
 
     A word's importance is the mean over its tokens. A language model predicts no class. What stands behind the last token that
@@ -30,11 +30,10 @@ def read_texts(
     Raises:
         AtomError: a model without heads or that reads no texts, a tokenizer that is not a fast one, lists of other lengths.
     """
-    reader = TextReader(model, tokenizer)
+    reader = TextScorer(model, tokenizer)
     pairs = [None] * len(texts) if pairs is None else pairs
     _check_lengths("texts", texts, batch_size, pairs=pairs, labels=labels)
     return _read(reader, list(zip(texts, pairs, strict=True)), labels, batch_size, "text")
-
 
 
 def read_images(
@@ -45,7 +44,7 @@ def read_images(
     *,
     names: Sequence[str] | None = None,
     batch_size: int = 32,
-) -> list[ImageReading]:
+) -> list[ImageImportance]:
     """The importance of each patch of each image (PIL), on the patch grid, with what the model predicts.
 
     `names` are those of their files, to be shown.
@@ -53,11 +52,10 @@ def read_images(
     Raises:
         AtomError: a model without heads or that sees no images, lists of other lengths.
     """
-    reader = ImageReader(model, processor)
+    reader = ImageScorer(model, processor)
     _check_lengths("images", images, batch_size, labels=labels, names=names)
     found = _read(reader, [(image,) for image in images], labels, batch_size, "image")
     return [replace(one, name=name) for one, name in zip(found, names, strict=True)] if names is not None else found
-
 
 
 def _read(reader: Any, samples: list[tuple], labels: Sequence[str] | None, batch_size: int, unit: str) -> list:
@@ -73,7 +71,6 @@ def _read(reader: Any, samples: list[tuple], labels: Sequence[str] | None, batch
     return readings
 
 
-
 def _check_lengths(name: str, samples: Sequence, batch_size: int, **others: Sequence | None) -> None:
     if isinstance(samples, str):
         raise AtomError(f"{name} must be a list, got one string; give [text]")
@@ -84,7 +81,6 @@ def _check_lengths(name: str, samples: Sequence, batch_size: int, **others: Sequ
         raise AtomError(f"batch_size must be at least 1, got {batch_size}")
 
 
-
 def read_samples(model: Any, processor: Any, data: TaskData, samples: int) -> dict[str, list]:
     """Readings of so many evaluation samples, drawn with a fixed seed, as `write_files` takes them."""
     rows = data.eval.shuffle(seed=0).select(range(min(samples, len(data.eval))))
@@ -93,4 +89,3 @@ def read_samples(model: Any, processor: Any, data: TaskData, samples: int) -> di
         return {"images": read_images(model, processor, list(rows["image"]), labels)}
     pairs = list(rows["text_pair"]) if "text_pair" in rows.column_names else None
     return {"texts": read_texts(model, processor, list(rows["text"]), labels, pairs=pairs)}
-

@@ -1,13 +1,13 @@
 """Results: a text or image with the importance of its parts, its atom, and what the model predicts."""
 
 from dataclasses import dataclass
+
 import numpy as np
 from PIL import Image
 
 
-
 @dataclass(frozen=True)
-class Span:
+class WordImportance:
     """A word or a word piece: `text == source[start:end]`, as it stands in its source."""
 
     text: str
@@ -19,9 +19,8 @@ class Span:
     """0 for the text, 1 for its pair."""
 
 
-
 @dataclass(frozen=True)
-class AtomReading:
+class SampleAtom:
     """The atom of one sample: one row of `energy.Atoms`."""
 
     positive: float
@@ -36,9 +35,8 @@ class AtomReading:
         return self.positive - self.negative
 
 
-
 @dataclass(frozen=True)
-class TextReading:
+class TextImportance:
     """A text, or a text and its pair, under the importance of their words.
 
     Words stand in the order of the text, the pair's after the text's. White space stands between them: the text as it was
@@ -46,22 +44,21 @@ class TextReading:
     """
 
     text: str
-    words: list[Span]
-    pieces: list[Span] = ()
+    words: list[WordImportance]
+    pieces: list[WordImportance] = ()
     """The tokenizer's pieces of the words; those that share a character are one."""
     pair: str | None = None
     label: str | None = None
     predicted: str | None = None
     confidence: float | None = None
-    atom: AtomReading | None = None
+    atom: SampleAtom | None = None
     """None for a text without tokens."""
     truncated: bool = False
     """Whether the model read only a part: the words that it did not read have nan."""
 
 
-
 @dataclass(frozen=True)
-class ImageReading:
+class ImageImportance:
     """A picture (any size and mode) under the importance of its patches."""
 
     image: Image.Image
@@ -70,7 +67,7 @@ class ImageReading:
     label: str | None = None
     predicted: str | None = None
     confidence: float | None = None
-    atom: AtomReading | None = None
+    atom: SampleAtom | None = None
     name: str | None = None
     """The name of its file."""
     box: tuple[float, float, float, float] | None = None
@@ -89,4 +86,3 @@ class ImageReading:
         pixels = np.full((height, width), np.nan, np.float32)
         pixels[inside] = self.importance[np.ix_(down[inside[0].ravel()], across[inside[1].ravel()])]
         return pixels
-

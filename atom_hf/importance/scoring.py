@@ -1,31 +1,30 @@
 """What scoring texts and images has in common: one forward pass, the prediction, checks of the model."""
 
-from .results import AtomReading
-from dataclasses import dataclass
-import numpy as np
-from typing import Any
-from ..atoms.energy import Atoms
-from torch import Tensor
-from ..modeling.inference import evaluating
-from ..modeling.unwrap import inside
 import inspect
-import torch
-from ..modeling.inference import without_labels
-from ..errors import AtomError
-from ..modeling.mixin import AtomMixin
+from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
+from ..atoms.energy import Atoms
+from ..errors import AtomError
+from ..modeling.inference import evaluating, without_labels
+from ..modeling.mixin import AtomMixin
+from ..modeling.unwrap import inner_model
+from .results import SampleAtom
 
 
 @dataclass(frozen=True)
-class Found:
+class Scores:
     """What one forward pass found of one sample."""
 
     importance: np.ndarray
     """[N], nan for no token of the atom."""
     logits: np.ndarray | None
     """[classes], where the model gives one row for each sample."""
-    atom: AtomReading | None
-
+    atom: SampleAtom | None
 
 
 def predict(logits: np.ndarray | None, model_config: Any) -> tuple[str | None, float | None]:
@@ -45,11 +44,10 @@ def predict(logits: np.ndarray | None, model_config: Any) -> tuple[str | None, f
     return model_config.id2label[chosen], float(powers[chosen] / powers.sum())
 
 
-
 @torch.no_grad()
-def _forward(model: Any, inputs: dict[str, Tensor]) -> list[Found]:
+def forward_scores(model: Any, inputs: dict[str, Tensor]) -> list[Scores]:
     inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
-    if "logits_to_keep" in inspect.signature(inside(model).forward).parameters:
+    if "logits_to_keep" in inspect.signature(inner_model(model).forward).parameters:
         inputs["logits_to_keep"] = 1  # a language model's are not looked at, and are large
     with evaluating(model):
         outputs = model(**without_labels(model, inputs), return_atoms=True)
@@ -60,14 +58,13 @@ def _forward(model: Any, inputs: dict[str, Tensor]) -> list[Found]:
     found = []
     for row, exists in enumerate(atoms.exists.tolist()):
         charges = (float(part[row]) for part in (atoms.positive, atoms.negative))
-        atom = AtomReading(*charges, atoms.center[row].numpy(), float(atoms.radius[row])) if exists else None
-        found.append(Found(importance[row], None if logits is None else logits[row], atom))
+        atom = SampleAtom(*charges, atoms.center[row].numpy(), float(atoms.radius[row])) if exists else None
+        found.append(Scores(importance[row], None if logits is None else logits[row], atom))
     return found
 
 
-
-def _check_model(model: Any, takes: str, what: str) -> None:
-    if not isinstance(inside(model), AtomMixin):  # an adapter's base has them
+def check_model(model: Any, takes: str, what: str) -> None:
+    if not isinstance(inner_model(model), AtomMixin):  # an adapter's base has them
         raise AtomError(
             f"model: {type(model).__name__} has no heads; load it with load_atom_model, or attach_atoms and train"
         )
@@ -79,4 +76,3 @@ def _check_model(model: Any, takes: str, what: str) -> None:
             "model: its heads read what the decoder writes (side 'decoder'), not a text that is given; "
             "model.atom_importance(..., labels=...) reads that"
         )
-

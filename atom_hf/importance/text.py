@@ -1,27 +1,22 @@
 """Importance of the words and word pieces of a text."""
 
 import re
-from .word_spans import Piece
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
-from ..errors import AtomError
-from .scoring import Found
-from .results import TextReading
-from .scoring import _check_model
-from .scoring import _forward
-from .word_spans import find_pieces
-from .word_spans import make_spans
-from torch import nn
+
 import numpy as np
-from .scoring import predict
-from dataclasses import replace
-from ..modeling.layers import text_config
 import torch
+from torch import nn
+
+from ..errors import AtomError
+from ..modeling.layers import text_config
+from .results import TextImportance
+from .scoring import Scores, check_model, forward_scores, predict
+from .word_spans import Piece, find_pieces, score_words
 
 SURROGATE = re.compile("[\ud800-\udfff]")
 
 NO_LIMIT = 10**9  # a tokenizer that knows none says so by a huge number
-
 
 
 @dataclass(frozen=True)
@@ -34,12 +29,11 @@ class EncodedText:
     truncated: bool
 
 
-
-class TextReader:
+class TextScorer:
     """Texts to readings in three steps, which the pipeline takes one by one: `encode`, `forward` over a batch, `reading`."""
 
     def __init__(self, model: Any, tokenizer: Any):
-        _check_model(model, "input_ids", "texts")
+        check_model(model, "input_ids", "texts")
         if not getattr(tokenizer, "is_fast", False):
             raise AtomError(
                 f"tokenizer: {type(tokenizer).__name__} does not know where its pieces come from; "
@@ -60,7 +54,7 @@ class TextReader:
         sources = [text] if pair is None else [text, pair]
         return EncodedText(sources, dict(encoded), find_pieces(encoding, sources), bool(encoding.overflowing))
 
-    def forward(self, batch: list[EncodedText]) -> list[Found]:
+    def forward(self, batch: list[EncodedText]) -> list[Scores]:
         """One forward pass. A text of no tokens is not an atom, and has no prediction."""
         real = [one for one in batch if one.inputs["input_ids"]]
         config = text_config(self.model.config)
@@ -86,7 +80,7 @@ class TextReader:
                 for name in part[0].inputs
             }
             length = inputs["input_ids"].shape[1]
-            for one, row in zip(part, _forward(self.model, inputs), strict=True):
+            for one, row in zip(part, forward_scores(self.model, inputs), strict=True):
                 if len(row.importance) < length:
                     raise AtomError(
                         f"{type(self.model).__name__} shortens its sequence: layer {self.model.atom_config.layer} has "
@@ -96,14 +90,14 @@ class TextReader:
                 count = len(one.inputs["input_ids"])
                 found.append(replace(row, importance=own[length - count :] if front else own[:count]))
         found = iter(found)
-        return [next(found) if one.inputs["input_ids"] else Found(np.empty(0), None, None) for one in batch]
+        return [next(found) if one.inputs["input_ids"] else Scores(np.empty(0), None, None) for one in batch]
 
-    def reading(self, encoded: EncodedText, found: Found) -> TextReading:
+    def reading(self, encoded: EncodedText, found: Scores) -> TextImportance:
         """What was found, on the text as it was written."""
-        words, pieces = make_spans(encoded.pieces, encoded.sources, found.importance, encoded.truncated)
+        words, pieces = score_words(encoded.pieces, encoded.sources, found.importance, encoded.truncated)
         text, pair = (*encoded.sources, None)[:2]
         predicted, confidence = predict(found.logits, self.model.config)
-        return TextReading(
+        return TextImportance(
             text,
             words,
             pieces,
@@ -113,7 +107,6 @@ class TextReader:
             atom=found.atom,
             truncated=encoded.truncated,
         )
-
 
 
 def _limit(model: Any, tokenizer: Any) -> int:
@@ -128,4 +121,3 @@ def _limit(model: Any, tokenizer: Any) -> int:
             break
     prompt = getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None) or 0
     return min(tokenizer.model_max_length, positions - prompt)
-

@@ -1,16 +1,17 @@
 """What part of a picture a model sees: where the pixels that an image processor gives were in the original."""
 
 from typing import Any
-from PIL import Image
-from ..data.encoding import image_inputs
+
 import numpy as np
+from PIL import Image
+
+from ..data.encoding import image_inputs
 
 # Of a ramp, towards the other side: rows then differ after resizing too, and what is rounded averages out. No simple fraction,
 # so that few rows are rounded alike.
 TILT = 0.1618
 
 Box = tuple[float, float, float, float]
-
 
 
 def seen_box(processor: Any, size: tuple[int, int], model_config: Any) -> Box | None:
@@ -49,14 +50,12 @@ def seen_box(processor: Any, size: tuple[int, int], model_config: Any) -> Box | 
     return horizontal[0], vertical[0], horizontal[1], vertical[1]
 
 
-
 def _ramp(rows: int, columns: int) -> np.ndarray:
     """uint8 [rows, columns]: 255 times the place of each column in [0, 1], and a little of its row's."""
     exact = np.add.outer(TILT * (np.arange(rows) + 0.5) / rows, (1 - TILT) * (np.arange(columns) + 0.5) / columns)
     # Multiples of the golden ratio are spread evenly, and neighbours differ.
     dither = np.add.outer(np.arange(rows) * 0.6180339887, np.arange(columns) * 0.7548776662) % 1
     return np.floor(255 * exact + dither).clip(0, 255).astype(np.uint8)
-
 
 
 def _ends(places: np.ndarray, length: int) -> tuple[float, float] | None:
@@ -79,4 +78,3 @@ def _ends(places: np.ndarray, length: int) -> tuple[float, float] | None:
         near = abs(end - border) < 0.1 + 0.003 * length
         ends.append(border if near else float(round(end)) if is_whole else round(float(end), 2))
     return ends[0], ends[1]
-

@@ -1,17 +1,18 @@
 """From a tokenizer's pieces to the words and pieces of a text as it was written, by character offsets."""
 
 import re
-from dataclasses import dataclass
-from tokenizers import Encoding
 import unicodedata
+from dataclasses import dataclass
 from itertools import zip_longest
-from .results import Span
+
 import numpy as np
+from tokenizers import Encoding
+
+from .results import WordImportance
 
 WORD = re.compile(r"\S+")
 
 JOINER = "\u200d"
-
 
 
 @dataclass
@@ -24,7 +25,6 @@ class Piece:
     source: int
     word: int
     """Pieces of a word have the same number."""
-
 
 
 def find_pieces(encoding: Encoding, sources: list[str]) -> list[Piece]:
@@ -70,10 +70,9 @@ def find_pieces(encoding: Encoding, sources: list[str]) -> list[Piece]:
     return pieces
 
 
-
-def make_spans(
+def score_words(
     pieces: list[Piece], sources: list[str], importance: np.ndarray, truncated: bool = False
-) -> tuple[list[Span], list[Span]]:
+) -> tuple[list[WordImportance], list[WordImportance]]:
     """(words, pieces) with the mean importance of their tokens; nan where none of these belongs to the atom.
 
     Args:
@@ -83,12 +82,12 @@ def make_spans(
         truncated: whether the tokenizer cut something off. That becomes words with nan, told by white space.
     """
 
-    def span(group: list[Piece]) -> Span:
+    def span(group: list[Piece]) -> WordImportance:
         source, start, end = group[0].source, group[0].start, group[-1].end
         values = importance[[token for piece in group for token in piece.tokens]]
         known = values[~np.isnan(values)]
         mean = float(known.mean()) if len(known) else float("nan")
-        return Span(sources[source][start:end], start, end, mean, source)
+        return WordImportance(sources[source][start:end], start, end, mean, source)
 
     groups: list[list[Piece]] = []
     for piece in pieces:
@@ -104,10 +103,8 @@ def make_spans(
     return words, [span([piece]) for piece in pieces]
 
 
-
-def _unread(text: str, source: int, read: list[Span]) -> list[Span]:
+def _unread(text: str, source: int, read: list[WordImportance]) -> list[WordImportance]:
     """The words before the first and behind the last that was read."""
     first, last = (read[0].start, read[-1].end) if read else (0, 0)
     found = [*WORD.finditer(text, 0, first), *WORD.finditer(text, last)]
-    return [Span(match.group(), match.start(), match.end(), float("nan"), source) for match in found]
-
+    return [WordImportance(match.group(), match.start(), match.end(), float("nan"), source) for match in found]

@@ -1,26 +1,24 @@
 """Models with adapters (PEFT): the heads train beside the adapter and travel in its folder."""
 
-from typing import Any
-from .mixin import AtomMixin
-from huggingface_hub import CommitInfo
-from .heads_file import HEADS_PREFIX
-from pathlib import Path
-from peft import PeftModel
-from torch import Tensor
-from .unwrap import adapter_bases
-from ..hub.upload import check_base
-from ..hub.card import is_own
-from .mixin import pushing
-import torch
-from .heads_file import write_heads
-from ..hub.card_facts import write_model_card
-from ..errors import AtomError
-from ..atoms.heads import AtomHeads
 import functools
 import inspect
-from .mixin import show_as
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
+import torch
+from huggingface_hub import CommitInfo
+from peft import PeftModel
+from torch import Tensor
+
+from ..atoms.heads import AtomHeads
+from ..errors import AtomError
+from ..hub.card import is_own
+from ..hub.card_facts import write_model_card
+from ..hub.upload import check_base
+from .heads_file import HEADS_PREFIX, write_heads
+from .mixin import AtomMixin, pushing, show_as
+from .unwrap import adapter_bases
 
 
 class AdapterMixin:
@@ -79,7 +77,6 @@ class AdapterMixin:
         return _blank, (_base_of(type(self)),), vars(self)
 
 
-
 def enroll(model: PeftModel) -> PeftModel:
     """Makes the heads of an adapter's base part of what the adapter trains and saves. Doing so again changes nothing.
 
@@ -94,24 +91,21 @@ def enroll(model: PeftModel) -> PeftModel:
             "modules_to_save: the adapter has copies of the atom heads of its own; leave atom_heads out of it: the heads are "
             "trained and saved beside any adapter"
         )
-    for parameter in base.atom_heads.learning():
+    for parameter in base.atom_heads.trained_parameters():
         parameter.requires_grad_(True)
     if not isinstance(model, AdapterMixin):
         model.__class__ = _adapter_class(type(model))
     return model
 
 
-
 def _base_of(cls: type) -> type:
     return cls.__mro__[cls.__mro__.index(AdapterMixin) + 1]
-
 
 
 def _blank(base: type) -> Any:
     """An empty instance, to be filled by `pickle` or `copy`."""
     cls = _adapter_class(base)
     return cls.__new__(cls)
-
 
 
 @functools.cache
@@ -128,7 +122,6 @@ def _adapter_class(base: type) -> type:
     return type(base.__name__, (AdapterMixin, base), {**namespace, "forward": forward})
 
 
-
 @contextmanager
 def _showing_text(model: PeftModel, inputs: dict[str, Any]):
     """Within it the base knows the ids and the mask of a text, though a prompt's adapter hands it embeddings, and a mask over
@@ -139,9 +132,8 @@ def _showing_text(model: PeftModel, inputs: dict[str, Any]):
     base, ids, mask = model.get_base_model(), inputs.get("input_ids"), inputs.get("attention_mask")
     shape = inputs["inputs_embeds"].shape[:2] if ids is None else ids.shape
     text = {"attention_mask": torch.ones(shape, device=base.device) if mask is None else mask}
-    base._atom_running.text = text if ids is None else {**text, "input_ids": ids}
+    base._atom_forward_state.text = text if ids is None else {**text, "input_ids": ids}
     try:
         yield
     finally:
-        base._atom_running.text = None
-
+        base._atom_forward_state.text = None

@@ -1,31 +1,23 @@
 """Attach atom heads to a model, and detach them."""
 
-from ..atoms.config import AtomConfig
-from ..atoms.heads import AtomHeads
-from typing import Any
-from ..errors import AtomError
-from .mixin import AtomMixin
-from .gradient_balancer import GradientGate
-from transformers import PreTrainedModel
-from .collector import Running
-from ..hub.card_facts import base_of_weights
-from .mixin import become
-from .layers import check_layer
-from .layers import check_width
-from .layers import hidden_size_of
-from .unwrap import inside
 import inspect
-from .unwrap import is_adapter
-from .unwrap import is_sentence_transformer
-from .sharding import name_units
 from dataclasses import replace
-from .tokens import special_token_ids
-from .mixin import with_atoms
-from .unwrap import show_heads
-from .mixin import without_atoms
-from ..atoms.heads import TiedImportance
-import torch
+from typing import Any
 
+import torch
+from transformers import PreTrainedModel
+
+from ..atoms.config import AtomConfig
+from ..atoms.heads import AtomHeads, ExplainerHead
+from ..errors import AtomError
+from ..hub.card_facts import base_of_weights
+from .collector import ForwardState
+from .gradient_balancer import GradientBalancer
+from .layers import check_layer, check_width, hidden_size_of
+from .mixin import AtomMixin, become, with_atoms, without_atoms
+from .sharding import name_units
+from .tokens import special_token_ids
+from .unwrap import inner_model, is_adapter, is_sentence_transformer, show_heads
 
 
 def attach_atoms(
@@ -51,11 +43,11 @@ def attach_atoms(
     if is_adapter(model):
         from .adapters import enroll  # imports PEFT
 
-        if config is not None or not isinstance(inside(model), AtomMixin):
-            attach_atoms(inside(model), config, processing_class)
+        if config is not None or not isinstance(inner_model(model), AtomMixin):
+            attach_atoms(inner_model(model), config, processing_class)
         return enroll(model)
     if is_sentence_transformer(model):
-        attach_atoms(inside(model), config, processing_class or model.tokenizer)
+        attach_atoms(inner_model(model), config, processing_class or model.tokenizer)
         return model
     if not isinstance(model, PreTrainedModel):
         raise AtomError(
@@ -75,7 +67,7 @@ def attach_atoms(
     if config is not None and not isinstance(config, AtomConfig):
         raise AtomError(f"config must be an AtomConfig, got {type(config).__name__}")
     config = replace(
-        config or AtomConfig(), tied_classes=None, tied_width=None
+        config or AtomConfig(), explainer_classes=None, explainer_width=None
     )  # that of another model says nothing here
 
     check_layer(model, config.layer, config.side)
@@ -91,16 +83,15 @@ def attach_atoms(
     become(model, with_atoms(type(model)))
     model.atom_config = config
     model.atom_heads = heads
-    model.atom_gate = GradientGate.of(config)
+    model.atom_balancer = GradientBalancer.of(config)
     model._atom_width_given = width_given
-    model._atom_running = Running()
+    model._atom_forward_state = ForwardState()
     model._atom_before = before
     model._atom_base = base_of_weights(model)  # what is a folder now may be none when the card is written
     # FSDP shards the heads as a unit of their own: they are float32 in a model that may be bfloat16.
     name_units(model)
     model._no_split_modules.append("AtomHeads")
     return model
-
 
 
 def detach_atoms(model: PreTrainedModel) -> PreTrainedModel:
@@ -113,7 +104,7 @@ def detach_atoms(model: PreTrainedModel) -> PreTrainedModel:
         AtomError: no atoms attached.
     """
     if is_adapter(model) or is_sentence_transformer(model):
-        detach_atoms(inside(model))
+        detach_atoms(inner_model(model))
         for key in [key for key, hook in model._forward_hooks.items() if hook is show_heads]:
             del model._forward_hooks[key]
         return getattr(model, "_atom_withdraw", lambda: model)()
@@ -131,7 +122,6 @@ def detach_atoms(model: PreTrainedModel) -> PreTrainedModel:
     return model
 
 
-
 def refit_heads(model: Any, width: int) -> None:
     """Makes the heads of a model anew for hidden states of another width than its configuration says.
 
@@ -141,24 +131,21 @@ def refit_heads(model: Any, width: int) -> None:
     model.atom_heads = _make_heads(model, model.atom_config)
 
 
-
-def add_tied(model: Any, classes: int, width: int) -> TiedImportance:
-    """Gives the heads of a model a tied importance for so many classes, and its configuration their sizes."""
+def add_explainer(model: Any, classes: int, width: int) -> ExplainerHead:
+    """Gives the heads of a model an explainer for so many classes, and its configuration the sizes."""
     config = model.atom_config
     with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
         torch.manual_seed(0)
-        tied = TiedImportance(config.hidden_size, classes, width)
-    model.atom_heads.tied = tied.to(model.atom_heads.importance.weight.device).requires_grad_(False)
-    config.tied_classes, config.tied_width = classes, width
-    return tied
+        explainer = ExplainerHead(config.hidden_size, classes, width)
+    model.atom_heads.explainer = explainer.to(model.atom_heads.importance.weight.device).requires_grad_(False)
+    config.explainer_classes, config.explainer_width = classes, width
+    return explainer
 
 
-
-def untie(model: Any) -> None:
-    """Takes the tied importance away, if there is one: it belongs to weights that are about to change."""
-    model.atom_heads.tied = None
-    model.atom_config.tied_classes = model.atom_config.tied_width = None
-
+def remove_explainer(model: Any) -> None:
+    """Removes the explainer, if there is one: it was fitted to weights that are about to change."""
+    model.atom_heads.explainer = None
+    model.atom_config.explainer_classes = model.atom_config.explainer_width = None
 
 
 def _make_heads(model: Any, config: AtomConfig) -> AtomHeads:
@@ -169,4 +156,3 @@ def _make_heads(model: Any, config: AtomConfig) -> AtomHeads:
         return AtomHeads(
             config.hidden_size or 1, importance_std=config.importance_std, position_init=config.position_init
         ).to(model.device)
-

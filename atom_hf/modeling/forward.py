@@ -1,20 +1,21 @@
 """The forward pass of a model with atoms: its own, one layer's hidden states of it, and the heads on those."""
 
-from ..errors import AtomError
-from typing import Any
-from transformers.utils import ModelOutput
-from .collector import reading
-import torch
-from .layers import pick_layer
-from ..atoms.energy import Atoms
-from torch import Tensor
-from .tokens import find_tokens
 import functools
 import inspect
 from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers.utils import ModelOutput
+
+from ..atoms.energy import Atoms
+from ..errors import AtomError
+from .collector import reading_once
+from .layers import pick_layer
+from .tokens import find_tokens
 
 OUTPUT_KEYS = ("atoms", "atom_importance")
-
 
 
 class WidthError(AtomError):
@@ -25,14 +26,13 @@ class WidthError(AtomError):
         self.width = width
 
 
-
 def forward_with_atoms(
     model: Any, base_forward: Any, args: tuple, kwargs: dict[str, Any], backbone: Any = None
 ) -> ModelOutput:
     """Runs a forward and adds the atoms to its outputs. `backbone` is the module whose outputs hold the hidden states, where
     the forward's own do not."""
     learns = model.training and torch.is_grad_enabled()
-    if learns and not all(parameter.requires_grad for parameter in model.atom_heads.learning()):
+    if learns and not all(parameter.requires_grad for parameter in model.atom_heads.trained_parameters()):
         raise AtomError(
             "the atom heads are frozen, at least in part; if get_peft_model froze them, call attach_atoms on what "
             "it gives (the adapter would be saved without them), else model.atom_heads.requires_grad_(True)"
@@ -46,14 +46,13 @@ def forward_with_atoms(
     kwargs = {**kwargs, "output_hidden_states": True if wants_states else _states_to_keep(model), "return_dict": True}
     result = None
     while result is None:
-        with reading(model, backbone) as given:
+        with reading_once(model, backbone) as given:
             outputs = base_forward(model, *args, **kwargs)
         has_states = any(_are_states(name, value) for name, value in outputs.items())
         states = outputs if has_states or not given else given[-1]
         result = _add_atoms(model, outputs, states, _named(model, args, kwargs), keep_states=bool(wants_states))
         kwargs["output_hidden_states"] = True
     return result if return_dict else result.to_tuple()
-
 
 
 # The gate's hooks act on the running model, which a compiled graph cannot see.
@@ -74,14 +73,13 @@ def _add_atoms(
             raise
         hidden = None
     if hidden is None:
-        model._atom_running.keeps_all_states = True
+        model._atom_forward_state.keeps_all_states = True
         return None
     atoms, importance = _read_atoms(model, hidden, inputs, outputs)
-    if model._atom_running.passes is not None:
-        model._atom_running.passes.add(atoms, importance)
+    if model._atom_forward_state.passes is not None:
+        model._atom_forward_state.passes.add(atoms, importance)
     values = {name: value for name, value in outputs.items() if keep_states or not _are_states(name, value)}
     return _output_class(type(outputs))(**values, atoms=atoms, atom_importance=importance)
-
 
 
 def _are_states(name: str, value: Any) -> bool:
@@ -89,24 +87,22 @@ def _are_states(name: str, value: Any) -> bool:
     return name.endswith("hidden_states") and isinstance(value, tuple | list)
 
 
-
 @torch.compiler.disable
 def _named(model: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments of a call by name."""
     _, *names = _signature(type(model).forward).parameters
-    return {**dict(zip(names, args, strict=False)), **kwargs, **(model._atom_running.text or {})}
-
+    return {**dict(zip(names, args, strict=False)), **kwargs, **(model._atom_forward_state.text or {})}
 
 
 def _read_atoms(model: Any, hidden: Tensor, inputs: dict[str, Any], outputs: ModelOutput) -> tuple[Tensor, Tensor]:
     """The packed atoms [B, h + 3] and the importance [B, N] of one layer's hidden states.
 
-    The importance is the charge; in evaluation, where it has been tied to the prediction, that for the class in `outputs`.
+    The importance is the charge; in evaluation, where it has been fitted to the prediction, that for the class in `outputs`.
     """
     config = model.atom_config
     if torch.is_grad_enabled():
         _refuse_without_gradient(model, hidden)
-        hidden = model.atom_gate(hidden)
+        hidden = model.atom_balancer(hidden)
     if len(set(getattr(model, "hf_device_map", {}).values())) > 1:
         # Spread over devices, layers give their states where they are. The heads are where the inputs come in.
         hidden = hidden.to(model.atom_heads.importance.weight.device)
@@ -122,10 +118,9 @@ def _read_atoms(model: Any, hidden: Tensor, inputs: dict[str, Any], outputs: Mod
         )
     importance, position = model.atom_heads(tokens)
     atoms = Atoms.from_tokens(importance, position, mask, token_reduction=config.token_reduction)
-    if model.atom_heads.tied is not None and not model.training:
-        importance = model.atom_heads.read(tokens, outputs["logits"].argmax(-1).to(tokens.device))
+    if model.atom_heads.explainer is not None and not model.training:
+        importance = model.atom_heads.explain(tokens, outputs["logits"].argmax(-1).to(tokens.device))
     return atoms.pack(), importance.detach().masked_fill(~mask, float("nan"))
-
 
 
 def _refuse_without_gradient(model: Any, hidden: Tensor) -> None:
@@ -143,7 +138,6 @@ def _refuse_without_gradient(model: Any, hidden: Tensor) -> None:
         )
 
 
-
 def _states_to_keep(model: Any) -> bool | list[int]:
     """What to ask for as `output_hidden_states`, so that of all hidden states only the one that is read is kept.
 
@@ -152,16 +146,14 @@ def _states_to_keep(model: Any) -> bool | list[int]:
     own layer is read by the rest needs to keep that.
     """
     layer = model.atom_config.layer
-    if model._atom_running.keeps_all_states or getattr(model.config, "sub_configs", None):
+    if model._atom_forward_state.keeps_all_states or getattr(model.config, "sub_configs", None):
         return True
     if layer < 0 and not isinstance(getattr(model.config, "num_hidden_layers", None), int):
         return True
     return [layer]
 
 
-
 _signature = functools.cache(inspect.signature)
-
 
 
 @functools.cache
@@ -170,4 +162,3 @@ def _output_class(base: type) -> type:
     annotations = {name: Tensor | None for name in OUTPUT_KEYS}
     namespace = {"__annotations__": annotations, "__module__": __name__, **dict.fromkeys(OUTPUT_KEYS)}
     return dataclass(type("Atom" + base.__name__, (base,), namespace))
-

@@ -1,12 +1,14 @@
 """Scale the atom gradient to a fixed ratio of the task's (ours)."""
 
-from ..atoms.config import AtomConfig
-from collections.abc import Callable
-from torch import Tensor
 import functools
-import torch
-from .sharding import watch_gradient
+from collections.abc import Callable
 from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..atoms.config import AtomConfig
+from .sharding import watch_gradient
 
 # What autograd calls the operations that give another view, or a copy, of one tensor.
 _VIEWS = {
@@ -15,8 +17,7 @@ _VIEWS = {
 }
 
 
-
-class GradientGate:
+class GradientBalancer:
     """Sits between the hidden states and the heads: identity forward, and backward a factor that follows the task.
 
     No one absolute weight suits a model from nothing and a pretrained one: at the hidden states of the second the atom
@@ -47,7 +48,7 @@ class GradientGate:
         self._sums: Tensor | None = None
 
     @classmethod
-    def of(cls, config: AtomConfig) -> "GradientGate":
+    def of(cls, config: AtomConfig) -> "GradientBalancer":
         """The gate that a configuration asks for."""
         return cls(config.weight if config.weighting == "relative" else None)
 
@@ -74,7 +75,7 @@ class GradientGate:
             # would be a cycle that is never freed.
             view.register_hook(seen.take_view)
             source.register_prehook(functools.partial(self._measure_source, seen, index))
-        return _Gate.apply(hidden, self, seen)
+        return _Balance.apply(hidden, self, seen)
 
     @property
     def scale(self) -> float:
@@ -130,7 +131,6 @@ class GradientGate:
         self._sums[0] += task if in_view is None else torch.where(in_view > 0, 0.0, task)
 
 
-
 class _Seen:
     """What was seen of the gradients of one forward pass, on the way back."""
 
@@ -146,20 +146,17 @@ class _Seen:
         self.through = gradients[0]
 
 
-
 def _squared_norm(x: Tensor) -> Tensor:
     """In float32 or wider, without a copy of `x` in it."""
     return torch.linalg.vector_norm(x, dtype=torch.promote_types(x.dtype, torch.float32)).square()
 
 
-
-class _Gate(torch.autograd.Function):
+class _Balance(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden: Tensor, gate: GradientGate, seen: _Seen) -> Tensor:
+    def forward(ctx, hidden: Tensor, gate: GradientBalancer, seen: _Seen) -> Tensor:
         ctx.gate, ctx.seen = gate, seen
         return hidden.view_as(hidden)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
         return ctx.gate._measure_atom(ctx.seen, gradient), None, None
-

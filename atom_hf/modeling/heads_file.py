@@ -3,20 +3,20 @@
 Files come from strangers: what is read here is safetensors or bounded JSON, of the shapes that the base calls for.
 """
 
-from pathlib import Path
-from torch import Tensor
-from safetensors.torch import save_file
-from typing import Any
-from ..errors import AtomError
-from collections.abc import Mapping
-from safetensors import SafetensorError
-from ..hub.files import find_file
-from ..errors import first_line
 import math
-from safetensors import safe_open
-from transformers.utils import SAFE_WEIGHTS_INDEX_NAME
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+from ..atoms.format_1 import upgrade_tensor
+from ..errors import AtomError, first_line
+from ..hub.files import find_file
 from ..utils.files import read_json
-from transformers.utils import SAFE_WEIGHTS_NAME
 
 HEADS_NAME = "atom_heads.safetensors"
 
@@ -29,12 +29,10 @@ _HEADER_BYTES = 2**20
 _INDEX_BYTES = 2**26  # a model of a million parameters' names has some 100 bytes for each of them
 
 
-
 def write_heads(heads: dict[str, Tensor], folder: str | Path) -> None:
     """Writes a state dict of `AtomHeads` as `atom_heads.safetensors` into `folder`."""
     tensors = {name: tensor.detach().cpu().float().contiguous() for name, tensor in heads.items()}
     save_file(tensors, Path(folder, HEADS_NAME), metadata={"format": "pt"})
-
 
 
 def read_heads(
@@ -66,15 +64,16 @@ def read_heads(
             )
         try:
             with safe_open(file, framework="pt") as tensors:
-                names = [key for key in tensors.keys() if key.startswith(prefix)]  # noqa: SIM118, no mapping
-                slices = {name.removeprefix(prefix): tensors.get_slice(name) for name in names}
+                keys = [key for key in tensors.keys() if key.startswith(prefix)]  # noqa: SIM118, no mapping
+                names = {upgrade_tensor(key.removeprefix(prefix)): key for key in keys}
+                slices = {name: tensors.get_slice(key) for name, key in names.items()}
                 found = {name: tuple(part.get_shape()) for name, part in slices.items()}
                 if not (found.items() <= dict(expected).items() if prefix else found == expected):
                     raise AtomError(f"the heads in {file} do not fit {fits}: expected {expected}, found {_some(found)}")
                 kinds = {part.get_dtype() for part in slices.values()}
                 if not kinds <= set(_DTYPES):
                     raise AtomError(f"the heads in {file} are of type {', '.join(sorted(kinds))}, not floating numbers")
-                heads.update({name: tensors.get_tensor(prefix + name).float() for name in found})
+                heads.update({name: tensors.get_tensor(names[name]).float() for name in found})
         except (OSError, ValueError, RuntimeError, SafetensorError) as error:
             if isinstance(error, AtomError):
                 raise
@@ -85,7 +84,6 @@ def read_heads(
     if broken:
         raise AtomError(f"the heads in {file} hold numbers that are not finite, in {', '.join(broken)}")
     return heads, file
-
 
 
 def check_index(source: str, **hub: Any) -> dict[str, str]:
@@ -107,7 +105,6 @@ def check_index(source: str, **hub: Any) -> dict[str, str]:
     return weight_map
 
 
-
 def _files_with_heads(source: str, **hub: Any) -> list[str]:
     weight_map = check_index(source, **hub)
     names = {name for key, name in weight_map.items() if key.startswith(HEADS_PREFIX)} or {SAFE_WEIGHTS_NAME}
@@ -120,9 +117,7 @@ def _files_with_heads(source: str, **hub: Any) -> list[str]:
     return files
 
 
-
 def _some(found: Mapping[str, Any]) -> str:
     """Names and shapes in an error, a few of what may be many."""
     shown = {name[:60]: tuple(getattr(value, "shape", value)) for name, value in list(found.items())[:6]}
     return f"{shown}{f' and {len(found) - 6} more' if len(found) > 6 else ''}"
-

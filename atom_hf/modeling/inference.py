@@ -1,9 +1,9 @@
 """Forward passes for inference: eval mode, no labels, the device to use."""
 
-from typing import Any
 from contextlib import contextmanager
-import torch
+from typing import Any
 
+import torch
 
 
 @contextmanager
@@ -18,11 +18,9 @@ def evaluating(model: Any):
             module.training = training
 
 
-
 def default_device() -> str:
     """Where a command puts a model that nobody placed: the GPU if there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
-
 
 
 def without_labels(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
@@ -38,4 +36,3 @@ def without_labels(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     start = getattr(model.config, "decoder_start_token_id", None) or getattr(model.config, "bos_token_id", None) or 0
     samples = len(next(value for value in inputs.values() if torch.is_tensor(value)))
     return {**inputs, "decoder_input_ids": torch.full((samples, 1), start, device=model.device)}
-

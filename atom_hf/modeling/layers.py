@@ -1,11 +1,12 @@
 """Which hidden states the heads read: picking a layer, its width, the configuration that describes it."""
 
 from typing import Any
-from ..errors import AtomError
+
 from torch import Tensor
 from transformers.utils import ModelOutput
-from ..atoms.config import AtomConfig
 
+from ..atoms.config import AtomConfig
+from ..errors import AtomError
 
 
 def pick_layer(outputs: Any, layer: int, model: Any) -> Tensor | None:
@@ -32,7 +33,6 @@ def pick_layer(outputs: Any, layer: int, model: Any) -> Tensor | None:
     return states[layer]
 
 
-
 def _states_of(outputs: Any, side: str) -> Any:
     if side == "decoder":
         return getattr(outputs, "decoder_hidden_states", None)
@@ -44,7 +44,6 @@ def _states_of(outputs: Any, side: str) -> Any:
     return next((states for states in found if isinstance(states, tuple | list) and states), None)
 
 
-
 def text_config(model_config: Any) -> Any:
     """The part of a model's configuration that describes its text, or the whole."""
     try:
@@ -53,10 +52,8 @@ def text_config(model_config: Any) -> Any:
         return model_config
 
 
-
-def _part_that_sees(model_config: Any) -> Any:
+def vision_part(model_config: Any) -> Any:
     return getattr(model_config, "vision_config", None) or model_config
-
 
 
 def _part_of(model: Any, side: str) -> Any:
@@ -65,15 +62,13 @@ def _part_of(model: Any, side: str) -> Any:
     if getattr(config, side, None) is not None and hasattr(getattr(config, side), "to_dict"):
         return text_config(getattr(config, side))
     if is_image_model(model):
-        return _part_that_sees(config)
+        return vision_part(config)
     return text_config(config)
-
 
 
 def is_image_model(model: Any) -> bool:
     """Whether a model's main input is images; else it is texts, or audio."""
     return getattr(model, "main_input_name", None) == "pixel_values"
-
 
 
 def hidden_size_of(model: Any, layer: int, side: str = "encoder") -> int | None:
@@ -90,7 +85,6 @@ def hidden_size_of(model: Any, layer: int, side: str = "encoder") -> int | None:
     return size if isinstance(size, int) else None
 
 
-
 def check_width(model: Any, config: AtomConfig) -> None:
     """Raises `AtomError` if heads that a configuration describes cannot fit the model.
 
@@ -104,7 +98,6 @@ def check_width(model: Any, config: AtomConfig) -> None:
             f"the heads were made for a hidden size of {config.hidden_size}, "
             f"{type(model).__name__} has {hidden_size}: they do not fit this base"
         )
-
 
 
 def check_layer(model: Any, layer: int, side: str = "encoder") -> None:
@@ -123,4 +116,3 @@ def check_layer(model: Any, layer: int, side: str = "encoder") -> None:
             f"layer {layer} does not exist: {type(model).__name__} has {count} layers, so {-count - 1} to {count} "
             "(0 is the embeddings, -1 the last layer)"
         )
-

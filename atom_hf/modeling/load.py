@@ -1,42 +1,29 @@
 """Load a saved or pushed model with its heads."""
 
-from transformers.utils import ADAPTER_CONFIG_NAME
-from typing import Any
-from ..atoms.config import AtomConfig
-from ..errors import AtomError
-from transformers import AutoConfig
-from transformers.utils import CONFIG_NAME as BASE_CONFIG_NAME
-from ..atoms.config import CONFIG_NAME
-from .heads_file import HEADS_NAME
-from pathlib import Path
-from transformers import PreTrainedModel
-from .heads_file import check_index
-from ..hub.files import find_file
-from transformers.utils import is_peft_available
-from ..hub.files import pin
-from ..hub.messages import reason
-import transformers
-from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME
-from .attach import attach_atoms
-import warnings
-from ..atoms.heads import AtomHeads
-from ..hub.files import NotInCache
-from ..atoms.heads import TiedImportance
-from .attach import add_tied
-from .layers import check_layer
-from .layers import check_width
-from .layers import hidden_size_of
-from .heads_file import read_heads
-import torch
-from transformers.utils import SAFE_WEIGHTS_NAME
 import copy
-import math
-from safetensors import safe_open
-from .heads_file import HEADS_PREFIX
 import logging
+import math
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from safetensors import safe_open
+from transformers import AutoConfig, PreTrainedModel
+from transformers.utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_NAME, is_peft_available
+from transformers.utils import CONFIG_NAME as BASE_CONFIG_NAME
+
+from ..atoms.config import CONFIG_NAME, AtomConfig
+from ..atoms.heads import AtomHeads, ExplainerHead
+from ..errors import AtomError
+from ..hub.files import NotInCache, find_file, pin
+from ..hub.messages import reason
+from .attach import add_explainer, attach_atoms
+from .heads_file import HEADS_NAME, HEADS_PREFIX, check_index, read_heads
+from .layers import check_layer, check_width, hidden_size_of
 
 logger = logging.getLogger(__name__)
-
 
 
 def load_atom_model(
@@ -115,7 +102,6 @@ def load_atom_model(
     return model
 
 
-
 def _load_adapter_model(
     source: str, auto_class: Any, hub: dict[str, Any], is_trainable: bool = False, **kwargs: Any
 ) -> Any:
@@ -170,8 +156,7 @@ def _load_adapter_model(
     return attach_atoms(model)
 
 
-
-def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, *, tied: bool = True, **hub: Any) -> bool:
+def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, *, explainer: bool = True, **hub: Any) -> bool:
     """Attaches the heads that were saved with a model, if any, to `model`. Returns whether there were.
 
     Offline, the cache of a model that was fetched by other means does not tell that it has no heads. It is taken for a model
@@ -180,7 +165,7 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, *, tied: b
     Args:
         model: a base of the class and width that the heads were trained on.
         name_or_folder: a Hub id or a folder.
-        tied: whether a tied importance is restored too. It speaks of the very classes that it was fitted to, and is left out
+        explainer: whether the explainer is restored too. It was fitted to the classes of the saved model, and is left out
             of a model of another class.
         **hub: revision, token, cache_dir.
 
@@ -198,33 +183,32 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, *, tied: b
     config = AtomConfig.load(config_file)
     check_width(model, config)
     check_layer(model, config.layer, config.side)
-    if config.is_tied and tied and config.base_model_class != type(model).__name__:
+    if config.has_explainer and explainer and config.base_model_class != type(model).__name__:
         logger.warning(
-            "the importance in %s was tied to the prediction of a %s; of this %s it is the charge",
+            "the importance in %s was fitted to the prediction of a %s; of this %s it is the charge",
             *(source, config.base_model_class, type(model).__name__),
         )
-        tied = False
-    tied = tied and config.is_tied
+        explainer = False
+    explainer = explainer and config.has_explainer
     with torch.device("meta"):
         width = config.hidden_size or hidden_size_of(model, config.layer, config.side)
         heads = AtomHeads(width or 1)
-        if config.is_tied:
-            if tied and config.tied_classes != model.config.num_labels:
+        if config.has_explainer:
+            if explainer and config.explainer_classes != model.config.num_labels:
                 raise AtomError(
-                    f"the heads in {source} are for {config.tied_classes} classes, and this {type(model).__name__} has "
+                    f"the heads in {source} are for {config.explainer_classes} classes, and this {type(model).__name__} has "
                     f"{model.config.num_labels}"
                 )
-            heads.tied = TiedImportance(width, config.tied_classes, config.tied_width)
+            heads.explainer = ExplainerHead(width, config.explainer_classes, config.explainer_width)
         state = heads.state_dict()
     expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
     heads, _ = read_heads(source, expected, type(model).__name__, **hub)
     attach_atoms(model, config)
-    if tied:
-        add_tied(model, config.tied_classes, config.tied_width)
+    if explainer:
+        add_explainer(model, config.explainer_classes, config.explainer_width)
     if model.device.type != "meta":  # a model without numbers, made to see whether all fits
         model.atom_heads.load_state_dict({name: heads[name] for name in model.atom_heads.state_dict()})
     return True
-
 
 
 def _check_size(auto_class: Any, config: Any, source: str, **hub: Any) -> None:
@@ -246,7 +230,6 @@ def _check_size(auto_class: Any, config: Any, source: str, **hub: Any) -> None:
         raise AtomError(f"its configuration describes {described} parameters, and its files hold {held}")
 
 
-
 def _load_base(auto_class: Any, source: str, heads_inside: bool, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     """`from_pretrained`, and what it found; without its report on the heads where they are in the same file."""
     logger = transformers.utils.logging.get_logger("transformers.modeling_utils")
@@ -264,4 +247,3 @@ def _load_base(auto_class: Any, source: str, heads_inside: bool, options: dict[s
     if heads_inside and foreign:
         raise AtomError(f"it holds what {type(model).__name__} has not: {', '.join(sorted(foreign)[:5])}")
     return model, found
-

@@ -1,32 +1,30 @@
 """`AtomMixin`: what a model with atoms can do besides its own: read importance, save, push."""
 
-from typing import Any
-from ..atoms.config import AtomConfig
-from ..atoms.heads import AtomHeads
-from huggingface_hub import CommitInfo
-from .gradient_balancer import GradientGate
-from .heads_file import HEADS_PREFIX
-from pathlib import Path
-from .collector import Running
-from torch import Tensor
-from contextlib import contextmanager
-from .inference import evaluating
-from .unwrap import is_adapter
-from ..hub.card import is_own
-from ..hub.upload import push_model
-import tempfile
-import torch
-from .inference import without_labels
-from .heads_file import write_heads
-from ..hub.card_facts import write_model_card
-from collections.abc import Callable
 import functools
 import inspect
+import tempfile
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import CommitInfo
+from torch import Tensor
+
+from ..atoms.config import AtomConfig
+from ..atoms.heads import AtomHeads
+from ..hub.card import is_own
+from ..hub.card_facts import write_model_card
+from ..hub.upload import push_model
+from .collector import ForwardState, to_be_read
 from .forward import forward_with_atoms
-from .collector import to_be_read
+from .gradient_balancer import GradientBalancer
+from .heads_file import HEADS_PREFIX, write_heads
+from .inference import evaluating, without_labels
+from .unwrap import is_adapter
 
 HUB_OPTIONS = ("repo_id", "commit_message", "commit_description", "private", "revision", "create_pr")
-
 
 
 class AtomMixin:
@@ -39,10 +37,10 @@ class AtomMixin:
 
     atom_config: AtomConfig
     atom_heads: AtomHeads
-    atom_gate: GradientGate
+    atom_balancer: GradientBalancer
 
     _atom_heads_inside = False  # whether a checkpoint is being saved, with the heads in the model's own file
-    _atom_running: Running
+    _atom_forward_state: ForwardState
 
     @torch.no_grad()
     def atom_importance(self, **inputs: Any) -> Tensor:
@@ -139,14 +137,12 @@ class AtomMixin:
             self._atom_heads_inside = False
 
 
-
 def become(model: Any, cls: type) -> None:
     """Makes `model` an instance of `cls`."""
     model.__class__ = cls
     if hasattr(model, "_old_forward"):
         # Accelerate's hooks (device_map over several devices) keep the forward that they found on the instance.
         model._old_forward = cls.forward.__get__(model)
-
 
 
 def show_as(function: Callable, shown: Callable) -> None:
@@ -160,18 +156,15 @@ def show_as(function: Callable, shown: Callable) -> None:
     function.__signature__ = inspect.signature(shown)
 
 
-
 def without_atoms(cls: type) -> type:
     """What a class with atoms was made from."""
     return cls.__mro__[cls.__mro__.index(AtomMixin) + 1]
-
 
 
 def _blank(base: type) -> Any:
     """An empty instance, to be filled by `pickle` or `copy`."""
     cls = with_atoms(base)
     return cls.__new__(cls)
-
 
 
 @functools.cache
@@ -196,7 +189,6 @@ def with_atoms(base: type) -> type:
     return type(base.__name__, (AtomMixin, base), namespace)
 
 
-
 @contextmanager
 def pushing(folder: str | Path, kwargs: dict[str, Any], tags: list[str] | None, writes: bool):
     """Takes what `save_pretrained` has for the Hub out of its `kwargs`, and pushes what is written within it if asked to."""
@@ -210,8 +202,6 @@ def pushing(folder: str | Path, kwargs: dict[str, Any], tags: list[str] | None, 
         push_model(folder, repo_id, only=written, token=kwargs.get("token"), tags=tags, **hub)
 
 
-
 def _times(folder: str | Path) -> dict[str, int]:
     """When each file of a folder was written."""
     return {path.name: path.stat().st_mtime_ns for path in Path(folder).glob("*") if path.is_file()}
-

@@ -1,15 +1,12 @@
 """Models whose parameters are sharded over processes (FSDP, DeepSpeed ZeRO)."""
 
-from typing import Any
-from contextlib import AbstractContextManager
-from collections.abc import Iterable
-from transformers.integrations import is_deepspeed_zero3_enabled
-from torch import nn
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from collections.abc import Callable
-from torch import Tensor
+from typing import Any
 
+from torch import Tensor, nn
+from transformers.integrations import is_deepspeed_zero3_enabled
 
 
 def name_units(model: Any) -> None:
@@ -31,15 +28,13 @@ def name_units(model: Any) -> None:
     model._no_split_modules = [name for name in names if name not in holders]
 
 
-
-def whole(parameters: Iterable[nn.Parameter]) -> AbstractContextManager:
+def gathered_parameters(parameters: Iterable[nn.Parameter]) -> AbstractContextManager:
     """Within it parameters that ZeRO-3 has sharded are whole and may be written to; what rank 0 writes is kept."""
     if not is_deepspeed_zero3_enabled():
         return nullcontext()
     import deepspeed
 
     return deepspeed.zero.GatheredParameters(list(parameters), modifier_rank=0)
-
 
 
 def prepare_precision(accelerator: Any, model: Any) -> None:
@@ -56,7 +51,6 @@ def prepare_precision(accelerator: Any, model: Any) -> None:
         plugin.mixed_precision_policy = replace(policy, output_dtype=None)
 
 
-
 def watch_gradient(hidden: Tensor, measure: Callable[[Tensor], None]) -> None:
     """Calls `measure` with the whole gradient of `hidden`, once it is there.
 
@@ -70,4 +64,3 @@ def watch_gradient(hidden: Tensor, measure: Callable[[Tensor], None]) -> None:
         hidden.register_hook(measure)
     else:
         node.register_prehook(lambda gradients: measure(gradients[index]))
-

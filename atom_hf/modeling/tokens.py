@@ -1,16 +1,16 @@
 """Tokens [B, N, h] and mask bool [B, N] of any model's hidden states, located by their shape and by the inputs."""
 
-from typing import Any
-from ..atoms.config import AtomConfig
-from torch import Tensor
-import torch
-from ..errors import AtomError
 import functools
-from .layers import _part_that_sees
-from .layers import text_config
-from collections.abc import Iterator
 import inspect
+from collections.abc import Iterator
+from typing import Any
 
+import torch
+from torch import Tensor
+
+from ..atoms.config import AtomConfig
+from ..errors import AtomError
+from .layers import text_config, vision_part
 
 
 def find_tokens(
@@ -67,7 +67,6 @@ def find_tokens(
     return hidden, mask
 
 
-
 def _as_sequence(hidden: Tensor, text: Tensor | None, width: int | None) -> Tensor:
     """Hidden states of any shape as [B, N, h]."""
     if hidden.dim() == 4 and text is not None and text.shape == hidden.shape[:2]:
@@ -84,7 +83,6 @@ def _as_sequence(hidden: Tensor, text: Tensor | None, width: int | None) -> Tens
     return hidden
 
 
-
 def read_text(inputs: dict[str, Any]) -> tuple[Tensor | None, Tensor | None]:
     """(ids [B, N], attention bool [B, N]) of what a model reads, each None if it is not there. Choices become samples."""
     ids, attention = (inputs.get(name) for name in ("input_ids", "attention_mask"))
@@ -96,7 +94,6 @@ def read_text(inputs: dict[str, Any]) -> tuple[Tensor | None, Tensor | None]:
     # A mask over pairs of tokens (packed sequences) says nothing about single ones.
     attention = attention.bool() if attention is not None and attention.dim() == 2 else None
     return ids, attention
-
 
 
 def written_text(inputs: dict[str, Any], model_config: Any = None) -> tuple[Tensor | None, Tensor | None]:
@@ -124,10 +121,8 @@ def written_text(inputs: dict[str, Any], model_config: Any = None) -> tuple[Tens
     return ids, attention
 
 
-
 def _moved_on(values: Tensor) -> Tensor:
     return torch.cat([torch.ones_like(values[:, :1]), values[:, :-1]], 1)
-
 
 
 @functools.cache
@@ -136,10 +131,9 @@ def _on_device(ids: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.tensor(ids, device=device)
 
 
-
 def patch_grid(pixels: Tensor, model_config: Any) -> tuple[int, int] | None:
     """(rows, columns) of a model's patches of images [B, C, H, W] or spectrograms [B, T, bins]; None if it has no patches."""
-    config = _part_that_sees(model_config)
+    config = vision_part(model_config)
     patch = getattr(config, "patch_size", None)
     if patch is None:
         return None
@@ -151,7 +145,6 @@ def patch_grid(pixels: Tensor, model_config: Any) -> tuple[int, int] | None:
     return (pixels.shape[-2] // height, pixels.shape[-1] // width) if pixels.dim() == 4 else None
 
 
-
 def prefix_length(length: int, pixels: Tensor, model_config: Any) -> int:
     """How many of a vision model's `length` tokens stand before its patches: [CLS], distillation and register tokens.
 
@@ -160,7 +153,6 @@ def prefix_length(length: int, pixels: Tensor, model_config: Any) -> int:
     """
     grid = patch_grid(pixels, model_config)
     return max(0, length - grid[0] * grid[1]) if grid else 0
-
 
 
 def special_token_ids(model_config: Any, processing_class: Any = None) -> list[int]:
@@ -193,7 +185,6 @@ def special_token_ids(model_config: Any, processing_class: Any = None) -> list[i
     return sorted(found - {getattr(model_config, name, None) for name in kinds})
 
 
-
 def align(mask: Tensor, length: int, model: Any = None) -> Tensor:
     """A mask over what a model is given, bool [B, n], as one over its `length` hidden states.
 
@@ -221,7 +212,6 @@ def align(mask: Tensor, length: int, model: Any = None) -> Tensor:
     return torch.nn.functional.adaptive_max_pool1d(mask.float()[:, None], length)[:, 0] > 0
 
 
-
 def _frames(mask: Tensor, model: Any) -> Iterator[tuple[int, Tensor]]:
     """(frames of a whole recording, frames of each [B]) after a model's convolutions, and after each step that it tells of."""
     name = "_get_feat_extract_output_lengths"
@@ -235,4 +225,3 @@ def _frames(mask: Tensor, model: Any) -> Iterator[tuple[int, Tensor]]:
     found = lengths(counts, **options)
     for after in found if isinstance(found, tuple) else (found,):
         yield int(after[-1]), after[:-1]
-

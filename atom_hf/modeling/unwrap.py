@@ -1,11 +1,12 @@
 """Models inside others: the base of an adapter (PEFT), the transformer of a SentenceTransformer."""
 
-from typing import Any
 import sys
-from ..errors import AtomError
-import torch.distributed as dist
-import torch
+from typing import Any
 
+import torch
+import torch.distributed as dist
+
+from ..errors import AtomError
 
 
 def is_adapter(model: Any) -> bool:
@@ -14,15 +15,13 @@ def is_adapter(model: Any) -> bool:
     return library is not None and isinstance(model, library.PeftModel)
 
 
-
 def is_sentence_transformer(model: Any) -> bool:
     """Whether `model` is a `SentenceTransformer`."""
     library = sys.modules.get("sentence_transformers")
     return library is not None and isinstance(model, library.SentenceTransformer)
 
 
-
-def inside(model: Any) -> Any:
+def inner_model(model: Any) -> Any:
     """The model that atoms are attached to: the base of an adapter, the transformer that a SentenceTransformer begins with,
     or `model` itself. Raises `AtomError` for a SentenceTransformer that begins with anything else."""
     if is_adapter(model):
@@ -38,21 +37,18 @@ def inside(model: Any) -> Any:
     return first
 
 
-
 def adapter_bases(model: Any) -> list[str | None]:
     """The names that the adapters of a model, if it has any, have for their base."""
     if not is_adapter(model):
-        model = inside(model)
+        model = inner_model(model)
         if not getattr(model, "_hf_peft_config_loaded", False):  # adapters of Transformers' own `add_adapter`
             return []
     return [config.base_model_name_or_path for config in model.peft_config.values()]
 
 
-
 def show_heads(model: Any, _: Any, features: dict[str, Any]) -> None:
     """Lets DDP see that the heads are in use, in what a SentenceTransformer gives: atoms are no part of that, and a parameter
     that DDP takes for unused must get no gradient. Later columns do not use the heads, and DDP goes by the last."""
-    inner = inside(model)
+    inner = inner_model(model)
     if dist.is_available() and dist.is_initialized() and model.training and hasattr(inner, "atom_heads"):
         features["atom_heads"] = torch.stack([parameter.sum() for parameter in inner.atom_heads.parameters()])
-

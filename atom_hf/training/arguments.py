@@ -1,28 +1,25 @@
 """`AtomArguments`, the fields of `AtomConfig` for the arguments of any trainer, and what is refused of them."""
 
-from typing import Any
-from ..atoms.config import AtomConfig
-from dataclasses import field
-from dataclasses import fields
-from ..errors import AtomError
-from dataclasses import dataclass
 import inspect
-from transformers import TrainingArguments
+import os
 import sys
 import typing
-from accelerate import DistributedType
-from accelerate import PartialState
-import os
+from dataclasses import dataclass, field, fields
+from typing import Any
+
+from accelerate import DistributedType, PartialState
+from transformers import TrainingArguments
+
+from ..atoms.config import AtomConfig
+from ..errors import AtomError
 
 PREFIX = "atom_"
-
 
 
 def _from_config(name: str) -> Any:
     """The field of `AtomConfig` as an argument: same default, same help text."""
     source = next(f for f in fields(AtomConfig) if f.name == name)
     return field(default=source.default, metadata=dict(source.metadata))
-
 
 
 @dataclass
@@ -84,10 +81,8 @@ class AtomArguments:
             raise AtomError(PREFIX + str(error)) from error
 
 
-
 class AtomTrainingArguments(AtomArguments, TrainingArguments):
     """`TrainingArguments` with `AtomArguments`."""
-
 
 
 def check_class(args: Any, trainer: type) -> None:
@@ -110,7 +105,6 @@ def check_class(args: Any, trainer: type) -> None:
             f"args: {trainer.__name__} takes {own.__name__}, got {type(args).__name__}; "
             f"give it a class Args(AtomArguments, {own.__name__})"
         )
-
 
 
 def check_arguments(args: TrainingArguments) -> None:
@@ -165,7 +159,6 @@ def check_arguments(args: TrainingArguments) -> None:
             )
 
 
-
 def check_processes(args: Any) -> None:
     """Refuses processes that know nothing of each other, and makes FSDP work over CPUs.
 
@@ -180,4 +173,3 @@ def check_processes(args: Any) -> None:
         # Accelerate leaves FSDP out over CPUs without a word. The device is the CPU and the backend gloo by now; of what is
         # left only the choice of FSDP goes by this type.
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU
-

@@ -1,17 +1,16 @@
 """The atom loss in a custom training loop, such as one with Accelerate alone."""
 
-from .model_setup import check_compiled
-from torch import nn
-from ..utils.distributed import sum_over_processes
-from ..modeling.attach import untie
 from typing import Any
-from ..errors import AtomError
-from ..atoms.energy import Atoms
-from torch import Tensor
-from ..utils.distributed import gather_rows
-from ..atoms.loss import loss_of
-from ..modeling.mixin import AtomMixin
 
+from torch import Tensor, nn
+
+from ..atoms.energy import Atoms
+from ..atoms.loss import loss_of
+from ..errors import AtomError
+from ..modeling.attach import remove_explainer
+from ..modeling.mixin import AtomMixin
+from ..utils.distributed import gather_rows, sum_over_processes
+from .model_setup import check_compiled
 
 
 def start_step(model: nn.Module, progress: float) -> None:
@@ -24,10 +23,9 @@ def start_step(model: nn.Module, progress: float) -> None:
     """
     check_compiled(model, "torch.compile of the whole model")
     inner = _atom_model(model)
-    untie(inner)
-    inner.atom_gate.update(sum_over_processes)
-    inner.atom_gate.strength = inner.atom_config.strength(progress)
-
+    remove_explainer(inner)
+    inner.atom_balancer.update(sum_over_processes)
+    inner.atom_balancer.strength = inner.atom_config.strength(progress)
 
 
 def atom_term(model: nn.Module, outputs: Any) -> Tensor:
@@ -48,10 +46,8 @@ def atom_term(model: nn.Module, outputs: Any) -> Tensor:
     return config.weight * loss_of(Atoms.unpack(gather_rows(outputs["atoms"])), config).loss
 
 
-
 def _atom_model(model: nn.Module) -> AtomMixin:
     found = next((module for module in model.modules() if isinstance(module, AtomMixin)), None)
     if found is None:
         raise AtomError(f"this {type(model).__name__} has no atoms attached; attach_atoms(model) before it is wrapped")
     return found
-

@@ -1,39 +1,40 @@
 """`trainer.fit_explainer()`: fit importance to the prediction of the model that the trainer has trained."""
 
 from typing import Any
-from ..errors import AtomError
-from torch.utils.data import DataLoader
-from ..explainer.fit import SAMPLES
-from torch.utils.data import Subset
-from ..explainer.fit import Tie
-from transformers.trainer_utils import has_length
-from .random_state import keeping_generators
-from .random_state import keeping_random_state
-from ..explainer.fit import tie_importance
+
 import torch
+from torch.utils.data import DataLoader, Subset
+from transformers.trainer_utils import has_length
+
+from ..errors import AtomError
+from ..explainer.fit import SAMPLES, ExplainerFit, fit_explainer
+from .random_state import keeping_generators, keeping_random_state
 
 
+class ExplainerMixin:
+    """Part of `AtomTrainerMixin`."""
 
-class TieMixin:
-    """What `AtomTrainerMixin` ties importance with."""
+    def fit_explainer(self, samples: int = SAMPLES, **options: Any) -> ExplainerFit:
+        """Fits the importance of tokens to the prediction of the trained model, on samples of the training data.
 
-    def tie_importance(self, samples: int = SAMPLES, **options: Any) -> Tie:
-        """Ties the importance of tokens to the prediction of the trained model, by samples of the training data.
-
-        After `train` and before `save_model`. The model and its charges stay as they are; see `atom_hf.tie.tie_importance`,
-        which takes the options. On several processes each runs its share.
+        After `train` and before `save_model`. The model and its charges do not change. Options are
+        those of `atom_hf.explainer.fit.fit_explainer`. On several processes each runs its share.
 
         Raises:
             AtomError: the flag is off, a model that is sharded or no classifier, training data that can be read but once.
         """
         if not self._atom_on:
-            raise AtomError("atom: with the flag off there are no heads whose importance could be tied")
+            raise AtomError("atom: with the flag off there are no heads to fit an explainer for")
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
-            raise AtomError("importance is tied on whole models: save this one, and use atom-hf tie on one process")
+            raise AtomError(
+                "an explainer is fitted on whole models: save this one, and run atom-hf fit-explainer on one process"
+            )
         if self.train_dataset is None:
-            raise AtomError("train_dataset: none was given, and importance is tied by samples of it")
+            raise AtomError("train_dataset: none was given, and the explainer is fitted on samples of it")
         if not has_length(self.train_dataset):
-            raise AtomError("train_dataset: importance is tied by samples drawn at random, and this one is a stream")
+            raise AtomError(
+                "train_dataset: the explainer is fitted on samples drawn at random, and this one is a stream"
+            )
         drawn = torch.randperm(len(self.train_dataset), generator=torch.Generator().manual_seed(self.args.seed))
         drawn = drawn[:samples].tolist()
         select = getattr(self.train_dataset, "select", None)
@@ -41,7 +42,7 @@ class TieMixin:
         model = self.accelerator.unwrap_model(self.model)
         with keeping_random_state(self.args.device), keeping_generators(self.data_collator):
             loader = self._atom_loader(rows)
-            return tie_importance(model, self.processing_class, loader, samples=samples, seed=self.args.seed, **options)
+            return fit_explainer(model, self.processing_class, loader, samples=samples, seed=self.args.seed, **options)
 
     def _atom_loader(self, rows: Any) -> DataLoader:
         """Batches of just these rows, every one of them."""
@@ -51,4 +52,3 @@ class TieMixin:
             return self.get_test_dataloader(rows)
         finally:
             self.args.dataloader_drop_last = before
-

@@ -1,25 +1,23 @@
 """The training loss of a trainer with the flag on: its own, and the atom loss of the forward passes that it runs."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
-from ..errors import AtomError
-from ..atoms.loss import AtomLoss
-from ..modeling.mixin import AtomMixin
-from ..modeling.collector import AtomPasses
-from .loss_log import AtomRecord
-from ..atoms.energy import Atoms
-from .pair_cache import PairCache
-from .loss_scale import TaskShare
+
+import torch
 from torch import Tensor
 from transformers import Trainer
-from ..modeling.collector import collecting
-from .loss_scale import divisor
-from ..utils.distributed import gather_rows
-from ..atoms.loss import loss_of
-from .model_setup import names
-import torch
-from collections.abc import Callable
-import functools
 
+from ..atoms.energy import Atoms
+from ..atoms.loss import AtomLoss, loss_of
+from ..errors import AtomError
+from ..modeling.collector import AtomCollector, collecting
+from ..modeling.mixin import AtomMixin
+from ..utils.distributed import gather_rows
+from .loss_log import LossLog
+from .loss_scale import TaskLossScale, loss_divisor
+from .model_setup import parameter_names
+from .pair_cache import PairCache
 
 
 class LossMixin:
@@ -29,9 +27,9 @@ class LossMixin:
     _atom_one_column: bool  # only the first forward pass of a step is read, and of it the first column
     _atom_checked: bool
     _atom_joined: bool  # whether the atom loss is in the loss of this step
-    _atom_share: TaskShare
+    _atom_loss_scale: TaskLossScale
     _atom_pairs: PairCache | None
-    _atom_record: AtomRecord
+    _atom_log: LossLog
     _atom_model: AtomMixin
 
     def get_batch_samples(self, *args: Any, **kwargs: Any):
@@ -55,7 +53,7 @@ class LossMixin:
         options = {"return_outputs": return_outputs, "num_items_in_batch": num_items_in_batch}
         if not (self._atom_on and model.training):
             return super().compute_loss(model, inputs, **options)
-        share, rows = self._atom_share.of(inputs, num_items_in_batch), self._atom_rows(inputs)
+        share, rows = self._atom_loss_scale.of(inputs, num_items_in_batch), self._atom_rows(inputs)
         with self._atom_collecting() as passes:
             found = super().compute_loss(model, inputs, **options)
         return self._atom_join(found, passes, rows, num_items_in_batch, share)
@@ -64,7 +62,7 @@ class LossMixin:
         return collecting(self._atom_model, most=1 if self._atom_one_column else None)
 
     def _atom_join(
-        self, found: Any, passes: AtomPasses, rows: int | None, num_items_in_batch: Any, share: Tensor | None = None
+        self, found: Any, passes: AtomCollector, rows: int | None, num_items_in_batch: Any, share: Tensor | None = None
     ) -> Any:
         """A loss, or a loss and outputs, with the atom loss of the forward passes that it was made of.
 
@@ -88,8 +86,8 @@ class LossMixin:
             atoms = Atoms.unpack(gather_rows(packed))
             parts = self._atom_loss(atoms)
             term = parts.loss
-        steps = divisor(self, num_items_in_batch)
-        self._atom_record.add(loss * steps, parts, atoms, importance)
+        steps = loss_divisor(self, num_items_in_batch)
+        self._atom_log.add(loss * steps, parts, atoms, importance)
         loss = loss + self._atom_model.atom_config.weight * term / steps
         return (loss, *outputs) if outputs else loss
 
@@ -112,9 +110,9 @@ class LossMixin:
         if self.label_smoother is not None or self.compute_loss_func is not None:
             # Where the loss is not the model's own, Trainer keeps the labels from it.
             return {name: value for name, value in inputs.items() if name != "labels"}
-        if self._atom_share.computes is not Trainer or type(self).compute_loss is not LossMixin.compute_loss:
+        if self._atom_loss_scale.computes is not Trainer or type(self).compute_loss is not LossMixin.compute_loss:
             # The batches of another trainer, or for a loss of one's own, may hold more than the model takes.
-            taken = names(type(self._atom_model).forward)
+            taken = parameter_names(type(self._atom_model).forward)
             return {name: value for name, value in inputs.items() if name in taken}
         return inputs
 
@@ -125,11 +123,11 @@ class LossMixin:
         first = self.collect_features(dict(inputs))[0][0]
         return next(len(value) for value in first.values() if torch.is_tensor(value))
 
-    def _atom_rows_of(self, passes: AtomPasses, rows: int | None) -> tuple[Tensor, Tensor]:
+    def _atom_rows_of(self, passes: AtomCollector, rows: int | None) -> tuple[Tensor, Tensor]:
         joined = passes.join()
         if joined is None:
             raise AtomError(
-                f"compute_loss of {self._atom_share.computes.__name__} runs no forward pass of the model with its gradient, "
+                f"compute_loss of {self._atom_loss_scale.computes.__name__} runs no forward pass of the model with a gradient, "
                 "and atoms are made in one (prefix tuning of a classifier goes past it); leave atom out here"
             )
         return joined[0][:rows], joined[1][:rows]
@@ -149,7 +147,6 @@ class LossMixin:
             )
 
 
-
 def joining(compute_loss: Callable) -> Callable:
     """A `compute_loss` that a class defines in front of the mixin's: where it does not call that, the atom loss joins here."""
 
@@ -163,4 +160,3 @@ def joining(compute_loss: Callable) -> Callable:
         return found if self._atom_joined else self._atom_join(found, passes, rows, kwargs.get("num_items_in_batch"))
 
     return compute
-

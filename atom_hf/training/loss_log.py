@@ -1,10 +1,12 @@
 """Means of the parts of the atom loss, logged beside the loss."""
 
-from ..atoms.loss import AtomLoss
-from ..atoms.energy import Atoms
 from collections.abc import Callable
-from torch import Tensor
+
 import torch
+from torch import Tensor
+
+from ..atoms.energy import Atoms
+from ..atoms.loss import AtomLoss
 
 LOGGED = (
     *("task_loss", "atom_loss", "atom_energy", "atom_constraint", "atom_importance", "atom_positive_share"),
@@ -12,8 +14,7 @@ LOGGED = (
 )
 
 
-
-class AtomRecord:
+class LossLog:
     """Means of `LOGGED` over the batches since the last log."""
 
     def __init__(self) -> None:
@@ -46,4 +47,3 @@ class AtomRecord:
         means = reduce(self._sums / self._count)
         self.__init__()
         return dict(zip(LOGGED, means.tolist(), strict=True))
-

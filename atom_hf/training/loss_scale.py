@@ -1,18 +1,19 @@
 """Rescale the loss of models that ignore `num_items_in_batch`, and the atom loss likewise."""
 
-from typing import Any
-from torch import Tensor
-from transformers import Trainer
 from collections.abc import Iterator
 from contextlib import contextmanager
-from ..modeling.inference import evaluating
-from ..modeling.unwrap import inside
-from .random_state import keeping_random_state
+from typing import Any
+
 import torch
+from torch import Tensor
+from transformers import Trainer
+
+from ..modeling.inference import evaluating
+from ..modeling.unwrap import inner_model
+from .random_state import keeping_random_state
 
 
-
-class TaskShare:
+class TaskLossScale:
     """Makes the task loss of a model that ignores `num_items_in_batch` what Trainer takes it for.
 
     Trainer hands the number of labels of the whole step to every model that takes further arguments, and then counts on it
@@ -58,23 +59,20 @@ class TaskShare:
         return losses[1] > 0.75 * losses[0]  # a sum over the number would be half as large
 
 
-
 @contextmanager
 def trying_out(model: Any, device: torch.device) -> Iterator[None]:
     """Forward passes within it leave no trace: no gradients, no dropout, no random numbers drawn."""
     with evaluating(model), keeping_random_state(device), torch.no_grad():
-        if getattr(inside(model), "is_loaded_in_4bit", False):
+        if getattr(inner_model(model), "is_loaded_in_4bit", False):
             # On a CPU bitsandbytes packs the weights for inference in the first pass in evaluation, and has no gradients then.
             model.train()
         yield
 
 
-
-def divisor(trainer: Trainer, num_items_in_batch: Any) -> int:
+def loss_divisor(trainer: Trainer, num_items_in_batch: Any) -> int:
     """What the atom term is divided by in `compute_loss` so that, after what Trainer does, it is a mean over accumulation
     steps."""
     scaled = trainer.loss_is_scaled_for_ga
     if scaled is None:
         scaled = (trainer.model_accepts_loss_kwargs and num_items_in_batch is not None) or trainer.compute_loss_func
     return getattr(trainer, "current_gradient_accumulation_steps", 1) if scaled else 1
-

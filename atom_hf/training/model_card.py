@@ -1,16 +1,14 @@
 """The model card that a trainer with the flag on writes beside whatever it saves in the end."""
 
-from typing import Any
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from ..hub.card import check_facts
-from ..hub.card_facts import describes
-from ..hub.card_facts import facts_of_trainer
 import functools
 import inspect
-from ..hub.card import is_own
 import os
-from ..hub.card import write_card
+from typing import Any
 
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from ..hub.card import check_facts, is_own, write_card
+from ..hub.card_facts import describes, facts_of_trainer
 
 
 class CardMixin:
@@ -53,4 +51,3 @@ class CardMixin:
         known = describes(self.accelerator.unwrap_model(self.model))
         if known and self.is_world_process_zero() and os.path.isdir(folder):
             write_card(facts_of_trainer(self, given), folder)
-

@@ -1,37 +1,32 @@
 """Prepare a Trainer's model: attach heads, keep them trainable and in float32."""
 
-from typing import Any
-from ..atoms.config import AtomConfig
-from ..modeling.mixin import AtomMixin
-from ..modeling.attach import attach_atoms
-from ..modeling.unwrap import inside
-import torch
-from torch import Tensor
-from ..modeling.unwrap import is_adapter
-from transformers.integrations import is_deepspeed_zero3_enabled
-from ..modeling.unwrap import is_sentence_transformer
-from ..modeling.unwrap import show_heads
-from ..errors import AtomError
-from collections.abc import Iterable
-from transformers import Trainer
-import inspect
-from collections.abc import Callable
-from ..modeling.gradient_balancer import GradientGate
-from dataclasses import replace
-from ..modeling.forward import forward_with_atoms
 import functools
-from ..modeling.collector import to_be_read
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
 from accelerate.utils import is_compiled_module
-from torch import nn
+from torch import Tensor, nn
+from transformers import Trainer
+from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import logging
+
+from ..atoms.config import AtomConfig
+from ..errors import AtomError
+from ..modeling.attach import attach_atoms
+from ..modeling.collector import to_be_read
+from ..modeling.forward import forward_with_atoms
+from ..modeling.gradient_balancer import GradientBalancer
+from ..modeling.mixin import AtomMixin
+from ..modeling.unwrap import inner_model, is_adapter, is_sentence_transformer, show_heads
 
 logger = logging.get_logger(__name__)
 
 
-
-def prepare(model: Any, config: AtomConfig, processing_class: Any, seed: int | None = None) -> Any:
+def prepare_model(model: Any, config: AtomConfig, processing_class: Any, seed: int | None = None) -> Any:
     """`model` with atoms that train as `config` says: attached, or, where it has them, with its own layer, tokens and charges.
 
     Args:
@@ -43,7 +38,7 @@ def prepare(model: Any, config: AtomConfig, processing_class: Any, seed: int | N
     """
     if isinstance(model, str):
         return model
-    inner = inside(model)
+    inner = inner_model(model)
     if not isinstance(inner, AtomMixin):
         with _class_forward(inner), torch.random.fork_rng(enabled=seed is not None):
             if seed is not None:
@@ -52,12 +47,11 @@ def prepare(model: Any, config: AtomConfig, processing_class: Any, seed: int | N
             attach_atoms(model, config, processing_class)
     else:
         _take_on(inner, config)
-    settle(model)
+    reclaim_heads(model)
     return model
 
 
-
-def settle(model: Any, kept: dict[str, Tensor] | None = None) -> None:
+def reclaim_heads(model: Any, kept: dict[str, Tensor] | None = None) -> None:
     """Takes the heads back from what a trainer did to its model: froze them for an adapter, cast them, or put a forward of its
     own on the model.
 
@@ -67,18 +61,17 @@ def settle(model: Any, kept: dict[str, Tensor] | None = None) -> None:
     """
     if is_adapter(model):
         attach_atoms(model)  # once more: enrolls the heads in what the adapter trains and saves
-    inner = inside(model)
+    inner = inner_model(model)
     if is_sentence_transformer(model) and show_heads not in model._forward_hooks.values():
         model.register_forward_hook(show_heads)
     _adopt_forward(inner)
-    for parameter in inner.atom_heads.learning():  # never frozen, even where the model is
+    for parameter in inner.atom_heads.trained_parameters():  # never frozen, even where the model is
         parameter.requires_grad_(True)
     for name, parameter in inner.atom_heads.named_parameters():
         # TRL trains the adapter of a quantized base in bfloat16, and all else that has a gradient.
         if parameter.dtype != torch.float32 and not is_deepspeed_zero3_enabled():
             source = parameter.data if kept is None else kept[name]
             parameter.data = source.to(parameter.device, torch.float32)
-
 
 
 def check_wrapped(trainer: Any) -> None:
@@ -89,7 +82,7 @@ def check_wrapped(trainer: Any) -> None:
             batch through the model out of the trainer's sight: once without a gradient, and again while the gradients are
             being computed (GradCache).
     """
-    if inside(trainer.model) is trainer.model:
+    if inner_model(trainer.model) is trainer.model:
         return
     kind = type(trainer.model).__name__
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
@@ -112,8 +105,7 @@ def check_wrapped(trainer: Any) -> None:
         )
 
 
-
-def maker(bases: Iterable[type]) -> type:
+def init_class(bases: Iterable[type]) -> type:
     """The first of a Trainer's classes whose `__init__` says what the arguments are called."""
     for base in bases:
         parameters = inspect.signature(base.__init__).parameters if "__init__" in vars(base) else {}
@@ -122,11 +114,9 @@ def maker(bases: Iterable[type]) -> type:
     return Trainer
 
 
-
-def names(method: Callable) -> list[str]:
+def parameter_names(method: Callable) -> list[str]:
     """The names of a method's arguments, without that of the object."""
     return list(inspect.signature(method).parameters)[1:]
-
 
 
 def _take_on(model: AtomMixin, config: AtomConfig) -> None:
@@ -146,12 +136,11 @@ def _take_on(model: AtomMixin, config: AtomConfig) -> None:
         "hidden_size",
         "special_token_ids",
         "base_model_class",
-        "tied_classes",
-        "tied_width",
+        "explainer_classes",
+        "explainer_width",
     )
     model.atom_config = replace(config, **{name: getattr(own, name) for name in kept})
-    model.atom_gate = GradientGate.of(config)
-
+    model.atom_balancer = GradientBalancer.of(config)
 
 
 def _adopt_forward(model: AtomMixin) -> None:
@@ -175,7 +164,6 @@ def _adopt_forward(model: AtomMixin) -> None:
     model.forward = forward
 
 
-
 @contextmanager
 def _class_forward(model: Any) -> Iterator[None]:
     """Within it a forward that a trainer put on the model is not there."""
@@ -187,14 +175,12 @@ def _class_forward(model: Any) -> Iterator[None]:
             model.forward = theirs
 
 
-
 def check_compiled(model: nn.Module, what: str) -> None:
     """Refuses the relative weight for a model compiled as a whole. Raises `AtomError` that begins with `what`."""
     whole = [module._orig_mod for module in model.modules() if is_compiled_module(module)]
     whole += [module for module in model.modules() if getattr(module, "_compiled_call_impl", None) is not None]
-    if any(isinstance(module, AtomMixin) and module.atom_gate.ratio for module in whole):
+    if any(isinstance(module, AtomMixin) and module.atom_balancer.ratio for module in whole):
         raise AtomError(
             f"{what}: compiled as a whole it hides its gradients from the relative weight; use atom_weighting 'absolute' "
             "(AtomConfig.weighting), or leave it out"
         )
-

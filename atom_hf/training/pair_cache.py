@@ -1,18 +1,17 @@
 """Pairs over more samples than fit in memory at once, in the manner of gradient caching (arXiv 2101.06983)."""
 
-from ..atoms.loss import AtomLoss
-from ..atoms.energy import Atoms
-from typing import NamedTuple
-from torch import Tensor
-from typing import Any
-from ..errors import AtomError
-from collections.abc import Callable
-from ..utils.distributed import gather_rows
-from .random_state import random_state
-from .random_state import set_random_state
-import torch
 import warnings
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+import torch
+from torch import Tensor
+
+from ..atoms.energy import Atoms
+from ..atoms.loss import AtomLoss
+from ..errors import AtomError
+from ..utils.distributed import gather_rows
+from .random_state import random_state, set_random_state
 
 
 class CachedAtoms(NamedTuple):
@@ -33,7 +32,6 @@ class CachedAtoms(NamedTuple):
         """A scalar: the group's loss in value. The mean of its gradients over a group's batches is the loss's own."""
         along = (packed * self.gradient.to(packed.dtype)).sum()
         return self.batches * (along - along.detach()) + self.loss.loss
-
 
 
 class PairCache:
@@ -132,4 +130,3 @@ class PairCache:
             (CachedAtoms(parts, atoms, rows, part, len(group)), state)
             for rows, part, state in zip(packed, gradient.split(sizes), states, strict=True)
         ]
-

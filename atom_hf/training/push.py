@@ -1,36 +1,29 @@
 """What a trainer with the flag on puts on the Hub, and when: the plain model with its heads, and checkpoints to resume from."""
 
-from ..hub.upload import commit
-from typing import Any
-from ..errors import AtomError
-from ..hub.card import CARD_NAME
-from transformers.trainer_utils import HubStrategy
-from collections.abc import Iterator
-from ..hub.upload import LAST_CHECKPOINT
-from pathlib import Path
-from transformers.utils.hub import PushInProgress
-from transformers.trainer_utils import SaveStrategy
-from ..modeling.unwrap import adapter_bases
-from accelerate.utils import broadcast_object_list
-from ..hub.upload import check_base
-from ..hub.upload import check_repository
-from contextlib import contextmanager
-from ..hub.upload import files_to_push
 import functools
-from transformers.utils.hub import hf_api
-from ..hub.card import is_own
-from ..hub.upload import open_repository
+import json
 import os
 import shutil
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from accelerate.utils import broadcast_object_list
 from transformers.trainer import TRAINER_STATE_NAME
-import json
+from transformers.trainer_utils import HubStrategy, SaveStrategy
 from transformers.utils import logging
+from transformers.utils.hub import PushInProgress, hf_api
+
+from ..errors import AtomError
+from ..hub.card import CARD_NAME, is_own
+from ..hub.upload import LAST_CHECKPOINT, check_base, check_repository, commit, files_to_push, open_repository
+from ..modeling.unwrap import adapter_bases
 
 logger = logging.get_logger(__name__)
 
 STAGING = "_push-"  # a name that is passed over when the folder around it is pushed
-
 
 
 class PushMixin:
@@ -211,7 +204,6 @@ class PushMixin:
             self.args.hub_token = token
 
 
-
 def check_whole(checkpoint: str, only_model: bool | None) -> None:
     """Refuses a checkpoint that was fetched by half: Trainer begins anew, without a word, what a file is missing for.
 
@@ -235,7 +227,6 @@ def check_whole(checkpoint: str, only_model: bool | None) -> None:
         )
 
 
-
 def _checkpoint_files(checkpoint: str, staging: str, name: str) -> dict[str, Path]:
     """The files of a checkpoint, held in the staging folder, by their path in the repository."""
     files = {}
@@ -256,11 +247,9 @@ def _checkpoint_files(checkpoint: str, staging: str, name: str) -> dict[str, Pat
     return files
 
 
-
 def _write_state(file: Path, copy: Path) -> None:
     """Trainer's state without the folders of this machine: where there is no such folder Trainer looks for the best anew."""
     state = json.loads(file.read_text(encoding="utf-8"))
     if state.get("best_model_checkpoint"):
         state["best_model_checkpoint"] = Path(state["best_model_checkpoint"]).name
     copy.write_text(json.dumps(state, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-

@@ -1,18 +1,17 @@
 """The random numbers of a process: those of Python, numpy and torch."""
 
-from typing import Any
-import numpy as np
 import random
-import torch
 from contextlib import contextmanager
+from typing import Any
 
+import numpy as np
+import torch
 
 
 def random_state(device: torch.device) -> list[Any]:
     """Where every generator stands that augmentation or dropout draws from; `set_random_state` puts it back."""
     on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     return [random.getstate(), np.random.get_state(), torch.get_rng_state(), on_device]
-
 
 
 def set_random_state(state: list[Any], device: torch.device) -> None:
@@ -22,7 +21,6 @@ def set_random_state(state: list[Any], device: torch.device) -> None:
     torch.set_rng_state(state[2])
     if state[3] is not None:
         torch.cuda.set_rng_state(state[3], device)
-
 
 
 @contextmanager
@@ -51,7 +49,6 @@ def keeping_generators(collator: Any):
             generator.state = state
 
 
-
 @contextmanager
 def keeping_random_state(device: torch.device):
     """What runs within it leaves no trace in any of these generators."""
@@ -60,4 +57,3 @@ def keeping_random_state(device: torch.device):
         yield
     finally:
         set_random_state(state, device)
-

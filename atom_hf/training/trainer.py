@@ -1,55 +1,41 @@
 """Trainer with the atom loss: `AtomTrainerMixin`, `AtomTrainer`."""
 
-from typing import Any
-from ..errors import AtomError
-from ..modeling.mixin import AtomMixin
-from .loss_log import AtomRecord
-from collections.abc import Callable
-from .model_card import CardMixin
-from ..modeling.heads_file import HEADS_NAME
-from .loss import LossMixin
-from ..atoms.config import MAX_BYTES
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-from .pair_cache import PairCache
-from .push import PushMixin
-from .loss_scale import TaskShare
-from .explainer import TieMixin
-from transformers import Trainer
-from ..modeling.forward import WidthError
-from .arguments import check_arguments
-from .arguments import check_class
-from .model_setup import check_compiled
-from .push import check_whole
-from .model_setup import check_wrapped
 import functools
-from transformers.trainer_utils import get_last_checkpoint
-from transformers.trainer_utils import has_length
-from ..modeling.unwrap import inside
-from ..modeling.unwrap import is_sentence_transformer
-from .loss import joining
 import json
-from .random_state import keeping_generators
-from .model_setup import maker
-from .model_setup import names
 import os
-from .model_setup import prepare
-from ..modeling.sharding import prepare_precision
-from ..modeling.heads_file import read_heads
-from ..utils.files import read_json
-from ..modeling.attach import refit_heads
-from .model_setup import settle
-from .loss_scale import trying_out
-from ..modeling.attach import untie
-from transformers import TrainerCallback
+from collections.abc import Callable
+from typing import Any
+
+from transformers import Trainer, TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, has_length
 from transformers.utils import logging
+
+from ..atoms.config import MAX_BYTES
+from ..errors import AtomError
+from ..modeling.attach import refit_heads, remove_explainer
+from ..modeling.forward import WidthError
+from ..modeling.heads_file import HEADS_NAME, read_heads
+from ..modeling.mixin import AtomMixin
+from ..modeling.sharding import prepare_precision
+from ..modeling.unwrap import inner_model, is_sentence_transformer
+from ..utils.files import read_json
+from .arguments import check_arguments, check_class
+from .explainer import ExplainerMixin
+from .loss import LossMixin, joining
+from .loss_log import LossLog
+from .loss_scale import TaskLossScale, trying_out
+from .model_card import CardMixin
+from .model_setup import check_compiled, check_wrapped, init_class, parameter_names, prepare_model, reclaim_heads
+from .pair_cache import PairCache
+from .push import PushMixin, check_whole
+from .random_state import keeping_generators
 
 logger = logging.get_logger(__name__)
 
 STATE_NAME = "atom_state.json"
 
 
-
-class AtomTrainerMixin(CardMixin, PushMixin, TieMixin, LossMixin):
+class AtomTrainerMixin(CardMixin, PushMixin, ExplainerMixin, LossMixin):
     """Adds the atom loss to any Trainer: `class MyTrainer(AtomTrainerMixin, Seq2SeqTrainer): ...`
 
     With `args.atom` off, or with arguments that have no such field, nothing is changed: the run is the Trainer's own, bit for
@@ -72,7 +58,7 @@ class AtomTrainerMixin(CardMixin, PushMixin, TieMixin, LossMixin):
 
     def __init__(self, *positional: Any, **named: Any):
         bases = type(self).__mro__[type(self).__mro__.index(LossMixin) + 1 :]  # what the mixin was added to
-        places = names(maker(bases).__init__)
+        places = parameter_names(init_class(bases).__init__)
         if len(positional) > len(places) or (twice := set(places[: len(positional)]) & set(named)):
             what = (
                 f"got {', '.join(sorted(twice))} twice" if len(positional) <= len(places) else "got too many arguments"
@@ -83,37 +69,37 @@ class AtomTrainerMixin(CardMixin, PushMixin, TieMixin, LossMixin):
         self._atom_on = bool(getattr(args, "atom", False))
         kept = None
         if self._atom_on:
-            check_class(args, maker(bases))
+            check_class(args, init_class(bases))
             check_arguments(args)
             tokenizer, make = named.get("processing_class"), named.get("model_init")
             if make is not None:
                 # A search changes `self.args` between its trials.
                 @functools.wraps(make)
                 def make_with_atoms(*trial: Any) -> Any:
-                    return prepare(make(*trial), getattr(self, "args", args).atom_config(), tokenizer)
+                    return prepare_model(make(*trial), getattr(self, "args", args).atom_config(), tokenizer)
 
                 named["model_init"] = make_with_atoms
             else:
-                model = named["model"] = prepare(named.get("model"), args.atom_config(), tokenizer, args.seed)
+                model = named["model"] = prepare_model(named.get("model"), args.atom_config(), tokenizer, args.seed)
                 if not isinstance(model, str):
-                    kept = {name: value.clone() for name, value in inside(model).atom_heads.state_dict().items()}
+                    kept = {name: value.clone() for name, value in inner_model(model).atom_heads.state_dict().items()}
         super().__init__(**named)
         if self._atom_on:
-            if isinstance(inside(self.model), AtomMixin):
-                settle(self.model, kept)
+            if isinstance(inner_model(self.model), AtomMixin):
+                reclaim_heads(self.model, kept)
             else:  # a model that the trainer has loaded itself
-                prepare(self.model, args.atom_config(), self.processing_class, args.seed)
+                prepare_model(self.model, args.atom_config(), self.processing_class, args.seed)
             check_wrapped(self)
             self._atom_one_column = is_sentence_transformer(self.model)
-            self._atom_record = AtomRecord()
+            self._atom_log = LossLog()
             self._atom_checked = False
-            self._atom_share = TaskShare(self, next(base for base in bases if "compute_loss" in vars(base)))
+            self._atom_loss_scale = TaskLossScale(self, next(base for base in bases if "compute_loss" in vars(base)))
             self._atom_pairs: PairCache | None = None
             self.add_callback(_AtomCallback(self))
 
     @property
     def _atom_model(self) -> AtomMixin:
-        return inside(self.accelerator.unwrap_model(self.model))
+        return inner_model(self.accelerator.unwrap_model(self.model))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any):
         last = get_last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
@@ -121,7 +107,7 @@ class AtomTrainerMixin(CardMixin, PushMixin, TieMixin, LossMixin):
             self._check_checkpoint(last)
         if not self._atom_on:
             return super().train(resume_from_checkpoint, *args, **kwargs)
-        untie(self._atom_model)
+        remove_explainer(self._atom_model)
         if not self._atom_checked:
             self.check_atoms()
         # Compiled as a whole, a model's gradients at its hidden states would be out of the gate's sight. The plugin is one for
@@ -163,8 +149,8 @@ class AtomTrainerMixin(CardMixin, PushMixin, TieMixin, LossMixin):
         check_arguments(self.args)
         batches = (self.args.atom_pair_batch or 0) // (self.args.per_device_train_batch_size * self.args.world_size)
         self._atom_pairs = PairCache(batches) if batches > 1 else None
-        self._atom_record = AtomRecord()
-        self._atom_model.atom_gate.drop()
+        self._atom_log = LossLog()
+        self._atom_model.atom_balancer.drop()
         check_compiled(self.model_wrapped, "torch_compile: this model has no repeated blocks")
         if self._atom_pairs is None and self._train_batch_size * self.args.world_size < 2:
             raise AtomError(
@@ -202,9 +188,9 @@ class AtomTrainerMixin(CardMixin, PushMixin, TieMixin, LossMixin):
         return optimizer
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        if self._atom_on and self._atom_record and "loss" in logs:
-            logs.update(self._atom_record.take(lambda means: self.accelerator.reduce(means, "mean")))
-            logs["atom_gate"] = self._atom_model.atom_gate.scale
+        if self._atom_on and self._atom_log and "loss" in logs:
+            logs.update(self._atom_log.take(lambda means: self.accelerator.reduce(means, "mean")))
+            logs["atom_balancer"] = self._atom_model.atom_balancer.scale
         super().log(logs, *args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -220,7 +206,7 @@ class AtomTrainerMixin(CardMixin, PushMixin, TieMixin, LossMixin):
             os.makedirs(output_dir, exist_ok=True)  # where FSDP saves shards, Trainer has not made it yet
             with open(os.path.join(output_dir, STATE_NAME), "w", encoding="utf-8") as file:
                 only_model = bool(self.args.save_only_model)
-                json.dump({**self._atom_model.atom_gate.state(), "save_only_model": only_model}, file)
+                json.dump({**self._atom_model.atom_balancer.state(), "save_only_model": only_model}, file)
 
     def _check_checkpoint(self, resume_from_checkpoint: str) -> None:
         with_atoms = os.path.isfile(os.path.join(resume_from_checkpoint, STATE_NAME))
@@ -262,13 +248,11 @@ class AtomTrainerMixin(CardMixin, PushMixin, TieMixin, LossMixin):
         super()._load_optimizer_and_scheduler(checkpoint)
         if self._atom_on and checkpoint is not None:
             with open(os.path.join(checkpoint, STATE_NAME), encoding="utf-8") as file:
-                self._atom_model.atom_gate.load(json.load(file))
-
+                self._atom_model.atom_balancer.load(json.load(file))
 
 
 class AtomTrainer(AtomTrainerMixin, Trainer):
     """`transformers.Trainer` with the atom loss. Everything else is Trainer."""
-
 
 
 class _AtomCallback(TrainerCallback):
@@ -284,10 +268,10 @@ class _AtomCallback(TrainerCallback):
 
     def on_step_begin(self, args, state, control, **kwargs):
         model = self.trainer._atom_model
-        model.atom_gate.strength = model.atom_config.strength(state.global_step / max(1, state.max_steps))
+        model.atom_balancer.strength = model.atom_config.strength(state.global_step / max(1, state.max_steps))
 
     def on_step_end(self, args, state, control, **kwargs):
-        gate = self.trainer._atom_model.atom_gate
+        gate = self.trainer._atom_model.atom_balancer
         gate.update(lambda sums: self.trainer.accelerator.reduce(sums, "sum"))
         if state.global_step > 1 or not gate.ratio:
             return
@@ -301,4 +285,3 @@ class _AtomCallback(TrainerCallback):
                 f"atom_layer {layer}: the task's loss does not depend on this layer, and the relative weight passes nothing of "
                 "the atom loss to the model; choose another layer"
             )
-

@@ -1,4 +1,1 @@
 """Helpers that know nothing of atoms."""
-
-
-

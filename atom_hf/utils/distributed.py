@@ -1,9 +1,8 @@
 """Gathering rows over processes, with their gradient, and sums."""
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
-import torch
-
 
 
 def processes() -> int:
@@ -11,11 +10,9 @@ def processes() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-
 def is_first_process() -> bool:
     """Whether this one is the first, or the only one."""
     return processes() == 1 or dist.get_rank() == 0
-
 
 
 def gather_rows(rows: Tensor) -> Tensor:
@@ -37,7 +34,6 @@ def gather_rows(rows: Tensor) -> Tensor:
     return torch.cat([part[:size] for part, size in zip(gathered, sizes, strict=True)])
 
 
-
 class _AllGather(torch.autograd.Function):
     # The all_gather of torch.distributed.nn.functional asks every process for its gradient, and announces its own end.
     @staticmethod
@@ -53,7 +49,6 @@ class _AllGather(torch.autograd.Function):
         return dist.get_world_size() * gradient[dist.get_rank() * ctx.size :][: ctx.size]
 
 
-
 def sum_over_processes(values: Tensor) -> Tensor:
     """The sum of a tensor over all processes, to each; itself on one process."""
     if processes() == 1:
@@ -61,4 +56,3 @@ def sum_over_processes(values: Tensor) -> Tensor:
     total = values.clone()
     dist.all_reduce(total)
     return total
-

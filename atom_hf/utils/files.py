@@ -1,12 +1,12 @@
 """Files and folders that a command is given: read safely, checked before work starts."""
 
-from typing import Any
-from ..errors import AtomError
-from pathlib import Path
-from ..errors import first_line
 import json
+from pathlib import Path
+from typing import Any
+
 import yaml
 
+from ..errors import AtomError, first_line
 
 
 def read_json(file: str | Path, max_bytes: int, what: str) -> dict[str, Any]:
@@ -26,14 +26,12 @@ def read_json(file: str | Path, max_bytes: int, what: str) -> dict[str, Any]:
     return data
 
 
-
 def read_yaml(path: str, given: str) -> Any:
     """What a YAML file holds. Raises `AtomError`, naming the argument that gave it."""
     try:
         return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise AtomError(f"{given} {path!r} cannot be read: {' '.join(str(error).split())}") from error
-
 
 
 def check_page(page: str, flag: str = "--page") -> None:
@@ -43,9 +41,7 @@ def check_page(page: str, flag: str = "--page") -> None:
         raise AtomError(f"{flag} {page!r} cannot be written: give the path of a file in a folder")
 
 
-
 def check_output_folder(folder: str | Path, flag: str = "--output_dir") -> None:
     """Refuses a path where no folder can be made because a file is there."""
     if Path(folder).exists() and not Path(folder).is_dir():
         raise AtomError(f"{flag} {str(folder)!r} is a file; give a folder")
-

@@ -1,19 +1,18 @@
 """Results kept line by line in a JSON Lines file, so that what was interrupted goes on where it stopped."""
 
-from typing import Any
 import hashlib
 import json
-from ..errors import AtomError
 from pathlib import Path
+from typing import Any
+
+from ..errors import AtomError
 
 RESULTS_NAME = "results.jsonl"
-
 
 
 def hashed(settings: dict[str, Any]) -> str:
     """Sixteen hexadecimal digits that stand for the settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
-
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -32,7 +31,6 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return lines
 
 
-
 def start_lines(path: Path, head: dict[str, Any] | None = None) -> None:
     """Makes a results file that lines can be appended to; of one that exists it drops a last line that was cut short."""
     texts = path.read_text(encoding="utf-8").splitlines(True) if path.exists() else []
@@ -42,9 +40,7 @@ def start_lines(path: Path, head: dict[str, Any] | None = None) -> None:
     path.write_text("".join(whole if len(whole) > len(first) else first), encoding="utf-8")
 
 
-
 def append_line(path: Path, line: dict[str, Any]) -> None:
     """Adds one result."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")
-

@@ -1,10 +1,10 @@
 """Silence while many runs go on."""
 
-from contextlib import contextmanager
-import datasets
 import logging
-import transformers
+from contextlib import contextmanager
 
+import datasets
+import transformers
 
 
 @contextmanager
@@ -23,4 +23,3 @@ def quiet():
         theirs.set_verbosity(levels[1])
         theirs.enable_progress_bar()
         datasets.enable_progress_bars()
-

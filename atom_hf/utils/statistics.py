@@ -1,14 +1,13 @@
 """95 % confidence intervals, the paired t-test, and Holm's correction."""
 
-from typing import NamedTuple
-from collections.abc import Sequence
 import math
-import numpy as np
-from typing import Any
 import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
 
 NO_SPREAD = 1e-12  # a standard error at or below it is rounding
-
 
 
 class Interval(NamedTuple):
@@ -17,7 +16,6 @@ class Interval(NamedTuple):
     mean: float
     low: float
     high: float
-
 
 
 def t_interval(values: Sequence[float] | np.ndarray) -> Interval:
@@ -30,7 +28,6 @@ def t_interval(values: Sequence[float] | np.ndarray) -> Interval:
         mean = float(values[0]) if len(values) else math.nan
         return Interval(mean, math.nan, math.nan)
     return _t_test(values)[0]
-
 
 
 def paired_t_test(first: Sequence[float], second: Sequence[float]) -> tuple[Interval, float]:
@@ -49,7 +46,6 @@ def paired_t_test(first: Sequence[float], second: Sequence[float]) -> tuple[Inte
     return (interval, 1.0) if interval.mean == 0 else (Interval(interval.mean, math.nan, math.nan), math.nan)
 
 
-
 def _t_test(values: Any) -> tuple[Interval, float]:
     from scipy import stats
 
@@ -61,14 +57,12 @@ def _t_test(values: Any) -> tuple[Interval, float]:
         return Interval(float(np.mean(values)), float(low), float(high)), float(test.pvalue)
 
 
-
 def median_interval(values: Sequence[float] | np.ndarray, resamples: int = 10_000) -> tuple[float, float]:
     """The bounds of the 95 % percentile bootstrap interval of the median; the same values always give the same bounds."""
     # Not scipy.stats.bootstrap, which draws in another order: published intervals are to stay as they are.
     drawn = np.random.default_rng(0).choice(values, (resamples, len(values)))
     low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
     return float(low), float(high)
-
 
 
 def holm(ps: Sequence[float]) -> list[float]:
@@ -80,4 +74,3 @@ def holm(ps: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(order) - rank) * ps[i]))
         corrected[i] = largest
     return corrected
-

@@ -1,18 +1,18 @@
 """The atoms of a set: their centres in two dimensions, and how far each pair is from its rest distance."""
 
 from dataclasses import dataclass
+
 import numpy as np
-from ..errors import AtomError
-from ..importance.results import AtomReading
-from ..atoms.energy import Atoms
-from ..atoms.energy import rest_distance
 import torch
 from sklearn.decomposition import PCA
+
+from ..atoms.energy import Atoms, rest_distance
+from ..errors import AtomError
+from ..importance.results import SampleAtom
 
 MOST_ATOMS = 2000  # all pairs of so many, 768 wide, take some five seconds of one core
 
 CLOSER, FURTHER, REPELS = "closer", "further", "repels"
-
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,7 @@ class AtomsMap:
     """Each atom's nearest other in all dimensions, each pair once: (i, j, "closer", "further" or "repels")."""
 
 
-
-def map_atoms(atoms: list[AtomReading], softening: float = 0.0) -> AtomsMap:
+def map_atoms(atoms: list[SampleAtom], softening: float = 0.0) -> AtomsMap:
     """Project the centres (PCA), and find the pairs' distances and rest distances (`atom_hf.energy.rest_distance`).
 
     Atoms without a token are left out. Of more than 2,000, every k-th is taken. AtomError: centres of different widths.
@@ -63,11 +62,9 @@ def map_atoms(atoms: list[AtomReading], softening: float = 0.0) -> AtomsMap:
     return AtomsMap(index, spots, kept, radius.numpy(), distance[i, j], rest[i, j], _nearest(distance, rest))
 
 
-
 def tell(distance: float, rest: float) -> str:
     """Which side of its rest distance a pair is on; a pair without charge counts as one that does not attract."""
     return REPELS if not np.isfinite(rest) else CLOSER if distance < rest else FURTHER
-
 
 
 def _project(centers: np.ndarray) -> tuple[np.ndarray, float]:
@@ -80,10 +77,8 @@ def _project(centers: np.ndarray) -> tuple[np.ndarray, float]:
     return np.pad(spots, ((0, 0), (0, 2 - spots.shape[1]))), float(axes.explained_variance_ratio_.sum())
 
 
-
 def _nearest(distance: np.ndarray, rest: np.ndarray) -> list[tuple[int, int, str]]:
     others = distance.copy()
     np.fill_diagonal(others, np.inf)
     pairs = sorted({(min(i, j), max(i, j)) for i, j in enumerate(others.argmin(axis=1).tolist())})
     return [(i, j, tell(distance[i, j], rest[i, j])) for i, j in pairs]
-

@@ -1,26 +1,17 @@
 """The atoms of a set as one PNG: centres in two dimensions, radii, and the edges to nearest neighbours."""
 
-from .atoms_map import CLOSER
-from .atoms_map import FURTHER
-from .colors import INK
-from .colors import MUTED
-from .atoms_map import REPELS
-from .colors import CLASSES
-from PIL import Image
-from PIL import ImageDraw
-from ..importance.results import ImageReading
-from .colors import PAPER
-from pathlib import Path
-from ..importance.results import TextReading
-from . import charts
-from .values import checked_scale
-from .samples import class_marks
-from .atoms_map import map_atoms
 import math
-from .values import outcome
-from .pictures import png
-from .pictures import save
-from .pictures import print_text
+from pathlib import Path
+
+from PIL import Image, ImageDraw
+
+from ..importance.results import ImageImportance, TextImportance
+from . import charts
+from .atoms_map import CLOSER, FURTHER, REPELS, map_atoms
+from .colors import CLASSES, INK, MUTED, PAPER
+from .pictures import png, print_text, save
+from .samples import class_marks
+from .values import checked_scale, outcome
 
 # Drawn with Pillow: matplotlib is an extra, and the command line draws this picture without any.
 
@@ -45,14 +36,13 @@ EDGES[REPELS] = ("repel at every distance", (1.5, 4), MUTED)
 FINE = 4  # drawn at so many pixels a unit, and shown at half of it: smooth lines
 
 
-
-def write_atoms(path, readings: list[TextReading | ImageReading], *, softening: float = 0.0) -> Path:
+def write_atoms(path, readings: list[TextImportance | ImageImportance], *, softening: float = 0.0) -> Path:
     """Write a PNG of the map of these samples' atoms, as the page draws it (`write_page`); return its path.
 
     AtomError: a reading that does not fit, or fewer than two atoms.
     """
     checked_scale(
-        [r for r in readings if isinstance(r, ImageReading)], [r for r in readings if isinstance(r, TextReading)]
+        [r for r in readings if isinstance(r, ImageImportance)], [r for r in readings if isinstance(r, TextImportance)]
     )
     owners = [reading for reading in readings if reading.atom is not None and reading.atom.radius >= 0]
     found = map_atoms([reading.atom for reading in owners], softening)
@@ -93,10 +83,8 @@ def write_atoms(path, readings: list[TextReading | ImageReading], *, softening: 
     return save(path, png(shown.quantize()))  # few colours: with a palette it is a third as large
 
 
-
 def _circle(draw, x: float, y: float, radius: float, **style) -> None:
     draw.ellipse([(x - radius) * FINE, (y - radius) * FINE, (x + radius) * FINE, (y + radius) * FINE], **style)
-
 
 
 def _mark(draw, x: float, y: float, mark: tuple[int, int], size: float = 1) -> None:
@@ -105,7 +93,6 @@ def _mark(draw, x: float, y: float, mark: tuple[int, int], size: float = 1) -> N
         _circle(draw, x, y, 5 * size, fill=colour)
     else:
         draw.polygon([((x + a * size) * FINE, (y + b * size) * FINE) for a, b in corners], colour)
-
 
 
 def _edge(draw, ends: tuple[float, float, float, float], kind: str) -> None:
@@ -119,7 +106,5 @@ def _edge(draw, ends: tuple[float, float, float, float], kind: str) -> None:
         draw.line(places, colour, round(FINE * (2.2 if dash is None else 1.5)))
 
 
-
 def _say(draw, x: float, y: float, text: str, width: float = 200) -> None:
     print_text(draw, (x * FINE, y * FINE), text, 13 * FINE, width * FINE, MUTED, "ls")
-

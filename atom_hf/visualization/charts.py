@@ -1,15 +1,13 @@
 """Plots as numbers: where ticks, bars and points lie on a drawing of so many units. The page's template draws them."""
 
-from dataclasses import dataclass
-from dataclasses import field
-import numpy as np
-from .atoms_map import AtomsMap
-from .atoms_map import CLOSER
-from .atoms_map import FURTHER
 import math
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from .atoms_map import CLOSER, FURTHER, AtomsMap
 
 MOST_POINTS = 1500  # points of pairs in one plot: more are a blot, and slow
-
 
 
 @dataclass(frozen=True)
@@ -23,7 +21,6 @@ class Histogram:
     y_ticks: list[tuple[float, str]]
     median: float
     unit: str
-
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,6 @@ class Scatter:
     further: int
 
 
-
 @dataclass(frozen=True)
 class Drawing:
     """The map on a drawing `width` x `height`: spots as (x, y, radius, number of the atom), edges as (x, y, x, y, kind)."""
@@ -55,9 +51,7 @@ class Drawing:
     """Its length on the drawing, and what it stands for."""
 
 
-
 WIDTH, HEIGHT, SIDE, TALL, MAP = 360, 170, 400, 380, 640
-
 
 
 def histogram(title: str, values: np.ndarray, low: float, high: float, unit: str, bins: int = 32) -> Histogram | None:
@@ -83,7 +77,6 @@ def histogram(title: str, values: np.ndarray, low: float, high: float, unit: str
     x_ticks = [((tick - low) / (high - low) * WIDTH, _number(tick)) for tick in ticks(low, high, 4)]
     y_ticks = [(HEIGHT - tick / most * HEIGHT, _count(tick)) for tick in ticks(0, most, 3) if tick % 1 == 0]
     return Histogram(title, said, bars, x_ticks, y_ticks, (middle - low) / (high - low) * WIDTH, unit)
-
 
 
 def scatter(atoms: AtomsMap) -> Scatter | None:
@@ -116,7 +109,6 @@ def scatter(atoms: AtomsMap) -> Scatter | None:
     return Scatter(points, x_ticks, y_ticks, ends, len(some), repels, closer, further)
 
 
-
 def drawing(atoms: AtomsMap) -> Drawing:
     """The map with equal axes: centres, discs to scale, and the edges to nearest neighbours."""
     # Room for the discs, but not so much that a single large one leaves none for the centres.
@@ -136,14 +128,12 @@ def drawing(atoms: AtomsMap) -> Drawing:
     return Drawing(MAP, round(tall + foot, 1), spots, edges, (round(step * unit, 1), _number(step)))
 
 
-
 def ticks(low: float, high: float, count: int) -> list[float]:
     """About `count` round numbers (1, 2 or 5 times a power of ten) between two numbers, in order."""
     rough = (high - low) / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(m * power for m in (1, 2, 5, 10) if m * power >= rough * 0.999)
     return [round(i * step, 12) for i in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
-
 
 
 def log_ticks(low: float, high: float) -> list[float]:
@@ -155,20 +145,16 @@ def log_ticks(low: float, high: float) -> list[float]:
     return ticks(10**low, 10**high, 3)
 
 
-
 def _padded(low: float, high: float) -> tuple[float, float]:
     room = 0.06 * (high - low) + 0.03
     return float(low - room), float(high + room)
-
 
 
 def _count(value: float) -> str:
     return f"{value:.0f}" if value < 1000 else f"{value / 1000:g}k"
 
 
-
 def _number(value: float) -> str:
     value = float(value)
     shown = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
     return shown.replace("-", "−")
-

@@ -17,11 +17,9 @@ NIGHT_CLASSES = (
 )  # fmt: skip
 
 
-
 def level_of(importance: float, scale: float) -> int:
     """-LEVELS..LEVELS: the strength of an importance where one of `scale` has the full colour; 0 for nan."""
     return 0 if importance != importance else max(-LEVELS, min(LEVELS, round(importance / scale * LEVELS)))
-
 
 
 def word_style(level: int, paper=PAPER) -> tuple[tuple, tuple, int]:
@@ -31,4 +29,3 @@ def word_style(level: int, paper=PAPER) -> tuple[tuple, tuple, int]:
     # Either black or white has a contrast of 4.5:1 with any colour; at this luminance they change places.
     light = np.dot((np.array(ground) / 255) ** 2.2, (0.2126, 0.7152, 0.0722)) > 0.18
     return ground, (0, 0, 0) if light else (255, 255, 255), (share >= 0.1) + (share >= 0.35) + (share >= 0.7)
-

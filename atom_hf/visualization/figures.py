@@ -1,9 +1,9 @@
 """Figures that are written to PNG files, all set up alike."""
 
-from typing import Any
-from ..errors import AtomError
 from pathlib import Path
+from typing import Any
 
+from ..errors import AtomError
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Any, Any]:
@@ -22,9 +22,7 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **o
     return figure, figure.subplots(rows, columns, squeeze=False, **options)
 
 
-
 def save_figure(figure: Any, path: Path) -> Path:
     """Writes a PNG that is the same for the same figure: without the version of Matplotlib in it."""
     figure.savefig(path, dpi=110, metadata={"Software": None})
     return path
-

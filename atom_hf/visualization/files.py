@@ -1,15 +1,12 @@
 """Write a page and its pictures beside it."""
 
-from ..importance.results import ImageReading
-from pathlib import Path
 from collections.abc import Sequence
-from .page import Table
-from ..importance.results import TextReading
-from .atoms_picture import write_atoms
-from .page import write_page
-from .pictures import write_sheet
-from .pictures import write_words
+from pathlib import Path
 
+from ..importance.results import ImageImportance, TextImportance
+from .atoms_picture import write_atoms
+from .page import Table, write_page
+from .pictures import write_sheet, write_words
 
 
 def write_files(
@@ -17,22 +14,21 @@ def write_files(
     *,
     title: str,
     tables: Sequence[Table] = (),
-    images: Sequence[ImageReading] = (),
-    texts: Sequence[TextReading] = (),
+    images: Sequence[ImageImportance] = (),
+    texts: Sequence[TextImportance] = (),
     softening: float = 0.0,
-    tied: bool = False,
+    fitted: bool = False,
 ) -> list[Path]:
     """Writes a page, and beside it a PNG of its samples and one of their atoms where there are two or more.
 
     Returns what it wrote, the page first. The arguments are those of `write_page`.
     """
-    shown = {"images": images, "texts": texts, "softening": softening, "tied": tied}
+    shown = {"images": images, "texts": texts, "softening": softening, "fitted": fitted}
     written = [page := write_page(path, title=title, tables=tables, **shown)]
     if images:
-        written.append(write_sheet(page.with_suffix(".png"), images, tied=tied))
+        written.append(write_sheet(page.with_suffix(".png"), images, fitted=fitted))
     elif texts:
-        written.append(write_words(page.with_suffix(".png"), texts, tied=tied))
+        written.append(write_words(page.with_suffix(".png"), texts, fitted=fitted))
     if sum(reading.atom is not None for reading in (*images, *texts)) > 1:
         written.append(write_atoms(page.with_suffix(".atoms.png"), [*images, *texts], softening=softening))
     return written
-

@@ -1,22 +1,18 @@
 """What the sign of an importance says: the one place that puts it into words."""
 
-
-
 PAPER = (
     "As the paper reads it: +1 carries meaning and tells the sample apart;",
     "−1 tells it apart without carrying meaning;",
     "0 carries meaning but does not tell it apart.",
 )
 
-TIED = (
+FITTED = (
     "Positive: the prediction leans on it;",
     "negative: it speaks against it;",
     "0: the prediction does not need it.",
 )
 
 
-
-def meaning(tied: bool = False) -> tuple[str, ...]:
-    """Phrases that make one text. `tied`: the importance was learned from the model's own output."""
-    return TIED if tied else PAPER
-
+def meaning(fitted: bool = False) -> tuple[str, ...]:
+    """Phrases that make one text. `fitted`: the importance was learned from the model's own output."""
+    return FITTED if fitted else PAPER

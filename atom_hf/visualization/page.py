@@ -1,42 +1,28 @@
 """One HTML page of what the heads found: tables, all samples, their atoms, pictures and words. It needs no network."""
 
-from pathlib import Path
-from dataclasses import dataclass
-from .legend import meaning
-from ..errors import AtomError
-from ..importance.results import ImageReading
-from ..importance.results import TextReading
-from .values import checked_scale
-import numpy as np
-from .values import outcome
-from .samples import sample_columns
-from .samples import sample_name
-from .pictures import save
-from tqdm.auto import tqdm
-from .values import tokens
-from . import charts
-from .samples import class_marks
-from .atoms_map import map_atoms
 import base64
-from .pictures import png
-from jinja2 import Environment
-from jinja2 import FileSystemLoader
-from .values import clean
-from .colors import LEVELS
-from .pictures import fitted
-from .pictures import heat_map
-from .colors import word_style
-from .colors import NIGHT
-from .colors import level_of
-from .words import runs
-from .values import signed
-from .colors import CLASSES
-from .colors import NIGHT_CLASSES
-from markupsafe import Markup
 import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup
+from tqdm.auto import tqdm
+
+from ..errors import AtomError
+from ..importance.results import ImageImportance, TextImportance
+from . import charts
+from .atoms_map import map_atoms
+from .colors import CLASSES, LEVELS, NIGHT, NIGHT_CLASSES, level_of, word_style
+from .legend import meaning
+from .pictures import fitted, heat_map, png, save
+from .samples import class_marks, sample_columns, sample_name
+from .values import checked_scale, clean, outcome, signed, tokens
+from .words import runs
 
 # By hand: pages of Plotly or Bokeh carry megabytes of script, are empty without it, and are not accessible.
-ASSETS = Path(__file__).parent.parent / "assets" / "page"
+ASSETS = Path(__file__).parent / "templates"
 
 MOST_WORDS = (
     20_000  # words that are listed with their values below their texts: twice the page, hardly looked at beyond
@@ -45,7 +31,6 @@ MOST_WORDS = (
 MOST_PATCHES = 10_000
 
 SIZES = ((60, 336), (300, 192), (float("inf"), 112))  # pixels of the pictures on a page of so many
-
 
 
 @dataclass(frozen=True)
@@ -58,22 +43,21 @@ class Table:
     note: str = ""
 
 
-
 def write_page(
     path,
     *,
     title: str,
     intro: str = "",
     tables: list[Table] = (),
-    images: list[ImageReading] = (),
-    texts: list[TextReading] = (),
-    tied: bool = False,
+    images: list[ImageImportance] = (),
+    texts: list[TextImportance] = (),
+    fitted: bool = False,
     softening: float = 0.0,
 ) -> Path:
     """Write one HTML file of Tables and readings that needs no network, nor a script to be read; return its path.
 
     A blank line in `intro` starts a paragraph. Two readings or more get a table that can be sorted; two atoms or more their
-    map, with the pairs' rest distances, and histograms. `tied`: see `legend.meaning`; `softening`: of the energy
+    map, with the pairs' rest distances, and histograms. `fitted`: see `legend.meaning`; `softening`: of the energy
     (`AtomConfig.softening`), for the rest distances.
 
     AtomError: nothing to show, or a table or reading that does not fit.
@@ -85,9 +69,9 @@ def write_page(
             raise AtomError(f"table {table.caption!r}: {len(table.header)} cells in the header but {odd[0]} in a row")
     scale = checked_scale(images, texts)
     readings = [*images, *texts]
-    show = {"title": title, "intro": intro, "tables": tables, "scale": scale, "meaning": meaning(tied)}
+    show = {"title": title, "intro": intro, "tables": tables, "scale": scale, "meaning": meaning(fitted)}
     show["charges"] = len(readings) > 1 and any(reading.atom is not None for reading in readings)
-    show["tied"] = tied
+    show["fitted"] = fitted
     show["absent"] = any(np.isnan(np.asarray(image.importance)).any() for image in images)
     show["unseen"] = any(image.box is not None for image in images)
     show["samples"] = sample_columns(readings) if len(readings) > 1 else []
@@ -104,10 +88,8 @@ def write_page(
     return save(path, TEMPLATES.get_template("page.html.j2").render(show).encode())
 
 
-
 def _bar(numbered: list, what: str):
     return tqdm(numbered, desc=what, unit="sample", leave=False) if len(numbered) > 100 else numbered
-
 
 
 def _atoms(readings: list, softening: float) -> dict:
@@ -137,10 +119,8 @@ def _atoms(readings: list, softening: float) -> dict:
     }
 
 
-
 def _data(image) -> str:
     return base64.b64encode(png(image)).decode()
-
 
 
 # finalize sees all that the template prints; what its own macros made is known by __html__.
@@ -160,4 +140,3 @@ SCRIPT = (ASSETS / "page.js").read_text(encoding="utf-8")
 TEMPLATES.globals["script"] = Markup(SCRIPT)
 
 TEMPLATES.globals["script_hash"] = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
-

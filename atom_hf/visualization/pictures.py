@@ -1,33 +1,22 @@
 """What the heads found, as PNGs: pictures under their heat maps, words on their colours."""
 
-from PIL import Image
-from ..importance.results import ImageReading
-from .colors import NEGATIVE
-from .colors import POSITIVE
-from .values import checked_scale
-import numpy as np
-from dataclasses import replace
-from .colors import INK
-from PIL import ImageDraw
-from ..errors import AtomError
-from .colors import MUTED
-from .colors import PAPER
-from pathlib import Path
-from .legend import meaning
-from .values import outcome
-from ..importance.results import TextReading
-from .colors import level_of
-from .colors import word_style
-from PIL import ImageFont
-from .values import plain
-import re
-from .words import runs
-from .colors import LEVELS
 import io
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from ..errors import AtomError
+from ..importance.results import ImageImportance, TextImportance
+from .colors import INK, LEVELS, MUTED, NEGATIVE, PAPER, POSITIVE, level_of, word_style
+from .legend import meaning
+from .values import checked_scale, outcome, plain
+from .words import runs
 
 
-
-def heat_map(reading: ImageReading, size: int = 168, scale: float = 1.0) -> Image.Image:
+def heat_map(reading: ImageImportance, size: int = 168, scale: float = 1.0) -> Image.Image:
     """The picture in grey under its importance, RGB, longest side `size`; an importance of `scale` has full colour.
 
     Patches with nan are hatched, what the model did not see is dark; the strongest patches bear + or -, so that the sign
@@ -52,8 +41,7 @@ def heat_map(reading: ImageReading, size: int = 168, scale: float = 1.0) -> Imag
     return picture
 
 
-
-def _print_signs(picture: Image.Image, reading: ImageReading, grid: np.ndarray, scale: float) -> None:
+def _print_signs(picture: Image.Image, reading: ImageImportance, grid: np.ndarray, scale: float) -> None:
     """Draw + or - into the strongest patches, where these are large enough."""
     (wide, high), (width, height), size = picture.size, reading.image.size, max(picture.size)
     left, top, right, bottom = reading.box or (0, 0, width, height)
@@ -67,8 +55,7 @@ def _print_signs(picture: Image.Image, reading: ImageReading, grid: np.ndarray, 
             draw.line((x - dx, y - dy, x + dx, y + dy), INK, thick)
 
 
-
-def write_sheet(path, images: list[ImageReading], columns: int = 8, *, tied: bool = False) -> Path:
+def write_sheet(path, images: list[ImageImportance], columns: int = 8, *, fitted: bool = False) -> Path:
     """Write a PNG of all pictures (original, heat map, "predicted (true)") and one colour scale; return its path."""
     if not images or columns < 1:
         raise AtomError(f"write_sheet: {len(images)} images in {columns} columns; give at least one of each")
@@ -86,12 +73,11 @@ def write_sheet(path, images: list[ImageReading], columns: int = 8, *, tied: boo
         print_text(draw, (left + side / 2, top + 2 * side + 58), f"{wrong} {sure}".strip(), 15, side, MUTED)
         if wrong:
             draw.rounded_rectangle((left - 10, top - 10, left + side + 9, top + 2 * side + 72), 6, None, INK, 2)
-    _print_scale(draw, width / 2, sheet.height - 140, scale, meaning(tied))
+    _print_scale(draw, width / 2, sheet.height - 140, scale, meaning(fitted))
     return save(path, png(sheet))
 
 
-
-def write_words(path, texts: list[TextReading], width: int = 1000, *, tied: bool = False) -> Path:
+def write_words(path, texts: list[TextImportance], width: int = 1000, *, fitted: bool = False) -> Path:
     """Write a PNG of `width` pixels: words shaded by importance, the prediction at their right; return its path.
 
     Pillow's built-in font has Latin letters without accents only; others become boxes here, but show on the page.
@@ -118,9 +104,8 @@ def write_words(path, texts: list[TextReading], width: int = 1000, *, tied: bool
         if wrong:
             draw.rounded_rectangle((margin - 14, top + 6, width - margin + 13, top + height - 6), 6, None, INK, 2)
         top += height
-    _print_scale(draw, width / 2, top + 20, scale, meaning(tied))
+    _print_scale(draw, width / 2, top + 20, scale, meaning(fitted))
     return save(path, png(sheet))
-
 
 
 def fitted(image: Image.Image, size: int) -> Image.Image:
@@ -131,8 +116,9 @@ def fitted(image: Image.Image, size: int) -> Image.Image:
     return image.resize(shape, Image.Resampling.NEAREST if 2 * max(image.size) <= size else Image.Resampling.LANCZOS)
 
 
-
-def _wrap(reading: TextReading, pixels: int, width: float, line: int) -> list[tuple[str, float, float, float, float]]:
+def _wrap(
+    reading: TextImportance, pixels: int, width: float, line: int
+) -> list[tuple[str, float, float, float, float]]:
     """Each word and each mark between words: (what Pillow can print, importance, its width, x, y), in lines of `width`."""
     font, places, x, y, gap = ImageFont.load_default(size=pixels), [], 0.0, 0, 9
     for runs_of_source in runs(reading):
@@ -149,14 +135,12 @@ def _wrap(reading: TextReading, pixels: int, width: float, line: int) -> list[tu
     return places
 
 
-
 def print_text(draw, spot, text: str, pixels: int, width: float, fill=INK, anchor="ms") -> None:
     """Draw one line of text, cut with an ellipsis where it would be wider than `width`."""
     font, text = ImageFont.load_default(size=pixels), plain(text)[:500]
     while font.getlength(text) > width:
         text = text[:-2] + "…"
     draw.text(spot, text, fill, font, anchor)
-
 
 
 def _print_scale(draw, middle: float, top: float, scale: float, says: tuple[str, ...]) -> None:
@@ -170,15 +154,12 @@ def _print_scale(draw, middle: float, top: float, scale: float, says: tuple[str,
         print_text(draw, (middle, top + 62 + 20 * line), part, 14, 2 * middle, MUTED)
 
 
-
 def png(picture: Image.Image) -> bytes:
     picture.save(buffer := io.BytesIO(), "PNG")
     return buffer.getvalue()
-
 
 
 def save(path, content: bytes) -> Path:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_bytes(content)
     return Path(path)
-

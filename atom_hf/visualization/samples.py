@@ -1,21 +1,18 @@
 """All samples as one table: what is known of each, as it is shown and as it is sorted."""
 
-from ..importance.results import ImageReading
-from ..importance.results import TextReading
-from dataclasses import dataclass
-from .values import tokens
-import numpy as np
-from .values import outcome
-from .values import percent
-from .values import signed
-from typing import Any
-from .colors import CLASSES
 from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
-Reading = ImageReading | TextReading
+import numpy as np
+
+from ..importance.results import ImageImportance, TextImportance
+from .colors import CLASSES
+from .values import outcome, percent, signed, tokens
+
+Reading = ImageImportance | TextImportance
 
 SHAPES = 6  # with 7 colours: 42 marks
-
 
 
 @dataclass(frozen=True)
@@ -25,7 +22,6 @@ class Column:
     title: str
     cells: list[tuple[str, str]]
     numeric: bool = False
-
 
 
 def sample_columns(readings: list[Reading]) -> list[Column]:
@@ -42,7 +38,6 @@ def sample_columns(readings: list[Reading]) -> list[Column]:
         Column("tokens", _numbers([len(tokens(r)) for r in readings], "{:,.0f}".format), True),
     ]
     return [column for column in columns if any(key for _, key in column.cells)]
-
 
 
 def class_marks(readings: list[Reading]) -> dict[str, Any]:
@@ -66,27 +61,22 @@ def class_marks(readings: list[Reading]) -> dict[str, Any]:
     }
 
 
-
 def sample_name(reading: Reading, number: int) -> str:
     """What a sample is called: the beginning of its text, its file name, or its number."""
-    if isinstance(reading, ImageReading):
+    if isinstance(reading, ImageImportance):
         return reading.name or f"picture {number}"
     text = " ".join(" / ".join(filter(None, (reading.text, reading.pair))).split())
     return (text[:60].rstrip() + "…" if len(text) > 60 else text) or f"text {number}"
-
 
 
 def _mean(values: np.ndarray) -> float | None:
     return float(values.mean()) if len(values) else None
 
 
-
 def _words(values: list[str]) -> list[tuple[str, str]]:
     return [(value, value) for value in values]
-
 
 
 def _numbers(values: list[float | None], show: Callable[[float], str]) -> list[tuple[str, str]]:
     known = (None if value is None or not np.isfinite(value) else float(value) for value in values)
     return [("", "") if value is None else (show(value), f"{value:.9g}") for value in known]
-

@@ -1,42 +1,34 @@
 """What the heads found, in a terminal: texts on the colours of their words, small pictures, or plain text in a pipe."""
 
 import re
-from rich.columns import Columns
-from rich.console import Console
-from rich.constrain import Constrain
-from rich.console import Group
-from ..importance.results import ImageReading
-from rich.text import Text
-from ..importance.results import TextReading
-from .values import checked_scale
-from .words import runs
-from .values import clean
-from .words import Run
-from rich.style import Style
-from .colors import level_of
-from .values import signed
-from .colors import word_style
-from rich.color import Color
-from .values import outcome
-from rich.table import Table
-from .pictures import fitted
-from .pictures import heat_map
+
 import numpy as np
-from .colors import LEVELS
+from rich.color import Color
+from rich.columns import Columns
+from rich.console import Console, Group
+from rich.constrain import Constrain
+from rich.style import Style
+from rich.table import Table
+from rich.text import Text
+
+from ..importance.results import ImageImportance, TextImportance
+from .colors import LEVELS, level_of, word_style
 from .legend import meaning
+from .pictures import fitted, heat_map
+from .values import checked_scale, clean, outcome, signed
+from .words import Run, runs
 
 PICTURE = 16  # pixels of the longest side of a picture: as many columns, and half as many lines
 
 SEPARATORS = re.compile("\r\n?|[\u2028\u2029]")
 
 
-
-def show_readings(
-    images: list[ImageReading] = (),
-    texts: list[TextReading] = (),
+def show_importance(
+    images: list[ImageImportance] = (),
+    texts: list[TextImportance] = (),
     *,
     console: Console | None = None,
-    tied: bool = False,
+    fitted: bool = False,
 ) -> str:
     """Lines for a terminal, or for a pipe.
 
@@ -49,7 +41,7 @@ def show_readings(
         texts: shown as they were written, broken at white space.
         console: whose width and colours count; by default that of standard output, with what `NO_COLOR`, `FORCE_COLOR`,
             `TERM` and `COLORTERM` ask for. Without colours nothing is broken.
-        tied: see `legend.meaning`.
+        fitted: see `legend.meaning`.
 
     Raises:
         AtomError: a reading that does not fit.
@@ -67,7 +59,7 @@ def show_readings(
     if colored:
         blocks = [Group(_picture(reading, scale), *map(Text, _caption(reading)), Text()) for reading in images]
         lines += [Columns([Constrain(block, 2 * PICTURE + 1) for block in blocks], padding=(0, 2))]
-        lines += [_legend(scale, tied)]
+        lines += [_legend(scale, fitted)]
     else:
         lines += [Text("  ".join(_caption(reading))) for reading in images]
     with console.capture() as shown:
@@ -76,14 +68,12 @@ def show_readings(
     return shown.get().removesuffix("\n")
 
 
-
 def harmless(text: str) -> str:
     """Anybody's text without what would steer a terminal: control characters, escape sequences, changes of direction.
 
     rich itself takes out a few control characters, but no escape sequence.
     """
     return clean(SEPARATORS.sub("\n", text).replace("\t", "    "))
-
 
 
 def _word(run: Run, scale: float, colored: bool) -> tuple[str, Style]:
@@ -96,7 +86,6 @@ def _word(run: Run, scale: float, colored: bool) -> tuple[str, Style]:
     return f"{shown}({signed(run.word.importance).replace('−', '-')})", Style.null()
 
 
-
 def _style(level: int) -> Style:
     """Of a word at a level; none for one that hardly shows."""
     ground, ink, weight = word_style(level)
@@ -104,27 +93,23 @@ def _style(level: int) -> Style:
     return sign + _colors(ink, ground) if weight else Style.null()
 
 
-
 def _colors(ink, ground) -> Style:
     return Style.from_color(Color.from_rgb(*ink), Color.from_rgb(*ground))
 
 
-
-def _verdict(reading: TextReading | ImageReading) -> list[str]:
+def _verdict(reading: TextImportance | ImageImportance) -> list[str]:
     wrong, predicted, true, sure = outcome(reading)
     parts = [f"predicted {predicted}" if predicted else "", sure, f"true {true}" if true else "", wrong]
     shown = "  ".join(" ".join(harmless(part).split()) for part in parts if part)
     return [shown] if shown else []
 
 
-
-def _caption(reading: ImageReading) -> list[str]:
+def _caption(reading: ImageImportance) -> list[str]:
     name = [" ".join(harmless(reading.name).split())] if reading.name else []
     return [*name, *_verdict(reading)]
 
 
-
-def _picture(reading: ImageReading, scale: float) -> Table:
+def _picture(reading: ImageImportance, scale: float) -> Table:
     """The picture and its heat map, two pixels a character: an upper half block on the ground of the lower one."""
     both = []
     for picture in (fitted(reading.image, PICTURE), heat_map(reading, PICTURE, scale)):
@@ -138,8 +123,6 @@ def _picture(reading: ImageReading, scale: float) -> Table:
     return grid
 
 
-
-def _legend(scale: float, tied: bool) -> Text:
+def _legend(scale: float, fitted: bool) -> Text:
     most, least = ((f" {sign}{scale:.2g} ", _style(level)) for sign, level in (("+", LEVELS), ("−", -LEVELS)))
-    return Text.assemble(most, " to ", least, f"   {' '.join(meaning(tied))}")
-
+    return Text.assemble(most, " to ", least, f"   {' '.join(meaning(fitted))}")

@@ -1,11 +1,12 @@
 """What all pictures and pages need of readings: that they fit, the strength of their colours, and their numbers in words."""
 
 import re
-from ..errors import AtomError
-from ..importance.results import ImageReading
-from ..importance.results import TextReading
-import numpy as np
 import unicodedata
+
+import numpy as np
+
+from ..errors import AtomError
+from ..importance.results import ImageImportance, TextImportance
 
 # Control characters break HTML, lone surrogates UTF-8, and bidi overrides would reorder what follows them.
 FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
@@ -13,8 +14,7 @@ FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-
 PLAIN = {ord("−"): "-", ord("–"): "-", ord("—"): "-", ord("ß"): "ss"}  # what NFKD leaves outside Pillow's font
 
 
-
-def checked_scale(images: list[ImageReading] = (), texts: list[TextReading] = ()) -> float:
+def checked_scale(images: list[ImageImportance] = (), texts: list[TextImportance] = ()) -> float:
     """Which importance gets the full colour: 1, or where all are faint (under 0.3) their largest.
 
     AtomError: an importance, place, confidence or atom that cannot be.
@@ -23,7 +23,7 @@ def checked_scale(images: list[ImageReading] = (), texts: list[TextReading] = ()
     for name, group in (("images", images), ("texts", texts)):
         for index, reading in enumerate(group):
             where = f"{name}[{index}]"
-            if isinstance(reading, TextReading):
+            if isinstance(reading, TextImportance):
                 _check_spans(where, reading)
             else:
                 _check_grid(where, reading)
@@ -38,35 +38,30 @@ def checked_scale(images: list[ImageReading] = (), texts: list[TextReading] = ()
     return top if 0 < top < 0.3 else 1.0
 
 
-
-def importances(reading: ImageReading | TextReading) -> np.ndarray:
+def importances(reading: ImageImportance | TextImportance) -> np.ndarray:
     """All importances of a sample, flat: of patches, or of words and their pieces; nan for no token."""
-    if isinstance(reading, TextReading):
+    if isinstance(reading, TextImportance):
         return np.array([span.importance for span in (*reading.words, *reading.pieces)], float)
     return np.asarray(reading.importance, float).ravel()
 
 
-
-def tokens(reading: ImageReading | TextReading) -> np.ndarray:
+def tokens(reading: ImageImportance | TextImportance) -> np.ndarray:
     """The importances of its tokens: of patches, of word pieces, or of words where no pieces are given; no nan."""
-    spans = (reading.pieces or reading.words) if isinstance(reading, TextReading) else None
+    spans = (reading.pieces or reading.words) if isinstance(reading, TextImportance) else None
     values = importances(reading) if spans is None else np.array([span.importance for span in spans], float)
     return values[~np.isnan(values)]
 
 
-
-def outcome(reading: ImageReading | TextReading) -> tuple[str, str, str, str]:
+def outcome(reading: ImageImportance | TextImportance) -> tuple[str, str, str, str]:
     """The word "wrong", the predicted and the true class, the confidence (100% only if it is 1); each "" for none."""
     predicted, true = ("" if name is None else str(name) for name in (reading.predicted, reading.label))
     wrong = "wrong" if predicted and true and predicted != true else ""
     return wrong, predicted, true, "" if reading.confidence is None else percent(reading.confidence)
 
 
-
 def percent(confidence: float) -> str:
     """100% only if it is 1."""
     return f"{min(confidence, 1 if confidence >= 1 else 0.99):.0%}"
-
 
 
 def signed(value: float) -> str:
@@ -77,11 +72,9 @@ def signed(value: float) -> str:
     return "0.00" if shown[1:] == "0.00" else shown.replace("-", "−")
 
 
-
 def clean(value):
     """What may stand on a page: what breaks or reorders it becomes U+FFFD, one for one; ready HTML passes."""
     return value if hasattr(value, "__html__") else FORBIDDEN.sub("\ufffd", str(value))
-
 
 
 def plain(text) -> str:
@@ -90,8 +83,7 @@ def plain(text) -> str:
     return "".join(part for part in text if not unicodedata.combining(part))
 
 
-
-def _check_grid(where: str, reading: ImageReading) -> None:
+def _check_grid(where: str, reading: ImageImportance) -> None:
     shape = np.shape(reading.importance)
     if len(shape) != 2 or 0 in shape:
         raise AtomError(f"{where}: importance has shape {shape}; give [rows, columns] of the patch grid")
@@ -99,8 +91,7 @@ def _check_grid(where: str, reading: ImageReading) -> None:
         raise AtomError(f"{where}: box {reading.box}; give left, top, right, bottom with left < right and top < bottom")
 
 
-
-def _check_spans(where: str, reading: TextReading) -> None:
+def _check_spans(where: str, reading: TextImportance) -> None:
     sources = [reading.text, reading.pair]
     for span in (*reading.words, *reading.pieces):
         source = sources[span.source] if span.source in (0, 1) else None
@@ -114,4 +105,3 @@ def _check_spans(where: str, reading: TextReading) -> None:
                 f"{where}: {span.text!r} is not what stands at {span.start} to {span.end}; "
                 "give spans with text == source[start:end]"
             )
-

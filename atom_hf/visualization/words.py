@@ -1,20 +1,19 @@
 """A text as it was written, cut where its words begin and end."""
 
-from typing import NamedTuple
-from ..importance.results import Span
-from .values import signed
-from ..importance.results import TextReading
-from bisect import bisect_left
 import math
+from bisect import bisect_left
+from typing import NamedTuple
 
+from ..importance.results import TextImportance, WordImportance
+from .values import signed
 
 
 class Run(NamedTuple):
     """A stretch of a text: a word, or what stands between words (`word` is None)."""
 
     text: str
-    word: Span | None = None
-    pieces: tuple[Span, ...] = ()
+    word: WordImportance | None = None
+    pieces: tuple[WordImportance, ...] = ()
     cut: bool = False
     """It stands behind the last token that the model read."""
 
@@ -27,8 +26,7 @@ class Run(NamedTuple):
         return f"{signed(self.word.importance)}, mean of {parts}" if parts else signed(self.word.importance)
 
 
-
-def runs(reading: TextReading) -> list[list[Run]]:
+def runs(reading: TextImportance) -> list[list[Run]]:
     """The text, and its pair if it has one, as runs whose texts joined are the source.
 
     Words without a character are left out; one that begins inside the word before it shows from that word's end on.
@@ -37,8 +35,7 @@ def runs(reading: TextReading) -> list[list[Run]]:
     return [_cut(reading, number, source) for number, source in enumerate(sources)]
 
 
-
-def _cut(reading: TextReading, number: int, source: str) -> list[Run]:
+def _cut(reading: TextImportance, number: int, source: str) -> list[Run]:
     pieces = sorted((p for p in reading.pieces if p.source == number), key=lambda p: (p.start, p.end))
     starts, found, end = [piece.start for piece in pieces], [], 0
     for word in sorted((word for word in reading.words if word.source == number), key=lambda word: word.start):
@@ -57,4 +54,3 @@ def _cut(reading: TextReading, number: int, source: str) -> list[Run]:
         last = read[-1] + 1 if read else 0
         found[last:] = [run._replace(cut=True) for run in found[last:]]
     return found
-

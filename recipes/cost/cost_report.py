@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from atom_hf.visualization.figures import new_figure, save_figure
 from atom_hf.utils.tables import markdown
+from atom_hf.visualization.figures import new_figure, save_figure
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

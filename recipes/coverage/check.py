@@ -164,7 +164,7 @@ def train(model: PreTrainedModel, task: str, folder: Path, atom: bool, **argumen
     heads = {n: p.detach().clone() for n, p in model.named_parameters() if n.startswith("atom_heads.")}
     trainer.train()
     if atom:
-        _must(model.atom_gate.scale > 0, "the task's loss does not depend on the layer's hidden states")
+        _must(model.atom_balancer.scale > 0, "the task's loss does not depend on the layer's hidden states")
     losses = [row["loss"] for row in trainer.state.log_history if "loss" in row]
     _must(len(losses) == STEPS and all(map(_finite, losses)), f"losses {losses}")
     if atom:

@@ -5,7 +5,19 @@ from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 
-from atom_hf.faithfulness.report import CHANCE, MEASURES, OURS, REFERENCE, Block, gap, paired, read_blocks, share, verdict, write_report
+from atom_hf.faithfulness.report import (
+    CHANCE,
+    MEASURES,
+    OURS,
+    REFERENCE,
+    Block,
+    gap,
+    paired,
+    read_blocks,
+    share,
+    verdict,
+    write_report,
+)
 from atom_hf.utils.jsonl import RESULTS_NAME
 from atom_hf.utils.tables import markdown
 

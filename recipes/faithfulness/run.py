@@ -65,9 +65,9 @@ def make_models(recipe: str, local: dict[str, list[str]]) -> dict[str, list[str]
                 flags = ["--config", f"recipes/{recipe}/{arm}.yaml", *data_flags(recipe, local), "--seed", str(seed)]
                 if recipe in local and recipe == "cola":
                     flags += ["--dataset_config", ""]
-                call("train", *flags, "--output_dir", folder, "--save_strategy", "no", "--no_tie")
+                call("train", *flags, "--output_dir", folder, "--save_strategy", "no", "--no_explainer")
             config = Path(ROOT, folder, "atom_config.json")
-            if arm == "atom" and "tied_classes" not in json.loads(config.read_text(encoding="utf-8")):
+            if arm == "atom" and "explainer_classes" not in json.loads(config.read_text(encoding="utf-8")):
                 call("tie", "--model", folder, *data_flags(recipe, local), *TIES[recipe], "--sample_seed", str(seed))
     return found
 

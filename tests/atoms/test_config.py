@@ -47,7 +47,7 @@ configs = st.builds(
     special_token_ids=st.none() | st.lists(st.integers(0, 2**31 - 1), max_size=3),
     base_model_class=st.none() | st.text(),
 )
-tied = st.builds(replace, configs, tied_classes=st.integers(1), tied_width=st.integers(1))
+tied = st.builds(replace, configs, explainer_classes=st.integers(1), explainer_width=st.integers(1))
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
@@ -66,10 +66,10 @@ def test_the_file_is_plain_json_with_every_field_and_its_format(tmp_path):
     AtomConfig(weight=0.25, special_token_ids=[0, 101]).save(tmp_path)
     data = json.loads((tmp_path / "atom_config.json").read_text(encoding="utf-8"))
     assert data.pop("format_version") == 1
-    tied = {"tied_classes", "tied_width"}
+    tied = {"explainer_classes", "explainer_width"}
     assert set(data) == {field.name for field in fields(AtomConfig)} - tied
     assert data["weight"] == 0.25 and data["special_token_ids"] == [0, 101]
-    AtomConfig(tied_classes=2, tied_width=8).save(tmp_path)
+    AtomConfig(explainer_classes=2, explainer_width=8).save(tmp_path)
     assert tied < set(json.loads((tmp_path / "atom_config.json").read_text(encoding="utf-8")))
 
 

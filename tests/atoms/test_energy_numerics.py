@@ -9,8 +9,8 @@ import torch
 
 import atom_hf.atoms.closed_form
 from atom_hf import Atoms, atomic_energy
-from atom_hf.atoms.loss import atom_loss
 from atom_hf.atoms.energy import pair_means
+from atom_hf.atoms.loss import atom_loss
 from helpers.placed_atoms import CONSTRAINTS, assert_same, energy_and_gradients, random_atoms, random_batch
 
 HALVES = pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["fp16", "bf16"])

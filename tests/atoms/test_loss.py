@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 import atom_hf.atoms.closed_form
 from atom_hf import Atoms
-from atom_hf.atoms.loss import atom_loss
 from atom_hf.atoms.energy import pair_means
+from atom_hf.atoms.loss import atom_loss
 from helpers.naive import naive_constraint
 from helpers.placed_atoms import CONSTRAINTS, batches, random_atoms, random_batch
 

@@ -9,12 +9,12 @@ import torch
 
 import atom_hf.benchmark.bench as bench
 from atom_hf import AtomError
-from atom_hf.training.arguments import AtomTrainingArguments
 from atom_hf.benchmark.bench import BenchArguments, paired_ratio, run_bench
-from atom_hf.cli.main import main
-from atom_hf.finetune.flags import parse_flags
 from atom_hf.benchmark.random_inputs import random_task
+from atom_hf.cli.main import main
 from atom_hf.finetune.arguments import RunArguments
+from atom_hf.finetune.flags import parse_flags
+from atom_hf.training.arguments import AtomTrainingArguments
 
 BERT = (
     "--model_type bert --config_overrides hidden_size=16,num_hidden_layers=2,num_attention_heads=2,"

@@ -6,8 +6,8 @@ import torch
 import atom_hf.benchmark.bench as bench
 import atom_hf.benchmark.profiling as bench_profile
 from atom_hf import AtomError
-from atom_hf.benchmark.profiling import PREFIX, STEP, attribute, kernel_time, profile_parts, wrapped
 from atom_hf.atoms.heads import AtomHeads
+from atom_hf.benchmark.profiling import PREFIX, STEP, attribute, kernel_time, profile_parts, wrapped
 from helpers.measured import arm
 from helpers.models import batch_for
 
@@ -96,14 +96,16 @@ def test_a_part_that_has_moved_is_an_error(tmp_path, monkeypatch):
 
 def test_wrapping_leaves_no_trace(tmp_path):
     from atom_hf.atoms import energy, heads
-    from atom_hf.modeling import gradient_balancer as gate, mixin as modeling
-    from atom_hf.training import trainer, loss as trainer_loss
+    from atom_hf.modeling import gradient_balancer as gate
+    from atom_hf.modeling import mixin as modeling
+    from atom_hf.training import loss as trainer_loss
+    from atom_hf.training import trainer
 
     one = arm(tmp_path)
     one.step([batch_for("bert", labels=True)])
     places = (
         energy.Atoms,
-        gate.GradientGate,
+        gate.GradientBalancer,
         heads.AtomHeads,
         modeling,
         trainer,

@@ -97,7 +97,7 @@ def test_a_measured_step_is_a_training_step(tmp_path):
     assert whole.state.global_step == one.trainer.state.global_step == 2
     for (name, a), b in zip(one.trainer.model.named_parameters(), whole.model.parameters(), strict=True):
         assert torch.equal(a, b), name
-    assert one.trainer.model.atom_gate.state() == whole.model.atom_gate.state()
+    assert one.trainer.model.atom_balancer.state() == whole.model.atom_balancer.state()
 
 
 class _StopAfter(TrainerCallback):

@@ -42,8 +42,8 @@ def trained(material):
         patch.chdir(material)
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", material / "cache")
         for name, flag in (("vit-atom", "--atom"), ("vit-plain", "")):
-            assert main(shlex.split(f"{DIGITS} {flag} --output_dir {name} --save_steps 1 --no_tie")) == 0
-        assert main(shlex.split(f"{TEXTS} --atom --output_dir bert-atom --no_tie")) == 0
+            assert main(shlex.split(f"{DIGITS} {flag} --output_dir {name} --save_steps 1 --no_explainer")) == 0
+        assert main(shlex.split(f"{TEXTS} --atom --output_dir bert-atom --no_explainer")) == 0
     spoil_heads(material)
     return material
 

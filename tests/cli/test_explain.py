@@ -17,9 +17,9 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 import atom_hf.cli.explain
 from atom_hf import AtomConfig, attach_atoms, load_atom_model
-from atom_hf.modeling.attach import add_tied
 from atom_hf.cli.main import main
 from atom_hf.importance.read import read_images, read_texts
+from atom_hf.modeling.attach import add_explainer
 from atom_hf.visualization.pictures import write_words
 from helpers.models import make_tokenizer, tiny
 
@@ -134,7 +134,7 @@ def test_importance_that_is_tied_to_the_prediction(folder, tmp_path, monkeypatch
     model = load_atom_model("bert")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        add_tied(model, model.config.num_labels, 8)
+        add_explainer(model, model.config.num_labels, 8)
     model.save_pretrained(folder / "tied")
     make_tokenizer().save_pretrained(folder / "tied")
     says = "the prediction leans on it"

@@ -19,14 +19,14 @@ VIT = [*DIGITS, "--model_type", "vit", "--config_overrides", SMALL, *RUN]
 
 def test_train_ties_or_leaves_it_and_tie_does_it_later(tmp_path, capsys):
     run = tmp_path / "run"
-    assert main(["train", *VIT, "--atom", "--no_tie", "--output_dir", str(run)]) == 0
+    assert main(["train", *VIT, "--atom", "--no_explainer", "--output_dir", str(run)]) == 0
     assert "erased tokens explained" not in capsys.readouterr().out
-    assert load_atom_model(run).atom_heads.tied is None
+    assert load_atom_model(run).atom_heads.explainer is None
     assert main(["tie", "--model", str(run), *DIGITS, "--samples", "24", "--copies", "1", "--sets", "4"]) == 0
     printed = capsys.readouterr().out
     assert "samples   24, erased 168 times" in printed and f"model     {run}" in printed
     done = load_atom_model(run)
-    assert done.atom_heads.tied.outer.weight.shape == (10, 64)
+    assert done.atom_heads.explainer.outer.weight.shape == (10, 64)
     # The same seed on the same machine gives the same, and the model that was read stays as it is.
     other = ["--output_dir", str(tmp_path / "other"), "--samples", "24", "--copies", "1", "--sets", "4"]
     assert main(["tie", "--model", str(run), *DIGITS, *other]) == 0
@@ -49,16 +49,16 @@ def test_train_ties_or_leaves_it_and_tie_does_it_later(tmp_path, capsys):
         "--max_eval_samples",
         "20",
     ]
-    assert main([*new, *RUN, "--atom", "--no_tie", "--output_dir", str(tmp_path / "new")]) == 0
-    assert not load_atom_model(tmp_path / "new").atom_config.is_tied
+    assert main([*new, *RUN, "--atom", "--no_explainer", "--output_dir", str(tmp_path / "new")]) == 0
+    assert not load_atom_model(tmp_path / "new").atom_config.has_explainer
     assert load_atom_model(tmp_path / "new").config.num_labels != 10
 
 
 def test_train_ties_by_default(tmp_path, capsys):
     run = tmp_path / "run"
-    assert main(["train", *VIT, "--atom", "--tie_samples", "16", "--output_dir", str(run)]) == 0
+    assert main(["train", *VIT, "--atom", "--explainer_samples", "16", "--output_dir", str(run)]) == 0
     assert "erased tokens explained" in capsys.readouterr().out
-    assert load_atom_model(run).atom_config.tied_classes == 10
+    assert load_atom_model(run).atom_config.explainer_classes == 10
 
 
 @pytest.mark.parametrize(
@@ -93,18 +93,18 @@ def test_a_fit_that_breaks_off_costs_no_model(error, tmp_path, caplog, monkeypat
     def broken(*args, **options):
         raise error
 
-    monkeypatch.setattr(AtomTrainer, "tie_importance", broken)
+    monkeypatch.setattr(AtomTrainer, "fit_explainer", broken)
     status = main(["train", *VIT, "--atom", "--output_dir", str(tmp_path / "run")])
     assert status == (130 if isinstance(error, KeyboardInterrupt) else 0)
     if status == 0:
         assert "could not be tied to the prediction, and stays the charge: RuntimeError: out of" in caplog.text
-    assert load_atom_model(tmp_path / "run").atom_heads.tied is None
+    assert load_atom_model(tmp_path / "run").atom_heads.explainer is None
 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["train", *VIT, "--atom", "--tie_samples", "3"], "--tie_samples must be at least 16"),
+        (["train", *VIT, "--atom", "--explainer_samples", "3"], "--explainer_samples must be at least 16"),
         (["tie", *DIGITS], "give --model: a folder or Hub id"),
         (["tie", *DIGITS, "--model", "vit-fashion-mnist"], "give --model: a folder or Hub id"),
         (["tie", *DIGITS, "--model", "nobody/nothing"], "give --output_dir"),

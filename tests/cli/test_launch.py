@@ -235,7 +235,7 @@ def test_after_a_kill_two_processes_go_on_as_if_left_alone(launched):
 
 
 FLAGS = "--model vit-fashion-mnist --dataset digits --atom --max_train_samples 40 --max_eval_samples 20 --use_cpu"
-FLAGS += " --per_device_train_batch_size 4 --num_processes 2 --disable_tqdm true --no_tie"
+FLAGS += " --per_device_train_batch_size 4 --num_processes 2 --disable_tqdm true --no_explainer"
 
 
 def command(config, folder, *more):

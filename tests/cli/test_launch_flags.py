@@ -11,8 +11,8 @@ from torch.distributed.elastic.multiprocessing import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 import atom_hf
-from atom_hf.cli.main import main
 from atom_hf.cli.launch import NAMES
+from atom_hf.cli.main import main
 
 CONFIGS = Path(atom_hf.__file__).parent / "assets" / "accelerate"
 

@@ -10,15 +10,15 @@ import transformers
 from PIL import Image
 from scipy import stats
 
-from atom_hf.experiments import compare as module
-from atom_hf.training.arguments import AtomTrainingArguments
-from atom_hf.modeling.attach import add_tied
 from atom_hf.cli.main import main
-from atom_hf.experiments.compare import CompareArguments, compare_runs, paired_table
 from atom_hf.errors import AtomError
-from atom_hf.finetune.flags import parse_flags
-from atom_hf.finetune.run import silent
+from atom_hf.experiments import compare as module
+from atom_hf.experiments.compare import CompareArguments, compare_runs, paired_table
 from atom_hf.finetune.arguments import RunArguments
+from atom_hf.finetune.flags import parse_flags
+from atom_hf.finetune.run import unlogged_run
+from atom_hf.modeling.attach import add_explainer
+from atom_hf.training.arguments import AtomTrainingArguments
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -139,11 +139,11 @@ def test_page_and_picture_are_written(compared):
 def test_a_page_says_whether_importance_is_tied(tmp_path, monkeypatch, capsys, tied):
     real = module.fine_tune
 
-    def fine_tune(run, args, *, tie_samples, **options):
-        assert args.atom or not tie_samples
+    def fine_tune(run, args, *, explainer_samples, **options):
+        assert args.atom or not explainer_samples
         outcome = real(run, args, **options)
-        if tie_samples and tied:  # as tie_importance leaves a model, without the minutes of a fit
-            add_tied(outcome.trainer.model, 10, 8)
+        if explainer_samples and tied:  # as fit_explainer leaves a model, without the minutes of a fit
+            add_explainer(outcome.trainer.model, 10, 8)
         return outcome
 
     monkeypatch.setattr(module, "fine_tune", fine_tune)
@@ -164,7 +164,17 @@ def test_nothing_but_results_is_left_behind(compared):
 @pytest.mark.parametrize("arm", ["plain", "atom"])
 def test_an_arm_is_what_train_gives_for_its_seed(compared, tmp_path, capsys, arm):
     folder, _ = compared
-    flags = ["train", *FLAGS, "--no_tie", "--seed", "8", "--sample_seed", "8", "--output_dir", str(tmp_path / "single")]
+    flags = [
+        "train",
+        *FLAGS,
+        "--no_explainer",
+        "--seed",
+        "8",
+        "--sample_seed",
+        "8",
+        "--output_dir",
+        str(tmp_path / "single"),
+    ]
     assert main([*flags, *(["--atom"] if arm == "atom" else [])]) == 0
     single = json.loads((tmp_path / "single" / "all_results.json").read_text())
     line = next(line for line in lines(folder / "runs") if (line.get("seed"), line.get("arm")) == (8, arm))
@@ -314,5 +324,8 @@ def test_a_refused_comparison_leaves_its_folder_free(tmp_path, capsys):
 
 def test_paired_runs_are_not_pushed(tmp_path):
     args = AtomTrainingArguments(str(tmp_path), push_to_hub=True)
-    with pytest.raises(AtomError, match="--push_to_hub: paired runs are measured"), silent(RunArguments(), args, 0):
+    with (
+        pytest.raises(AtomError, match="--push_to_hub: paired runs are measured"),
+        unlogged_run(RunArguments(), args, 0),
+    ):
         pass

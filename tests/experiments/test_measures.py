@@ -11,12 +11,24 @@ import torch
 from PIL import Image
 
 from atom_hf.data.load import load_data
-from atom_hf.finetune.flags import parse_kinds
-from atom_hf.experiments.measures import calibration_error, corrupt, distinct, effective_rank, entropy, less_is_better, measure_classifier, measure_writer, neighbor_distance, read_outputs, repetition, self_bleu
-from atom_hf.finetune.run import silent
+from atom_hf.experiments.measures import (
+    calibration_error,
+    corrupt,
+    distinct,
+    effective_rank,
+    entropy,
+    less_is_better,
+    measure_classifier,
+    measure_writer,
+    neighbor_distance,
+    read_outputs,
+    repetition,
+    self_bleu,
+)
 from atom_hf.experiments.regularizers import StudyTrainer, StudyTrainingArguments
 from atom_hf.finetune.arguments import RunArguments
-from atom_hf.finetune.run import prepare_run
+from atom_hf.finetune.flags import parse_kinds
+from atom_hf.finetune.run import prepare_run, unlogged_run
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -207,7 +219,7 @@ def test_the_same_seed_is_the_same_corruption(name):
 def prepare(line):
     flags = shlex.split(f"{line} {SHORT}")
     run, args = parse_kinds("train", flags, [RunArguments, StudyTrainingArguments])
-    with silent(run, args, 3) as (one, quietly):
+    with unlogged_run(run, args, 3) as (one, quietly):
         prepared = prepare_run(one, quietly, save=False, trainer_class=StudyTrainer)
         prepared.trainer.train()
     return prepared

@@ -8,7 +8,15 @@ from torch.nn import functional as F
 from transformers import BertConfig, BertModel
 
 from atom_hf import AtomConfig, AtomError, AtomTrainer, attach_atoms
-from atom_hf.experiments.regularizers import StudyTrainer, StudyTrainingArguments, output_layer, r_drop_divergence, reading_latent, supervised_contrastive_loss, uniformity_loss
+from atom_hf.experiments.regularizers import (
+    StudyTrainer,
+    StudyTrainingArguments,
+    output_layer,
+    r_drop_divergence,
+    reading_latent,
+    supervised_contrastive_loss,
+    uniformity_loss,
+)
 from helpers.models import TEXT, TINY, batch_for, collator_for, make_tokenizer, rows_for, tiny
 from helpers.training import arguments
 
@@ -258,7 +266,7 @@ def test_none_is_the_atom_trainer_to_the_bit(tmp_path, atom):
 
 def test_a_term_is_added_to_the_atom_loss_too(tmp_path):
     trainer = make("vit", tmp_path, atom=True, regularizer="uniformity", regularizer_weight=0.5)
-    trainer.model.atom_gate.strength, batch = 1.0, batch_of("vit")
+    trainer.model.atom_balancer.strength, batch = 1.0, batch_of("vit")
     task = F.cross_entropy(trainer.model(**batch).logits, batch["labels"]).item()
     both = AtomTrainer.compute_loss(trainer, trainer.model, batch).item()
     term = uniformity_loss(latent_of(trainer, batch)).item()

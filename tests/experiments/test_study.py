@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 from atom_hf import AtomError
-from atom_hf.experiments import study
-from atom_hf.training.arguments import AtomTrainingArguments
 from atom_hf.cli.main import main
-from atom_hf.finetune.flags import parse_flags
-from atom_hf.finetune.arguments import RunArguments
-from atom_hf.finetune.run import fine_tune
+from atom_hf.experiments import study
 from atom_hf.experiments.study import MOMENTS, StudyArguments, run_study
+from atom_hf.finetune.arguments import RunArguments
+from atom_hf.finetune.flags import parse_flags
+from atom_hf.finetune.run import fine_tune
+from atom_hf.training.arguments import AtomTrainingArguments
 from helpers.studies import ARMS, DIGITS, SHORT, STUDY, VERSE, kept, keys, run, values, with_setting, write
 
 pytestmark = pytest.mark.usefixtures("digits_once", "own_folder")

@@ -17,9 +17,10 @@ from transformers import AutoModelForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from atom_hf import AtomConfig, AtomError, attach_atoms, load_atom_model
-from atom_hf.explainer import fit as tie, masked_samples as tie_pool
+from atom_hf.explainer import fit as tie
+from atom_hf.explainer import masked_samples as tie_pool
+from atom_hf.explainer.fit import fit_explainer
 from atom_hf.training.custom_loop import start_step
-from atom_hf.explainer.fit import tie_importance
 from helpers.explained import batches_of, tied, with_heads
 from helpers.linear_words import WordsForSequenceClassification, linear_words
 from helpers.models import batch_for, make_tokenizer, tiny
@@ -77,7 +78,7 @@ def test_it_ranks_as_the_exact_shapley_values_do(monkeypatch):
     batches = [{"input_ids": part, "attention_mask": torch.ones_like(part)} for part in words[:64].split(16)]
     unseen = {"input_ids": words[64:], "attention_mask": torch.ones_like(words[64:])}
     charges = model.atom_importance(**unseen)
-    found = tie_importance(model, tokenizer, batches, copies=3, sets=8)
+    found = fit_explainer(model, tokenizer, batches, copies=3, sets=8)
     assert found.samples == 64 and 0.5 < found.explained <= 1
     importance = model.atom_importance(**unseen)
     classes = model(**unseen).logits.argmax(-1)
@@ -108,9 +109,13 @@ def test_the_model_its_charges_and_every_generator_stay(few_steps):
     assert random.getstate() == generators[0] and (np.random.get_state()[1] == generators[1]).all()
     assert torch.equal(torch.get_rng_state(), generators[2]) and torch.get_num_threads() == generators[3]
     assert all(torch.equal(value, state_of(model)[key]) for key, value in weights.items())
-    assert [module.training for module in model.modules() if module not in [*model.atom_heads.tied.modules()]] == modes
-    assert not any(parameter.requires_grad for parameter in model.atom_heads.tied.parameters())
-    assert all(parameter.requires_grad and parameter.grad is None for parameter in model.atom_heads.learning())
+    assert [
+        module.training for module in model.modules() if module not in [*model.atom_heads.explainer.modules()]
+    ] == modes
+    assert not any(parameter.requires_grad for parameter in model.atom_heads.explainer.parameters())
+    assert all(
+        parameter.requires_grad and parameter.grad is None for parameter in model.atom_heads.trained_parameters()
+    )
     model.eval()
     after = model(**inputs, return_atoms=True)
     assert torch.equal(before.logits, after.logits) and torch.equal(before.atoms, after.atoms)
@@ -138,7 +143,7 @@ def test_it_is_read_for_the_predicted_class_and_charges_in_training(few_steps):
         outputs = model(**inputs, return_atoms=True)
     for row in range(6):
         normal = torch.nn.functional.layer_norm(tokens[0][row].float(), (32,))
-        head, chosen = model.atom_heads.tied, int(outputs.logits[row].argmax())
+        head, chosen = model.atom_heads.explainer, int(outputs.logits[row].argmax())
         inner = torch.nn.functional.gelu(normal @ head.inner.weight.T + head.inner.bias)
         expected = 2 * torch.sigmoid(inner @ head.outer.weight[chosen] + head.outer.bias[chosen]) - 1
         torch.testing.assert_close(outputs.atom_importance[row, 1:], expected[1:], atol=1e-6, rtol=0)
@@ -159,7 +164,7 @@ def test_other_models_and_precisions(name, dtype, few_steps):
     assert tied(model, name).samples == 16
     importance = model.atom_importance(**batch_for(name, 3))
     assert importance.dtype == torch.float32 and importance.nan_to_num().abs().max() > 0
-    assert model.atom_heads.tied.inner.weight.dtype == torch.float32
+    assert model.atom_heads.explainer.inner.weight.dtype == torch.float32
 
 
 def test_saved_it_loads_with_the_heads_and_plainly_without(tmp_path, few_steps, library_log):
@@ -169,7 +174,7 @@ def test_saved_it_loads_with_the_heads_and_plainly_without(tmp_path, few_steps, 
     expected = model.atom_importance(**batch_for("bert", 4))
     loaded = load_atom_model(tmp_path)
     assert torch.equal(loaded.atom_importance(**batch_for("bert", 4)).nan_to_num(), expected.nan_to_num())
-    assert not any(p.requires_grad for p in loaded.atom_heads.tied.parameters())
+    assert not any(p.requires_grad for p in loaded.atom_heads.explainer.parameters())
     plain = AutoModelForSequenceClassification.from_pretrained(tmp_path)
     assert not library_log and not any("tied" in key for key in plain.state_dict())
     heads = load_file(tmp_path / "atom_heads.safetensors")
@@ -177,10 +182,10 @@ def test_saved_it_loads_with_the_heads_and_plainly_without(tmp_path, few_steps, 
         f"tied.{part}.{kind}" for part in ("inner", "outer") for kind in ("weight", "bias")
     }
     start_step(loaded, 0.0)
-    assert loaded.atom_heads.tied is None and not loaded.atom_config.is_tied
+    assert loaded.atom_heads.explainer is None and not loaded.atom_config.has_explainer
     loaded.save_pretrained(tmp_path / "untied")
     config = json.loads((tmp_path / "untied" / "atom_config.json").read_text())
-    assert "tied_classes" not in config and load_atom_model(tmp_path / "untied").atom_heads.tied is None
+    assert "explainer_classes" not in config and load_atom_model(tmp_path / "untied").atom_heads.explainer is None
 
 
 def test_files_that_do_not_fit_are_refused_and_of_another_class_it_is_the_charge(tmp_path, few_steps, caplog):
@@ -193,12 +198,12 @@ def test_files_that_do_not_fit_are_refused_and_of_another_class_it_is_the_charge
         other = load_atom_model(tmp_path, getattr(transformers, name))
         assert torch.equal(other.atom_importance(**batch_for("bert", 4)).nan_to_num(), charges.nan_to_num())
         assert "was tied to the prediction of a BertForSequenceClassification" in caplog.text
-        assert not other.atom_config.is_tied
+        assert not other.atom_config.has_explainer
     with pytest.raises(AtomError, match="are for 2 classes, and this BertForSequenceClassification has 5"):
         load_atom_model(tmp_path, AutoModelForSequenceClassification, num_labels=5, ignore_mismatched_sizes=True)
     file, config = tmp_path / "atom_heads.safetensors", tmp_path / "atom_config.json"
     heads, told = load_file(file), config.read_text()
-    config.write_text(json.dumps({**json.loads(told), "tied_classes": 3}))
+    config.write_text(json.dumps({**json.loads(told), "explainer_classes": 3}))
     with pytest.raises(AtomError, match="are for 3 classes"):
         load_atom_model(tmp_path)
     config.write_text(told)
@@ -217,7 +222,7 @@ def test_an_adapter_is_tied_saved_and_loaded(tmp_path, few_steps):
     loaded = load_atom_model(tmp_path / "adapter", is_trainable=True)
     found = [each.eval().atom_importance(**batch_for("bert", 4)) for each in (model, loaded)]
     assert torch.equal(found[0].nan_to_num(), found[1].nan_to_num())
-    assert not any(p.requires_grad for p in loaded.get_base_model().atom_heads.tied.parameters())
+    assert not any(p.requires_grad for p in loaded.get_base_model().atom_heads.explainer.parameters())
 
 
 @pytest.mark.parametrize(
@@ -239,7 +244,7 @@ def test_refusals_leave_a_model_as_it_was(make, options, words):
     model = make()
     given = {"processing_class": make_tokenizer(), "batches": batches_of(), "copies": 1, "sets": 4, **options}
     with pytest.raises(AtomError, match=words) as error:
-        tie_importance(model, given.pop("processing_class"), given.pop("batches"), **given)
+        fit_explainer(model, given.pop("processing_class"), given.pop("batches"), **given)
     assert "\n" not in str(error.value) and model.training
 
 
@@ -254,7 +259,7 @@ def test_what_was_tied_stays_if_it_cannot_be_tied_anew(few_steps, monkeypatch):
     tied(model)
     before = model.atom_importance(**batch_for("bert", 4)).nan_to_num()
     with pytest.raises(AtomError, match="batches: 8 samples"):
-        tie_importance(model, make_tokenizer(), batches_of(count=8), copies=1, sets=4)
+        fit_explainer(model, make_tokenizer(), batches_of(count=8), copies=1, sets=4)
     monkeypatch.setattr(tie.torch.optim, "AdamW", interrupted)
     with pytest.raises(KeyboardInterrupt):
         tied(model, seed=5)
@@ -263,7 +268,7 @@ def test_what_was_tied_stays_if_it_cannot_be_tied_anew(few_steps, monkeypatch):
         model.classifier.bias[0] = math.nan
     with pytest.raises(AtomError, match="not finite"):
         tied(model)
-    assert model.atom_config.is_tied
+    assert model.atom_config.has_explainer
 
 
 def interrupted(*args, **options):

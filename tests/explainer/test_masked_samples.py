@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from atom_hf.explainer import masked_samples as tie_pool
-from atom_hf.explainer.masking import Eraser
-from atom_hf.explainer.fit import make_erasers, tie_importance
+from atom_hf.explainer.fit import fit_explainer, make_maskers
 from atom_hf.explainer.masked_samples import draw_sets
+from atom_hf.explainer.masking import Masker
 from helpers.explained import with_heads
 from helpers.models import TEXT, batch_for, make_tokenizer, rows_for
 
@@ -51,7 +51,7 @@ def erased_image(inputs, kept, how, model):
     ground = pixels.mean().expand_as(pixels)
     if how == "blur":
         nothing = torch.zeros(1, 17, dtype=torch.bool)
-        ground = Eraser(model, None, "blur")(inputs, nothing)["pixel_values"]
+        ground = Masker(model, None, "blur")(inputs, nothing)["pixel_values"]
     for patch, keep in enumerate(kept[1:]):
         if not keep:
             row, column = divmod(patch, 4)
@@ -63,7 +63,7 @@ def erased_image(inputs, kept, how, model):
 @pytest.mark.parametrize("name", ["bert", "gpt2-classifier", "vit"])
 def test_the_value_of_a_set_is_that_of_the_input_erased_alone(name):
     model, inputs = with_heads(name).eval(), batch_for(name, 3)
-    erasers = make_erasers(model, make_tokenizer())
+    erasers = make_maskers(model, make_tokenizer())
     with torch.no_grad():
         pool, passes = tie_pool.collect(model, erasers, [inputs], 3, 1, 8, 0)
         assert len(pool) == 3 and passes == 3 * (1 + 8 + len(erasers)) and (pool.copy == 0).all()
@@ -90,7 +90,7 @@ def test_a_copy_keeps_what_it_has_left_and_nothing_else_changes(name, monkeypatc
     model, given = with_heads(name).eval(), []
     values = tie_pool._values
     monkeypatch.setattr(tie_pool, "_values", lambda *args: given.append(args) or values(*args))
-    erasers = make_erasers(model, make_tokenizer())
+    erasers = make_maskers(model, make_tokenizer())
     with torch.no_grad():
         pool, _ = tie_pool.collect(model, erasers, [batch_for(name, 4)], 4, 3, 4, 0)
         assert pool.copy.tolist() == [0] * 4 + [1] * 4 + [2] * 4 and pool.sample.tolist() == [0, 1, 2, 3] * 3
@@ -100,8 +100,8 @@ def test_a_copy_keeps_what_it_has_left_and_nothing_else_changes(name, monkeypatc
             players = pool.mask[rows, : keep.shape[2]]
             whole = eraser(inputs, keep[:, 0] | players)
             assert all(torch.equal(whole[key], inputs[key]) for key in ("input_ids", "pixel_values") if key in inputs)
-            v_none = tie_pool.of_class(model(**eraser(inputs, keep[:, 0])).logits, classes)
-            v_all = tie_pool.of_class(model(**inputs).logits, classes)
+            v_none = tie_pool.class_probability(model(**eraser(inputs, keep[:, 0])).logits, classes)
+            v_all = tie_pool.class_probability(model(**inputs).logits, classes)
             mine = pool.whole[rows][:, torch.arange(4) // 2 % 2 == erasers.index(eraser)]
             torch.testing.assert_close(mine, (v_all - v_none)[:, None].expand(-1, 2), atol=1e-5, rtol=0)
 
@@ -113,5 +113,5 @@ def test_no_more_is_kept_than_the_padded_texts_may_fill(few_steps, monkeypatch):
     batches = [{key: value for key, value in batch.items() if key != "labels"} for batch in batches]
     # 20 samples of the length of the longest: that of the third batch is the first too many.
     monkeypatch.setattr(tie_pool, "MAX_BYTES", 20 * len(long["input_ids"]) * 32 * 2)
-    found = tie_importance(with_heads(), make_tokenizer(), batches, copies=1, sets=4)
+    found = fit_explainer(with_heads(), make_tokenizer(), batches, copies=1, sets=4)
     assert found.samples == 24

@@ -6,7 +6,7 @@ import torch
 from scipy import ndimage
 
 from atom_hf import AtomConfig, AtomError, attach_atoms
-from atom_hf.explainer.masking import Eraser, of_patches, on_pixels
+from atom_hf.explainer.masking import Masker, of_patches, on_pixels
 from helpers.models import TEXT, batch_for, make_tokenizer, tiny
 
 CLASSIFIERS = [name for name in TEXT if name != "gpt2"]
@@ -37,7 +37,7 @@ def test_what_can_be_taken_away_is_what_has_an_importance(name, attached):
     importance = attach_atoms(tiny(name), AtomConfig(layer=-1), tokenizer).atom_importance(**inputs)
     if attached:
         model = attach_atoms(model, AtomConfig(layer=-1), tokenizer)
-    eraser = Eraser(model, tokenizer, "mask" if name in TEXT else "mean")
+    eraser = Masker(model, tokenizer, "mask" if name in TEXT else "mean")
     assert torch.equal(eraser.tokens(inputs, importance.shape[1]), ~importance.isnan())
     assert (~importance.isnan()).any(1).all() and importance.isnan().any()
 
@@ -46,13 +46,13 @@ def test_where_all_tokens_make_the_atom_special_ones_still_stay():
     model = attach_atoms(tiny("bert"), AtomConfig(layer=-1, tokens="all"), make_tokenizer())
     inputs = batch_for("bert")
     expected = torch.tensor([[number not in SPECIAL for number in row] for row in inputs["input_ids"].tolist()])
-    assert torch.equal(Eraser(model, make_tokenizer(), "mask").tokens(inputs, expected.shape[1]), expected)
+    assert torch.equal(Masker(model, make_tokenizer(), "mask").tokens(inputs, expected.shape[1]), expected)
 
 
 def test_masked_tokens():
     inputs = batch_for("bert")
     keep = keep_at_random(inputs["input_ids"].shape)
-    found = Eraser(tiny("bert"), make_tokenizer(), "mask")(inputs, keep)
+    found = Masker(tiny("bert"), make_tokenizer(), "mask")(inputs, keep)
     for row, ids in enumerate(inputs["input_ids"].tolist()):
         expected = [n if n in SPECIAL or keep[row, place] else 4 for place, n in enumerate(ids)]
         assert found["input_ids"][row].tolist() == expected
@@ -63,9 +63,9 @@ def test_without_a_mask_token_the_unknown_word_stands_in():
     tokenizer = make_tokenizer()
     tokenizer = type(tokenizer)(vocab=tokenizer.get_vocab(), model_max_length=48)
     tokenizer.mask_token = None
-    assert Eraser(tiny("bert"), tokenizer, "mask").mask_id == 1
+    assert Masker(tiny("bert"), tokenizer, "mask").mask_id == 1
     tokenizer.unk_token = None
-    assert Eraser(tiny("bert"), tokenizer, "mask").mask_id == 0
+    assert Masker(tiny("bert"), tokenizer, "mask").mask_id == 0
 
 
 @pytest.mark.parametrize("side", ["right", "left"])
@@ -81,7 +81,7 @@ def test_dropped_tokens(side):
             rows = [row.roll(len(row) - count) for row, count in zip(inputs[name], counts, strict=True)]
             inputs[name] = torch.stack(rows)
     keep = keep_at_random(inputs["input_ids"].shape, 0.4)
-    found = Eraser(tiny("bert"), tokenizer, "drop")(inputs, keep)
+    found = Masker(tiny("bert"), tokenizer, "drop")(inputs, keep)
     rows = kept_by_hand(inputs["input_ids"], inputs["attention_mask"], keep)
     longest = max(map(len, rows))
     assert found["input_ids"].shape == (4, longest) and longest < inputs["input_ids"].shape[1]
@@ -99,7 +99,7 @@ def test_a_dropped_text_reads_like_one_that_never_had_the_words():
     keep[0, [2, 4]] = True
     short = torch.tensor([[ids[0], ids[2], ids[4], ids[-1]]])
     whole = {"input_ids": torch.tensor([ids]), "position_ids": torch.arange(len(ids))[None]}
-    found = Eraser(model, tokenizer, "drop")(whole, keep)
+    found = Masker(model, tokenizer, "drop")(whole, keep)
     assert torch.equal(found["input_ids"], short) and "position_ids" not in found
     assert torch.equal(model(**found).logits, model(short).logits)
 
@@ -109,7 +109,7 @@ def test_of_a_text_without_special_tokens_one_masked_word_is_left():
     ids = torch.tensor([[60, 61, 62], [63, 64, 0]])
     inputs = {"input_ids": ids, "attention_mask": (ids != 0).long()}
     keep = torch.tensor([[False, False, False], [True, False, False]])
-    found = Eraser(model, tokenizer, "drop")(inputs, keep)
+    found = Masker(model, tokenizer, "drop")(inputs, keep)
     assert found["input_ids"].tolist() == [[4], [63]] and found["attention_mask"].tolist() == [[1], [1]]
     assert model(**found).logits.isfinite().all()
 
@@ -125,7 +125,7 @@ def test_painted_patches(how, size):
     pixels = picture(size=size)
     keep = keep_at_random((3, 13))
     keep[:, 0] = False  # [CLS] has no pixels
-    found = Eraser(model, None, how)({"pixel_values": pixels}, keep)["pixel_values"]
+    found = Masker(model, None, how)({"pixel_values": pixels}, keep)["pixel_values"]
     expected = pixels.numpy().copy()
     for sample in range(3):
         for channel in range(3):
@@ -145,7 +145,7 @@ def test_painted_patches(how, size):
 
 def test_kept_patches_are_untouched():
     inputs = batch_for("vit")
-    eraser = Eraser(tiny("vit"), None, "blur")
+    eraser = Masker(tiny("vit"), None, "blur")
     assert torch.equal(eraser(inputs, torch.ones(4, 17, dtype=torch.bool))["pixel_values"], inputs["pixel_values"])
 
 
@@ -163,11 +163,11 @@ def test_pixels_and_patches():
 
 def test_what_cannot_be_erased_is_refused():
     with pytest.raises(AtomError, match="how must be one of mask, drop for a text model; got 'blur'"):
-        Eraser(tiny("bert"), make_tokenizer(), "blur")
+        Masker(tiny("bert"), make_tokenizer(), "blur")
     with pytest.raises(AtomError, match="how must be one of mean, blur for an image model; got 'mask'"):
-        Eraser(tiny("vit"), None, "mask")
+        Masker(tiny("vit"), None, "mask")
     for name, length in (("resnet", 4), ("swin", 4)):
         with pytest.raises(AtomError, match="has no token for each patch of its image: give a model such as a ViT"):
-            Eraser(tiny(name), None, "mean").tokens(batch_for(name), length)
+            Masker(tiny(name), None, "mean").tokens(batch_for(name), length)
     with pytest.raises(AtomError, match="makes 9 tokens of"):
-        Eraser(tiny("bert"), make_tokenizer(), "mask").tokens(batch_for("bert"), 9)
+        Masker(tiny("bert"), make_tokenizer(), "mask").tokens(batch_for("bert"), 9)

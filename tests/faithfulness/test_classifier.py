@@ -6,15 +6,15 @@ import torch
 from PIL import Image
 
 from atom_hf import AtomError
+from atom_hf.faithfulness.classifier import Classifier
 from atom_hf.faithfulness.cost import counted
-from atom_hf.faithfulness.classifier import Subject
 from helpers.models import batch_for, make_tokenizer, tiny
 
 TEXT = {"text": "the moon and the sea"}
 
 
 def test_values_are_of_the_model_with_those_tokens_alone():
-    subject = Subject(tiny("bert").eval(), make_tokenizer(), "mask")
+    subject = Classifier(tiny("bert").eval(), make_tokenizer(), "mask")
     inputs = subject.encode([TEXT])
     target, probability = subject.predict(inputs)
     values = subject.values(inputs, int(target), batch_size=3)
@@ -39,7 +39,7 @@ def test_values_are_of_the_model_with_those_tokens_alone():
 @pytest.mark.parametrize("name", ["bert", "distilbert", "roberta", "gpt2-classifier", "vit"])
 def test_the_models_own_points_change_nothing_and_others_do(name):
     tokenizer = None if name == "vit" else make_tokenizer()
-    subject = Subject(tiny(name).eval(), tokenizer, "mean" if name == "vit" else "mask")
+    subject = Classifier(tiny(name).eval(), tokenizer, "mean" if name == "vit" else "mask")
     inputs, target = batch_for(name, 3), torch.zeros(3, dtype=torch.long)
     points = subject.points(inputs).requires_grad_()
     expected = subject.model(**inputs).logits.softmax(-1)[:, 0]
@@ -52,7 +52,7 @@ def test_the_models_own_points_change_nothing_and_others_do(name):
 
 
 def test_pairs_and_images_are_encoded():
-    subject = Subject(tiny("bert").eval(), make_tokenizer(), "mask", max_length=12)
+    subject = Classifier(tiny("bert").eval(), make_tokenizer(), "mask", max_length=12)
     found = subject.encode([{**TEXT, "text_pair": "a king"}])
     expected = make_tokenizer()(TEXT["text"], "a king", truncation=True, max_length=12)
     assert found["input_ids"].tolist() == [expected["input_ids"]] and len(expected["input_ids"]) == 12
@@ -60,10 +60,10 @@ def test_pairs_and_images_are_encoded():
 
     processor = load_processor(find_model("vit-fashion-mnist"), True)
     picture = Image.fromarray(np.full((28, 28), 255, np.uint8))
-    subject = Subject(tiny("vit", image_size=28, patch_size=7).eval(), processor, "mean")
+    subject = Classifier(tiny("vit", image_size=28, patch_size=7).eval(), processor, "mean")
     assert subject.encode([{"image": picture}])["pixel_values"].shape[:2] == (1, 1)
 
 
 def test_what_has_no_class_is_refused():
     with pytest.raises(AtomError, match="GPT2LMHeadModel predicts no class of a whole sample"):
-        Subject(tiny("gpt2"), make_tokenizer(), "mask")
+        Classifier(tiny("gpt2"), make_tokenizer(), "mask")

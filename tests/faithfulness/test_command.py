@@ -7,7 +7,8 @@ import pytest
 
 from atom_hf import AtomConfig, attach_atoms
 from atom_hf.cli.main import main
-from atom_hf.faithfulness import command, cost, measure as measuring
+from atom_hf.faithfulness import command, cost
+from atom_hf.faithfulness import measure as measuring
 from helpers.models import make_tokenizer, tiny
 
 METHODS = "importance,random,hidden_norm,input_x_gradient,integrated_gradients"

@@ -7,11 +7,12 @@ import pytest
 import torch
 
 from atom_hf import AtomConfig, attach_atoms
-from atom_hf.faithfulness import measure as measuring, metrics
+from atom_hf.faithfulness import measure as measuring
+from atom_hf.faithfulness import metrics
+from atom_hf.faithfulness.classifier import Classifier
 from atom_hf.faithfulness.measure import Samples, check_samples, measure_samples
 from atom_hf.faithfulness.methods import METHODS
 from atom_hf.faithfulness.randomization import randomized
-from atom_hf.faithfulness.classifier import Subject
 from helpers.models import make_tokenizer, tiny
 
 ROWS = [{"text": text} for text in ["the moon and the sea", "", "a king", "love is here", *["my heart"] * 8]]
@@ -20,7 +21,7 @@ ROWS = [{"text": text} for text in ["the moon and the sea", "", "a king", "love 
 @pytest.fixture(scope="module")
 def samples():
     model = attach_atoms(tiny("bert").eval(), AtomConfig(layer=-1), make_tokenizer())
-    return Samples(Subject(model, make_tokenizer(), "drop"), ROWS)
+    return Samples(Classifier(model, make_tokenizer(), "drop"), ROWS)
 
 
 def test_a_text_without_a_token_is_left_out(samples):

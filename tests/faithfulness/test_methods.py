@@ -8,11 +8,11 @@ import torch
 from captum.attr import LayerIntegratedGradients
 
 from atom_hf import AtomConfig, AtomError, attach_atoms
+from atom_hf.explainer.masking import class_probability
 from atom_hf.faithfulness import metrics
+from atom_hf.faithfulness.classifier import Classifier
 from atom_hf.faithfulness.cost import count_passes, counted, measure
 from atom_hf.faithfulness.methods import METHODS, attention_rollout, integrated_gradients, rollout, shapley_sampling
-from atom_hf.faithfulness.classifier import Subject
-from atom_hf.explainer.masking import of_class
 from helpers.linear_words import linear_words
 from helpers.models import batch_for, make_tokenizer, tiny
 
@@ -24,13 +24,13 @@ def subject_of(name, how=None, heads=True, **options):
     tokenizer = None if name == "vit" else make_tokenizer()
     if heads:
         attach_atoms(model, AtomConfig(layer=-1), tokenizer)
-    subject = Subject(model, tokenizer, how or ("mean" if name == "vit" else "mask"))
+    subject = Classifier(model, tokenizer, how or ("mean" if name == "vit" else "mask"))
     inputs = batch_for(name, 3)
     return subject, inputs, subject.predict(inputs)[0]
 
 
 def words_subject(how="mask"):
-    subject = Subject(linear_words(make_tokenizer(), seed=1), make_tokenizer(), how)
+    subject = Classifier(linear_words(make_tokenizer(), seed=1), make_tokenizer(), how)
     inputs = subject.encode([{"text": text} for text in TEXTS])
     return subject, inputs, subject.predict(inputs)[0]
 
@@ -42,7 +42,7 @@ def test_each_token_gets_a_number_and_nothing_else_does(name, method):
     found = METHODS[method](subject, inputs, target)
     assert found.shape == (3, subject.length(inputs)) and found.dtype == torch.float32
     assert torch.equal(~found.isnan(), subject.tokens(inputs)) and not found.requires_grad
-    plain = Subject(tiny(name).eval(), subject.processor, subject.eraser.how)
+    plain = Classifier(tiny(name).eval(), subject.processor, subject.eraser.how)
     if not METHODS[method].needs_heads and method not in ("random", "hidden_norm"):  # of another layer
         torch.testing.assert_close(found, METHODS[method](plain, inputs, target), equal_nan=True, atol=1e-5, rtol=1e-3)
 
@@ -82,7 +82,7 @@ def test_integrated_gradients_are_captums_at_the_layer_of_embeddings():
     subject, inputs, target = subject_of("bert")
     erased = subject.eraser(inputs, torch.zeros(inputs["input_ids"].shape))
     layer = LayerIntegratedGradients(
-        lambda ids, mask, chosen: of_class(subject.model(ids, attention_mask=mask).logits, chosen),
+        lambda ids, mask, chosen: class_probability(subject.model(ids, attention_mask=mask).logits, chosen),
         subject.model.get_input_embeddings(),
     )
     given = (inputs["attention_mask"], target)
@@ -176,7 +176,7 @@ def test_a_model_that_gives_no_attention_is_refused():
 
 def test_the_hidden_norm_is_of_the_layer_of_the_atoms():
     model = attach_atoms(tiny("bert").eval(), AtomConfig(layer=1), make_tokenizer())
-    subject, inputs = Subject(model, make_tokenizer(), "mask"), batch_for("bert", 3)
+    subject, inputs = Classifier(model, make_tokenizer(), "mask"), batch_for("bert", 3)
     found = METHODS["hidden_norm"](subject, inputs, torch.zeros(3, dtype=torch.long))
     states = tiny("bert").eval()(**inputs, output_hidden_states=True).hidden_states[1].detach()
     for row, token in subject.tokens(inputs).nonzero().tolist():
@@ -185,7 +185,7 @@ def test_the_hidden_norm_is_of_the_layer_of_the_atoms():
 
 def test_random_numbers_come_from_the_seed():
     tokenizer, inputs, target = make_tokenizer(), batch_for("bert", 3), torch.zeros(3, dtype=torch.long)
-    subjects = [Subject(tiny("bert"), tokenizer, "mask", seed=seed) for seed in (1, 1, 2)]
+    subjects = [Classifier(tiny("bert"), tokenizer, "mask", seed=seed) for seed in (1, 1, 2)]
     one, same, other = (METHODS["random"](subject, inputs, target) for subject in subjects)
     assert torch.equal(one.nan_to_num(), same.nan_to_num()) and not torch.equal(one.nan_to_num(), other.nan_to_num())
 

@@ -14,11 +14,11 @@ from huggingface_hub.repocard import metadata_load
 
 from atom_hf import AtomTrainingArguments
 from atom_hf.cli.main import main
-from atom_hf.experiments.compare import _rows_of, find_comparison
 from atom_hf.data.load import TaskData, load_data
-from atom_hf.finetune.flags import parse_flags
+from atom_hf.experiments.compare import find_comparison, hashed_rows
 from atom_hf.experiments.paired_runs import training_fingerprint
 from atom_hf.finetune.arguments import RunArguments
+from atom_hf.finetune.flags import parse_flags
 from helpers.cards import DIGITS, SECRET, check, run, section
 from helpers.hub_server import Hub
 from helpers.models import make_tokenizer, tiny
@@ -33,8 +33,19 @@ def runs(tmp_path_factory):
         patch.chdir(folder)
         patch.setenv("HF_TOKEN", SECRET)
         run("compare", *DIGITS, "--seeds", "2")
-        run("train", *DIGITS, "--atom", "--no_tie", "--hub_token", SECRET)
-        run("train", *DIGITS, "--atom", "--no_tie", "--output_dir", "other", "--atom_weight", "0.2", "--data_seed", "5")
+        run("train", *DIGITS, "--atom", "--no_explainer", "--hub_token", SECRET)
+        run(
+            "train",
+            *DIGITS,
+            "--atom",
+            "--no_explainer",
+            "--output_dir",
+            "other",
+            "--atom_weight",
+            "0.2",
+            "--data_seed",
+            "5",
+        )
     return folder
 
 
@@ -158,10 +169,10 @@ def test_a_picture_in_a_file_of_its_own_counts_by_its_time(tmp_path):
     features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
     rows = datasets.Dataset.from_dict({"image": [str(file)], "label": [0]}, features=features)
     data = TaskData("x", "image-classification", rows, rows, ["a", "b"])
-    before = _rows_of(data)
-    assert _rows_of(data) == before
+    before = hashed_rows(data)
+    assert hashed_rows(data) == before
     os.utime(file, (1, 1))
-    assert _rows_of(data) != before
+    assert hashed_rows(data) != before
 
 
 def test_settings_that_were_changed_stand_out(runs):
@@ -182,7 +193,17 @@ def test_what_came_from_the_hub_is_named_by_its_id(tmp_path):
     with Hub() as hub:
         hub.add("org/base", tmp_path / "base")
         hub.add("org/lines", {"train.csv": table.encode(), "test.csv": table.encode()}, kind="datasets")
-        flags = ["--model", "org/base", "--dataset", "org/lines", "--max_steps", "2", "--use_cpu", "--atom", "--no_tie"]
+        flags = [
+            "--model",
+            "org/base",
+            "--dataset",
+            "org/lines",
+            "--max_steps",
+            "2",
+            "--use_cpu",
+            "--atom",
+            "--no_explainer",
+        ]
         done = subprocess.run(
             [sys.executable, "-m", "atom_hf", "train", *flags, "--output_dir", "out", "--save_strategy", "no"],
             env={**os.environ, **hub.environment(tmp_path / "home"), "PYTHONPATH": str(ROOT)},
@@ -207,7 +228,7 @@ def test_a_local_file_is_named_without_its_folder(tmp_path):
     tiny("bert").save_pretrained(private.parent / "my-base")
     make_tokenizer().save_pretrained(private.parent / "my-base")
     flags = ["--model", str(private.parent / "my-base"), "--dataset", str(private), "--max_steps", "1", "--use_cpu"]
-    run("train", *flags, "--atom", "--no_tie", "--output_dir", str(tmp_path / "out"), "--save_strategy", "no")
+    run("train", *flags, "--atom", "--no_explainer", "--output_dir", str(tmp_path / "out"), "--save_strategy", "no")
     card = (tmp_path / "out" / "README.md").read_text()
     check(card)
     assert "alice" not in card and "`my-base` (a local checkpoint)" in card and "Data set: `my-reviews`." in card

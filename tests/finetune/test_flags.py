@@ -6,8 +6,8 @@ import pytest
 import transformers
 
 from atom_hf import AtomError, AtomTrainingArguments
-from atom_hf.finetune.flags import as_flags, parse_flags, parse_kinds
 from atom_hf.finetune.arguments import RunArguments
+from atom_hf.finetune.flags import as_flags, parse_flags, parse_kinds
 from helpers.commands import SHORT, parse, train
 
 KINDS = [RunArguments, AtomTrainingArguments]

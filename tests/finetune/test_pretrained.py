@@ -9,8 +9,8 @@ from PIL import Image
 
 from atom_hf.data.load import TaskData
 from atom_hf.errors import AtomError
+from atom_hf.finetune.inputs import prepare_inputs
 from atom_hf.finetune.pretrained import find_model
-from atom_hf.finetune.inputs import prepare_task
 from helpers.task_data import LINES, TINY_BERT, TINY_GPT2, image_data, text_data
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 @pytest.mark.parametrize("size", [300, 1000])
 def test_tokenizer_from_nothing_gives_texts_back(size):
     verses = [f"{line} {i}" for i, line in enumerate(LINES * 20)]
-    task = prepare_task(
+    task = prepare_inputs(
         text_data(verses), model=None, model_type="gpt2", config_overrides=TINY_GPT2, vocabulary_size=size
     )
     tokenizer = task.processing_class
@@ -42,7 +42,7 @@ def test_tokenizer_from_nothing_gives_texts_back(size):
 
 def test_tokenizer_from_nothing_survives_saving(tmp_path):
     options = {"model_type": "gpt2", "config_overrides": TINY_GPT2, "vocabulary_size": 300, "max_length": 16}
-    tokenizer = prepare_task(text_data(LINES), model=None, **options).processing_class
+    tokenizer = prepare_inputs(text_data(LINES), model=None, **options).processing_class
     tokenizer.save_pretrained(tmp_path)
     again = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert again(LINES)["input_ids"] == tokenizer(LINES)["input_ids"]
@@ -52,7 +52,7 @@ def test_tokenizer_from_nothing_survives_saving(tmp_path):
 
 def test_a_tokenizer_other_than_the_models(tmp_path, without_pad):
     options = {"model_type": "gpt2", "config_overrides": TINY_GPT2}
-    task = prepare_task(text_data(LINES), model=None, tokenizer=without_pad, **options)
+    task = prepare_inputs(text_data(LINES), model=None, tokenizer=without_pad, **options)
     assert task.processing_class(LINES[0])["input_ids"] == task.train["input_ids"][0][:-1]
     assert task.model.config.vocab_size == len(task.processing_class) < 100
 
@@ -62,7 +62,7 @@ def test_a_tokenizer_other_than_the_models(tmp_path, without_pad):
 
 def test_classes_are_those_of_the_data():
     data = text_data(LINES, [2, 0, 1], names=("low", "middle", "high"))
-    task = prepare_task(data, model=None, model_type="bert", config_overrides=TINY_BERT, vocabulary_size=300)
+    task = prepare_inputs(data, model=None, model_type="bert", config_overrides=TINY_BERT, vocabulary_size=300)
     assert task.model.config.id2label == {0: "low", 1: "middle", 2: "high"}
     assert task.model.config.label2id == {"low": 0, "middle": 1, "high": 2}
     assert task.model.classifier.out_features == 3
@@ -78,7 +78,7 @@ def test_a_classifier_for_other_classes_starts_anew():
     other = TaskData("x", data.task, data.train, data.eval, [str(i) for i in range(10)])
     before = transformers.ViTForImageClassification.from_pretrained(find_model("vit-fashion-mnist"))
     same_names = TaskData("x", data.task, data.train, data.eval, [before.config.id2label[i] for i in range(10)])
-    renamed, kept, fewer = (prepare_task(d, model="vit-fashion-mnist").model for d in (other, same_names, data))
+    renamed, kept, fewer = (prepare_inputs(d, model="vit-fashion-mnist").model for d in (other, same_names, data))
     assert torch.equal(kept.classifier.weight, before.classifier.weight)
     assert not torch.isclose(renamed.classifier.weight, before.classifier.weight).any(), "as many classes, others"
     assert renamed.classifier.bias.eq(0).all()
@@ -99,7 +99,7 @@ def test_built_in_models_are_folders_and_others_stay_names():
 @pytest.mark.parametrize("both", [{"model": None}, {"model": "vit-fashion-mnist", "model_type": "vit"}])
 def test_a_model_or_a_model_type(both):
     with pytest.raises(AtomError, match=r"give --model .* or --model_type, not both"):
-        prepare_task(image_data([Image.new("L", (8, 8))] * 2), **both)
+        prepare_inputs(image_data([Image.new("L", (8, 8))] * 2), **both)
 
 
 @pytest.mark.parametrize(
@@ -112,7 +112,7 @@ def test_a_model_or_a_model_type(both):
 )
 def test_configuration_overrides_as_text_a_mapping_and_json(overrides):
     data = image_data([Image.new("L", (8, 8))] * 2)
-    model = prepare_task(data, model=None, model_type="vit", config_overrides=overrides).model
+    model = prepare_inputs(data, model=None, model_type="vit", config_overrides=overrides).model
     assert model.config.hidden_size == 24 and model.config.num_hidden_layers == 1
     assert model.classifier.in_features == 24
 
@@ -121,7 +121,7 @@ def test_configuration_overrides_as_text_a_mapping_and_json(overrides):
 def test_configuration_overrides_may_hold_lists(form):
     overrides = {"embedding_size": 8, "hidden_sizes": [8, 12], "depths": [1, 1], "layer_type": "basic"}
     data = image_data([Image.new("RGB", (8, 8))] * 2)
-    config = prepare_task(data, model=None, model_type="resnet", config_overrides=form(overrides)).model.config
+    config = prepare_inputs(data, model=None, model_type="resnet", config_overrides=form(overrides)).model.config
     assert {name: getattr(config, name) for name in overrides} == overrides
 
 
@@ -129,9 +129,9 @@ def test_configuration_overrides_may_hold_lists(form):
 def test_configuration_overrides_of_a_pretrained_model_leave_its_weights(overrides):
     data = image_data([Image.new("L", (28, 28), i) for i in range(4)])
     torch.manual_seed(0)
-    before = prepare_task(data, model="vit-fashion-mnist").model
+    before = prepare_inputs(data, model="vit-fashion-mnist").model
     torch.manual_seed(0)
-    model = prepare_task(data, model="vit-fashion-mnist", config_overrides=overrides).model
+    model = prepare_inputs(data, model="vit-fashion-mnist", config_overrides=overrides).model
     assert before.config.hidden_dropout_prob != 0.25 and model.config.hidden_dropout_prob == 0.25
     assert {part.p for name, part in model.named_modules() if name.endswith("embeddings.dropout")} == {0.25}
     changed = {k for k, v in model.config.to_dict().items() if v != before.config.to_dict()[k]}
@@ -147,5 +147,5 @@ def test_configuration_overrides_of_a_pretrained_model_leave_its_weights(overrid
 @pytest.mark.parametrize("source", [{"model": "vit-fashion-mnist"}, {"model": None, "model_type": "vit"}], ids=str)
 def test_configuration_overrides_that_do_not_fit_are_refused(source, overrides):
     with pytest.raises(AtomError, match=r"^--config_overrides .* does not fit vit: .+") as caught:
-        prepare_task(image_data([Image.new("L", (8, 8))] * 2), config_overrides=overrides, **source)
+        prepare_inputs(image_data([Image.new("L", (8, 8))] * 2), config_overrides=overrides, **source)
     assert "\n" not in str(caught.value)

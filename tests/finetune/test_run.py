@@ -3,7 +3,7 @@
 import logging
 
 from atom_hf.finetune.arguments import RunArguments, data_flags
-from atom_hf.finetune.resume import _last_checkpoint
+from atom_hf.finetune.resume import last_checkpoint
 
 
 def test_a_checkpoint_cut_short_is_passed_over(tmp_path, caplog):
@@ -12,9 +12,9 @@ def test_a_checkpoint_cut_short_is_passed_over(tmp_path, caplog):
     for number in (2, 10):
         (tmp_path / f"checkpoint-{number}" / "trainer_state.json").write_text("{}")
     with caplog.at_level(logging.WARNING, "atom_hf"):
-        assert _last_checkpoint(str(tmp_path)) == str(tmp_path / "checkpoint-10")
+        assert last_checkpoint(str(tmp_path)) == str(tmp_path / "checkpoint-10")
     assert "checkpoint-12" in caplog.text
-    assert _last_checkpoint(str(tmp_path / "nothing")) is None
+    assert last_checkpoint(str(tmp_path / "nothing")) is None
 
 
 def test_data_flags_name_the_same_data_again():

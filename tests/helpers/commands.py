@@ -6,11 +6,10 @@ import json
 import shlex
 from pathlib import Path
 
-from atom_hf.training.arguments import AtomTrainingArguments
 from atom_hf.cli.main import main
+from atom_hf.finetune.arguments import ExplainerArguments, RunArguments
 from atom_hf.finetune.flags import parse_flags
-from atom_hf.finetune.arguments import RunArguments
-from atom_hf.finetune.arguments import TieArguments
+from atom_hf.training.arguments import AtomTrainingArguments
 
 SHORT = "--max_steps 3 --per_device_train_batch_size 8 --max_train_samples 24 --max_eval_samples 16"
 BERT = (
@@ -38,7 +37,7 @@ def command(line):
 
 
 def parse(arguments):
-    return parse_flags("train", arguments, [RunArguments, AtomTrainingArguments, TieArguments])[:2]
+    return parse_flags("train", arguments, [RunArguments, AtomTrainingArguments, ExplainerArguments])[:2]
 
 
 def train(line, tie=False):

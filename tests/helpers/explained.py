@@ -1,7 +1,7 @@
 """Models with heads, for importance that is fitted to their predictions."""
 
 from atom_hf import AtomConfig, attach_atoms
-from atom_hf.explainer.fit import tie_importance
+from atom_hf.explainer.fit import fit_explainer
 from helpers.models import TEXT, batch_for, make_tokenizer, tiny
 
 
@@ -16,4 +16,4 @@ def batches_of(name="bert", count=16, size=8):
 
 def tied(model, name="bert", **options):
     options = {"copies": 2, "sets": 4, **options}
-    return tie_importance(model, make_tokenizer() if name in TEXT else None, batches_of(name), **options)
+    return fit_explainer(model, make_tokenizer() if name in TEXT else None, batches_of(name), **options)

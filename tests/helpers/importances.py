@@ -5,7 +5,7 @@ import re
 import numpy as np
 from PIL import Image
 
-from atom_hf.importance.results import AtomReading, ImageReading, Span, TextReading
+from atom_hf.importance.results import ImageImportance, SampleAtom, TextImportance, WordImportance
 
 NAN = float("nan")
 HOSTILE = (
@@ -14,24 +14,24 @@ HOSTILE = (
 )
 
 
-def picture(grid, shape=(8, 8), **about) -> ImageReading:
+def picture(grid, shape=(8, 8), **about) -> ImageImportance:
     """A ramp of grey, `shape` = (height, width), under an importance of its patches."""
     pixels = np.linspace(0, 255, shape[0] * shape[1]).reshape(shape).astype(np.uint8)
-    return ImageReading(Image.fromarray(pixels), np.array(grid, float), **about)
+    return ImageImportance(Image.fromarray(pixels), np.array(grid, float), **about)
 
 
-def text(source: str, values, **about) -> TextReading:
+def text(source: str, values, **about) -> TextImportance:
     """A text whose words, parted by white space, have these importances in turn."""
     places = [match.span() for match in re.finditer(r"\S+", source)]
-    spans = [Span(source[a:b], a, b, value) for (a, b), value in zip(places, values, strict=True)]
-    return TextReading(source, spans, **about)
+    spans = [WordImportance(source[a:b], a, b, value) for (a, b), value in zip(places, values, strict=True)]
+    return TextImportance(source, spans, **about)
 
 
-def atom(positive, negative, center, radius) -> AtomReading:
-    return AtomReading(positive, negative, np.array(center, np.float32), radius)
+def atom(positive, negative, center, radius) -> SampleAtom:
+    return SampleAtom(positive, negative, np.array(center, np.float32), radius)
 
 
-def random_atoms(count, width=16, seed=0) -> list[AtomReading]:
+def random_atoms(count, width=16, seed=0) -> list[SampleAtom]:
     rng = np.random.default_rng(seed)
     charges, centers = rng.uniform(0, 0.6, (count, 2)), rng.normal(size=(count, width))
     radii = rng.uniform(0.1, 2, count)

@@ -78,7 +78,7 @@ def one_process(name, numbers, folder):
     options = {**STEPS, "max_steps": 1, "per_device_train_batch_size": len(numbers)}
     trainer, _ = trainer_of(name, folder, rows=[rows[n] for n in numbers], callbacks=[gradients], **options)
     trainer.train()
-    return gradients.steps[0], trainer.model.atom_gate.state()
+    return gradients.steps[0], trainer.model.atom_balancer.state()
 
 
 class WholeGradients(TrainerCallback):
@@ -143,7 +143,7 @@ def gradients_of(name, folder, traffic, **options):
     gradients.trainer = trainer
     trainer.train()
     sharded = any(hasattr(p, "full_tensor") or hasattr(p, "ds_id") for p in trainer.model.parameters())
-    gate = trainer.accelerator.unwrap_model(trainer.model).atom_gate.state()
+    gate = trainer.accelerator.unwrap_model(trainer.model).atom_balancer.state()
     found = {"steps": gradients.steps, "seen": seen[-2:], "gate": gate, "sharded": sharded}
     return {**found, "calls": list(traffic.calls)}
 
@@ -165,7 +165,7 @@ def save_and_resume(folder, **options):
     resumed, _ = trainer_of("bert", folder / "resumed", seed=9, **options)
     resumed.train(resume_from_checkpoint=str(folder / "alone" / "checkpoint-2"))
     resumed.save_model(folder / "resumed" / "final")
-    return [run.accelerator.unwrap_model(run.model).atom_gate.state() for run in (alone, resumed)]
+    return [run.accelerator.unwrap_model(run.model).atom_balancer.state() for run in (alone, resumed)]
 
 
 class Killed(TrainerCallback):

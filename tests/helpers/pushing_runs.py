@@ -10,7 +10,7 @@ STATE = {"atom_state.json", "optimizer.pt", "rng_state.pth", "scheduler.pt", "tr
 
 def train(output_dir, *arguments, steps=4, **environment):
     fixed = ["--model", "org/base", "--dataset", "org/data", "--atom", "--per_device_train_batch_size", "4"]
-    saving = ["--no_tie", "--max_steps", str(steps), "--save_steps", "2", "--save_strategy", "steps"]
+    saving = ["--no_explainer", "--max_steps", str(steps), "--save_steps", "2", "--save_strategy", "steps"]
     return {"arguments": ["train", *fixed, *saving, "--output_dir", output_dir, *arguments], "environment": environment}
 
 

@@ -9,11 +9,11 @@ from huggingface_hub.repocard import metadata_load
 from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from atom_hf import AtomConfig, attach_atoms, load_atom_model
-from atom_hf.modeling.attach import add_tied, untie
 from atom_hf.hub.card import MARK, CardFacts, model_card
 from atom_hf.hub.card_facts import base_facts, facts_of_model, pipeline_tag
 from atom_hf.hub.card_update import saved_again
 from atom_hf.hub.licenses import LICENSES
+from atom_hf.modeling.attach import add_explainer, remove_explainer
 from helpers import card_rules
 from helpers.cards import check, make_trainer, section
 from helpers.models import TINY, make_tokenizer, tiny
@@ -89,7 +89,7 @@ def test_a_card_says_whether_importance_is_tied_to_the_prediction(tmp_path):
     trainer.save_model()
     run = section((tmp_path / "run" / "README.md").read_text(), "Reading importances")
     model = load_atom_model(tmp_path / "run")
-    add_tied(model, model.config.num_labels, 8)
+    add_explainer(model, model.config.num_labels, 8)
     for place in ("run", "other"):
         model.save_pretrained(tmp_path / place)
     kept, alone = (
@@ -103,13 +103,13 @@ def test_a_card_says_whether_importance_is_tied_to_the_prediction(tmp_path):
     for told, says in ((run, "tells the sample apart"), (kept, "the prediction leans on the token")):
         assert says in told and "this very model has not been measured" in told
     assert "leans on" not in run and "tells the sample apart" not in kept
-    assert "| tied_classes | 2 |" in section(card, "Atom settings")
-    untie(model)
+    assert "| explainer_classes | 2 |" in section(card, "Atom settings")
+    remove_explainer(model)
     model.save_pretrained(tmp_path / "run")
     # The section of a run without its numbers.
     assert run.endswith(back := section((tmp_path / "run" / "README.md").read_text(), "Reading importances")[1:])
     assert "It\ndoes not come from the prediction" in back
-    add_tied(trainer.model, model.config.num_labels, 8)
+    add_explainer(trainer.model, model.config.num_labels, 8)
     trainer.save_model()
     told = section((tmp_path / "run" / "README.md").read_text(), "Reading importances")
     assert told == kept and "seed" in (tmp_path / "run" / "README.md").read_text()

@@ -55,7 +55,7 @@ def hub(hub, folders):
     return hub
 
 
-SHORT = ["--no_tie", "--max_steps", "2", "--per_device_train_batch_size", "4"]
+SHORT = ["--no_explainer", "--max_steps", "2", "--per_device_train_batch_size", "4"]
 OFFLINE = """
 from unittest import mock
 import huggingface_hub

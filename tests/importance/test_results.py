@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atom_hf.importance.results import AtomReading, ImageReading
+from atom_hf.importance.results import ImageImportance, SampleAtom
 
 
 def pixels_by_hand(reading):
@@ -30,7 +30,7 @@ def pixels_by_hand(reading):
 def test_each_pixel_has_the_importance_of_the_patch_that_its_centre_lies_in(box):
     grid = np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4)
     grid[1, 2] = np.nan
-    reading = ImageReading(Image.new("RGB", (12, 8)), grid, box=box)
+    reading = ImageImportance(Image.new("RGB", (12, 8)), grid, box=box)
     pixels = reading.on_pixels()
     assert pixels.shape == (8, 12) and pixels.dtype == np.float32
     np.testing.assert_array_equal(pixels, pixels_by_hand(reading))
@@ -38,9 +38,9 @@ def test_each_pixel_has_the_importance_of_the_patch_that_its_centre_lies_in(box)
 
 def test_more_patches_than_pixels():
     grid = np.arange(64, dtype=np.float32).reshape(8, 8) / 64
-    reading = ImageReading(Image.new("L", (3, 5)), grid)
+    reading = ImageImportance(Image.new("L", (3, 5)), grid)
     np.testing.assert_array_equal(reading.on_pixels(), pixels_by_hand(reading))
 
 
 def test_net_charge():
-    assert AtomReading(0.5, 0.2, np.zeros(3, np.float32), 1.0).net_charge == pytest.approx(0.3)
+    assert SampleAtom(0.5, 0.2, np.zeros(3, np.float32), 1.0).net_charge == pytest.approx(0.3)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from atom_hf.importance.visible_region import seen_box
 from atom_hf.data.encoding import image_inputs
+from atom_hf.importance.visible_region import seen_box
 
 
 def processor(model, name, **settings):

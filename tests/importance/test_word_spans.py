@@ -10,7 +10,7 @@ import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from tokenizers import trainers as bpe_trainers
 
-from atom_hf.importance.word_spans import find_pieces, make_spans
+from atom_hf.importance.word_spans import find_pieces, score_words
 
 CORPUS = ["the sea is calm and the moon is bright", "don't call it café, naïve as it is", "rivers\nof the north"] * 3
 HARD = [
@@ -74,7 +74,7 @@ def spans(tokenizer, *sources, **options):
     pieces = find_pieces(encoding, list(sources))
     rng = np.random.default_rng(0)
     importance = rng.uniform(-1, 1, len(encoding))
-    words, pieces = make_spans(pieces, list(sources), importance, bool(encoding.overflowing))
+    words, pieces = score_words(pieces, list(sources), importance, bool(encoding.overflowing))
     return words, pieces, importance, encoding
 
 
@@ -122,10 +122,10 @@ def test_a_word_is_the_mean_over_its_tokens_that_belong_to_the_atom():
     assert encoding.tokens == ["[CLS]", "un", "##calm", "sea", "[SEP]"]
     pieces = find_pieces(encoding, ["uncalm sea"])
     importance = np.array([np.nan, 0.5, -0.1, np.nan, np.nan])
-    words, cut = make_spans(pieces, ["uncalm sea"], importance)
+    words, cut = score_words(pieces, ["uncalm sea"], importance)
     assert words[0].importance == pytest.approx(0.2) and math.isnan(words[1].importance)
     assert [piece.importance for piece in cut[:2]] == pytest.approx([0.5, -0.1])
-    words, _ = make_spans(pieces, ["uncalm sea"], np.array([np.nan, 0.5, np.nan, 0.1, np.nan]))
+    words, _ = score_words(pieces, ["uncalm sea"], np.array([np.nan, 0.5, np.nan, 0.1, np.nan]))
     assert [word.importance for word in words] == pytest.approx([0.5, 0.1])
 
 

@@ -233,8 +233,8 @@ def test_a_checkpoint_goes_on_as_if_left_alone(name, kind, tmp_path):
     other = adapted(kind, name, tmp_path, seed=9)
     again = train(kind, name, tmp_path / "again", model=other, resume=str(tmp_path / "checkpoint-2"), **RUN)
     assert equal(alone.model.state_dict(), again.model.state_dict())
-    assert alone.model.atom_gate.state() == again.model.atom_gate.state()
-    assert alone.model.atom_gate.state()["steps"] == 4
+    assert alone.model.atom_balancer.state() == again.model.atom_balancer.state()
+    assert alone.model.atom_balancer.state()["steps"] == 4
     assert equal(heads_of(load_atom_model(tmp_path / "checkpoint-4")), heads_of(alone.model))
 
 
@@ -270,7 +270,7 @@ def test_a_prompt_is_no_part_of_an_atom(name, tokens, tmp_path):
     assert found.atom_importance[:, :3].isnan().all()
     assert torch.equal(found.atom_importance[:, 3:].isnan(), ~mask)
     torch.testing.assert_close(found.atom_importance[:, 3:][mask], importance[:, 3:][mask].detach())
-    assert inner._atom_running.text is None
+    assert inner._atom_forward_state.text is None
 
     without = {key: value for key, value in batch.items() if key != "attention_mask"}
     assert model(**without).atom_importance[:, :3].isnan().all()

@@ -104,7 +104,7 @@ def test_a_pickled_model_is_a_model_of_its_own(name):
     assert type(twin) is type(model) and twin.atom_config == model.atom_config
     assert same_outputs(twin.atom_importance(**batch), model.atom_importance(**batch))
     assert twin.atom_heads.importance.weight.data_ptr() != model.atom_heads.importance.weight.data_ptr()
-    assert twin.atom_gate.state() == model.atom_gate.state() and twin.atom_gate is not model.atom_gate
+    assert twin.atom_balancer.state() == model.atom_balancer.state() and twin.atom_balancer is not model.atom_balancer
 
 
 @pytest.mark.parametrize("whole", [True, False])

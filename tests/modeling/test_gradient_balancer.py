@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from atom_hf import AtomConfig, attach_atoms
-from atom_hf.modeling.gradient_balancer import GradientGate
+from atom_hf.modeling.gradient_balancer import GradientBalancer
 from helpers.models import batch_for, tiny
 
 
@@ -67,19 +67,19 @@ def passed(branches, gate):
 
 def test_the_gate_changes_no_value():
     hidden = torch.randn(2, 3, requires_grad=True)
-    seen = GradientGate(0.1)(hidden)
+    seen = GradientBalancer(0.1)(hidden)
     assert torch.equal(seen, hidden) and seen is not hidden
 
 
 def test_without_a_gradient_the_gate_steps_aside():
-    gate, hidden = GradientGate(0.1), torch.randn(2, 3)
+    gate, hidden = GradientBalancer(0.1), torch.randn(2, 3)
     assert gate(hidden) is hidden
     gate.update(alone)
-    assert gate.state() == GradientGate(0.1).state()
+    assert gate.state() == GradientBalancer(0.1).state()
 
 
 def test_without_a_ratio_everything_passes():
-    branches, gate = Branches(atom_size=100.0), GradientGate(None)
+    branches, gate = Branches(atom_size=100.0), GradientBalancer(None)
     assert gate.scale == 1
     expected = branches.backward(lambda hidden: hidden)
     for _ in range(3):
@@ -89,7 +89,7 @@ def test_without_a_ratio_everything_passes():
 
 
 def test_before_anything_is_measured_nothing_passes_and_the_heads_learn():
-    branches, gate = Branches(), GradientGate(0.1)
+    branches, gate = Branches(), GradientBalancer(0.1)
     assert gate.scale == 0
     assert passed(branches, gate).abs().max() == 0
     _, head = branches.backward(gate)
@@ -100,7 +100,7 @@ def test_before_anything_is_measured_nothing_passes_and_the_heads_learn():
 @pytest.mark.parametrize("ratio", [0.0, 0.01, 0.1, 1.0])
 @pytest.mark.parametrize("atom_size", [0.3, 1.0, 1e4])
 def test_the_ratio_holds_from_the_second_step_on(ratio, atom_size):
-    branches, gate = Branches(atom_size=atom_size), GradientGate(ratio)
+    branches, gate = Branches(atom_size=atom_size), GradientBalancer(ratio)
     task, _ = branches.norms()
     _, plain_head = branches.backward(lambda hidden: hidden)
     branches.step(gate)
@@ -114,15 +114,15 @@ def test_the_ratio_holds_from_the_second_step_on(ratio, atom_size):
 
 
 def test_a_tiny_atom_gradient_is_not_blown_up_without_end():
-    branches, gate = Branches(atom_size=1e-6), GradientGate(0.1)
+    branches, gate = Branches(atom_size=1e-6), GradientBalancer(0.1)
     task, atom = branches.norms()
     assert 0.1 * task > 1e3 * atom
     branches.step(gate)
-    assert gate.scale == GradientGate.LIMIT
+    assert gate.scale == GradientBalancer.LIMIT
 
 
 def test_the_norms_are_those_of_each_part_alone():
-    branches, gate = Branches(atom_size=3.0), GradientGate(0.1)
+    branches, gate = Branches(atom_size=3.0), GradientBalancer(0.1)
     task, atom = branches.norms()
     for _ in range(3):  # closed at first, then partly open: the measured norms are the whole ones in both
         branches.step(gate)
@@ -131,7 +131,7 @@ def test_the_norms_are_those_of_each_part_alone():
 
 
 def test_norms_are_averaged_over_past_steps():
-    gate, batches = GradientGate(0.1), [Branches(seed=seed, atom_size=3.0) for seed in range(4)]
+    gate, batches = GradientBalancer(0.1), [Branches(seed=seed, atom_size=3.0) for seed in range(4)]
     task, atom = batches[0].norms()
     batches[0].step(gate)
     for branches in batches[1:]:
@@ -145,7 +145,7 @@ def test_norms_are_averaged_over_past_steps():
 
 @pytest.mark.parametrize("order", ["one after the other", "both forward passes first"])
 def test_a_step_of_several_passes_counts_all_of_them(order):
-    parts, gate = [Branches(seed=1), Branches(seed=2)], GradientGate(0.1)
+    parts, gate = [Branches(seed=1), Branches(seed=2)], GradientBalancer(0.1)
     gate.load({"scale": 0.5, "task_norm": 1.0, "atom_norm": 1.0, "steps": 0})
     if order == "one after the other":
         for branches in parts:
@@ -158,7 +158,7 @@ def test_a_step_of_several_passes_counts_all_of_them(order):
 
 
 def test_passes_whose_backward_passes_interleave_are_told_apart():
-    parts, gate = [Branches(seed=1), Branches(seed=2, atom_size=3.0)], GradientGate(0.1)
+    parts, gate = [Branches(seed=1), Branches(seed=2, atom_size=3.0)], GradientBalancer(0.1)
     gate.load({"scale": 0.5, "task_norm": 1.0, "atom_norm": 1.0, "steps": 0})
     hidden = [branches.x @ branches.w for branches in parts]
     seen = [gate(each) for each in hidden]  # both gates behind both hidden states: backward goes through both first
@@ -169,7 +169,7 @@ def test_passes_whose_backward_passes_interleave_are_told_apart():
 
 
 def test_norms_are_reduced_over_processes():
-    branches, gate = Branches(), GradientGate(0.1)
+    branches, gate = Branches(), GradientBalancer(0.1)
     branches.backward(gate)
     task, atom = branches.norms()
     gate.update(lambda sums: sums + torch.tensor([9.0, 16.0]))  # the squares of another process
@@ -178,10 +178,10 @@ def test_norms_are_reduced_over_processes():
 
 
 def test_a_pass_without_the_atom_term_is_all_task():
-    branches, gate = Branches(), GradientGate(0.1)
+    branches, gate = Branches(), GradientBalancer(0.1)
     gate.load({**gate.state(), "scale": 1.0})
     branches.step(gate)  # of which nothing may be left over
-    gate.load(GradientGate(0.1).state())
+    gate.load(GradientBalancer(0.1).state())
     _, task, _ = branches.losses(gate)
     task.backward()
     gate.update(alone)
@@ -191,7 +191,7 @@ def test_a_pass_without_the_atom_term_is_all_task():
 
 
 def test_where_the_task_has_no_gradient_nothing_passes():
-    branches, gate = Branches(), GradientGate(0.1)
+    branches, gate = Branches(), GradientBalancer(0.1)
     _, _, atom = branches.losses(gate)
     atom.backward()
     gate.update(alone)
@@ -200,7 +200,7 @@ def test_where_the_task_has_no_gradient_nothing_passes():
 
 @pytest.mark.parametrize("ratio", [None, 0.1])
 def test_a_closed_gate_measures_and_passes_nothing(ratio):
-    branches, gate = Branches(atom_size=3.0), GradientGate(ratio)
+    branches, gate = Branches(atom_size=3.0), GradientBalancer(ratio)
     gate.strength = 0.0
     for _ in range(2):
         assert gate.scale == 0 and passed(branches, gate).abs().max() == 0
@@ -215,13 +215,13 @@ def test_a_closed_gate_measures_and_passes_nothing(ratio):
 
 
 def test_a_configuration_asks_for_its_gate():
-    assert GradientGate.of(AtomConfig(weight=0.25, weighting="relative")).ratio == 0.25
-    assert GradientGate.of(AtomConfig(weight=0.25, weighting="absolute")).ratio is None
+    assert GradientBalancer.of(AtomConfig(weight=0.25, weighting="relative")).ratio == 0.25
+    assert GradientBalancer.of(AtomConfig(weight=0.25, weighting="absolute")).ratio is None
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_step_that_overflows_is_not_counted(bad):
-    branches, gate = Branches(atom_size=3.0), GradientGate(0.1)
+    branches, gate = Branches(atom_size=3.0), GradientBalancer(0.1)
     branches.step(gate)
     before = gate.state()
     _, task, atom = branches.losses(gate)
@@ -234,7 +234,7 @@ def test_a_step_that_overflows_is_not_counted(bad):
 
 def test_nothing_passes_after_a_first_step_that_overflows():
     # As the first steps of a run in fp16 do, until the gradient scaler has found its scale.
-    branches, gate = Branches(), GradientGate(0.1)
+    branches, gate = Branches(), GradientBalancer(0.1)
     _, task, atom = branches.losses(gate)
     ((task + atom) * float("inf")).backward()
     gate.update(alone)
@@ -243,7 +243,7 @@ def test_nothing_passes_after_a_first_step_that_overflows():
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 def test_half_precision_gradients_are_measured_in_float32(dtype):
-    branches, gate = Branches(atom_size=300.0, dtype=dtype), GradientGate(0.1)
+    branches, gate = Branches(atom_size=300.0, dtype=dtype), GradientBalancer(0.1)
     task, atom = Branches(atom_size=300.0).norms()
     assert atom**2 > torch.finfo(torch.float16).max, "the square does not fit in fp16"
     branches.step(gate)
@@ -253,10 +253,10 @@ def test_half_precision_gradients_are_measured_in_float32(dtype):
 
 
 def test_a_resumed_gate_goes_on_as_the_first_would_have():
-    first, batches = GradientGate(0.1), [Branches(seed=seed, atom_size=3.0) for seed in range(4)]
+    first, batches = GradientBalancer(0.1), [Branches(seed=seed, atom_size=3.0) for seed in range(4)]
     for branches in batches[:2]:
         branches.step(first)
-    second = GradientGate(0.1)
+    second = GradientBalancer(0.1)
     second.load(json.loads(json.dumps(first.state())))
     assert second.state() == first.state() and second.scale == first.scale
     for branches in batches[2:]:
@@ -287,7 +287,7 @@ class Aside(Branches):
 
 @pytest.mark.parametrize("atom_size", [0.1, 1.0, 30.0])
 def test_the_task_is_measured_where_the_model_goes_on(atom_size):
-    branches, gate = Aside(atom_size=atom_size), GradientGate(0.3)
+    branches, gate = Aside(atom_size=atom_size), GradientBalancer(0.3)
     task, atom = branches.norms()
     for _ in range(3):  # once something passes, the task's gradient is told from it
         branches.step(gate)
@@ -303,7 +303,7 @@ def test_a_view_that_the_task_goes_on_with_is_measured_as_before():
             task = (hidden - self.target).square().sum()
             return hidden, task, self.atom_size * torch.tanh(seen @ self.head).sum()
 
-    plain, through = GradientGate(0.3), GradientGate(0.3)
+    plain, through = GradientBalancer(0.3), GradientBalancer(0.3)
     for _ in range(3):
         Branches().step(plain), Through().step(through)
         assert through.state() == plain.state()

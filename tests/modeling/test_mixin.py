@@ -155,7 +155,7 @@ def test_a_deep_copy_is_a_model_of_its_own():
         parameter.data.neg_()
     assert same_outputs(twin.atom_importance(**batch), -before)
     assert same_outputs(model.atom_importance(**batch), before)
-    assert twin.atom_gate is not model.atom_gate
+    assert twin.atom_balancer is not model.atom_balancer
 
 
 # What is read

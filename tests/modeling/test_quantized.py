@@ -50,7 +50,7 @@ def test_an_adapter_over_a_quantized_base(bits, name, order, tmp_path):
     heads = heads_of(model)
     assert len(heads) == 4 and {value.dtype for value in heads.values()} == {torch.float32}
     assert {key.rpartition("atom_heads.")[2] for key in moved if "atom_heads" in key} == set(heads)
-    assert trainer._atom_model.atom_gate.state()["atom_norm"] > 0
+    assert trainer._atom_model.atom_balancer.state()["atom_norm"] > 0
 
     trainer.save_model(tmp_path / "final")
     batch = batch_for(name)

@@ -6,10 +6,10 @@ import pytest
 
 import atom_hf
 from atom_hf.builtin import BUILT_IN_DATASETS, BUILT_IN_MODELS
-from atom_hf.hub.card import CardFacts
 from atom_hf.data.load import load_data
 from atom_hf.finetune.arguments import RunArguments
 from atom_hf.finetune.pretrained import find_model
+from atom_hf.hub.card import CardFacts
 
 README = Path(atom_hf.__file__).parents[1] / "README.md"
 

@@ -12,10 +12,10 @@ from transformers import AutoConfig
 
 import atom_hf.benchmark.bench as bench
 from atom_hf import atomic_energy
-from atom_hf.training.arguments import AtomTrainingArguments
 from atom_hf.benchmark.bench import BenchArguments
-from atom_hf.finetune.flags import parse_flags
 from atom_hf.finetune.arguments import RunArguments
+from atom_hf.finetune.flags import parse_flags
+from atom_hf.training.arguments import AtomTrainingArguments
 from helpers.naive import naive_energy, to_lists
 from helpers.paths import ROOT
 

@@ -12,7 +12,7 @@ from helpers.models import tiny
 from helpers.training import arguments, make
 
 # What describes the model that was attached to, and what was fitted to it after training.
-MODEL_FIELDS = {"hidden_size", "special_token_ids", "base_model_class", "tied_classes", "tied_width"}
+MODEL_FIELDS = {"hidden_size", "special_token_ids", "base_model_class", "explainer_classes", "explainer_width"}
 
 
 def test_each_training_field_is_a_flag():

@@ -44,7 +44,7 @@ def test_the_steps_are_those_of_the_trainer(name, options, tmp_path):
         torch.testing.assert_close(model.state_dict()[key], value, rtol=0, atol=1e-6, msg=key)
     assert not equal(backbone(trainer), tiny(name).state_dict())
     start_step(model, 1.0)
-    assert model.atom_gate.state() == pytest.approx(trainer.model.atom_gate.state(), rel=1e-4)
+    assert model.atom_balancer.state() == pytest.approx(trainer.model.atom_balancer.state(), rel=1e-4)
 
 
 def test_the_example_runs(tmp_path, monkeypatch):

@@ -78,7 +78,7 @@ def train(key, folder, processes):
 
 
 def result(trainer):
-    return {"weights": trainer.model.state_dict(), "gate": trainer.model.atom_gate.state(), "log": history(trainer)}
+    return {"weights": trainer.model.state_dict(), "gate": trainer.model.atom_balancer.state(), "log": history(trainer)}
 
 
 @pytest.fixture(scope="module")

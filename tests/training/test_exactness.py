@@ -211,7 +211,7 @@ def test_compiled(name, tmp_path):
         steps.append(
             [{key.replace("_orig_mod.", ""): value for key, value in step.items()} for step in gradients.steps]
         )
-        assert trainer.model.atom_gate.scale > 0
+        assert trainer.model.atom_balancer.scale > 0
         trainer.save_model(tmp_path / "final")
         model = load_atom_model(tmp_path / "final")
         outputs.append(model.atom_importance(**batch_for(name)))
@@ -233,7 +233,7 @@ def test_compilation_is_by_region_and_for_the_run_alone(how, tmp_path, monkeypat
     plugin = trainer.accelerator.state.dynamo_plugin
     assert plugin.backend.value.lower() == "aot_eager" and not plugin.use_regional_compilation
     assert any(hasattr(module, "_orig_mod") for module in trainer.model_wrapped.modules())
-    assert trainer.model.atom_gate.scale > 0
+    assert trainer.model.atom_balancer.scale > 0
 
 
 def test_a_model_compiled_as_a_whole_is_refused_the_relative_weight(tmp_path, monkeypatch):

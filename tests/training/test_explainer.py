@@ -36,11 +36,11 @@ def test_after_training_it_is_tied_by_training_samples_and_nothing_else_moves(tm
     workers = {"dataloader_num_workers": 1, "dataloader_persistent_workers": True}
     trainer = trainer_of(tmp_path, **options, **workers)
     trainer.train()
-    assert trainer.model.atom_heads.tied is None
+    assert trainer.model.atom_heads.explainer is None
     trainer.evaluate(rows_for("bert", 16))
     before = {key: value.clone() for key, value in trainer.model.state_dict().items()}
     generators = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()
-    found = trainer.tie_importance(**FEW)
+    found = trainer.fit_explainer(**FEW)
     assert found.samples == 20 and trainer.args.dataloader_drop_last
     assert random.getstate() == generators[0] and (np.random.get_state()[1] == generators[1]).all()
     assert torch.equal(torch.get_rng_state(), generators[2])
@@ -55,21 +55,21 @@ def test_after_training_it_is_tied_by_training_samples_and_nothing_else_moves(tm
 def test_training_further_takes_it_away_and_resumes(tmp_path, few_steps):
     trainer = trainer_of(tmp_path / "run", save_strategy="steps", save_steps=1)
     trainer.train()
-    trainer.tie_importance(16, **FEW)
+    trainer.fit_explainer(16, **FEW)
     trainer.save_model(tmp_path / "final")
     # A trainer that only evaluates and saves leaves it.
     again = trainer_of(tmp_path / "run", model=load_atom_model(tmp_path / "final"), save_strategy="no")
-    assert again.model.atom_config.is_tied
-    assert not any(p.requires_grad for p in again.model.atom_heads.tied.parameters())
+    assert again.model.atom_config.has_explainer
+    assert not any(p.requires_grad for p in again.model.atom_heads.explainer.parameters())
     again.evaluate()
     again.save_model(tmp_path / "kept")
-    assert load_atom_model(tmp_path / "kept").atom_heads.tied is not None
+    assert load_atom_model(tmp_path / "kept").atom_heads.explainer is not None
     again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-1"))
-    assert again.model.atom_heads.tied is None and not again.model.atom_config.is_tied
+    assert again.model.atom_heads.explainer is None and not again.model.atom_config.has_explainer
     mine, theirs = trainer.model.state_dict(), again.model.state_dict()
     assert all(torch.equal(value, mine[key]) for key, value in theirs.items())
     trainer.train()
-    assert trainer.model.atom_heads.tied is None
+    assert trainer.model.atom_heads.explainer is None
 
 
 class Stream(IterableDataset):
@@ -85,11 +85,11 @@ def test_what_cannot_be_tied_is_refused_in_words(tmp_path):
         (trainer_of(tmp_path, "gpt2"), "GPT2LMHeadModel predicts no class"),
     ):
         with pytest.raises(AtomError, match=words):
-            given.tie_importance(**FEW)
+            given.fit_explainer(**FEW)
     nothing = trainer_of(tmp_path)
     nothing.train_dataset = None
     with pytest.raises(AtomError, match="train_dataset: none was given"):
-        nothing.tie_importance()
+        nothing.fit_explainer()
 
 
 def on_each_process(folder):
@@ -97,12 +97,12 @@ def on_each_process(folder):
     tie.STEPS, tie.LOOK = 20, 10
     trainer = trainer_of(folder, "vit", rows=rows_for("vit", 36), per_device_eval_batch_size=4)
     trainer.train()
-    found = trainer.tie_importance(36, **FEW)
+    found = trainer.fit_explainer(36, **FEW)
     model = trainer.accelerator.unwrap_model(trainer.model)
-    kept = {key: value.clone() for key, value in model.atom_heads.tied.state_dict().items()}
+    kept = {key: value.clone() for key, value in model.atom_heads.explainer.state_dict().items()}
     rank = trainer.args.process_index
     batches = [{"pixel_values": torch.stack([row["pixel_values"] for row in rows_for("vit", 20)])}][: 1 - rank]
-    again = tie.tie_importance(model, None, batches, samples=40, **FEW)
+    again = tie.fit_explainer(model, None, batches, samples=40, **FEW)
     torch.save({"tied": kept, "found": (found.samples, found.explained), "again": again.samples}, folder / f"{rank}.pt")
 
 
@@ -121,9 +121,9 @@ def test_two_processes_end_with_the_same_and_all_samples_count(tmp_path):
 def test_a_tied_head_is_no_part_of_what_is_trained(few_steps):
     model = attach_atoms(tiny("bert"), AtomConfig(), make_tokenizer())
     batches = [{k: v for k, v in collator_for("bert")(rows_for("bert", 16)).items() if k != "labels"}]
-    tie.tie_importance(model, make_tokenizer(), batches, **FEW)
-    tied = set(model.atom_heads.tied.parameters())
-    assert tied.isdisjoint(model.atom_heads.learning()) and not any(p.requires_grad for p in tied)
+    tie.fit_explainer(model, make_tokenizer(), batches, **FEW)
+    tied = set(model.atom_heads.explainer.parameters())
+    assert tied.isdisjoint(model.atom_heads.trained_parameters()) and not any(p.requires_grad for p in tied)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,11 @@ from huggingface_hub.repocard import metadata_load
 from transformers import Trainer
 
 from atom_hf import AtomError, AtomTrainer, AtomTrainerMixin, AtomTrainingArguments
-from atom_hf.hub.card import CardFacts, is_own, model_card, write_card
-from atom_hf.hub.card_facts import facts_of_trainer
-from atom_hf.finetune.flags import parse_flags
 from atom_hf.finetune.arguments import RunArguments, load_run_data
 from atom_hf.finetune.card_facts import run_facts
+from atom_hf.finetune.flags import parse_flags
+from atom_hf.hub.card import CardFacts, is_own, model_card, write_card
+from atom_hf.hub.card_facts import facts_of_trainer
 from helpers.cards import check, make_trainer, section
 
 

@@ -76,7 +76,7 @@ def test_activation_checkpointing_changes_no_gradient(name, reentrant, tmp_path)
     whole, again = (train(name, tmp_path, dropout=0.1, **flags, **more) for more in ({}, options))
     for key, value in whole.model.state_dict().items():
         torch.testing.assert_close(again.model.state_dict()[key], value, rtol=0, atol=1e-6)
-    assert whole.model.atom_gate.state() == pytest.approx(again.model.atom_gate.state(), rel=1e-5)
+    assert whole.model.atom_balancer.state() == pytest.approx(again.model.atom_balancer.state(), rel=1e-5)
 
 
 @pytest.mark.parametrize("model_init", [lambda: tiny("bert"), lambda trial: tiny("bert")], ids=["()", "(trial)"])

@@ -107,8 +107,8 @@ def test_the_rows_of_several_passes_are_one_batch(options, tmp_path):
         runs.append(Gradients())
         trainer = make_own(cls, tmp_path, callbacks=[runs[-1]], **{**ONE_STEP, **options})
         trainer.train()
-        gates.append(trainer.model.atom_gate.state())
-        assert trainer.model._atom_running.passes is None
+        gates.append(trainer.model.atom_balancer.state())
+        assert trainer.model._atom_forward_state.passes is None
     what = f"a batch in two passes, {options.get('atom_weighting', 'absolute')} weight"
     compare(what, "in one", runs[1].steps[-1], runs[0].steps[-1])
     assert gates[1] == pytest.approx(gates[0], rel=1e-4) and gates[0]["atom_norm"] > 0

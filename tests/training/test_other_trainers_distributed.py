@@ -69,7 +69,7 @@ def run(key, folder, processes):
     trainer = make_run(key, folder, processes)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     trainer.train()
-    return {"before": before, "weights": trainer.model.state_dict(), "gate": trainer._atom_model.atom_gate.state()}
+    return {"before": before, "weights": trainer.model.state_dict(), "gate": trainer._atom_model.atom_balancer.state()}
 
 
 def run_loop(processes):
@@ -89,7 +89,7 @@ def run_loop(processes):
         optimizer.zero_grad()
     start_step(model, 1.0)
     model = accelerator.unwrap_model(model)
-    return {"before": before, "weights": model.state_dict(), "gate": model.atom_gate.state()}
+    return {"before": before, "weights": model.state_dict(), "gate": model.atom_balancer.state()}
 
 
 @pytest.fixture(scope="module")

@@ -66,8 +66,8 @@ def test_a_killed_run_goes_on_as_if_left_alone(name, killed, tmp_path):
     alone = make(name, tmp_path, **RUN, **ATOM)
     alone.train()
     assert equal(resumed.model.state_dict(), alone.model.state_dict())
-    assert resumed.model.atom_gate.state() == alone.model.atom_gate.state()
-    assert resumed.model.atom_gate.state()["steps"] == 9
+    assert resumed.model.atom_balancer.state() == alone.model.atom_balancer.state()
+    assert resumed.model.atom_balancer.state()["steps"] == 9
 
     ours, expected = (trainer.optimizer.state_dict() for trainer in (resumed, alone))
     assert same(ours, expected) and len(expected["state"]) == len(list(alone.model.parameters()))

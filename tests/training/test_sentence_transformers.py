@@ -115,7 +115,7 @@ def test_losses_of_all_kinds_train(name, folder, tmp_path):
     trainer.train()
     check_log(trainer)
     assert not any(torch.equal(value, before[key]) for key, value in inner.atom_heads.state_dict().items())
-    assert inner.atom_gate.state()["atom_norm"] > 0
+    assert inner.atom_balancer.state()["atom_norm"] > 0
 
 
 def test_columns_in_one_pass_are_told_apart(folder, tmp_path):
@@ -199,7 +199,7 @@ def test_a_checkpoint_goes_on_as_if_left_alone(folder, tmp_path):
     again = make(folder, tmp_path / "again", model=other, **options)
     again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert equal(alone.model.state_dict(), again.model.state_dict())
-    gates = [trainer.model[0].auto_model.atom_gate.state() for trainer in (alone, again)]
+    gates = [trainer.model[0].auto_model.atom_balancer.state() for trainer in (alone, again)]
     assert gates[0] == gates[1] and gates[0]["steps"] == 4
 
 

@@ -154,7 +154,7 @@ def test_the_relative_weight_measures_both_gradients_where_the_tokens_are(name, 
     (task,) = torch.autograd.grad(outputs.loss, hidden, retain_graph=True)
     (whole,) = torch.autograd.grad(loss, hidden)
     trainer.train()
-    state = trainer.model.atom_gate.state()
+    state = trainer.model.atom_balancer.state()
     assert state["task_norm"] == pytest.approx(task.norm().item(), rel=1e-3)
     assert state["atom_norm"] == pytest.approx((whole - task).norm().item(), rel=1e-3)
 

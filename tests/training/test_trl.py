@@ -120,7 +120,7 @@ def test_trl_at_its_own_defaults(kind, tmp_path):
     check_log(trainer)
     assert not any(torch.equal(value, before[name]) for name, value in heads(trainer).items())
     assert {value.dtype for value in heads(trainer).values()} == {torch.float32}
-    state = trainer.model.atom_gate.state()
+    state = trainer.model.atom_balancer.state()
     assert state["steps"] == 3 and state["task_norm"] > 0 and state["atom_norm"] > 0
     assert not any(name.startswith("eval_atom") for name in trainer.evaluate())
     trainer.save_model(tmp_path / "final")
@@ -169,7 +169,7 @@ def test_a_checkpoint_of_trl_goes_on(kind, tmp_path):
     again = make_trl(kind, tmp_path, tiny("gpt2", seed=9), **options, **other)
     again.train(resume_from_checkpoint=str(tmp_path / "checkpoint-2"))
     assert equal(alone.model.state_dict(), again.model.state_dict())
-    assert alone.model.atom_gate.state() == again.model.atom_gate.state()
+    assert alone.model.atom_balancer.state() == again.model.atom_balancer.state()
 
 
 @pytest.mark.parametrize("kind", ["reward", "kto", "grpo"])
@@ -203,7 +203,7 @@ def test_further_trainers_of_trl_train_on(kind, tmp_path):
     trainer.train()
     check_log(trainer)
     assert not any(torch.equal(value, before[name]) for name, value in heads(trainer).items())
-    assert trainer.model.atom_gate.state()["atom_norm"] > 0
+    assert trainer.model.atom_balancer.state()["atom_norm"] > 0
 
 
 def lora():

@@ -5,8 +5,7 @@ import json
 import pytest
 
 from atom_hf import AtomError
-from atom_hf.utils.files import check_output_folder
-from atom_hf.utils.files import check_page, read_json, read_yaml
+from atom_hf.utils.files import check_output_folder, check_page, read_json, read_yaml
 
 
 def test_a_json_object_is_read(tmp_path):

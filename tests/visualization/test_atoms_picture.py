@@ -8,9 +8,8 @@ from PIL import Image
 
 from atom_hf.errors import AtomError
 from atom_hf.visualization import charts
-from atom_hf.visualization.atoms_picture import write_atoms
 from atom_hf.visualization.atoms_map import map_atoms
-from atom_hf.visualization.atoms_picture import FINE
+from atom_hf.visualization.atoms_picture import FINE, write_atoms
 from atom_hf.visualization.colors import CLASSES
 from atom_hf.visualization.samples import SHAPES
 from helpers.importances import HOSTILE, atom, random_atoms, sample_set, text

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 
-from atom_hf.importance.results import Span
+from atom_hf.importance.results import WordImportance
 from atom_hf.visualization.page import Table, write_page
 from helpers.browser import DESK, PHONE, opened
 from helpers.importances import HOSTILE, NAN, picture, random_atoms, sample_set, text
@@ -23,7 +23,7 @@ def page_of(tmp_path_factory):
     folder = tmp_path_factory.mktemp("pages")
     samples = sample_set(5)
     samples["images"][0] = replace(samples["images"][0], box=(2, 0, 10, 8), importance=np.array([[0.5, NAN], [-1, 0]]))
-    pieces = [Span("break", 9, 14, 0.8), Span("able", 14, 18, 0.6)]
+    pieces = [WordImportance("break", 9, 14, 0.8), WordImportance("able", 14, 18, 0.6)]
     one = replace(text(SOURCE, [0.1, -0.9, 0.7, NAN, 0.0]), pieces=pieces, pair="of a pair", truncated=True)
     about = {"label": HOSTILE, "predicted": HOSTILE + "!"}
     hostile = replace(text(HOSTILE, [0.5] * len(HOSTILE.split()), **about), pair=HOSTILE)

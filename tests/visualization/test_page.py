@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 
 from atom_hf.errors import AtomError
-from atom_hf.importance.results import Span
-from atom_hf.visualization.page import Table, write_page
-from atom_hf.visualization.page import MOST_WORDS
+from atom_hf.importance.results import WordImportance
+from atom_hf.visualization.page import MOST_WORDS, Table, write_page
 from helpers.importances import HOSTILE, NAN, atom, picture, random_atoms, sample_set, text
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -111,7 +110,7 @@ def test_tables_have_a_caption_scopes_and_aligned_numbers(tmp_path, full):
 def test_words_carry_their_value_and_the_text_stays_as_it_was_written(tmp_path):
     source = "  Rough winds,\n\n do\tshake the darling buds"
     reading = text(source, [0.42, -0.42, NAN, 0.001, 1, -1, 0.5])
-    reading = replace(reading, pieces=[Span("Ro", 2, 4, 0.1), Span("ugh", 4, 7, 0.74)])
+    reading = replace(reading, pieces=[WordImportance("Ro", 2, 4, 0.1), WordImportance("ugh", 4, 7, 0.74)])
     html, page = written(tmp_path, texts=[reading])
     marks = page.all("mark")
     assert [(found["class"], found["title"]) for found in marks] == [
@@ -127,7 +126,9 @@ def test_words_carry_their_value_and_the_text_stays_as_it_was_written(tmp_path):
 
 def test_pairs_and_cut_texts(tmp_path):
     reading = replace(text("one two", [0.5, NAN], truncated=True), pair="three four")
-    html, page = written(tmp_path, texts=[replace(reading, words=[*reading.words, Span("three", 0, 5, 0.1, 1)])])
+    html, page = written(
+        tmp_path, texts=[replace(reading, words=[*reading.words, WordImportance("three", 0, 5, 0.1, 1)])]
+    )
     assert html.count('<div class="words"') == 2 and "read only the beginning" in page.text
     assert '<mark class="w none cut" title="no token">two</mark>' in html and '<span class="cut"> four</span>' in html
     _, page = written(tmp_path, texts=[text("one", [0.5])])

@@ -7,9 +7,9 @@ import pytest
 from PIL import Image
 
 from atom_hf.errors import AtomError
-from atom_hf.importance.results import ImageReading
-from atom_hf.visualization.pictures import heat_map, write_sheet, write_words
+from atom_hf.importance.results import ImageImportance
 from atom_hf.visualization.colors import NEGATIVE, POSITIVE
+from atom_hf.visualization.pictures import heat_map, write_sheet, write_words
 from helpers.importances import HOSTILE, NAN, picture, text
 
 FULL = {
@@ -25,7 +25,7 @@ FULL = {
 
 
 def test_heat_map_colours():
-    flat = ImageReading(Image.new("L", (4, 4), 128), np.array([[1.0, -1.0], [0.0, NAN]]))
+    flat = ImageImportance(Image.new("L", (4, 4), 128), np.array([[1.0, -1.0], [0.0, NAN]]))
     pixels = np.asarray(heat_map(flat, 80), int)
     assert pixels.shape == (80, 80, 3)
     high, low, zero = pixels[4, 4], pixels[4, 75], pixels[75, 4]
@@ -50,7 +50,7 @@ def test_heat_map_follows_scale_size_and_patches():
 
 def test_heat_map_colours_only_what_the_model_saw():
     # A picture twice as wide as high, of which the middle square was seen.
-    wide = ImageReading(Image.new("L", (80, 40), 128), np.array([[1.0, -1.0]]), box=(20, 0, 60, 40))
+    wide = ImageImportance(Image.new("L", (80, 40), 128), np.array([[1.0, -1.0]]), box=(20, 0, 60, 40))
     pixels = np.asarray(heat_map(wide, 160), int)
     assert pixels.shape == (80, 160, 3)
     assert np.ptp(pixels[:, :40], axis=2).max() == 0 == np.ptp(pixels[:, 120:], axis=2).max()
@@ -66,7 +66,7 @@ def test_heat_map_colours_only_what_the_model_saw():
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "1"])
 def test_pictures_of_any_mode(mode):
-    reading = ImageReading(Image.new("RGB", (8, 8), "white").convert(mode), np.zeros((2, 2)))
+    reading = ImageImportance(Image.new("RGB", (8, 8), "white").convert(mode), np.zeros((2, 2)))
     assert heat_map(reading).getpixel((5, 5)) == (250, 250, 250)
 
 

@@ -11,8 +11,8 @@ from PIL import Image
 from rich.console import Console
 from rich.style import Style
 
-from atom_hf.importance.results import ImageReading, Span, TextReading
-from atom_hf.visualization.terminal import harmless, show_readings
+from atom_hf.importance.results import ImageImportance, TextImportance, WordImportance
+from atom_hf.visualization.terminal import harmless, show_importance
 
 ESCAPE = re.compile("\x1b\\[[0-9;]*m")
 COLORED = ["standard", "256", "truecolor"]
@@ -32,16 +32,16 @@ def terminal(colors=None, width=80):
 
 def text_reading(text, values, **options):
     words = [
-        Span(match.group(), match.start(), match.end(), value)
+        WordImportance(match.group(), match.start(), match.end(), value)
         for match, value in zip(re.finditer(r"\S+", text), values, strict=True)
     ]
-    return TextReading(text, words, **options)
+    return TextImportance(text, words, **options)
 
 
 def image_reading(**options):
     picture = Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8) * 4)
     grid = np.array([[1.0, -1.0], [0.0, np.nan]], np.float32)
-    return ImageReading(picture, grid, predicted="nine", confidence=0.5, **options)
+    return ImageImportance(picture, grid, predicted="nine", confidence=0.5, **options)
 
 
 def plain(shown):
@@ -52,7 +52,7 @@ def test_plain_text_has_each_value_behind_its_word():
     reading = text_reading(
         "the sea  is\ncalm", [0.42, -0.5, 0, float("nan")], predicted="still", confidence=0.75, label="rough"
     )
-    shown = show_readings(texts=[reading], console=terminal())
+    shown = show_importance(texts=[reading], console=terminal())
     assert shown.split("\n") == [
         "the(+0.42) sea(-0.50)  is(0.00)",
         "calm",
@@ -60,12 +60,12 @@ def test_plain_text_has_each_value_behind_its_word():
         "",
     ]
     long = text_reading(" ".join(["sea"] * 500), [0.5] * 500)
-    assert max(map(len, show_readings(texts=[long], console=terminal()).split("\n"))) > 4000  # a program reads lines
+    assert max(map(len, show_importance(texts=[long], console=terminal()).split("\n"))) > 4000  # a program reads lines
 
 
 @pytest.mark.parametrize("colors", COLORED)
 def test_signs_show_without_colour(colors):
-    shown = show_readings(texts=[text_reading("up down zero", [0.9, -0.9, 0.0])], console=terminal(colors))
+    shown = show_importance(texts=[text_reading("up down zero", [0.9, -0.9, 0.0])], console=terminal(colors))
     line = shown.split("\n")[0]
     assert re.search("\x1b\\[1;[0-9;]*mup\x1b\\[0m", line) and re.search("\x1b\\[4;[0-9;]*mdown\x1b\\[0m", line)
     assert line.endswith(" zero") and plain(line) == "up down zero"
@@ -75,7 +75,7 @@ def test_signs_show_without_colour(colors):
 @pytest.mark.parametrize("colors", COLORED[1:])
 def test_stronger_is_more_colourful(colors):
     """The strongest is vermillion or blue; the weakest that shows is nearly white."""
-    shown = show_readings(texts=[text_reading("a b c", [1.0, 0.15, -1.0])], console=terminal(colors))
+    shown = show_importance(texts=[text_reading("a b c", [1.0, 0.15, -1.0])], console=terminal(colors))
     found = re.findall(r"48;(?:5;(\d+)|2;(\d+);(\d+);(\d+))m([abc])", shown)
     grounds = {word: [int(value) for value in numbers if value] for *numbers, word in found}
     if colors == "truecolor":
@@ -88,14 +88,14 @@ def test_stronger_is_more_colourful(colors):
 
 def test_sixteen_colours():
     """Black on bright red, on white and on cyan."""
-    shown = show_readings(texts=[text_reading("a b c", [1.0, 0.15, -1.0])], console=terminal("standard"))
+    shown = show_importance(texts=[text_reading("a b c", [1.0, 0.15, -1.0])], console=terminal("standard"))
     assert shown.startswith("\x1b[1;30;101ma\x1b[0m \x1b[1;30;107mb\x1b[0m \x1b[4;30;46mc\x1b[0m\n")
 
 
 def test_lines_are_broken_at_white_space_by_what_letters_take():
     accents = "e\u0301" * 12 + " " + "n\u0303" * 13
     text = "東京 は 海 の sea sea sea " + "x" * 25 + " 海海海海海海海 " + accents + " a\u200db"
-    shown = show_readings(texts=[text_reading(text, [0.5] * 12)], console=terminal("truecolor", width=12))
+    shown = show_importance(texts=[text_reading(text, [0.5] * 12)], console=terminal("truecolor", width=12))
     lines = [line.rstrip(" ") for line in plain(shown).split("\n\n")[0].split("\n")]
     words = ["東京 は 海", "の sea sea", "sea", "x" * 12, "x" * 12, "x", "海" * 6, "海", *accents[:24].split()]
     assert lines == [*words, "n\u0303" * 12, "n\u0303 a\u200db"]
@@ -108,13 +108,13 @@ def test_texts_are_no_markup(colors):
     text = "[bold]sea[/bold] [/] \\[red] :smile: 12 3.5 'x' None http://a.b/c [link=http://x]y[/link] ~/a.py"
     nothing = [float("nan")] * len(text.split())
     reading = text_reading(text, nothing, predicted="[i]7[/i]", label=":smile:")
-    lines = show_readings([image_reading(name="[b]1[/b].png")], [reading], console=terminal(colors, 200)).split("\n")
+    lines = show_importance([image_reading(name="[b]1[/b].png")], [reading], console=terminal(colors, 200)).split("\n")
     assert lines[:2] == [text, "  predicted [i]7[/i]  true :smile:  wrong"]
     assert any(line.startswith("[b]1[/b].png") for line in lines)
 
 
 def test_line_breaks_of_the_text_are_kept():
-    shown = show_readings(
+    shown = show_importance(
         texts=[text_reading("a\n\n  b\r\nc\rd\u2028e", [0.5] * 5)], console=terminal("truecolor", width=40)
     )
     assert plain(shown).split("\n")[:6] == ["a", "", "  b", "c", "d", "e"]
@@ -127,26 +127,26 @@ HOSTILE = "a\x1b[2J\x1b]0;title\x07b \x9b31m \x00\x08\x7f \u202eright\u2066 \x0e
 def test_texts_and_names_cannot_steer_the_terminal(colors):
     reading = text_reading(HOSTILE, [0.5] * len(HOSTILE.split()), predicted="\x1b[5mx\ny", label="\x9bz\r")
     picture = image_reading(name="\x1b]8;;http://x\x07.png")
-    rest = plain(show_readings([picture], [reading], console=terminal(colors, width=200)))
+    rest = plain(show_importance([picture], [reading], console=terminal(colors, width=200)))
     assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", rest)
     assert "predicted \ufffd[5mx y" in rest
     assert harmless("\t|\r\n|") == "    |\n|"
 
 
 def test_a_text_that_was_cut_off_says_so():
-    shown = show_readings(texts=[text_reading("a b", [0.5, float("nan")], truncated=True)], console=terminal())
+    shown = show_importance(texts=[text_reading("a b", [0.5, float("nan")], truncated=True)], console=terminal())
     assert "a(+0.50) b\n" in shown and "reads no further" in shown
 
 
 def test_pairs_stand_on_lines_of_their_own():
-    words = [Span("sea", 0, 3, 0.5), Span("moon", 0, 4, -0.5, 1)]
-    shown = show_readings(texts=[TextReading("sea", words, pair="moon")], console=terminal())
+    words = [WordImportance("sea", 0, 3, 0.5), WordImportance("moon", 0, 4, -0.5, 1)]
+    shown = show_importance(texts=[TextImportance("sea", words, pair="moon")], console=terminal())
     assert shown.split("\n")[:2] == ["sea(+0.50)", "moon(-0.50)"]
 
 
 def test_pictures_beside_their_heat_maps():
     images = [image_reading(name=f"{i}.png", label="nine") for i in range(3)]
-    shown = show_readings(images, console=terminal("truecolor"))
+    shown = show_importance(images, console=terminal("truecolor"))
     lines = [line.rstrip(" ") for line in plain(shown).split("\n")]
     assert lines[0] == "▀" * 16 + " " + "▀" * 16 + "  " + "▀" * 16 + " " + "▀" * 16  # two fit, of 33 columns each
     assert lines[8].split() == ["0.png", "1.png"] and lines[9].count("predicted nine  50%  true nine") == 2
@@ -157,13 +157,13 @@ def test_pictures_beside_their_heat_maps():
     red, _, blue = map(int, first[31])
     assert blue > red + 60
     assert all(line.startswith("▀" * 16 + " ") for line in lines[:8]) and "▀" not in lines[8]
-    text = show_readings(images, console=terminal())
+    text = show_importance(images, console=terminal())
     assert text.split("\n") == [f"{i}.png  predicted nine  50%  true nine" for i in range(3)]
 
 
 @pytest.mark.parametrize("width", [1, 5, 10, 33, 34])
 def test_pictures_in_a_narrow_terminal_are_cut_off(width):
-    shown = plain(show_readings([image_reading()] * 2, console=terminal("256", width=width)))
+    shown = plain(show_importance([image_reading()] * 2, console=terminal("256", width=width)))
     pixels = [line.rstrip(" ") for line in shown.split("\n") if "▀" in line]
     assert len(pixels) == (16 if width > 1 else 0) and all(len(line) <= min(width, 33) for line in pixels)
 
@@ -172,8 +172,8 @@ def test_pictures_in_a_narrow_terminal_are_cut_off(width):
 def test_pictures_of_any_shape(wide, high):
     """Half as many lines as rows: the last of an odd number stands below itself."""
     picture = Image.new("RGB", (wide, high), (10, 200, 30))
-    reading = ImageReading(picture, np.zeros((1, 1), np.float32))
-    shown = show_readings([reading], console=terminal("truecolor"))
+    reading = ImageImportance(picture, np.zeros((1, 1), np.float32))
+    shown = show_importance([reading], console=terminal("truecolor"))
     rows, columns = (max(1, round(16 * side / max(wide, high))) for side in (high, wide))
     pixels = [line for line in shown.split("\n") if "▀" in line]
     assert [plain(line).rstrip(" ") for line in pixels] == ["▀" * columns + " " + "▀" * columns] * -(-rows // 2)
@@ -181,7 +181,7 @@ def test_pictures_of_any_shape(wide, high):
 
 
 def test_faint_values_are_stretched_and_the_scale_says_so():
-    shown = show_readings(texts=[text_reading("a b", [0.1, -0.05])], console=terminal("truecolor"))
+    shown = show_importance(texts=[text_reading("a b", [0.1, -0.05])], console=terminal("truecolor"))
     assert "226;100;28ma" in shown.replace("48;2;", "") and "+0.1" in shown
 
 
@@ -229,28 +229,28 @@ def test_how_many_colours_a_stream_shows(monkeypatch, stream, variables, shows):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    reading = TextReading("the sea", [Span("sea", 4, 7, 0.9)])
-    assert re.match(shows, show_readings(texts=[reading], console=Console(file=stream)))
+    reading = TextImportance("the sea", [WordImportance("sea", 4, 7, 0.9)])
+    assert re.match(shows, show_importance(texts=[reading], console=Console(file=stream)))
 
 
 def test_an_old_windows_console_gets_plain_text():
     console = Console(file=Terminal(), force_terminal=True, color_system="windows", legacy_windows=True, _environ={})
-    assert show_readings(texts=[text_reading("sea", [0.9])], console=console) == "sea(+0.90)\n"
+    assert show_importance(texts=[text_reading("sea", [0.9])], console=console) == "sea(+0.90)\n"
 
 
 def test_the_width_is_the_terminals(monkeypatch):
     for name, value in {**XTERM, "FORCE_COLOR": "1", "COLUMNS": "9"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.delenv("NO_COLOR", raising=False)
-    assert plain(show_readings(texts=[text_reading("the sea shines", [0.5] * 3)])).startswith("the sea \nshines\n")
+    assert plain(show_importance(texts=[text_reading("the sea shines", [0.5] * 3)])).startswith("the sea \nshines\n")
 
 
 def sent(leader, follower):
     """What arrives at the other end of a stream that readings are printed to."""
-    reading = TextReading("the sea", [Span("sea", 4, 7, 0.9)])
+    reading = TextImportance("the sea", [WordImportance("sea", 4, 7, 0.9)])
     try:
         with os.fdopen(follower, "w") as stream:
-            print(show_readings(texts=[reading], console=Console(file=stream)), file=stream, flush=True)
+            print(show_importance(texts=[reading], console=Console(file=stream)), file=stream, flush=True)
             return os.read(leader, 65536).decode()
     finally:
         os.close(leader)

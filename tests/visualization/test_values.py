@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from atom_hf.errors import AtomError
-from atom_hf.importance.results import Span
+from atom_hf.importance.results import WordImportance
 from atom_hf.visualization.colors import LEVELS, NEGATIVE, PAPER, POSITIVE, level_of, word_style
 from atom_hf.visualization.legend import meaning
 from atom_hf.visualization.values import checked_scale, clean, importances, outcome, percent, plain, signed, tokens
@@ -19,13 +19,19 @@ ONE = text("a b", [0.5, -0.5])
 @pytest.mark.parametrize(
     "what, says",
     [
-        ({"texts": [ONE, replace(ONE, words=[Span("a", 1, 2, 0.5)])]}, r"texts\[1\]: 'a' is not what stands at 1 to 2"),
-        ({"texts": [replace(ONE, words=[Span("b", 2, 9, 0.5)])]}, r"'b' at 2 to 9 of source 0 lies outside the text"),
-        ({"texts": [replace(ONE, words=[Span("a", 0, 1, 0.5, 1)])]}, "of source 1 lies outside"),
-        ({"texts": [replace(ONE, pieces=[Span("a", -3, -2, 0.5)])]}, "at -3 to -2"),
+        (
+            {"texts": [ONE, replace(ONE, words=[WordImportance("a", 1, 2, 0.5)])]},
+            r"texts\[1\]: 'a' is not what stands at 1 to 2",
+        ),
+        (
+            {"texts": [replace(ONE, words=[WordImportance("b", 2, 9, 0.5)])]},
+            r"'b' at 2 to 9 of source 0 lies outside the text",
+        ),
+        ({"texts": [replace(ONE, words=[WordImportance("a", 0, 1, 0.5, 1)])]}, "of source 1 lies outside"),
+        ({"texts": [replace(ONE, pieces=[WordImportance("a", -3, -2, 0.5)])]}, "at -3 to -2"),
         ({"texts": [text("a", [1.00001])]}, r"texts\[0\]: importance up to 1.00001"),
         ({"texts": [text("a b", [NAN, -math.inf])]}, "importance up to inf"),
-        ({"texts": [replace(ONE, pieces=[Span("a", 0, 1, 3.0)])]}, "importance up to 3"),
+        ({"texts": [replace(ONE, pieces=[WordImportance("a", 0, 1, 3.0)])]}, "importance up to 3"),
         ({"texts": [replace(ONE, confidence=97)]}, "confidence 97"),
         ({"texts": [replace(ONE, confidence=NAN)]}, "confidence nan"),
         ({"texts": [replace(ONE, atom=atom(1, 0, [[0]], 1))]}, r"centre has shape \(1, 1\)"),
@@ -49,7 +55,7 @@ def test_the_scale_is_1_unless_all_is_faint():
 
 
 def test_tokens_are_pieces_where_there_are_any():
-    reading = replace(ONE, pieces=[Span("a", 0, 1, 0.1), Span("b", 2, 3, NAN)])
+    reading = replace(ONE, pieces=[WordImportance("a", 0, 1, 0.1), WordImportance("b", 2, 3, NAN)])
     assert tokens(reading).tolist() == [0.1] and tokens(ONE).tolist() == [0.5, -0.5]
     assert len(importances(reading)) == 4
     assert tokens(picture([[0.5, NAN]])).tolist() == [0.5]

@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, strategies
 
-from atom_hf.importance.results import Span, TextReading
+from atom_hf.importance.results import TextImportance, WordImportance
 from atom_hf.visualization.words import runs
 from helpers.importances import HOSTILE, NAN, text
 
 
 def spans(source, cuts, which=0):
-    return [Span(source[a:b], a, b, 0.5, which) for a, b in cuts]
+    return [WordImportance(source[a:b], a, b, 0.5, which) for a, b in cuts]
 
 
 @pytest.mark.parametrize("source", ["", " ", "a", "  two\n\n words\t", HOSTILE])
@@ -26,21 +26,23 @@ def test_runs_join_to_the_text(source):
 @given(strategies.text(max_size=20), strategies.lists(strategies.tuples(*[strategies.integers(0, 20)] * 2), max_size=6))
 def test_any_spans_in_any_order_join_to_the_text(source, cuts):
     cuts = [tuple(sorted(min(place, len(source)) for place in cut)) for cut in cuts]
-    (found,) = runs(TextReading(source, spans(source, cuts), spans(source, cuts)))
+    (found,) = runs(TextImportance(source, spans(source, cuts), spans(source, cuts)))
     assert "".join(run.text for run in found) == source and all(run.text for run in found)
     covered = {place for a, b in cuts for place in range(a, b)}
     assert sum(len(run.text) for run in found if run.word) == len(covered)
 
 
 def test_a_pair_is_cut_by_itself():
-    reading = TextReading("one two", spans("one two", [(0, 3), (4, 7)]) + spans("three", [(0, 5)], 1), pair="three")
+    reading = TextImportance("one two", spans("one two", [(0, 3), (4, 7)]) + spans("three", [(0, 5)], 1), pair="three")
     first, second = runs(reading)
     assert [run.text for run in first] == ["one", " ", "two"] and [run.text for run in second] == ["three"]
 
 
 def test_a_word_of_several_pieces_names_them():
-    pieces = [Span("un", 0, 2, 0.5), Span("able", 2, 6, -0.25), Span("so", 7, 9, 0.1)]
-    reading = TextReading("unable so", [Span("unable", 0, 6, 0.125), Span("so", 7, 9, 0.1)], pieces)
+    pieces = [WordImportance("un", 0, 2, 0.5), WordImportance("able", 2, 6, -0.25), WordImportance("so", 7, 9, 0.1)]
+    reading = TextImportance(
+        "unable so", [WordImportance("unable", 0, 6, 0.125), WordImportance("so", 7, 9, 0.1)], pieces
+    )
     one, _, other = runs(reading)[0]
     assert one.says == "+0.12, mean of un +0.50, able −0.25" and other.says == "+0.10"
 
