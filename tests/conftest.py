@@ -70,6 +70,16 @@ def hub(tmp_path_factory):
         yield hub
 
 
+@pytest.fixture(scope="session")
+def two_processes(tmp_path_factory):
+    """two_processes(function, *arguments): what a function of the test's module returns in each of two processes."""
+    from helpers.two_processes import TwoProcesses
+
+    processes = TwoProcesses(lambda: tmp_path_factory.mktemp("two_processes"))
+    yield processes
+    processes.stop()
+
+
 @pytest.fixture(scope="module")
 def digits_once():
     """Reads the built-in digits once."""

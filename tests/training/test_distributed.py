@@ -1,11 +1,4 @@
-"""How a batch is split: over accumulation steps, and over processes, where two end as one with the whole batch.
-
-Run as a program under torchrun, this file is what each process does: `tests/training/test_distributed.py FOLDER`.
-"""
-
-import os
-import subprocess
-import sys
+"""How a batch is split: over accumulation steps, and over processes, where two end as one with the whole batch."""
 
 import pytest
 import torch
@@ -13,7 +6,6 @@ import torch
 from atom_hf import Atoms
 from atom_hf.atoms.loss import atom_loss
 from helpers.models import batch_for, rows_for
-from helpers.paths import environment
 from helpers.training import SUM, Gradients, equal, history, make, mean_loss
 
 # Accumulation
@@ -70,35 +62,30 @@ RUNS = {
 }
 
 
-def train(key, folder, processes):
+def run(key, folder, processes):
+    """What a run ends with."""
     name, options = RUNS[key]
     trainer = make(name, folder, per_device_train_batch_size=8 // processes, **SGD, **options)
     trainer.train()
-    return trainer
+    return result(trainer)
+
+
+def run_uneven(folder):
+    # Thirteen rows: the second batch of the second process is filled up with rows of the first, even the same ones.
+    trainer = make("bert", folder, rows=rows_for("bert")[:13], max_steps=-1, num_train_epochs=1.0, **SUM)
+    trainer.train()
+    return result(trainer)
 
 
 def result(trainer):
     return {"weights": trainer.model.state_dict(), "gate": trainer.model.atom_balancer.state(), "log": history(trainer)}
 
 
-@pytest.fixture(scope="module")
-def two_processes(tmp_path_factory):
-    """What each of two processes ended with: {run: [of rank 0, of rank 1]}."""
-    folder = tmp_path_factory.mktemp("two")
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    run = subprocess.run(
-        [*launch, __file__, str(folder)], capture_output=True, text=True, env=environment(), timeout=180
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    parts = [torch.load(folder / f"rank{rank}.pt") for rank in (0, 1)]
-    return {key: [part[key] for part in parts] for key in (*RUNS, "uneven")}
-
-
 @pytest.mark.parametrize("key", RUNS)
 def test_two_processes_end_as_one_with_the_whole_batch(key, two_processes, tmp_path):
-    first, second = two_processes[key]
+    first, second = two_processes(run, key, tmp_path / "two", 2)
     assert equal(first["weights"], second["weights"]) and first["gate"] == second["gate"]
-    alone = result(train(key, tmp_path, processes=1))
+    alone = run(key, tmp_path, processes=1)
     start = make(RUNS[key][0], tmp_path, **SUM).model.state_dict()
     for name, value in alone["weights"].items():
         torch.testing.assert_close(first["weights"][name], value, rtol=0, atol=1e-5)
@@ -113,17 +100,7 @@ def test_two_processes_end_as_one_with_the_whole_batch(key, two_processes, tmp_p
         assert first["log"][0][name] == pytest.approx(alone["log"][0][name], rel=1e-4), name
 
 
-def test_an_uneven_end_leaves_both_processes_alike(two_processes):
-    first, second = two_processes["uneven"]
+def test_an_uneven_end_leaves_both_processes_alike(two_processes, tmp_path):
+    first, second = two_processes(run_uneven, tmp_path)
     assert equal(first["weights"], second["weights"]) and len(first["log"]) == 3
     assert all(value.isfinite().all() for value in first["weights"].values())
-
-
-if __name__ == "__main__":
-    folder, rank = sys.argv[1], int(os.environ["RANK"])
-    found = {key: result(train(key, folder, processes=2)) for key in RUNS}
-    # Thirteen rows: the second batch of the second process is filled up with rows of the first, even the same ones.
-    uneven = make("bert", folder, rows=rows_for("bert")[:13], max_steps=-1, num_train_epochs=1.0, **SUM)
-    uneven.train()
-    torch.save({**found, "uneven": result(uneven)}, os.path.join(folder, f"rank{rank}.pt"))
-    torch.distributed.destroy_process_group()

@@ -1,9 +1,6 @@
 """Trainers tie importance to what they have trained: by which samples, what stays, what training further does."""
 
 import random
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +10,6 @@ from torch.utils.data import IterableDataset
 from atom_hf import AtomConfig, AtomError, AtomTrainer, attach_atoms, load_atom_model
 from atom_hf.explainer import fit as tie
 from helpers.models import collator_for, make_tokenizer, rows_for, tiny
-from helpers.paths import environment
 from helpers.training import arguments
 
 FEW = {"copies": 1, "sets": 4}
@@ -94,7 +90,7 @@ def test_what_cannot_be_tied_is_refused_in_words(tmp_path):
 
 def on_each_process(folder):
     """Two processes with their halves of 36 samples; in the end one more call in which the second has none."""
-    tie.STEPS, tie.LOOK = 20, 10
+    tie.STEPS, tie.LOOK = 20, 10  # of the processes that stay: every test here wants few
     trainer = trainer_of(folder, "vit", rows=rows_for("vit", 36), per_device_eval_batch_size=4)
     trainer.train()
     found = trainer.fit_explainer(36, **FEW)
@@ -103,17 +99,12 @@ def on_each_process(folder):
     rank = trainer.args.process_index
     batches = [{"pixel_values": torch.stack([row["pixel_values"] for row in rows_for("vit", 20)])}][: 1 - rank]
     again = tie.fit_explainer(model, None, batches, samples=40, **FEW)
-    torch.save({"tied": kept, "found": (found.samples, found.explained), "again": again.samples}, folder / f"{rank}.pt")
+    return {"tied": kept, "found": (found.samples, found.explained), "again": again.samples}
 
 
 @pytest.mark.slow
-def test_two_processes_end_with_the_same_and_all_samples_count(tmp_path):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    run = subprocess.run(
-        [*launch, __file__, tmp_path], capture_output=True, text=True, timeout=180, env=environment(), check=False
-    )
-    assert run.returncode == 0, run.stderr[-4000:]
-    one, two = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+def test_two_processes_end_with_the_same_and_all_samples_count(two_processes, tmp_path):
+    one, two = two_processes(on_each_process, tmp_path)
     assert one["found"] == two["found"] and one["found"][0] == 36 and one["again"] == two["again"] == 20
     assert all(torch.equal(value, two["tied"][key]) for key, value in one["tied"].items())
 
@@ -124,7 +115,3 @@ def test_a_tied_head_is_no_part_of_what_is_trained(few_steps):
     tie.fit_explainer(model, make_tokenizer(), batches, **FEW)
     tied = set(model.atom_heads.explainer.parameters())
     assert tied.isdisjoint(model.atom_heads.trained_parameters()) and not any(p.requires_grad for p in tied)
-
-
-if __name__ == "__main__":
-    on_each_process(Path(sys.argv[1]))

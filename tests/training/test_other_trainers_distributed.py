@@ -1,12 +1,4 @@
-"""Trainers of other libraries, and adapters, on two processes: they end as one process with the whole batch.
-
-Run as a program under torchrun, this file is what each process does.
-"""
-
-import os
-import subprocess
-import sys
-from pathlib import Path
+"""Trainers of other libraries, and adapters, on two processes: they end as one process with the whole batch."""
 
 import pytest
 import torch
@@ -20,7 +12,6 @@ from atom_hf import AtomConfig, attach_atoms
 from atom_hf.training.custom_loop import atom_term, start_step
 from helpers.adapters import adapter
 from helpers.models import collator_for, make_tokenizer, rows_for, tiny
-from helpers.paths import environment
 from helpers.sentence_trainers import Arguments as SentenceArguments
 from helpers.sentence_trainers import AtomSentenceTransformerTrainer, sentences
 from helpers.training import arguments, make
@@ -101,19 +92,9 @@ def folder(tmp_path_factory):
     return folder
 
 
-@pytest.fixture(scope="module")
-def two_processes(folder):
-    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
-    done = subprocess.run(
-        [*launch, __file__, str(folder)], capture_output=True, text=True, env=environment(), timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    return [torch.load(folder / f"rank{rank}.pt") for rank in (0, 1)]
-
-
 @pytest.mark.parametrize("key", [*TRAINERS, "loop"])
 def test_two_processes_end_as_one_with_the_whole_batch(key, two_processes, folder):
-    first, second = (found[key] for found in two_processes)
+    first, second = two_processes(run, key, folder, 2)
     alone = run(key, folder, processes=1)
     for name, value in alone["weights"].items():
         assert torch.equal(first["weights"][name], second["weights"][name])
@@ -123,9 +104,3 @@ def test_two_processes_end_as_one_with_the_whole_batch(key, two_processes, folde
         *("importance.weight", "importance.bias", "position.weight", "position.bias")
     }
     assert first["gate"]["scale"] == pytest.approx(alone["gate"]["scale"], rel=1e-3) and first["gate"]["atom_norm"] > 0
-
-
-if __name__ == "__main__":
-    found = {key: run(key, Path(sys.argv[1]), processes=2) for key in (*TRAINERS, "loop")}
-    torch.save(found, Path(sys.argv[1], f"rank{os.environ['RANK']}.pt"))
-    torch.distributed.destroy_process_group()

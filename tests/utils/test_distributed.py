@@ -1,11 +1,8 @@
 """Gathering atoms over processes: two real ones, holding different numbers of rows."""
 
-import time
-
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 
 from atom_hf.atoms.energy import Atoms, pair_means
 from atom_hf.utils.distributed import gather_rows
@@ -13,7 +10,6 @@ from atom_hf.utils.distributed import gather_rows
 SAMPLES, LENGTH, WIDTH = 5, 3, 4
 # How many of the five samples each of the two processes holds.
 SPLITS = [(3, 2), (1, 4), (5, 0), (0, 5)]
-SECONDS = 120
 
 
 def data():
@@ -28,50 +24,27 @@ def atoms_of(tokens, parameter):
     return Atoms.from_tokens(torch.tanh(read[..., 0]), read[..., 1:], token_reduction="mean").pack()
 
 
-def work(rank, folder):
-    """One of the two processes. What it finds is written to a file: the assertions stand in the parent."""
-    torch.set_num_threads(1)
-    # A file as the meeting point: no port that another process could take first.
-    dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)
-    results = []
-    for split in SPLITS:
-        tokens, parameter = data()
-        own = tokens.split(split)[rank]
-        parameter.requires_grad_()
-        rows = atoms_of(own, parameter)
-        gathered = gather_rows(rows)
-        energy = pair_means(Atoms.unpack(gathered), 0.1).energy
-        row_gradient, gradient = torch.autograd.grad(energy, (rows, parameter))
-        # What DDP and FSDP do to the gradients of the parameters.
-        dist.all_reduce(gradient)
-        results.append(
-            {
-                "gathered": gathered.detach(),
-                "energy": energy.detach(),
-                "row_gradient": row_gradient / 2,
-                "gradient": gradient / 2,
-            }
-        )
-    torch.save({"splits": results}, f"{folder}/rank{rank}.pt")
-    dist.destroy_process_group()
+def gather(split):
+    """What one of two processes finds that holds its part of the samples."""
+    tokens, parameter = data()
+    own = tokens.split(split)[dist.get_rank()]
+    parameter.requires_grad_()
+    rows = atoms_of(own, parameter)
+    gathered = gather_rows(rows)
+    energy = pair_means(Atoms.unpack(gathered), 0.1).energy
+    row_gradient, gradient = torch.autograd.grad(energy, (rows, parameter))
+    # What DDP and FSDP do to the gradients of the parameters.
+    dist.all_reduce(gradient)
+    return {
+        "gathered": gathered.detach(),
+        "energy": energy.detach(),
+        "row_gradient": row_gradient / 2,
+        "gradient": gradient / 2,
+    }
 
 
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("ranks")
-    context = mp.spawn(work, (str(folder),), nprocs=2, join=False)
-    try:
-        deadline = time.monotonic() + SECONDS
-        while not context.join(timeout=1):
-            assert time.monotonic() < deadline, f"the two processes were not done after {SECONDS} s"
-    finally:
-        for process in context.processes:
-            process.kill()
-    return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
-
-
-@pytest.mark.parametrize("case", range(len(SPLITS)), ids=[f"{a} and {b} rows" for a, b in SPLITS])
-def test_rows_and_gradients_are_those_of_one_process(case, ranks):
+@pytest.mark.parametrize("split", SPLITS, ids=[f"{a} and {b} rows" for a, b in SPLITS])
+def test_rows_and_gradients_are_those_of_one_process(split, two_processes):
     tokens, parameter = data()
     parameter.requires_grad_()
     rows = atoms_of(tokens, parameter)
@@ -79,12 +52,12 @@ def test_rows_and_gradients_are_those_of_one_process(case, ranks):
     row_gradient, gradient = torch.autograd.grad(energy, (rows, parameter))
     assert gradient.abs().max() > 1e-3
 
-    found = [rank["splits"][case] for rank in ranks]
+    found = two_processes(gather, split)
     for result in found:
         torch.testing.assert_close(result["gathered"], rows.detach(), rtol=1e-12, atol=0)
         torch.testing.assert_close(result["energy"], energy.detach(), rtol=1e-12, atol=0)
         torch.testing.assert_close(result["gradient"], gradient, rtol=1e-6, atol=1e-9)
-    assert tuple(len(result["row_gradient"]) for result in found) == SPLITS[case]
+    assert tuple(len(result["row_gradient"]) for result in found) == split
     both = torch.cat([result["row_gradient"] for result in found])
     torch.testing.assert_close(both, row_gradient, rtol=1e-6, atol=1e-9)
 
