@@ -1,4 +1,4 @@
-"""The energy against its definition, the facts that the mathematics promises, and the numerics."""
+"""The energy against its definition, and the facts that the mathematics promises."""
 
 import pytest
 import torch

@@ -48,7 +48,7 @@ def test_what_a_file_of_format_1_leaves_out_has_the_default_of_then(monkeypatch)
     given = {"format_version": 1, "hidden_size": 8, "tied_classes": 3, "tied_width": 16}
     found = AtomConfig.from_dict(given)
     assert (found.explainer_classes, found.explainer_width, found.hidden_size) == (3, 16, 8)
-    assert format_1.DEFAULTS == {name: getattr(found, name) for name in format_1.DEFAULTS}
+    assert {name: getattr(found, name) for name in format_1.DEFAULTS} == format_1.DEFAULTS
 
     # A default that changes changes nothing for a model of format 1.
     @dataclasses.dataclass

@@ -1,4 +1,4 @@
-"""Every kind of data set that may be named, every error, the built-in sets, and the recipe that makes one of them."""
+"""Arguments of data sets that are refused, and evaluation data beside training data."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""A study: its file, its runs and what they keep, and going on with it as it is or as it has grown."""
+"""The runs of a study and what they keep, and going on with it as it is or as it has grown."""
 
 import dataclasses
 import itertools

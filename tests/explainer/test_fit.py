@@ -1,4 +1,4 @@
-"""The fit of importance to the prediction: against sets drawn and erased one by one, and a model whose truth is known."""
+"""The fit of importance to the prediction: against a model whose truth is known, saved, and refused."""
 
 import itertools
 import json

@@ -1,4 +1,4 @@
-"""From a name and a data set to what a Trainer takes: metrics, labels, pixels, tokenizers."""
+"""From a name to a model and its tokenizer: of other classes, from nothing, with another configuration."""
 
 import json
 

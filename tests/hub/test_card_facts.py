@@ -1,4 +1,4 @@
-"""What a card knows of a run, a trainer or a model, and that it says nothing else: no path, no token, no guess."""
+"""What a card knows of a model, and that it says nothing else: no training, no base, no guess."""
 
 import re
 from dataclasses import replace

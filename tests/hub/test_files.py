@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from atom_hf import AtomConfig, attach_atoms, load_atom_model
-from atom_hf.hub.messages import without_token
 from helpers.hub_client import (
     LINES,
     ROWS,
@@ -269,9 +268,3 @@ def test_a_refused_run_writes_nothing(trained):
     # Of the runs above without --output_dir, one trains and the others are refused.
     folder, _ = trained
     assert sorted(p.name for p in (folder / "runs").iterdir()) == ["data-atoms-atom"]
-
-
-def test_a_token_is_taken_out_of_any_text(monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", "one of a form yet unknown")
-    text = f"hf_hub_download sent Bearer {TOKEN}, hf_jwt_aa.bb-cc_dd and one of a form yet unknown"
-    assert without_token(text) == "hf_hub_download sent Bearer <token>, <token> and <token>"

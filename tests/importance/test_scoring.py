@@ -1,4 +1,4 @@
-"""Readers against `atom_importance` of one sample at a time, over models that pad, count and see in their own ways."""
+"""Scorers of texts and pictures alike: the atom of a sample, predictions, and what cannot be read."""
 
 import math
 
@@ -13,60 +13,7 @@ from atom_hf import AtomConfig, AtomError, Atoms, attach_atoms
 from atom_hf.importance.read import read_images, read_texts
 from atom_hf.importance.scoring import predict
 from helpers.models import make_tokenizer, tiny
-
-TEXTS = ["the sea", "And rivers rushing of great the moon", "a", "great the sea of rivers and seas", ""]
-SMALL = {"vocab_size": 400, "pad_token_id": 0}
-MODELS = {
-    "classifier without padding": lambda: tiny("gpt2-classifier", pad_token_id=None),
-    "GPT-2 classifier": lambda: tiny("gpt2-classifier"),
-    "RoBERTa": lambda: tiny("roberta"),
-    "XLNet": lambda: transformers.XLNetForSequenceClassification(
-        transformers.XLNetConfig(**SMALL, d_model=16, n_layer=2, n_head=2, d_inner=16)
-    ),
-    "BART": lambda: transformers.BartForSequenceClassification(
-        transformers.BartConfig(
-            **SMALL, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
-            encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=48, eos_token_id=3,
-        )
-    ),
-    "T5": lambda: transformers.T5ForConditionalGeneration(
-        transformers.T5Config(**SMALL, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2, decoder_start_token_id=0)
-    ),
-}  # fmt: skip
-
-
-def ready(model, tokenizer, layer=-1):
-    return attach_atoms(model.eval(), AtomConfig(layer=layer), tokenizer)
-
-
-@pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize("kind", MODELS)
-def test_a_batch_is_read_as_its_texts_alone(kind, side):
-    torch.manual_seed(0)
-    tokenizer = make_tokenizer()
-    model = ready(MODELS[kind](), tokenizer)
-    before = tokenizer.padding_side, model.config.pad_token_id
-    tokenizer.padding_side = side
-    try:
-        readings = read_texts(model, tokenizer, TEXTS)
-    finally:
-        tokenizer.padding_side = before[0]
-    assert model.config.pad_token_id == before[1]
-    for text, reading in zip(TEXTS, readings, strict=True):
-        encoded = tokenizer(text, return_tensors="pt")
-        values = model.atom_importance(**encoded)[0]
-        found = [piece.importance for piece in reading.pieces]
-        assert found == pytest.approx(values[~values.isnan()].tolist(), abs=1e-5) and len(found) == len(values) - 2
-        with torch.no_grad():
-            outputs = model(
-                **encoded, **({"decoder_input_ids": torch.zeros(1, 1, dtype=torch.long)} if kind == "T5" else {})
-            )
-        if kind == "T5":
-            assert reading.predicted is None and reading.confidence is None
-        else:
-            scores = outputs.logits.softmax(-1)[0]
-            assert reading.confidence == pytest.approx(float(scores.max()), abs=1e-5)
-            assert reading.predicted == model.config.id2label[int(scores.argmax())]
+from helpers.scored import MODELS, SMALL, TEXTS, ready
 
 
 @pytest.mark.parametrize("name", ["bert", "vit"])
@@ -88,81 +35,6 @@ def test_the_atom_of_a_sample(name):
         assert reading.atom.radius == pytest.approx(float(atoms.radius[row]), abs=1e-5)
         np.testing.assert_allclose(reading.atom.center, atoms.center[row].numpy(), atol=1e-5)
         assert reading.atom.center.dtype == np.float32
-
-
-def test_a_text_without_tokens_is_no_atom():
-    model = ready(tiny("bert"), make_tokenizer())
-    (reading,) = read_texts(model, make_tokenizer(), [""])
-    assert reading.words == [] and reading.atom is None and reading.predicted
-
-
-def test_a_language_model_is_not_asked_for_the_logits_of_every_token():
-    model = ready(tiny("gpt2"), make_tokenizer())
-    shapes = []
-    model.lm_head.register_forward_hook(lambda _, __, logits: shapes.append(tuple(logits.shape)))
-    read_texts(model, make_tokenizer(), TEXTS[:3])
-    assert [shape[:2] for shape in shapes] == [(3, 1)]
-
-
-def test_roberta_counts_its_places_from_behind_the_padding():
-    """Of 50 places it has 49: with padding at 0 the first token is at 1."""
-    tokenizer = make_tokenizer()
-    model = ready(tiny("roberta"), tokenizer)
-    tokenizer.model_max_length, before = int(1e30), tokenizer.model_max_length
-    try:
-        (reading,) = read_texts(model, tokenizer, [" ".join(["the"] * 100)])
-    finally:
-        tokenizer.model_max_length = before
-    assert sum(not math.isnan(word.importance) for word in reading.words) == 47 and reading.truncated
-
-
-@pytest.mark.parametrize("size", [(8, 8), (30, 20), (20, 30)])
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16"])
-def test_pictures_of_every_mode_and_shape(mode, size):
-    model = ready(tiny("vit"), None)
-    grey = ViTImageProcessorPil(size={"height": 8, "width": 8}, image_mean=[0.5], image_std=[0.5])
-    array = np.arange(size[0] * size[1]).reshape(size[::-1]) % 256
-    image = Image.fromarray(array.astype(np.uint16 if mode == "I;16" else np.uint8))
-    image = image if mode == "I;16" else image.convert(mode)
-    (reading,) = read_images(model, grey, [image], names=["a.png"])
-    values = model.atom_importance(pixel_values=grey([image.convert("L")], return_tensors="pt")["pixel_values"])[0]
-    np.testing.assert_allclose(reading.importance.ravel(), values[1:].numpy(), atol=1e-5)
-    assert reading.on_pixels().shape == size[::-1] and reading.box is None and reading.name == "a.png"
-
-
-@pytest.mark.parametrize(("name", "shape"), [("swin", (2, 4)), ("resnet", (2, 4))])
-def test_feature_maps_of_pictures_that_are_not_square(name, shape):
-    sizes = {"image_size": (8, 16)} if name == "swin" else {}
-    model = ready(tiny(name, **sizes), None)
-    height, width = (8, 16) if name == "swin" else (16, 32)
-    grey = ViTImageProcessorPil(size={"height": height, "width": width}, image_mean=[0.5], image_std=[0.5])
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width), dtype=np.uint8))
-    (reading,) = read_images(model, grey, [image])
-    values = model.atom_importance(**grey([image], return_tensors="pt"))[0]
-    assert reading.importance.shape == shape
-    np.testing.assert_allclose(reading.importance.ravel(), values.numpy(), atol=1e-5)
-    assert reading.on_pixels()[0, -1] == reading.importance[0, -1]
-
-
-def test_what_is_left_over_beside_whole_patches_is_in_none():
-    model = ready(tiny("vit", image_size=(9, 11)), None)
-    grey = ViTImageProcessorPil(size={"height": 9, "width": 11}, image_mean=[0.5], image_std=[0.5])
-    (reading,) = read_images(model, grey, [Image.new("L", (22, 9), 99)])
-    assert reading.importance.shape == (4, 5) and reading.box == pytest.approx((0, 0, 20, 8))
-    pixels = reading.on_pixels()
-    assert np.isnan(pixels[8]).all() and np.isnan(pixels[:, 20:]).all() and not np.isnan(pixels[:8, :20]).any()
-
-
-def test_pictures_that_come_out_in_different_shapes():
-    torch.manual_seed(0)
-    config = transformers.ResNetConfig(
-        num_channels=1, embedding_size=8, hidden_sizes=[8, 16], depths=[1, 1], layer_type="basic"
-    )
-    model = ready(transformers.ResNetForImageClassification(config), None)
-    as_they_are = ViTImageProcessorPil(do_resize=False, image_mean=[0.5], image_std=[0.5])
-    images = [Image.new("L", size, 9) for size in ((32, 32), (32, 32), (48, 32), (32, 32))]
-    shapes = [reading.importance.shape for reading in read_images(model, as_they_are, images)]
-    assert shapes == [(4, 4), (4, 4), (4, 6), (4, 4)]
 
 
 def test_predictions_of_every_kind_of_classifier():

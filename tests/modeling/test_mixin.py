@@ -1,4 +1,4 @@
-"""Atoms on real models: what attaching leaves alone, what is read, what is saved and loaded, and what is refused."""
+"""Atoms on real models: what attaching leaves alone, what is read, and what is refused."""
 
 import copy
 import inspect

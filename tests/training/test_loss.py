@@ -1,4 +1,4 @@
-"""The training loss of a class of one's own: with the flag on, the atom loss joins it."""
+"""The training loss and its log: with the flag on, the atom loss joins the task's, that of a class of one's own too."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Trainers of other kinds and libraries with the flag: gradients by the definition, logs, refusals, and what they save."""
+"""Trainers of other kinds with the flag: arguments, trainers that anyone may write, and encoder-decoders."""
 
 import dataclasses
 

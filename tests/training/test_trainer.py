@@ -1,4 +1,4 @@
-"""Training: the flag off is Trainer itself; the flag on adds the atom loss, its log and its heads, and nothing else."""
+"""Training: the flag off is Trainer itself; the flag on adds the atom loss and its heads, and nothing else."""
 
 from pathlib import Path
 

@@ -1,0 +1,10 @@
+"""What is said of the Hub, and what is kept to oneself."""
+
+from atom_hf.hub import without_token
+from helpers.hub_server import TOKEN
+
+
+def test_a_token_is_taken_out_of_any_text(monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "one of a form yet unknown")
+    text = f"hf_hub_download sent Bearer {TOKEN}, hf_jwt_aa.bb-cc_dd and one of a form yet unknown"
+    assert without_token(text) == "hf_hub_download sent Bearer <token>, <token> and <token>"
