@@ -226,7 +226,8 @@ def test_pack_and_unpack_are_inverse():
 
 MEASURE = """
 import json, resource, torch
-from atom_hf.energy import Atoms, atom_loss
+from atom_hf.atoms.energy import Atoms
+from atom_hf.atoms.loss import atom_loss
 
 torch.set_num_threads(1)
 packed = torch.randn(16384, 771).abs_().requires_grad_()

@@ -1,6 +1,6 @@
 """What is said of the Hub, and what is kept to oneself."""
 
-from atom_hf.hub import without_token
+from atom_hf.hub.messages import without_token
 from helpers.hub_server import TOKEN
 
 

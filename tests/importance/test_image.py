@@ -7,7 +7,7 @@ import transformers
 from PIL import Image
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from atom_hf.importance import read_images
+from atom_hf.importance.read import read_images
 from helpers.models import tiny
 from helpers.scored import ready
 

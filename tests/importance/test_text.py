@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from atom_hf.importance import read_texts
+from atom_hf.importance.read import read_texts
 from helpers.models import make_tokenizer, tiny
 from helpers.scored import MODELS, TEXTS, ready
 

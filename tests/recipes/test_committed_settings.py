@@ -1,4 +1,4 @@
-"""The hashes by which committed results are known: a change of the code must leave them as they are, or the results are lost."""
+"""Hashes of settings, by which committed results are known: a change of the code must leave them as they are."""
 
 import json
 
