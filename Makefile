@@ -48,6 +48,7 @@ pictures: $(ENVIRONMENT)
 lint: $(ENVIRONMENT)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
 
 # The constraints are the versions that the tests and the recipes were run with.
 $(ENVIRONMENT): pyproject.toml constraints.txt

@@ -23,7 +23,7 @@ def test_the_ten_lines_run(tmp_path, monkeypatch):
     assert torch.isnan(importance[0, [0, -1]]).all() and (importance[0, 1:-1].abs() <= 1).all()
 
 
-@pytest.mark.parametrize("name", ["README.md", "recipes/README.md", "model_cards/README.md"])
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "recipes/README.md", "model_cards/README.md"])
 def test_what_is_linked_is_there(name):
     text = (ROOT / name).read_text(encoding="utf-8")
     links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if not link.startswith(("http", "#"))]
