@@ -41,7 +41,7 @@ A difference whose interval holds 0 is not evidence of anything. [`study/`](stud
 """
 TAIL = """
 `digits/importance.png` is what `make quickstart` writes as `runs/quickstart/digits.png`. `make pictures` trains the verse and
-digits recipes, ties their importance to the prediction, and remakes `verse/importance.png` and `digits/atoms.png`.
+digits recipes, fits their importance to the prediction, and remakes `verse/importance.png` and `digits/atoms.png`.
 
 `vit_fashion_mnist/plain.yaml` remakes the ViT that ships with the package; it was run here on 12,000 of the 60,000 images.
 
