@@ -1,4 +1,4 @@
-"""Writes what the recipes' and the study's results say: python recipes/report.py
+"""Write the tables and reports of the recipes' and the study's results: python recipes/report.py
 
 The tables of the recipes go into README.md here, the report of the study into `study/README.md`, and the study's main table
 and verdict between the two marks in the project's README.md. Nothing is trained.
@@ -8,7 +8,8 @@ from pathlib import Path
 
 from atom_hf.errors import AtomError
 from atom_hf.experiments.compare import read_comparison
-from atom_hf.experiments.study import Study, StudyArguments, run_study
+from atom_hf.experiments.study import StudyArguments, run_study
+from atom_hf.experiments.study_file import Study
 from atom_hf.experiments.study_report import Difference, differences, interval, plot_differences, tables
 from atom_hf.utils.jsonl import RESULTS_NAME
 from atom_hf.utils.statistics import holm
@@ -41,7 +42,7 @@ A difference whose interval holds 0 is not evidence of anything. [`study/`](stud
 """
 TAIL = """
 `digits/importance.png` is what `make quickstart` writes as `runs/quickstart/digits.png`. `make pictures` trains the verse and
-digits recipes, ties their importance to the prediction, and remakes `verse/importance.png` and `digits/atoms.png`.
+digits recipes, fits their importance to the prediction, and remakes `verse/importance.png` and `digits/atoms.png`.
 
 `vit_fashion_mnist/plain.yaml` remakes the ViT that ships with the package; it was run here on 12,000 of the 60,000 images.
 

@@ -1,4 +1,4 @@
-"""What a trained model is measured by beside its loss: calibration, its latent space, robustness, and what it writes."""
+"""Measures of a trained model beside its loss: calibration, latent space, robustness, generated text."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -36,8 +36,8 @@ initial weights and batches. Times are given as ratios alone, since a machine's 
 """
 NOTES = """
 A step is Trainer's own: forward, loss, backward, clipping, optimizer, scheduler, and with the flag the heads, the energy, the
-gate and the record for the log. Peak memory is the parameters, buffers and optimizer state of one trainer, and what one step
-allocates above them at most. [...] is the {interval}.
+gradient balancer and the record for the log. Peak memory is the parameters, buffers and optimizer state of one trainer, and
+what one step allocates above them at most. [...] is the {interval}.
 
 Own parts is 1 + what the profiler finds of the flag's own work (the table of parts below), over the profiled plain step: load
 on the machine while one step of a pair runs and not while the other does changes the ratio of the two, and hardly this.

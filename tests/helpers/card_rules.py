@@ -41,7 +41,7 @@ RELATIONS = ("adapter", "finetune", "merge", "quantized")
 
 
 def metadata_errors(content: str) -> list[str]:
-    """What the Hub would refuse in a card, in its manner: '"license" must be one of [...]'. A card needs no metadata."""
+    """What the Hub would reject in a card, in its manner: '"license" must be one of [...]'. A card needs no metadata."""
     block = REGEX_YAML_BLOCK.search(content)
     try:
         data = yaml.safe_load(block[2]) if block else {}

@@ -48,25 +48,25 @@ def test_a_batch_is_read_as_its_texts_alone(kind, side):
     before = tokenizer.padding_side, model.config.pad_token_id
     tokenizer.padding_side = side
     try:
-        readings = read_texts(model, tokenizer, TEXTS)
+        results = read_texts(model, tokenizer, TEXTS)
     finally:
         tokenizer.padding_side = before[0]
     assert model.config.pad_token_id == before[1]
-    for text, reading in zip(TEXTS, readings, strict=True):
+    for text, result in zip(TEXTS, results, strict=True):
         encoded = tokenizer(text, return_tensors="pt")
         values = model.atom_importance(**encoded)[0]
-        found = [piece.importance for piece in reading.pieces]
+        found = [piece.importance for piece in result.pieces]
         assert found == pytest.approx(values[~values.isnan()].tolist(), abs=1e-5) and len(found) == len(values) - 2
         with torch.no_grad():
             outputs = model(
                 **encoded, **({"decoder_input_ids": torch.zeros(1, 1, dtype=torch.long)} if kind == "T5" else {})
             )
         if kind == "T5":
-            assert reading.predicted is None and reading.confidence is None
+            assert result.predicted is None and result.confidence is None
         else:
             scores = outputs.logits.softmax(-1)[0]
-            assert reading.confidence == pytest.approx(float(scores.max()), abs=1e-5)
-            assert reading.predicted == model.config.id2label[int(scores.argmax())]
+            assert result.confidence == pytest.approx(float(scores.max()), abs=1e-5)
+            assert result.predicted == model.config.id2label[int(scores.argmax())]
 
 
 @pytest.mark.parametrize("name", ["bert", "vit"])
@@ -75,25 +75,25 @@ def test_the_atom_of_a_sample(name):
     if name == "vit":
         grey = ViTImageProcessorPil(size={"height": 8, "width": 8}, image_mean=[0.5], image_std=[0.5])
         images = [Image.fromarray(np.full((8, 8), level, np.uint8)) for level in (0, 90, 255)]
-        readings = read_images(model, grey, images)
+        results = read_images(model, grey, images)
         inputs = grey(images, return_tensors="pt")
     else:
-        readings = read_texts(model, make_tokenizer(), TEXTS[:3])
+        results = read_texts(model, make_tokenizer(), TEXTS[:3])
         inputs = make_tokenizer()(TEXTS[:3], return_tensors="pt", padding=True)
     with torch.no_grad():
         atoms = Atoms.unpack(model(**inputs, return_atoms=True).atoms)
-    for row, reading in enumerate(readings):
-        assert reading.atom.positive == pytest.approx(float(atoms.positive[row]), abs=1e-5)
-        assert reading.atom.negative == pytest.approx(float(atoms.negative[row]), abs=1e-5)
-        assert reading.atom.radius == pytest.approx(float(atoms.radius[row]), abs=1e-5)
-        np.testing.assert_allclose(reading.atom.center, atoms.center[row].numpy(), atol=1e-5)
-        assert reading.atom.center.dtype == np.float32
+    for row, result in enumerate(results):
+        assert result.atom.positive == pytest.approx(float(atoms.positive[row]), abs=1e-5)
+        assert result.atom.negative == pytest.approx(float(atoms.negative[row]), abs=1e-5)
+        assert result.atom.radius == pytest.approx(float(atoms.radius[row]), abs=1e-5)
+        np.testing.assert_allclose(result.atom.center, atoms.center[row].numpy(), atol=1e-5)
+        assert result.atom.center.dtype == np.float32
 
 
 def test_a_text_without_tokens_is_no_atom():
     model = ready(tiny("bert"), make_tokenizer())
-    (reading,) = read_texts(model, make_tokenizer(), [""])
-    assert reading.words == [] and reading.atom is None and reading.predicted
+    (result,) = read_texts(model, make_tokenizer(), [""])
+    assert result.words == [] and result.atom is None and result.predicted
 
 
 def test_a_language_model_is_not_asked_for_the_logits_of_every_token():
@@ -110,10 +110,10 @@ def test_roberta_counts_its_places_from_behind_the_padding():
     model = ready(tiny("roberta"), tokenizer)
     tokenizer.model_max_length, before = int(1e30), tokenizer.model_max_length
     try:
-        (reading,) = read_texts(model, tokenizer, [" ".join(["the"] * 100)])
+        (result,) = read_texts(model, tokenizer, [" ".join(["the"] * 100)])
     finally:
         tokenizer.model_max_length = before
-    assert sum(not math.isnan(word.importance) for word in reading.words) == 47 and reading.truncated
+    assert sum(not math.isnan(word.importance) for word in result.words) == 47 and result.truncated
 
 
 @pytest.mark.parametrize("size", [(8, 8), (30, 20), (20, 30)])
@@ -124,10 +124,10 @@ def test_pictures_of_every_mode_and_shape(mode, size):
     array = np.arange(size[0] * size[1]).reshape(size[::-1]) % 256
     image = Image.fromarray(array.astype(np.uint16 if mode == "I;16" else np.uint8))
     image = image if mode == "I;16" else image.convert(mode)
-    (reading,) = read_images(model, grey, [image], names=["a.png"])
+    (result,) = read_images(model, grey, [image], names=["a.png"])
     values = model.atom_importance(pixel_values=grey([image.convert("L")], return_tensors="pt")["pixel_values"])[0]
-    np.testing.assert_allclose(reading.importance.ravel(), values[1:].numpy(), atol=1e-5)
-    assert reading.on_pixels().shape == size[::-1] and reading.box is None and reading.name == "a.png"
+    np.testing.assert_allclose(result.importance.ravel(), values[1:].numpy(), atol=1e-5)
+    assert result.on_pixels().shape == size[::-1] and result.box is None and result.name == "a.png"
 
 
 @pytest.mark.parametrize(("name", "shape"), [("swin", (2, 4)), ("resnet", (2, 4))])
@@ -137,19 +137,19 @@ def test_feature_maps_of_pictures_that_are_not_square(name, shape):
     height, width = (8, 16) if name == "swin" else (16, 32)
     grey = ViTImageProcessorPil(size={"height": height, "width": width}, image_mean=[0.5], image_std=[0.5])
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width), dtype=np.uint8))
-    (reading,) = read_images(model, grey, [image])
+    (result,) = read_images(model, grey, [image])
     values = model.atom_importance(**grey([image], return_tensors="pt"))[0]
-    assert reading.importance.shape == shape
-    np.testing.assert_allclose(reading.importance.ravel(), values.numpy(), atol=1e-5)
-    assert reading.on_pixels()[0, -1] == reading.importance[0, -1]
+    assert result.importance.shape == shape
+    np.testing.assert_allclose(result.importance.ravel(), values.numpy(), atol=1e-5)
+    assert result.on_pixels()[0, -1] == result.importance[0, -1]
 
 
 def test_what_is_left_over_beside_whole_patches_is_in_none():
     model = ready(tiny("vit", image_size=(9, 11)), None)
     grey = ViTImageProcessorPil(size={"height": 9, "width": 11}, image_mean=[0.5], image_std=[0.5])
-    (reading,) = read_images(model, grey, [Image.new("L", (22, 9), 99)])
-    assert reading.importance.shape == (4, 5) and reading.box == pytest.approx((0, 0, 20, 8))
-    pixels = reading.on_pixels()
+    (result,) = read_images(model, grey, [Image.new("L", (22, 9), 99)])
+    assert result.importance.shape == (4, 5) and result.box == pytest.approx((0, 0, 20, 8))
+    pixels = result.on_pixels()
     assert np.isnan(pixels[8]).all() and np.isnan(pixels[:, 20:]).all() and not np.isnan(pixels[:8, :20]).any()
 
 
@@ -161,7 +161,7 @@ def test_pictures_that_come_out_in_different_shapes():
     model = ready(transformers.ResNetForImageClassification(config), None)
     as_they_are = ViTImageProcessorPil(do_resize=False, image_mean=[0.5], image_std=[0.5])
     images = [Image.new("L", size, 9) for size in ((32, 32), (32, 32), (48, 32), (32, 32))]
-    shapes = [reading.importance.shape for reading in read_images(model, as_they_are, images)]
+    shapes = [result.importance.shape for result in read_images(model, as_they_are, images)]
     assert shapes == [(4, 4), (4, 4), (4, 6), (4, 4)]
 
 
@@ -176,17 +176,17 @@ def test_predictions_of_every_kind_of_classifier():
     assert predict(None, config) == (None, None)
 
 
-def test_models_that_cannot_be_read_are_refused():
+def test_models_that_cannot_be_read_are_rejected():
     tokenizer = make_tokenizer()
     vit, bert = ready(tiny("vit"), None), ready(tiny("bert"), tokenizer)
-    with pytest.raises(AtomError, match="takes pixel_values: it reads no texts"):
+    with pytest.raises(AtomError, match="takes pixel_values, not texts"):
         read_texts(vit, tokenizer, TEXTS)
-    with pytest.raises(AtomError, match="takes input_ids: it reads no images"):
+    with pytest.raises(AtomError, match="takes input_ids, not images"):
         read_images(bert, None, [])
     with pytest.raises(AtomError, match="has no heads; load it with load_atom_model"):
         read_texts(tiny("bert"), tokenizer, TEXTS)
     bart = attach_atoms(MODELS["BART"](), AtomConfig(layer=-1, side="decoder"), tokenizer)
-    with pytest.raises(AtomError, match="what the decoder writes"):
+    with pytest.raises(AtomError, match="the decoder's output"):
         read_texts(bart, tokenizer, TEXTS)
     config = transformers.FunnelConfig(
         **SMALL, block_sizes=[1, 1], num_decoder_layers=1, d_model=16, n_head=2, d_head=8
@@ -196,7 +196,7 @@ def test_models_that_cannot_be_read_are_refused():
         read_texts(funnel, tokenizer, ["the sea and the moon of great rivers"])
 
 
-def test_lists_that_do_not_fit_are_refused():
+def test_lists_that_do_not_fit_are_rejected():
     bert = ready(tiny("bert"), make_tokenizer())
     for given, says in (
         (("the sea",), "texts must be a list, got one string"),
