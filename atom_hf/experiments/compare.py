@@ -112,13 +112,13 @@ def compare_runs(run: RunArguments, args: AtomTrainingArguments, options: Compar
             bar.set_postfix_str(f"{name}, seed {seed}")
             reads = bool(options.page) and first and configured[name].atom and shown is None
             with unlogged_run(run, configured[name], seed) as arguments:
-                outcome = fine_tune(*arguments, save=False, explainer_samples=EXPLAINER_SAMPLES if reads else 0)
+                result = fine_tune(*arguments, save=False, explainer_samples=EXPLAINER_SAMPLES if reads else 0)
             if (seed, name) not in done:
-                done[seed, name] = outcome.metrics
-                append_line(folder / RESULTS_NAME, {"arm": name, "seed": seed, **outcome.metrics, **outcome.importance})
+                done[seed, name] = result.metrics
+                append_line(folder / RESULTS_NAME, {"arm": name, "seed": seed, **result.metrics, **result.importance})
             if reads:
-                shown = _readings(outcome, options.page_samples)
-            del outcome
+                shown = _page_samples(result, options.page_samples)
+            del result
             gc.collect()
 
     seeds = [args.seed + i for i in range(options.seeds)]
@@ -240,9 +240,9 @@ def _read_results(path: Path, head: dict[str, Any]) -> dict[tuple[int, str], dic
     return done
 
 
-def _readings(outcome: RunResult, samples: int) -> dict[str, Any]:
-    model = outcome.trainer.accelerator.unwrap_model(outcome.trainer.model)
-    shown = read_samples(model, outcome.trainer.processing_class, outcome.data, samples)
+def _page_samples(result: RunResult, samples: int) -> dict[str, Any]:
+    model = result.trainer.accelerator.unwrap_model(result.trainer.model)
+    shown = read_samples(model, result.trainer.processing_class, result.data, samples)
     return {**shown, "softening": model.atom_config.softening, "fitted": model.atom_config.has_explainer}
 
 

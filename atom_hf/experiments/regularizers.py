@@ -86,7 +86,7 @@ def output_layer(model: nn.Module) -> nn.Linear:
 
 
 @contextmanager
-def reading_latent(model: nn.Module):
+def collecting_latents(model: nn.Module):
     """Context manager: yields a list that collects phi, the output layer's input, of each forward pass: [B, ..., h]."""
     found: list[Tensor] = []
     hook = output_layer(model).register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
@@ -131,7 +131,7 @@ class StudyTrainer(AtomTrainer):
             loss, outputs = self._mixed(model, inputs, weight)
             loss = loss / loss_divisor(self, num_items_in_batch)
             return (loss, outputs) if return_outputs else loss
-        with reading_latent(self.accelerator.unwrap_model(model)) as latents:
+        with collecting_latents(self.accelerator.unwrap_model(model)) as latents:
             loss, outputs = super().compute_loss(
                 model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
             )

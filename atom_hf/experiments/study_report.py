@@ -15,7 +15,7 @@ from ..utils.statistics import holm, paired_t_test
 from ..utils.tables import markdown
 from ..visualization.figures import new_figure, save_figure
 from .measures import less_is_better
-from .study import Setting, Study
+from .study_file import Setting, Study
 
 REPORT_NAME = "tables.md"
 

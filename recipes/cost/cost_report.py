@@ -24,6 +24,7 @@ FORMS = {
 }
 COLORS = {"closed": "#1f6fb4", "naive": "#c44e00", "cached": "#e0a030"}
 NOT_RUN = "not run"
+PARTS = {"gate": "gradient balancer"}  # parts by the names that older results have, as they are called now
 
 HEAD = """# What the flag costs
 
@@ -144,13 +145,16 @@ def _threads(one: dict[str, Any]) -> str:
 
 
 def profile_tables(results: dict[str, dict[str, Any]]) -> str:
-    """Where the extra time goes."""
+    """Tables of the parts of the extra time."""
     parts = []
     for kind, found in results.items():
         for model, title in MODELS.items():
             profile = found.get(model, {}).get("profile")
             if profile:
-                rows = [[name, *(f"{100 * share:.2f} %" for share in shares)] for name, *shares in profile["rows"]]
+                rows = [
+                    [PARTS.get(name, name), *(f"{100 * share:.2f} %" for share in shares)]
+                    for name, *shares in profile["rows"]
+                ]
                 rows += [["rest, and noise", f"{100 * profile['rest']:.2f} %", ""]]
                 rows += [["all", f"{100 * profile['total']:.2f} %", ""]]
                 parts.append(f"{title}, {KINDS[kind]}, under the profiler:\n\n")

@@ -124,7 +124,7 @@ def summary(found: Found) -> str:
     longer = cost(found, REFERENCE, "time") / cost(found, OURS, "time")
     return (
         f"Of {len(marks)} comparisons with integrated gradients (recipes, masking strategies, measures), the "
-        f"importance is better in {counts['▲']} and worse in {counts['▼']} by an interval that excludes 0; in "
+        f"importance is better in {counts['▲']} and worse in {counts['▼']}, with a 95 % interval that excludes 0; in "
         f"{counts['']} neither. It takes one forward pass; integrated gradients take {passes[0]:.0f} forward and "
         f"{passes[1]:.0f} backward passes, {longer:.0f} times as long."
     )

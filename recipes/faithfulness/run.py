@@ -67,7 +67,7 @@ def make_models(recipe: str, local: dict[str, list[str]]) -> dict[str, list[str]
                     flags += ["--dataset_config", ""]
                 call("train", *flags, "--output_dir", folder, "--save_strategy", "no", "--no_explainer")
             config = Path(ROOT, folder, "atom_config.json")
-            if arm == "atom" and "explainer_classes" not in json.loads(config.read_text(encoding="utf-8")):
+            if arm == "atom" and json.loads(config.read_text(encoding="utf-8")).get("explainer_classes") is None:
                 call(
                     "fit-explainer",
                     "--model",

@@ -1,4 +1,4 @@
-"""What the flag costs: that it is measured rightly, on tiny models. No time is asserted."""
+"""The benchmark on tiny models: correct measurement of the cost. No time is asserted."""
 
 import json
 import shlex

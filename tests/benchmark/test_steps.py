@@ -1,4 +1,4 @@
-"""What is measured of steps: turns, memory and operations."""
+"""Measurements of steps: turns, memory and operations."""
 
 import torch
 from torch import nn

@@ -1,4 +1,4 @@
-"""What cannot be used is rejected in one line, with exit status 2, before anything is trained or written."""
+"""Bad input is rejected before training: one line, exit code 2, nothing written."""
 
 import os
 import shlex
@@ -228,9 +228,11 @@ HEADS = [
     ("config-newer", "format_version 999"),
     ("config-broken", "atom_config.json is not a readable atom configuration"),
 ]
-READING = ["train --atom --max_steps 1 --output_dir none", "explain --page none.html"]
+HEADS_COMMANDS = ["train --atom --max_steps 1 --output_dir none", "explain --page none.html"]
 CASES += [
-    ("heads", f"{command} --model {folder} --dataset digits", says) for command in READING for folder, says in HEADS
+    ("heads", f"{command} --model {folder} --dataset digits", says)
+    for command in HEADS_COMMANDS
+    for folder, says in HEADS
 ]
 TRAINED = {"heads", "folders", "explanations"}
 

@@ -1,4 +1,4 @@
-"""Pushing: the real client against a Hub of the tests' own, over HTTP, with refusals and connections that break off."""
+"""Pushing: the real client against a Hub of the tests' own, over HTTP, with rejections and connections that break off."""
 
 import pytest
 import torch

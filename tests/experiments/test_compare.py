@@ -141,10 +141,10 @@ def test_a_page_says_whether_importance_is_fitted(tmp_path, monkeypatch, capsys,
 
     def fine_tune(run, args, *, explainer_samples, **options):
         assert args.atom or not explainer_samples
-        outcome = real(run, args, **options)
+        result = real(run, args, **options)
         if explainer_samples and fitted:  # as fit_explainer leaves a model, without the minutes of a fit
-            add_explainer(outcome.trainer.model, 10, 8)
-        return outcome
+            add_explainer(result.trainer.model, 10, 8)
+        return result
 
     monkeypatch.setattr(module, "fine_tune", fine_tune)
     page = tmp_path / "digits.html"
@@ -298,7 +298,7 @@ def test_default_folder_names_data_and_model(tmp_path, monkeypatch, capsys):
 # Explaining pairs
 
 
-def test_readings_of_pairs_are_what_the_model_says_of_both_texts(tmp_path, capsys):
+def test_importance_of_pairs_covers_both_texts(tmp_path, capsys):
     """Where the second text decides, a prediction from the first alone would be wrong."""
     rows = [
         f"{first},{second},{second}\n" for first in ("calm sea", "red fire", "grey moon") for second in ("yes", "no")

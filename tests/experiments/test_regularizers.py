@@ -11,9 +11,9 @@ from atom_hf import AtomConfig, AtomError, AtomTrainer, attach_atoms
 from atom_hf.experiments.regularizers import (
     StudyTrainer,
     StudyTrainingArguments,
+    collecting_latents,
     output_layer,
     r_drop_divergence,
-    reading_latent,
     supervised_contrastive_loss,
     uniformity_loss,
 )
@@ -137,7 +137,7 @@ def test_the_output_layer_gives_the_logits_of_the_latent_that_is_read(name, atom
     if atoms:
         attach_atoms(model, AtomConfig(), make_tokenizer() if name in TEXT else None)
     batch = batch_for(name)
-    with reading_latent(model) as latents, torch.no_grad():
+    with collecting_latents(model) as latents, torch.no_grad():
         first = model(**batch)["logits"]
         model(**batch)
     assert len(latents) == 2 and torch.equal(latents[0], latents[1])

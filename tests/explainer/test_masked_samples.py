@@ -61,7 +61,7 @@ def masked_image(inputs, kept, strategy, model):
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2-classifier", "vit"])
-def test_the_value_of_a_set_is_that_of_the_input_erased_alone(name):
+def test_the_value_of_a_set_is_that_of_the_input_masked_alone(name):
     model, inputs = with_heads(name).eval(), batch_for(name, 3)
     maskers = make_maskers(model, make_tokenizer())
     with torch.no_grad():

@@ -46,7 +46,7 @@ def masking_metrics_by_hand(attribution, value, steps):
 
 @pytest.mark.parametrize("tokens", [1, 2, 7, 20, 33, 150])
 @pytest.mark.parametrize("steps", [4, 20])
-def test_erasure_is_its_definition(tokens, steps):
+def test_masking_metrics_are_their_definition(tokens, steps):
     rng = np.random.default_rng(tokens)
     attribution, mixing = rng.normal(size=tokens).round(1), rng.normal(size=(tokens, 3))
 

@@ -1,4 +1,4 @@
-"""What the Hub demands of the metadata of a model card, as far as it is written down.
+"""The Hub's demands on the metadata of a model card, as far as it is written down.
 
 From the specification of model cards and the list of licences in huggingface/hub-docs (`modelcard.md`,
 `docs/hub/repositories-licenses.md`), the list of tasks in huggingface/huggingface.js (`packages/tasks/src/pipelines.ts`) and

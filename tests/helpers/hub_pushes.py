@@ -1,4 +1,4 @@
-"""What the tests' Hub answers to a push: making repositories and branches, the storage of large files, commits.
+"""Answers of the tests' Hub to a push: making repositories and branches, the storage of large files, commits.
 
 A commit takes effect as a whole or not at all, as on https://huggingface.co.
 """

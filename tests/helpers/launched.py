@@ -1,4 +1,4 @@
-"""What each process of a run does, under accelerate launch or on its own: `python -m helpers.launched KIND FOLDER`.
+"""The work of each process of a run, under accelerate launch or on its own: `python -m helpers.launched KIND FOLDER`.
 
 KIND is a configuration of atom_hf/assets/accelerate, for which each process writes what it found into FOLDER/rankN.pt, or
 `killed`: a run that saves, until one of its processes is killed.

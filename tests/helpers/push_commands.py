@@ -1,4 +1,4 @@
-"""What a process pushes and fetches by the command line and by models, step by step."""
+"""Pushes and downloads of a process, by the command line and by models, step by step."""
 
 from helpers.hub_client import LINES, WRONG_TOKEN
 from helpers.hub_server import EXPIRED, READER, TOKEN

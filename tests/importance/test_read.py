@@ -185,7 +185,7 @@ def test_predictions_and_confidences_of_texts(bert):
         assert result.label is None
 
 
-def test_readings_are_taken_in_evaluation_and_the_mode_is_put_back():
+def test_scoring_is_in_eval_mode_and_restores_the_mode():
     torch.manual_seed(0)
     config = transformers.BertConfig(vocab_size=len(PIECES) + 4, hidden_dropout_prob=0.5, **SIZES)
     model = attach_atoms(transformers.BertForSequenceClassification(config), AtomConfig(layer=-1), wordpiece()).train()

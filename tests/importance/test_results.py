@@ -1,4 +1,4 @@
-"""What results say of themselves, against loops over single pixels."""
+"""Importance on the pixels of a result, against loops over single pixels."""
 
 import numpy as np
 import pytest

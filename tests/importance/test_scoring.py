@@ -1,4 +1,4 @@
-"""Readers against `atom_importance` of one sample at a time, over models that pad, count and see in their own ways."""
+"""Scorers against `atom_importance` of one sample at a time, over models that pad, count and see in their own ways."""
 
 import math
 

@@ -17,7 +17,7 @@ from helpers.importances import HOSTILE, NAN, atom, picture, random_atoms, sampl
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
-class Reader(HTMLParser):
+class PageParser(HTMLParser):
     """Fails on tags that do not nest; keeps the tags with their attributes, and the text."""
 
     def __init__(self, html: str):
@@ -47,9 +47,9 @@ class Reader(HTMLParser):
         return [found for name, found in self.tags if name == tag and wanted.items() <= found.items()]
 
 
-def written(tmp_path, **what) -> tuple[str, Reader]:
+def written(tmp_path, **what) -> tuple[str, PageParser]:
     html = write_page(tmp_path / "page.html", **{"title": "Heads", **what}).read_text(encoding="utf-8")
-    return html, Reader(html)
+    return html, PageParser(html)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from atom_hf.visualization.samples import sample_columns, sample_name
 from helpers.importances import NAN, atom, picture, sample_set, text
 
 
-def test_columns_hold_what_the_readings_say():
+def test_columns_hold_the_values_of_the_results():
     results = sample_set(6)
     results = results["images"] + results["texts"]
     columns = {column.title: column for column in sample_columns(results)}

@@ -1,4 +1,4 @@
-"""What results must be, how strong their colours are, and their numbers in words."""
+"""Checks of results, the strength of their colours, and their numbers in words."""
 
 import math
 from dataclasses import replace
