@@ -1,4 +1,4 @@
-"""Writes what the recipes' and the study's results say: python recipes/report.py
+"""Write the tables and reports of the recipes' and the study's results: python recipes/report.py
 
 The tables of the recipes go into README.md here, the report of the study into `study/README.md`, and the study's main table
 and verdict between the two marks in the project's README.md. Nothing is trained.
@@ -8,7 +8,8 @@ from pathlib import Path
 
 from atom_hf.errors import AtomError
 from atom_hf.experiments.compare import read_comparison
-from atom_hf.experiments.study import Study, StudyArguments, run_study
+from atom_hf.experiments.study import StudyArguments, run_study
+from atom_hf.experiments.study_file import Study
 from atom_hf.experiments.study_report import Difference, differences, interval, plot_differences, tables
 from atom_hf.utils.jsonl import RESULTS_NAME
 from atom_hf.utils.statistics import holm

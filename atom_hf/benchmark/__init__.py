@@ -1,1 +1,1 @@
-"""What the flag costs: time and memory of a training step."""
+"""The cost of the flag: time and memory of a training step."""

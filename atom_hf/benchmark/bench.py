@@ -1,6 +1,6 @@
-"""What the flag costs, `atom-hf bench`: a training step with it and without it, interleaved in one process.
+"""The cost of the flag, `atom-hf bench`: training steps with it and without it, interleaved in one process.
 
-Two trainers are made as a run makes them, from the same initial weights, and take the same batches by turns. A step is
+Two trainers are made as a run makes them, from the same initial weights, and take the same batches in turn. A step is
 Trainer's own, from `on_step_begin` to `on_step_end`: forward, loss and backward of each batch, clipping, optimizer,
 scheduler. Loading data and writing the log are left out of both.
 
@@ -55,19 +55,19 @@ BATCHES = 4  # distinct steps of data: the pairs go through them again and again
 
 @dataclass
 class BenchArguments:
-    """How much is measured, and where the results go."""
+    """The size of the measurement, and the file of its results."""
 
-    pairs: int = field(default=10, metadata={"help": "How many pairs of steps are timed."})
-    warmup_pairs: int = field(default=2, metadata={"help": "How many pairs run before that, untimed."})
+    pairs: int = field(default=10, metadata={"help": "Number of timed pairs of steps."})
+    warmup_pairs: int = field(default=2, metadata={"help": "Number of untimed pairs before that."})
     tokens: int | None = field(
-        default=None, metadata={"help": "Without --dataset: the length of the random texts; 128 if not given."}
+        default=None, metadata={"help": "Length of the random texts where no --dataset is given; 128 by default."}
     )
     output: str | None = field(default=None, metadata={"help": "Write the results to this JSON file."})
-    profile: bool = field(default=False, metadata={"help": "Also show which parts the flag's extra time goes to."})
+    profile: bool = field(default=False, metadata={"help": "Also break down the flag's extra time by part."})
 
 
 def run_bench(run: RunArguments, args: AtomTrainingArguments, options: BenchArguments) -> dict[str, Any]:
-    """Measures, and returns what the JSON file holds.
+    """Measures, and returns the content of the JSON file.
 
     Raises:
         AtomError: whatever is wrong with the arguments, before anything is measured.
@@ -126,7 +126,7 @@ def paired_ratio(first: list[float], second: list[float], resamples: int = 10_00
 def summarise(
     seconds: dict[str, list[float]], peaks: dict[str, int], flops: dict[str, int], floor_bytes: int
 ) -> dict[str, Any]:
-    """Ratios from what was measured. Absolute times are kept for reference alone: they say more of a machine's load."""
+    """Ratios of the measurements. Absolute times are kept for reference alone: they depend on the machine's load."""
     plain = seconds["plain"]
     with_heads = [a + b for a, b in zip(plain, seconds["floor"], strict=True)]
     counted = {
@@ -254,5 +254,5 @@ def _describe(
 
 
 def _name(given: str) -> str:
-    """A Hub id as it is, a path by its end: results may be published, and where a file lies is no part of them."""
+    """A Hub id as it is, a path by its last part: results may be published, and local folders are no part of them."""
     return os.path.basename(given.rstrip("/")) if os.path.exists(given) else given

@@ -1,4 +1,4 @@
-"""Where the flag's extra time goes: training steps with it under the profiler, taken apart.
+"""Breakdown of the flag's extra time by part: training steps under the profiler.
 
 The parts are wrapped from the outside, so that nothing is measured in a step that is not profiled. The time of a part's
 backward is that of the autograd nodes that its forward made. On a CPU times are those of the clock, on CUDA those of the
@@ -29,8 +29,8 @@ OPTIMIZER, CLIPPING = "optimizer", "clipping"
 
 NODE = "autograd::engine::evaluate_function"
 
-# What is wrapped under which name, each where it is called. Ranges that the library itself records under a name that begins
-# with PREFIX are shown as well.
+# The wrapped functions, each where it is called, and the names of their parts. Ranges that the library itself records
+# under a name that begins with PREFIX are shown as well.
 PARTS = (
     (forward, "find_tokens", "tokens and mask"),
     (AtomHeads, "forward", "heads"),
@@ -39,9 +39,9 @@ PARTS = (
     (trainer_loss, "gather_rows", "gather"),
     (loop, "atom_loss", "pair energy and constraints"),
     (LossLog, "add", "record for the log"),
-    (GradientBalancer, "_measure_task", "gate"),
-    (GradientBalancer, "_measure_atom", "gate"),
-    (GradientBalancer, "update", "gate"),
+    (GradientBalancer, "_measure_task", "gradient balancer"),
+    (GradientBalancer, "_measure_atom", "gradient balancer"),
+    (GradientBalancer, "update", "gradient balancer"),
 )
 
 
@@ -73,7 +73,7 @@ def profile_parts(arms: dict[str, Any], batches: list[list], done: Callable[[], 
 
 @contextmanager
 def wrapped(arm: Any):
-    """Within it every part records its range. Raises `AtomError` for a part that is not where it is looked for."""
+    """Context manager: every part records its range. Raises `AtomError` for a part that does not exist."""
     accelerator, optimizer = arm.trainer.accelerator, arm.trainer.optimizer
     own = ((accelerator, "clip_grad_norm_", CLIPPING), (optimizer, "step", OPTIMIZER))
     with ExitStack() as stack:

@@ -1,4 +1,4 @@
-"""Inputs made for a model, where its data do not matter: full length, random, the same for the same seed."""
+"""Random inputs of full length for a model whose data do not matter; the same seed gives the same inputs."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ def random_task(run: RunArguments, tokens: int | None, samples: int) -> Training
     config = network.config
     if task == "image-classification":
         if tokens is not None:
-            raise AtomError(f"--tokens is the length of random texts, and {config.model_type} reads images")
+            raise AtomError(f"--tokens is the length of random texts, and {config.model_type} takes images")
         size = getattr(config, "image_size", 224)  # convolutional models name none, and take any
         height, width = (size, size) if isinstance(size, int) else size
         inputs: dict[str, Tensor] = {"pixel_values": torch.randn(samples, config.num_channels, height, width)}

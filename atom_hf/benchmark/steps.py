@@ -57,7 +57,7 @@ class Arm:
         )
 
     def resident_bytes(self) -> int:
-        """What this trainer holds now, between two steps."""
+        """The bytes that this trainer holds between two steps."""
         model = self.trainer.model
         held = [*model.parameters(), *model.buffers(), *(p.grad for p in model.parameters() if p.grad is not None)]
         held += [v for state in self.trainer.optimizer.state.values() for v in state.values() if torch.is_tensor(v)]

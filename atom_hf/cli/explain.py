@@ -26,41 +26,43 @@ STANDARD_INPUT = "-"
 
 @dataclass
 class ExplainArguments:
-    """What a page shows."""
+    """The samples to show, and the file of the page."""
 
     text: list[str] = field(
         default_factory=list,
-        metadata={"help": "Texts to show; the flag itself may be left out. - is standard input, a text a line."},
+        metadata={"help": "Texts to show; the flag itself may be left out. - is standard input, one text per line."},
     )
     file: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "Files to show: texts (a text a line), images, or folders of images. Data with labels: --dataset."
+            "help": "Files to show: texts (one per line), images, or folders of images. For data with labels give --dataset."
         },
     )
     samples: int = field(
         default=24,
         metadata={
-            "help": "How many samples to show: drawn from the evaluation samples of --dataset, or the first of --file."
+            "help": "Number of samples to show: drawn from the evaluation samples of --dataset, or the first of --file."
         },
     )
-    page: str = field(default="importance.html", metadata={"help": "Where to write the page; PNGs go beside it."})
+    page: str = field(
+        default="importance.html", metadata={"help": "Path of the HTML page; PNGs are written beside it."}
+    )
 
 
 @dataclass
 class Given:
-    """What was given to be read, before a model is loaded."""
+    """The texts or images from the command line, before a model is loaded."""
 
     texts: list[str] = field(default_factory=list)
     images: list[Image.Image] = field(default_factory=list)
     names: list[str] = field(default_factory=list)
     """The file of each image."""
     left_out: int = 0
-    """How many more there were."""
+    """The number of samples beyond --samples."""
 
 
 class Explained(NamedTuple):
-    """What was read, and where it was written."""
+    """The importance of the samples, and the files that show it."""
 
     page: Path
     pictures: list[Path]
@@ -73,7 +75,7 @@ class Explained(NamedTuple):
 
 
 def explain_model(run: RunArguments, options: ExplainArguments) -> Explained:
-    """Reads samples under the importance of their tokens, as the heads of a trained model see it; writes a page and a PNG.
+    """Scores samples by a trained model's token importance, and writes a page and PNGs.
 
     Raises:
         AtomError: no model, no samples or several kinds of them, files that cannot be read, a model without heads; before
@@ -163,7 +165,7 @@ def read_given(texts: list[str], files: list[str], samples: int) -> Given:
 
 
 def _is_piped() -> bool:
-    """Whether something is sent to standard input: not so for a terminal, nor for a program that was started without any."""
+    """Whether standard input is a pipe or file: not a terminal, and not absent."""
     try:
         mode = os.fstat(sys.stdin.fileno()).st_mode
     except (AttributeError, OSError, ValueError):
@@ -176,9 +178,9 @@ def _lines(stream: Any, where: str) -> list[str]:
     try:
         lines = [line.rstrip("\r\n") for line in stream if line.strip()]
     except UnicodeDecodeError as error:
-        raise AtomError(f"{where} is no text in UTF-8 ({first_line(error)})") from error
+        raise AtomError(f"{where} is not UTF-8 text ({first_line(error)})") from error
     if not lines:
-        raise AtomError(f"{where} is empty; give a text a line")
+        raise AtomError(f"{where} is empty; give one text per line")
     return lines
 
 
@@ -188,7 +190,7 @@ def _open(path: Path) -> Image.Image:
         with Image.open(path) as opened:
             opened.load()
             return ImageOps.exif_transpose(opened)
-    except Exception as error:  # what is wrong with a file shows in many ways
+    except Exception as error:  # a broken file raises many kinds of errors
         raise AtomError(f"--file {str(path)!r} is no image that can be read: {first_line(error)}") from error
 
 

@@ -22,19 +22,19 @@ BATCH = 16
 
 @dataclass
 class FitExplainerArguments:
-    """How much is erased, and where the model goes."""
+    """The amount of masking, and the folder of the model."""
 
     samples: int = field(
-        default=SAMPLES, metadata={"help": "By how many samples of the training split; they need no labels."}
+        default=SAMPLES, metadata={"help": "Number of samples of the training split to fit on; they need no labels."}
     )
     copies: int = field(
         default=COPIES,
-        metadata={"help": "How many times each is explained: as it is, and with some tokens taken away."},
+        metadata={"help": "Number of versions of each sample: itself, and copies with some tokens masked."},
     )
-    sets: int = field(
-        default=SETS, metadata={"help": "How many sets of tokens are left of each of these, a multiple of 4."}
+    sets: int = field(default=SETS, metadata={"help": "Number of token subsets of each of these, a multiple of 4."})
+    output_dir: str | None = field(
+        default=None, metadata={"help": "Folder to save the model to; its own folder by default."}
     )
-    output_dir: str | None = field(default=None, metadata={"help": "Where to save the model; back to its folder."})
 
 
 def fit_saved_explainer(run: RunArguments, options: FitExplainerArguments) -> tuple[ExplainerFit, str]:
@@ -47,13 +47,13 @@ def fit_saved_explainer(run: RunArguments, options: FitExplainerArguments) -> tu
         raise AtomError("give --model: a folder or Hub id of a model that was trained with --atom")
     folder = Path(options.output_dir or run.model).expanduser()
     if not options.output_dir and not folder.is_dir():
-        raise AtomError(f"--model {run.model!r} is no folder here: give --output_dir for what comes of it")
+        raise AtomError(f"--model {run.model!r} is not a local folder: give --output_dir to save the model to")
     check_output_folder(folder)
     model = load_atom_model(run.model, revision=run.model_revision)
     model.to(default_device())
     data = load_run_data(run)
     processor = load_processor(run.tokenizer or run.model, data.is_image, revision=run.model_revision)
-    make_maskers(inner_model(model), processor)  # refuses before anything is read
+    make_maskers(inner_model(model), processor)  # raises before any data is read
     rows = data.train.shuffle(seed=run.sample_seed)
 
     def batches() -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""`atom-hf train --accelerate_config NAME`: the same run over processes, by `accelerate launch`."""
+"""`atom-hf train --accelerate_config NAME`: the same run on many processes, by `accelerate launch`."""
 
 import importlib.util
 import os
@@ -21,15 +21,14 @@ OTHERS = ("config_file", "cpu", "module", "no_python", "quiet")
 
 @dataclass
 class LaunchArguments:
-    """Whether the run is started over processes."""
+    """Flags that start the run on many processes."""
 
     in_config_file: ClassVar[bool] = False  # each process reads that file, and would start others
     accelerate_config: str | None = field(
         default=None,
         metadata={
-            "help": f"Train over processes: {CHOICES}. The run is started anew by accelerate launch, whose own "
-            "flags (--num_processes, --main_process_port, ...) may be given too; by default there is one process "
-            "for each GPU.",
+            "help": f"Train on many processes: {CHOICES}. accelerate launch starts the run, and takes its own flags "
+            "(--num_processes, --main_process_port, ...) too; by default one process per GPU.",
             "nargs": "?",  # without a value it is "", and the error lists the choices
             "const": "",
         },
@@ -104,14 +103,14 @@ def _file(config: str) -> str:
 
 
 def _parse(others: list[str]) -> Any:
-    """What accelerate's own parser makes of the flags that train does not know."""
+    """The flags that train does not know, parsed by accelerate's own parser."""
     from accelerate.commands.launch import launch_command_parser
 
-    def refuse(message: str) -> None:
+    def reject(message: str) -> None:
         raise AtomError(f"accelerate launch: {message}")
 
     parser = launch_command_parser()
-    parser.error = refuse
+    parser.error = reject
     # A word that belongs to no flag is taken for the script, and all that follows it for the script's arguments.
     args, strange = parser.parse_known_args([*others, "--", "atom_hf"])
     if args.training_script_args:

@@ -13,8 +13,8 @@ USAGE = """usage: atom-hf COMMAND [flags]
 
   train         fine-tune a checkpoint; with --atom, with the atom loss
   compare       fine-tune with and without --atom over several seeds, and print both side by side
-  study         run arms x data sets x sizes x seeds from a file, and write tables and plots
-  fit-explainer fit the importance of a trained model's tokens to its prediction (train does so itself)
+  study         run arms x data sets x sizes x seeds from a YAML file, and write tables and plots
+  fit-explainer fit a trained model's token importance to its prediction (train does so itself)
   explain       show texts or images under their token importance, here and on a page
   faithfulness  measure how faithful the importance is, beside other attributions
   push          check a saved model and push it to the Hugging Face Hub
@@ -24,7 +24,7 @@ atom-hf COMMAND --help lists the flags. On many processes: atom-hf train --accel
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command. Returns its exit status: 0, or 2 after one line that says what cannot be used.
+    """Runs a command. Returns its exit code: 0, or 2 after an error message of one line.
 
     That of processes that `train` started is the status of the first that failed.
     """

@@ -35,19 +35,19 @@ def _flag(help: str, default: Any = None) -> Any:
 
 @dataclass
 class PushArguments:
-    """Where a folder is pushed to. The token is the one that `hf auth login` kept, or HF_TOKEN."""
+    """The target of a push. The token is that of `hf auth login`, or HF_TOKEN."""
 
     repo: str | None = _flag(
-        "The repository on the Hub: org/name, or a name within your own account. Made if not there."
+        "The repository on the Hub: org/name, or a name within your own account. Created if it does not exist."
     )
-    private: bool = _flag("Make the repository a private one.", False)
-    revision: str | None = _flag("The branch to push to, made if it is not there; main by default.")
+    private: bool = _flag("Create the repository as private.", False)
+    revision: str | None = _flag("The branch to push to, created if it does not exist; main by default.")
     commit_message: str | None = _flag("The commit's message.")
     create_pr: bool = _flag("Open a pull request instead of writing to main.", False)
 
 
 class Pushed(NamedTuple):
-    """What became of a folder."""
+    """The result of a push."""
 
     url: str
     """Of the commit, or of the pull request."""
@@ -62,8 +62,8 @@ def push_folder(folder: str, options: PushArguments) -> Pushed:
     heads beside it.
 
     Raises:
-        AtomError: a folder that is no whole atom model, a name or token that cannot be used, a push that was refused or broke
-            off. Nothing has changed on the Hub then, but that the repository may have been made.
+        AtomError: a folder that is no whole atom model, an unusable name or token, a push that was rejected or broke off.
+            Nothing has changed on the Hub then, but that the repository may have been created.
     """
     if options.repo is None:
         raise AtomError("give --repo: org/name on the Hub, or a name within your own account")
@@ -86,7 +86,7 @@ def push_folder(folder: str, options: PushArguments) -> Pushed:
 
 
 def check_folder(folder: str | Path, repository: str = "") -> bool:
-    """Refuses a folder that is no whole atom model. Returns whether its heads are beside the base, as they finally are.
+    """Rejects a folder that is no whole atom model. Returns whether its heads are in a file beside the base, the final form.
 
     The base is made without its numbers, and each tensor in the files is held against it: what is missing or of another
     shape would be drawn at random by whoever loads it.

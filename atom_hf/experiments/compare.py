@@ -42,22 +42,23 @@ LESS_IS_BETTER = ("loss", "perplexity")
 
 @dataclass
 class CompareArguments:
-    """How many paired runs, of what."""
+    """The arms and seeds of the paired runs, and the page."""
 
-    seeds: int = field(default=3, metadata={"help": "How many seeds: --seed, --seed + 1, ... Each arm runs with each."})
+    seeds: int = field(default=3, metadata={"help": "Number of seeds: --seed, --seed + 1, ... Each arm runs with all."})
     arms: str | None = field(
         default=None,
-        metadata={"help": "A YAML file {arm: {flag: value}}; plain and atom if not given. The first is compared to."},
+        metadata={"help": "A YAML file {arm: {flag: value}}; plain and atom by default. The first is the reference."},
     )
     page: str | None = field(
-        default=None, metadata={"help": "Write the table and samples of the first seed under their importance here."}
+        default=None,
+        metadata={"help": "Path of an HTML page: the table, and samples with their importance (first seed)."},
     )
-    page_samples: int = field(default=24, metadata={"help": "How many evaluation samples the page shows."})
+    page_samples: int = field(default=24, metadata={"help": "Number of evaluation samples on the page."})
 
 
 @dataclass(frozen=True)
 class Report:
-    """What `compare_runs` ends with."""
+    """The result of `compare_runs`."""
 
     table: Table
     folder: str
@@ -96,7 +97,7 @@ def compare_runs(run: RunArguments, args: AtomTrainingArguments, options: Compar
     done = _read_results(folder / RESULTS_NAME, head)
     with quiet():
         for arm in configured.values():
-            # An arm that cannot run is refused before any other has run.
+            # An arm that cannot run is rejected before any other has run.
             with unlogged_run(run, arm, args.seed) as arguments:
                 prepare_run(*arguments, save=False)
         start_lines(folder / RESULTS_NAME, head)
@@ -111,13 +112,13 @@ def compare_runs(run: RunArguments, args: AtomTrainingArguments, options: Compar
             bar.set_postfix_str(f"{name}, seed {seed}")
             reads = bool(options.page) and first and configured[name].atom and shown is None
             with unlogged_run(run, configured[name], seed) as arguments:
-                outcome = fine_tune(*arguments, save=False, explainer_samples=EXPLAINER_SAMPLES if reads else 0)
+                result = fine_tune(*arguments, save=False, explainer_samples=EXPLAINER_SAMPLES if reads else 0)
             if (seed, name) not in done:
-                done[seed, name] = outcome.metrics
-                append_line(folder / RESULTS_NAME, {"arm": name, "seed": seed, **outcome.metrics, **outcome.importance})
+                done[seed, name] = result.metrics
+                append_line(folder / RESULTS_NAME, {"arm": name, "seed": seed, **result.metrics, **result.importance})
             if reads:
-                shown = _readings(outcome, options.page_samples)
-            del outcome
+                shown = _page_samples(result, options.page_samples)
+            del result
             gc.collect()
 
     seeds = [args.seed + i for i in range(options.seeds)]
@@ -148,7 +149,7 @@ def paired_table(caption: str, arms: Any, seeds: list[int], done: dict[tuple[int
 
 
 def read_comparison(folder: str | Path) -> tuple[dict[str, Any], Comparison]:
-    """What `compare_runs` wrote into a folder: (its first line, the seeds that every arm has run with, as a table).
+    """The results of `compare_runs` in a folder: (their first line, the table over the seeds that every arm has run with).
 
     Raises `AtomError` if there is no such comparison, or one of fewer than two seeds.
     """
@@ -172,7 +173,7 @@ def read_comparison(folder: str | Path) -> tuple[dict[str, Any], Comparison]:
 
 
 def find_comparison(run: RunArguments, args: AtomTrainingArguments) -> Callable[[TaskData], Comparison | None]:
-    """What finds the comparison that was made of the very settings of a run to come, where `compare` puts it by itself.
+    """A function that finds an earlier comparison with the very settings of this run, in `compare`'s default folder.
 
     Ask before the run: it fills in what its arguments leave open.
     """
@@ -193,7 +194,7 @@ def find_comparison(run: RunArguments, args: AtomTrainingArguments) -> Callable[
 
 
 def hashed_rows(data: TaskData) -> str:
-    """Sixteen hexadecimal digits that stand for the rows themselves, wherever they lie. A file of an image goes by its time."""
+    """A hash of the rows, wherever they lie: sixteen hexadecimal digits. An image file counts by its modification time."""
     digest = hashlib.sha256(repr(data.labels).encode())
     for rows in (data.train, data.eval):
         for batch in rows.with_format("arrow").iter(1000):
@@ -239,9 +240,9 @@ def _read_results(path: Path, head: dict[str, Any]) -> dict[tuple[int, str], dic
     return done
 
 
-def _readings(outcome: RunResult, samples: int) -> dict[str, Any]:
-    model = outcome.trainer.accelerator.unwrap_model(outcome.trainer.model)
-    shown = read_samples(model, outcome.trainer.processing_class, outcome.data, samples)
+def _page_samples(result: RunResult, samples: int) -> dict[str, Any]:
+    model = result.trainer.accelerator.unwrap_model(result.trainer.model)
+    shown = read_samples(model, result.trainer.processing_class, result.data, samples)
     return {**shown, "softening": model.atom_config.softening, "fitted": model.atom_config.has_explainer}
 
 

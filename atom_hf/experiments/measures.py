@@ -1,4 +1,4 @@
-"""What a trained model is measured by beside its loss: calibration, its latent space, robustness, and what it writes."""
+"""Measures of a trained model beside its loss: calibration, latent space, robustness, generated text."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ..finetune.metrics import classification_metrics, perplexity
 from ..finetune.run import Prepared
-from .regularizers import reading_latent
+from .regularizers import collecting_latents
 
 BINS = 15
 
@@ -126,7 +126,7 @@ def read_outputs(prepared: Prepared, encoded: Any) -> tuple[np.ndarray, np.ndarr
     """Logits [n, classes], labels [n] and latents [n, h] of encoded rows, in evaluation."""
     trainer = prepared.trainer
     model = trainer.accelerator.unwrap_model(trainer.model)
-    with reading_latent(model) as latents:
+    with collecting_latents(model) as latents:
         found = trainer.predict(encoded)
     logits = found.predictions[0] if isinstance(found.predictions, tuple) else found.predictions
     latent = torch.cat([batch.detach().float().flatten(1).cpu() for batch in latents]).numpy()
@@ -177,7 +177,7 @@ def measure_writer(prepared: Prepared, seed: int) -> tuple[dict[str, float], np.
     tokenizer = prepared.task.processing_class
     total = count = disorder = 0.0
     rows = []
-    with reading_latent(model) as latents:
+    with collecting_latents(model) as latents:
         for batch in trainer.get_eval_dataloader():
             labels = batch.pop("labels")[:, 1:]
             logits = model(**batch).logits[:, :-1].float()

@@ -40,7 +40,7 @@ _EVALUATIONS = {
 
 
 def warn_of_accumulation(args: AtomTrainingArguments) -> None:
-    """Says where Trainer's own scaling of the task loss would be taken for what the flag does."""
+    """Logs a warning where Trainer's own scaling of the task loss would be mistaken for an effect of the flag."""
     if args.gradient_accumulation_steps > 1 or args.world_size > 1:
         logger.warning(
             "over accumulation steps or processes Trainer scales the task loss of some classifiers (BERT, RoBERTa, ...) "
@@ -64,13 +64,13 @@ def with_flags(args: Any, changes: Mapping[str, Any], given: str) -> Any:
 
 
 def fingerprint(run: RunArguments, args: AtomTrainingArguments, **more: Any) -> str:
-    """Of everything that a result depends on, but for its seed."""
+    """A hash of everything that a result depends on, except its seed."""
     trained = {k: v for k, v in args.to_dict().items() if k not in _NO_SETTING}
     return hashed({**dataclasses.asdict(run), **trained, **more})
 
 
 def training_fingerprint(run: RunArguments, args: AtomTrainingArguments, **more: Any) -> str:
-    """Of everything that training depends on, but for its seed and the flag itself."""
+    """A hash of everything that training depends on, except its seed and the flag itself."""
     left_out = _NO_TRAINING | {"atom"}
     if args.lr_scheduler_type != SchedulerType.REDUCE_ON_PLATEAU:  # which alone goes by evaluations
         left_out |= _EVALUATIONS

@@ -1,4 +1,4 @@
-"""The ordinary competitors of the atom loss: what else one would add to a task loss where data is scarce.
+"""The ordinary competitors of the atom loss: regularizers for scarce data.
 
 Each is the published loss in a few lines, so that a study can put it beside the atom loss in the same runs.
 """
@@ -81,13 +81,13 @@ def output_layer(model: nn.Module) -> nn.Linear:
         and not name.startswith((model.base_model_prefix + ".", "atom_heads"))
     ]
     if not outside:
-        raise AtomError(f"{type(model).__name__} has no linear output layer whose input could be read as its latent")
+        raise AtomError(f"{type(model).__name__} has no linear output layer whose input could be its latent")
     return outside[-1]
 
 
 @contextmanager
-def reading_latent(model: nn.Module):
-    """Within it, the list that it gives holds phi, what the output layer reads, after each forward pass: [B, ..., h]."""
+def collecting_latents(model: nn.Module):
+    """Context manager: yields a list that collects phi, the output layer's input, of each forward pass: [B, ..., h]."""
     found: list[Tensor] = []
     hook = output_layer(model).register_forward_pre_hook(lambda _, inputs: found.append(inputs[0]))
     try:
@@ -115,7 +115,7 @@ class StudyTrainer(AtomTrainer):
         if name == "mixup" and self.args.atom:
             raise AtomError("regularizer 'mixup' is not for a run with --atom")
         if name in ("supcon", "uniformity"):
-            output_layer(self.model)  # refuses a model that has none
+            output_layer(self.model)  # raises for a model that has none
         if name == "supcon" and not 0 < self.args.regularizer_temperature < math.inf:
             raise AtomError(
                 f"regularizer_temperature must be a finite number above 0; got {self.args.regularizer_temperature!r}"
@@ -131,7 +131,7 @@ class StudyTrainer(AtomTrainer):
             loss, outputs = self._mixed(model, inputs, weight)
             loss = loss / loss_divisor(self, num_items_in_batch)
             return (loss, outputs) if return_outputs else loss
-        with reading_latent(self.accelerator.unwrap_model(model)) as latents:
+        with collecting_latents(self.accelerator.unwrap_model(model)) as latents:
             loss, outputs = super().compute_loss(
                 model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
             )

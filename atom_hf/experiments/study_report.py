@@ -15,7 +15,7 @@ from ..utils.statistics import holm, paired_t_test
 from ..utils.tables import markdown
 from ..visualization.figures import new_figure, save_figure
 from .measures import less_is_better
-from .study import Setting, Study
+from .study_file import Setting, Study
 
 REPORT_NAME = "tables.md"
 
@@ -25,7 +25,7 @@ GOOD, BAD, EVEN = "#1b7837", "#b2182b", "#777777"
 
 
 def check_packages() -> None:
-    """Refuses a study whose plots and measures could not be made when all the work is done."""
+    """Raises `AtomError` for a missing package that plots or measures need, before any run."""
     for package in ("matplotlib", "sacrebleu"):
         if importlib.util.find_spec(package) is None:
             raise AtomError(f"a study needs {package}: pip install 'atom-hf[study]'")
@@ -96,7 +96,7 @@ def cost_ratio(setting: Setting, size: int, arm: str, first: str, lines: list[di
 
 
 def write_report(study: Study, lines: list[dict[str, Any]], folder: Path) -> list[Path]:
-    """Writes `tables.md`, `differences.png`, and where they apply `sizes.png` and `latents.png`. Returns what it wrote."""
+    """Writes `tables.md`, `differences.png`, and where they apply `sizes.png` and `latents.png`. Returns these files."""
     folder.mkdir(parents=True, exist_ok=True)
     main, loss = differences(study, lines, None), differences(study, lines, "loss")
     written = [folder / REPORT_NAME]

@@ -44,10 +44,10 @@ WIDTH, DROPOUT, SIGN = 64, 0.3, 0.01
 STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 2000, 64, 3e-3, 1e-2
 
 HELD_OUT = 8
-"""One sample of so many is held out, to stop by."""
+"""One sample in this many is held out, for early stopping."""
 
 LOOK = 50
-"""Steps between two looks at those."""
+"""Steps between two evaluations on the held-out samples."""
 
 FEWEST = 16
 """The fewest samples that an explainer can be fitted on."""
@@ -57,12 +57,12 @@ SAMPLES, COPIES, SETS = 500, 8, 8
 
 @dataclass(frozen=True)
 class ExplainerFit:
-    """What a fit came to."""
+    """The size and quality of a fit."""
 
     samples: int
     """How many samples it was fitted on."""
     passes: int
-    """How many masked copies of them went through the model."""
+    """How many samples went through the model for it, masked copies included."""
     explained: float
     """Of what masking tokens of held-out samples changes, beyond the same change for each, the share that the sum of their
     importances tells: at most 1."""
@@ -116,7 +116,7 @@ def fit_explainer(
     if not all(values.isfinite().all() for values in (masked.tokens, masked.change, masked.whole)):
         raise AtomError(
             f"this {type(atoms).__name__} gives numbers that are not finite ({atoms.dtype}), and no explainer can be fitted to "
-            "them; load it with dtype=torch.float32, or train it anew"
+            "them; load it with dtype=torch.float32, or train it again"
         )
     with _put_back_on_error(atoms), _one_thread(atoms.device):
         explained = _fit(atoms, masked, seed)
@@ -147,7 +147,7 @@ def make_maskers(model: Any, processing_class: Any) -> list[Masker]:
 
 @contextmanager
 def _put_back_on_error(model: Any) -> Iterator[None]:
-    """A fit that is interrupted leaves the explainer that there was before it."""
+    """Context manager: on an error, restores the explainer that there was before."""
     config, head = model.atom_config, model.atom_heads.explainer
     sizes = config.explainer_classes, config.explainer_width
     try:
@@ -160,7 +160,7 @@ def _put_back_on_error(model: Any) -> Iterator[None]:
 
 @contextmanager
 def _one_thread(device: torch.device) -> Iterator[None]:
-    """Thousands of small steps on a CPU that others use wait for threads most of the time."""
+    """Context manager: one thread on a CPU. Thousands of small steps on a busy CPU would mostly wait for threads."""
     threads = torch.get_num_threads()
     if device.type == "cpu":
         torch.set_num_threads(1)

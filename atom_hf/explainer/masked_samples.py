@@ -1,4 +1,4 @@
-"""What a model predicts for samples with some of their tokens masked: what the explainer is fitted to."""
+"""Predictions for samples with some of their tokens masked: the data that the explainer is fitted to."""
 
 import logging
 from collections.abc import Iterable
@@ -18,10 +18,10 @@ from .masking import Masker, class_probability
 logger = logging.getLogger(__name__)
 
 MAX_BYTES = 2**30
-"""No more than this is kept of hidden states."""
+"""The most memory for hidden states, in bytes."""
 
 MOST_LOST = 0.6
-"""The largest share of its tokens that a copy has lost."""
+"""The largest share of a copy's tokens that are masked."""
 
 ROWS = 128
 """How many masked samples go through the model at once."""
@@ -31,7 +31,7 @@ Inputs = dict[str, Tensor]
 
 @dataclass
 class MaskedSamples:
-    """Samples and copies of them, with what the model says of their parts. n items, N tokens, K sets each."""
+    """Samples and copies of them, with the model's predictions for subsets of their tokens. n items, N tokens, K sets each."""
 
     tokens: Tensor  # [n, N, h] float16, layer-normalised
     mask: Tensor  # bool [n, N]
@@ -49,8 +49,8 @@ class MaskedSamples:
 def collect(
     model: Any, maskers: list[Masker], batches: Iterable[Inputs], samples: int, copies: int, sets: int, seed: int
 ) -> tuple[MaskedSamples | None, int]:
-    """The first samples of `batches` with the predictions for their parts, None if there are none, and how many samples went
-    through the model for it, masked copies included."""
+    """The first samples of `batches` with the predictions for sets of their tokens (None if there are none), and how many
+    samples went through the model for it, masked copies included."""
     generator = torch.Generator().manual_seed(seed)
     parts: list[MaskedSamples] = []
     taken = passes = rows = longest = 0
@@ -80,7 +80,7 @@ def collect(
 def _explain(
     model: Any, maskers: list[Masker], inputs: Inputs, copy: int, sets: int, generator: torch.Generator
 ) -> tuple[MaskedSamples, int]:
-    """What a model makes of a batch of samples and of sets of their tokens; of a copy, that has lost some of them already."""
+    """A batch of samples, or copies of them with some tokens masked already, and the predictions for sets of their tokens."""
     hidden, logits = _hidden(model, inputs)
     tokens = maskers[0].tokens(inputs, hidden.shape[1])
     passes = len(tokens)
@@ -96,7 +96,7 @@ def _explain(
     classes = logits.argmax(-1)
     keep = draw_sets(tokens.cpu(), sets, generator).to(tokens.device)
     whole = class_probability(logits, classes)
-    # What a copy has lost already stays as it is.
+    # Tokens that a copy lacks stay masked.
     lost = maskers[0].tokens(inputs, tokens.shape[1]) & ~tokens
     change, span = torch.zeros(keep.shape[:2]), torch.zeros(keep.shape[:2])
     for number, masker in enumerate(maskers):

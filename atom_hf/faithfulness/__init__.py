@@ -1,4 +1,4 @@
-"""How faithful token importance is to the model, beside other attributions.
+"""Faithfulness of token importance to the model's prediction, beside other attributions.
 
 `atom-hf faithfulness` measures it; `load_metric` gives its metrics as modules of `evaluate`.
 """

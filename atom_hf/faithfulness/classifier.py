@@ -19,28 +19,28 @@ Inputs = dict[str, Tensor]
 
 
 class Classifier:
-    """A classifier of texts or images, with atoms or without, whose tokens can be taken away.
+    """A classifier of texts or images, with atoms or without, whose tokens can be masked.
 
     Args:
         model: the classifier.
         processor: its tokenizer or image processor.
-        how: how tokens are taken away, one of `erasing.TEXT_MASKING` or `IMAGE_MASKING`.
+        strategy: how tokens are masked, one of `explainer.masking.TEXT_MASKING` or `IMAGE_MASKING`.
         max_length: texts are cut after this many tokens.
         seed: of the numbers that the random attribution draws.
 
     Raises:
-        AtomError: a model that is no classifier, or whose tokens cannot be taken away.
+        AtomError: a model that is no classifier, or whose tokens cannot be masked.
     """
 
-    def __init__(self, model: Any, processor: Any, how: str, max_length: int = 128, seed: int = 0):
+    def __init__(self, model: Any, processor: Any, strategy: str, max_length: int = 128, seed: int = 0):
         if "Classification" not in type(model).__name__ or "TokenClassification" in type(model).__name__:
             raise AtomError(
                 f"{type(model).__name__} predicts no class of a whole sample: faithfulness is measured on text or image "
                 "classification"
             )
         self.model, self.processor, self.max_length, self.seed = model, processor, max_length, seed
-        self.eraser = Masker(model, processor, how)
-        self.is_image = self.eraser.is_image
+        self.masker = Masker(model, processor, strategy)
+        self.is_image = self.masker.is_image
         self.generator = torch.Generator().manual_seed(seed)
         self._reads: str | None = None
 
@@ -60,7 +60,7 @@ class Classifier:
 
     def tokens(self, inputs: Inputs) -> Tensor:
         """Which of the model's tokens stand for a part of the input: bool [B, N]."""
-        return self.eraser.tokens(inputs, self.length(inputs))
+        return self.masker.tokens(inputs, self.length(inputs))
 
     def length(self, inputs: Inputs) -> int:
         """N, the length of the model's hidden states."""
@@ -94,23 +94,24 @@ class Classifier:
         return target, probability
 
     def points(self, inputs: Inputs) -> Tensor:
-        """What gradients are taken to: word embeddings [B, N, h] (before positions are added), or pixels [B, C, H, W]."""
+        """Where gradients are taken: word embeddings [B, N, h] (before positions are added), or pixels [B, C, H, W]."""
         if self.is_image:
             return inputs["pixel_values"].detach()
         with torch.no_grad(), evaluating(self.model):
             return self.model.get_input_embeddings()(inputs["input_ids"])
 
     def baseline(self, inputs: Inputs) -> Tensor:
-        """The points of the inputs with all their tokens taken away. A text's are masked: what is deleted has no embedding."""
-        eraser = self.eraser
-        if not self.is_image and eraser.how != "mask":
-            eraser = Masker(self.model, self.processor, "mask")
+        """The points of the inputs with all tokens masked. For a text by its mask token: deleted tokens have no embedding."""
+        masker = self.masker
+        if not self.is_image and masker.strategy != "mask":
+            masker = Masker(self.model, self.processor, "mask")
         nothing = torch.zeros_like(self.tokens(inputs))
-        return self.points(eraser(inputs, nothing))
+        return self.points(masker(inputs, nothing))
 
     @contextmanager
     def at(self, points: Tensor | None) -> Iterator[Callable[[Inputs], Inputs]]:
-        """Within it the model reads `points` in place of a text's embeddings; gives what makes an image's inputs of them.
+        """Context manager: the model takes `points` in place of a text's embeddings; yields a function that puts them into an
+        image's inputs.
 
         A hook rather than `inputs_embeds`: positions and the token that a classifier reads are found by the ids.
         """
@@ -165,8 +166,8 @@ class Classifier:
     def values(self, inputs: Inputs, target: int, batch_size: int = 64) -> Callable[[np.ndarray], np.ndarray]:
         """The probability of a class of one sample with some of its tokens alone: keep-vectors bool [K, n] -> [K].
 
-        n is the number of the sample's tokens, without padding, special and prefix tokens. What was asked for once is
-        remembered: methods that rank alike ask alike.
+        n is the number of the sample's tokens, without padding, special and prefix tokens. Values are cached: methods that rank
+        alike ask alike.
         """
         known: dict[bytes, float] = {}
         tokens = self.tokens(inputs)[0]
@@ -181,8 +182,8 @@ class Classifier:
                 part = order[start : start + batch_size]
                 kept = torch.ones(len(part), len(tokens), dtype=torch.bool, device=tokens.device)
                 kept[:, tokens] = torch.from_numpy(np.stack([new[key] for key in part])).to(tokens.device)
-                erased = self.eraser(repeated(inputs, len(part)), kept)
-                found = self.probability(erased, torch.full((len(part),), target, device=tokens.device))
+                masked = self.masker(repeated(inputs, len(part)), kept)
+                found = self.probability(masked, torch.full((len(part),), target, device=tokens.device))
                 known.update(zip(part, found.double().tolist(), strict=True))
             return np.array([known[key] for key in keys])
 
@@ -190,5 +191,5 @@ class Classifier:
 
 
 def repeated(inputs: Inputs, times: int) -> Inputs:
-    """One sample, so many times."""
+    """One sample, repeated `times` times."""
     return {name: value.expand(times, *value.shape[1:]) for name, value in inputs.items()}

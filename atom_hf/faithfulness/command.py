@@ -1,4 +1,4 @@
-"""What `atom-hf faithfulness` does: methods x models x ways of taking tokens away, kept line by line."""
+"""`atom-hf faithfulness`: methods x models x masking strategies, kept line by line."""
 
 import importlib.util
 import os
@@ -29,43 +29,47 @@ from .report import write_report
 
 @dataclass
 class FaithfulnessArguments(RunArguments):
-    """What is measured, of which models, on which data."""
+    """The models, the data and the methods to measure."""
 
     model: list[str] = field(
         default_factory=list,
         metadata={
-            "help": "The models, with heads or without: Hub ids or folders. Several are taken as seeds of one run."
+            "help": "Models to measure, with heads or without: Hub ids or folders. Several count as seeds of one run."
         },
     )
     plain: list[str] = field(
         default_factory=list,
-        metadata={"help": "Models that were fine-tuned on the same data without --atom: the same methods on those."},
+        metadata={"help": "Models fine-tuned on the same data without --atom, measured by the same methods."},
     )
-    samples: int = field(default=200, metadata={"help": "How many evaluation samples to measure on."})
-    how: str | None = field(
+    samples: int = field(default=200, metadata={"help": "Number of evaluation samples to measure on."})
+    masking: str | None = field(
         default=None,
         metadata={
-            "help": "How tokens are taken away: of mask and drop (text), of mean and blur (images); both if not given."
+            "help": "Masking strategies, separated by commas: mask, drop (text) or mean, blur (images); both if not given."
         },
     )
     methods: str = field(
         default=",".join(DEFAULT_METHODS),
-        metadata={"help": "The methods, by commas: " + ", ".join(METHODS).replace("%", "%%") + "."},
+        metadata={"help": "The methods, separated by commas: " + ", ".join(METHODS).replace("%", "%%") + "."},
     )
-    curve_steps: int = field(default=20, metadata={"help": "The most points of a deletion or insertion curve."})
-    perturbations: int = field(default=30, metadata={"help": "How many sets of tokens infidelity switches off."})
+    curve_steps: int = field(
+        default=20, metadata={"help": "Maximum number of points of a deletion or insertion curve."}
+    )
+    perturbations: int = field(default=30, metadata={"help": "Number of random sets of tokens that infidelity masks."})
     check_samples: int = field(
         default=20,
-        metadata={"help": "How many samples sensitivity and parameter randomization are measured on; 0 for none."},
+        metadata={"help": "Number of samples for sensitivity and parameter randomization; 0 for none."},
     )
     output_dir: str | None = field(
         default=None,
-        metadata={"help": "Where results.jsonl, report.md and faithfulness.png go; runs/<data>-faithfulness."},
+        metadata={
+            "help": "Folder of results.jsonl, report.md and faithfulness.png; runs/<data>-faithfulness by default."
+        },
     )
 
 
 def check_packages() -> None:
-    """Refuses what could not be measured or drawn for want of a package."""
+    """Raises `AtomError` for a missing package that measuring or plotting needs."""
     for package in ("captum", "matplotlib"):
         if importlib.util.find_spec(package) is None:
             raise AtomError(f"faithfulness needs {package}: pip install 'atom-hf[faithfulness]'")
@@ -74,17 +78,18 @@ def check_packages() -> None:
 def measure_faithfulness(run: FaithfulnessArguments) -> list[Path]:
     """Measures what is not measured yet, and writes the report. Returns the files that it wrote.
 
-    What has been measured is a line in `results.jsonl` of the output folder; the same command goes on where it stopped.
+    Each measurement is a line in `results.jsonl` of the output folder; the same command resumes from there.
 
     Raises:
-        AtomError: no model, no such method or way, a task without classes, a folder with results of other settings.
+        AtomError: no model, an unknown method or masking strategy, a task without classes, a folder with results of other
+            settings.
     """
     check_packages()
     methods = _check(run)
     data = load_run_data(run)
     if data.task == "causal-lm":
         raise AtomError("--task causal-lm: a language model predicts no class of a text; give data with labels")
-    hows = _hows(run.how, data)
+    strategies = _strategies(run.masking, data)
     folder = Path(run.output_dir or os.path.join("runs", f"{data.name}-faithfulness"))
     check_output_folder(folder)
     rows = data.eval.shuffle(seed=0).select(range(min(run.samples, len(data.eval))))
@@ -94,21 +99,23 @@ def measure_faithfulness(run: FaithfulnessArguments) -> list[Path]:
     done = _done(path, head)
     models = [(name, arm) for arm, names in (("model", run.model), ("plain", run.plain)) for name in names]
     with quiet():
-        # Each is loaded twice: one that cannot be measured is refused before any other has been, and only one is in memory.
+        # Each is loaded twice: one that cannot be measured is rejected before any other has been, and only one is in memory.
         used = []
         for name, arm in models:
-            subject = _load(name, arm, data, run, hows[0])
-            used.append(len(_usable(methods, subject)))
-            _try(_usable(methods, subject), subject, data)
+            classifier = _load(name, arm, data, run, strategies[0])
+            used.append(len(_usable(methods, classifier)))
+            _try(_usable(methods, classifier), classifier, data)
         start_lines(path, head)
-        with tqdm(total=len(rows) * len(hows) * sum(used), desc="faithfulness", unit="attribution") as bar:
+        with tqdm(total=len(rows) * len(strategies) * sum(used), desc="faithfulness", unit="attribution") as bar:
             for seed, (name, arm) in enumerate(models):
                 about = {"model": name, "arm": arm}
-                subject = _load(name, arm, data, run, hows[0])
-                _keep_weights(path, done, about, weights_of(subject.model))
-                for how in hows:
-                    subject = Classifier(subject.model, subject.processor, how, run.max_length, seed)
-                    _measure_model(path, done, {**about, "how": how}, subject, rows, run, methods, hows, bar)
+                classifier = _load(name, arm, data, run, strategies[0])
+                _keep_weights(path, done, about, weights_of(classifier.model))
+                for strategy in strategies:
+                    classifier = Classifier(classifier.model, classifier.processor, strategy, run.max_length, seed)
+                    _measure_model(
+                        path, done, {**about, "how": strategy}, classifier, rows, run, methods, strategies, bar
+                    )
     return [path, *write_report(folder)]
 
 
@@ -119,38 +126,38 @@ def _measure_model(
     path: Path,
     done: dict[tuple, set[int]],
     about: dict[str, str],
-    subject: Classifier,
+    classifier: Classifier,
     rows: Any,
     run: FaithfulnessArguments,
     methods: list[str],
-    hows: list[str],
+    strategies: list[str],
     bar: tqdm,
 ) -> None:
     samples = None
-    for name in _usable(methods, subject):
+    for name in _usable(methods, classifier):
         method, line = METHODS[name], {**about, "method": name}
         block = (about["model"], about["arm"], about["how"], name)
         finished = done.get((*block, "sample"), set())
         if (*block, "end") in done:
             bar.update(len(rows))
             continue
-        samples = samples or Samples(subject, rows)
-        subject.generator.manual_seed(subject.seed)
+        samples = samples or Samples(classifier, rows)
+        classifier.generator.manual_seed(classifier.seed)
         bar.set_postfix_str(f"{os.path.basename(about['model'].rstrip('/'))}, {about['how']}, {name}")
         bar.update(len(rows) - len(samples.rows) + len(finished))
         left = [number for number in samples.rows if number not in finished]
         for found in measure_samples(method, samples, left, steps=run.curve_steps, perturbations=run.perturbations):
             append_line(path, {**line, **found})
             bar.update()
-        # These hardly depend on how tokens are taken away.
-        if about["how"] == hows[0] and run.check_samples and not method.is_sampled:
+        # These hardly depend on the masking strategy.
+        if about["how"] == strategies[0] and run.check_samples and not method.is_sampled:
             for found in check_samples(method, samples, run.check_samples):
                 append_line(path, {**line, **found})
         append_line(path, {**line, **measure_cost(method, samples)})
 
 
-def _usable(methods: list[str], subject: Classifier) -> list[str]:
-    return [name for name in methods if subject.has_heads or not METHODS[name].needs_heads]
+def _usable(methods: list[str], classifier: Classifier) -> list[str]:
+    return [name for name in methods if classifier.has_heads or not METHODS[name].needs_heads]
 
 
 def _check(run: FaithfulnessArguments) -> list[str]:
@@ -171,15 +178,17 @@ def _check(run: FaithfulnessArguments) -> list[str]:
     return methods
 
 
-def _hows(given: str | None, data: TaskData) -> list[str]:
+def _strategies(given: str | None, data: TaskData) -> list[str]:
     known = list(IMAGE_MASKING if data.is_image else TEXT_MASKING)
-    hows = known if given is None else list(dict.fromkeys(part.strip() for part in given.split(",") if part.strip()))
-    if not hows or set(hows) - set(known):
-        raise AtomError(f"--how must be of {', '.join(known)} for {data.task}; got {given!r}")
-    return hows
+    strategies = (
+        known if given is None else list(dict.fromkeys(part.strip() for part in given.split(",") if part.strip()))
+    )
+    if not strategies or set(strategies) - set(known):
+        raise AtomError(f"--masking must be of {', '.join(known)} for {data.task}; got {given!r}")
+    return strategies
 
 
-def _load(name: str, arm: str, data: TaskData, run: FaithfulnessArguments, how: str) -> Classifier:
+def _load(name: str, arm: str, data: TaskData, run: FaithfulnessArguments, strategy: str) -> Classifier:
     source = find_model(name)
     revision = {"revision": run.model_revision} if run.model_revision else {}
     if arm == "model" and find_file(source, CONFIG_NAME, **revision) is not None:
@@ -200,22 +209,22 @@ def _load(name: str, arm: str, data: TaskData, run: FaithfulnessArguments, how: 
     model.to(default_device()).eval()
     flag = f"--{arm}"
     processor = load_processor(source if run.tokenizer is None else run.tokenizer, data.is_image, flag, **revision)
-    return Classifier(model, processor, how, run.max_length)
+    return Classifier(model, processor, strategy, run.max_length)
 
 
-def _try(methods: list[str], subject: Classifier, data: TaskData) -> None:
-    """Refuses a model whose tokens are not those of its input, or that lacks what a method reads."""
-    inputs = subject.encode([data.eval[0]])
-    subject.tokens(inputs)
-    target, _ = subject.predict(inputs)
+def _try(methods: list[str], classifier: Classifier, data: TaskData) -> None:
+    """Raises `AtomError` for a model whose tokens are not those of its input, or that lacks what a method needs."""
+    inputs = classifier.encode([data.eval[0]])
+    classifier.tokens(inputs)
+    target, _ = classifier.predict(inputs)
     for name in methods:
         if not METHODS[name].is_sampled:
-            METHODS[name](subject, inputs, target)
+            METHODS[name](classifier, inputs, target)
 
 
 def _done(path: Path, head: dict[str, Any]) -> dict[tuple, Any]:
-    """What has been measured: (model, arm, how, method, "sample") -> samples, (..., "end") of a whole block; (model, arm) ->
-    weights."""
+    """Finished measurements: (model, arm, strategy, method, "sample") -> samples, (..., "end") of a whole block;
+    (model, arm) -> weights."""
     lines = read_lines(path)
     if lines and lines[0].get("settings") != head["settings"]:
         raise AtomError(f"--output_dir {str(path.parent)!r} holds results of other settings; give another")

@@ -1,4 +1,4 @@
-"""What an attribution costs: its forward and backward passes, counted, and its time beside one forward pass."""
+"""The cost of an attribution: its forward and backward passes, and its time relative to one forward pass."""
 
 import statistics
 import time
@@ -14,7 +14,7 @@ from .classifier import Classifier, Inputs
 from .methods import Method
 
 FEW, MANY = 15, 3
-"""How many rounds are timed of a method of few passes, and of one of many."""
+"""Timed rounds of a method of few passes, and of one of many."""
 
 MANY_PASSES = 20
 
@@ -29,7 +29,7 @@ class Passes:
 
 @contextmanager
 def counted(model: Any) -> Iterator[Passes]:
-    """Counts the samples that go through a model within it, forward and backward, wherever they come from."""
+    """Context manager: counts the samples that go through a model, forward and backward, whoever calls it."""
     passes = Passes()
 
     def back(gradient: Tensor) -> None:
@@ -61,21 +61,21 @@ class Cost:
         return self.forward + 2 * self.backward
 
 
-def count_passes(method: Method, subject: Classifier, inputs: Inputs, target: Tensor) -> tuple[float, float]:
+def count_passes(method: Method, classifier: Classifier, inputs: Inputs, target: Tensor) -> tuple[float, float]:
     """The forward and backward passes of one sample."""
-    with counted(subject.model) as passes:
-        method(subject, inputs, target)
+    with counted(classifier.model) as passes:
+        method(classifier, inputs, target)
     return passes.forward / len(target), passes.backward / len(target)
 
 
-def measure(method: Method, subject: Classifier, inputs: Inputs, target: Tensor) -> Cost:
+def measure(method: Method, classifier: Classifier, inputs: Inputs, target: Tensor) -> Cost:
     """Counts the passes of a method, and times it against a forward pass of the same batch, in turn: a ratio of medians."""
-    subject.reads(inputs)  # found once for a model
-    forward, backward = count_passes(method, subject, inputs, target)
+    classifier.reads(inputs)  # found once for a model
+    forward, backward = count_passes(method, classifier, inputs, target)
     times: tuple[list[float], list[float]] = ([], [])
     for _ in range(MANY if forward > MANY_PASSES else FEW):
-        times[0].append(_seconds(lambda: subject.predict(inputs)))
-        times[1].append(_seconds(lambda: method(subject, inputs, target)))
+        times[0].append(_seconds(lambda: classifier.predict(inputs)))
+        times[1].append(_seconds(lambda: method(classifier, inputs, target)))
     return Cost(forward, backward, statistics.median(times[1]) / statistics.median(times[0]))
 
 

@@ -24,48 +24,48 @@ RADIUS = 0.05
 
 
 class Samples:
-    """The samples of one model in one way of taking tokens away, each encoded by itself, with its values remembered.
+    """The samples of one model under one masking strategy, each encoded by itself, with its values cached.
 
     Args:
-        subject: the model.
-        rows: of a data set. Those without a token to take away are left out.
+        classifier: the model.
+        rows: of a data set. Those without a token to mask are left out.
     """
 
-    def __init__(self, subject: Classifier, rows: Sequence[dict[str, Any]]):
-        self.subject, self.rows = subject, {}
+    def __init__(self, classifier: Classifier, rows: Sequence[dict[str, Any]]):
+        self.classifier, self.rows = classifier, {}
         self.targets: dict[int, int] = {}
         self.probabilities: dict[int, float] = {}
         self.values: dict[int, Callable[[np.ndarray], np.ndarray]] = {}
         for number, row in enumerate(rows):
-            inputs = subject.encode([row])
-            if not subject.tokens(inputs).any():
+            inputs = classifier.encode([row])
+            if not classifier.tokens(inputs).any():
                 continue
-            target, probability = subject.predict(inputs)
+            target, probability = classifier.predict(inputs)
             self.rows[number] = row
             self.targets[number] = int(target)
             self.probabilities[number] = float(probability)
-            self.values[number] = subject.values(inputs, int(target))
+            self.values[number] = classifier.values(inputs, int(target))
 
     def batch(self, numbers: Sequence[int]) -> tuple[Inputs, Tensor]:
         """The inputs of some samples and the classes that are predicted of them."""
-        inputs = self.subject.encode([self.rows[number] for number in numbers])
+        inputs = self.classifier.encode([self.rows[number] for number in numbers])
         targets = [self.targets[number] for number in numbers]
-        return inputs, torch.tensor(targets, device=self.subject.model.device)
+        return inputs, torch.tensor(targets, device=self.classifier.model.device)
 
     def attributions(self, method: Method, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
         """(sample, [n]) for each of some samples."""
         for start in range(0, len(numbers), BATCH):
             part = numbers[start : start + BATCH]
             inputs, targets = self.batch(part)
-            found = method(self.subject, inputs, targets)
-            for number, row, real in zip(part, found, self.subject.tokens(inputs), strict=True):
+            found = method(self.classifier, inputs, targets)
+            for number, row, real in zip(part, found, self.classifier.tokens(inputs), strict=True):
                 yield number, row[real].cpu().numpy()
 
 
 def measure_samples(
     method: Method, samples: Samples, numbers: Sequence[int], *, steps: int, perturbations: int
 ) -> Iterator[dict[str, Any]]:
-    """A line for each of some samples: its attribution, and what is made of it and of the values of what is left."""
+    """A line for each of some samples: its attribution, and the metrics of it."""
     for number, attribution in samples.attributions(method, numbers):
         values = samples.values[number]
         off = metrics.random_subsets(len(attribution), perturbations, seed=number)
@@ -75,7 +75,7 @@ def measure_samples(
             "tokens": len(attribution),
             "predicted": samples.targets[number],
             "probability": samples.probabilities[number],
-            **metrics.erasure(attribution, values, steps),
+            **metrics.masking_metrics(attribution, values, steps),
             "infidelity_normalized": metrics.infidelity(attribution, values, off, normalize=True),
         }
         if method.has_scale:
@@ -84,27 +84,27 @@ def measure_samples(
 
 
 def measure_cost(method: Method, samples: Samples) -> dict[str, Any]:
-    """A line of what the method costs on the first few samples."""
-    cost = measure(method, samples.subject, *samples.batch(list(samples.rows)[:COST_SAMPLES]))
+    """A line with the cost of the method on the first few samples."""
+    cost = measure(method, samples.classifier, *samples.batch(list(samples.rows)[:COST_SAMPLES]))
     return rounded({"kind": "cost", "forward": cost.forward, "backward": cost.backward, "time": cost.time})
 
 
 def check_samples(method: Method, samples: Samples, count: int, seed: int = 0) -> list[dict[str, Any]]:
-    """Lines of how the method bears a small change of the input, and random parameters, on the first `count` samples."""
+    """Lines of the method's sensitivity to changes of the input and to random parameters, on the first `count` samples."""
     numbers = list(samples.rows)[:count]
     lines = []
     for number in numbers:
         inputs, target = samples.batch([number])
-        points = samples.subject.points(inputs)
+        points = samples.classifier.points(inputs)
 
         def explain(moved: Tensor, inputs: Inputs = inputs, target: Tensor = target) -> Tensor:
-            found = method(samples.subject, repeated(inputs, len(moved)), target.expand(len(moved)), moved)
+            found = method(samples.classifier, repeated(inputs, len(moved)), target.expand(len(moved)), moved)
             return found.nan_to_num(0.0)
 
         changed = metrics.sensitivity_max(explain, points, radius=RADIUS * float(points.std()), seed=number)
         lines.append({"kind": "check", "sample": number, "sensitivity_max": float(changed[0]), "randomization": {}})
     original = dict(samples.attributions(method, numbers))
-    with randomized(samples.subject.model, seed) as levels:
+    with randomized(samples.classifier.model, seed) as levels:
         for level in levels:
             found = dict(samples.attributions(method, numbers))
             for line in lines:
@@ -114,7 +114,7 @@ def check_samples(method: Method, samples: Samples, count: int, seed: int = 0) -
 
 
 def weights_of(model: Any) -> str:
-    """Sixteen hexadecimal digits that stand for a model's numbers."""
+    """A hash of a model's weights: sixteen hexadecimal digits."""
     digest = hashlib.sha256()
     for name, value in model.state_dict().items():
         digest.update(name.encode())

@@ -1,7 +1,7 @@
 """Attributions to tokens: the model's own importance, and the methods that it is compared with.
 
-Each takes a `Subject`, the inputs of B samples and the class [B] that is explained, and gives [B, N], NaN where there is no
-token. All explain the same thing: the probability of the class that the model predicts. Rollout, the hidden norm and the
+Each takes a `Classifier`, the inputs of B samples and the class [B] that is explained, and gives [B, N], NaN where there is
+no token. All explain the same thing: the probability of the class that the model predicts. Rollout, the hidden norm and the
 charges do not depend on the class; they are read as support for it all the same.
 """
 
@@ -35,11 +35,11 @@ class Method:
 
     Attributes:
         name: as the command line and the tables have it.
-        attribute: (subject, inputs, class [B], points or None) -> [B, N]. Points stand in place of the inputs' own.
-        about: a line for the report.
+        attribute: (classifier, inputs, class [B], points or None) -> [B, N]. Points stand in place of the inputs' own.
+        about: a description for the report.
         needs_heads: only a model with atoms has it.
         has_scale: its numbers are changes of the probability, so that infidelity without normalisation says something.
-        is_sampled: it takes whole tokens away, at hundreds of passes. It knows no points, and is left out of the checks.
+        is_sampled: it masks whole tokens, at hundreds of passes. It knows no points, and is left out of the checks.
     """
 
     name: str
@@ -49,38 +49,38 @@ class Method:
     has_scale: bool = False
     is_sampled: bool = False
 
-    def __call__(self, subject: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None = None) -> Tensor:
+    def __call__(self, classifier: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None = None) -> Tensor:
         """[B, N], float32, NaN where there is no token."""
-        found = self.attribute(subject, inputs, target, points)
-        return found.detach().float().masked_fill(~subject.tokens(inputs), float("nan"))
+        found = self.attribute(classifier, inputs, target, points)
+        return found.detach().float().masked_fill(~classifier.tokens(inputs), float("nan"))
 
 
 @torch.no_grad()
-def importance(subject: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
-    """What `atom_importance` gives: the importance that the explainer gives for the class, or, without one, the charges."""
-    heads = subject.model.atom_heads
-    with reading_tokens(subject.model) as tokens:
-        outputs = subject.run(inputs, points, return_atoms=True)
+def importance(classifier: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
+    """The model's `atom_importance`: the explainer's importance for the class, or, without an explainer, the charges."""
+    heads = classifier.model.atom_heads
+    with reading_tokens(classifier.model) as tokens:
+        outputs = classifier.run(inputs, points, return_atoms=True)
     return outputs.atom_importance if heads.explainer is None else heads.explain(tokens[-1], target)
 
 
 @torch.no_grad()
-def charge(subject: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None, *, read: Callable) -> Tensor:
+def charge(classifier: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None, *, read: Callable) -> Tensor:
     """The charges that the energy knows (Eq. 6), whether there is an explainer or not."""
-    heads = subject.model.atom_heads
-    with reading_tokens(subject.model) as tokens:
-        subject.run(inputs, points, return_atoms=True)
+    heads = classifier.model.atom_heads
+    with reading_tokens(classifier.model) as tokens:
+        classifier.run(inputs, points, return_atoms=True)
     return read(heads(tokens[-1])[0])
 
 
-def random(subject: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
-    """Normal numbers, others in each call; the subject's seed gives the same ones again."""
-    shape = subject.tokens(inputs).shape
-    return torch.randn(shape, generator=subject.generator).to(target.device)
+def random(classifier: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
+    """Normal numbers, others in each call; the classifier's seed gives the same ones again."""
+    shape = classifier.tokens(inputs).shape
+    return torch.randn(shape, generator=classifier.generator).to(target.device)
 
 
 @torch.no_grad()
-def attention_rollout(subject: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
+def attention_rollout(classifier: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
     """Abnar and Zuidema (arXiv 2005.00928), section 3: the product over the layers of (mean over heads of A + I) / 2.
 
     The row of the token that the classifier reads; the mean of the rows where it reads all of them.
@@ -88,18 +88,18 @@ def attention_rollout(subject: Classifier, inputs: Inputs, target: Tensor, point
     Raises:
         AtomError: a model that gives no attention over its whole sequence.
     """
-    model = subject.model
+    model = classifier.model
     # Fused attention gives no weights.
     before = getattr(model.config, "_attn_implementation", "eager")
-    reads = subject.reads(inputs)
+    reads = classifier.reads(inputs)
     if before != "eager":
         model.set_attn_implementation("eager")
     try:
-        layers = getattr(subject.run(inputs, points, output_attentions=True), "attentions", None)
+        layers = getattr(classifier.run(inputs, points, output_attentions=True), "attentions", None)
     finally:
         if before != "eager":
             model.set_attn_implementation(before)
-    length = subject.length(inputs)
+    length = classifier.length(inputs)
     if not layers or any(layer is None or layer.shape[-2:] != (length, length) for layer in layers):
         raise AtomError(
             f"attention_rollout: {type(model).__name__} gives no attention over its whole sequence; leave it out"
@@ -116,69 +116,69 @@ def rollout(layers: list[Tensor], reads: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def hidden_norm(subject: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
+def hidden_norm(classifier: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
     """The Euclidean norm of each hidden state of the atoms' layer: what any model shows for one forward pass."""
-    return subject.hidden(subject.run(inputs, points, output_hidden_states=True)).float().norm(dim=-1)
+    return classifier.hidden(classifier.run(inputs, points, output_hidden_states=True)).float().norm(dim=-1)
 
 
-def input_x_gradient(subject: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
+def input_x_gradient(classifier: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
     """Captum's InputXGradient at the word embeddings or pixels, summed over the width of a token or the pixels of a patch."""
     from captum.attr import InputXGradient
 
-    points = subject.points(inputs) if points is None else points
-    found = InputXGradient(_forward(subject, inputs)).attribute(
+    points = classifier.points(inputs) if points is None else points
+    found = InputXGradient(_forward(classifier, inputs)).attribute(
         points.detach().clone().requires_grad_(), additional_forward_args=(target, *inputs.values())
     )
-    return subject.per_token(found, inputs)
+    return classifier.per_token(found, inputs)
 
 
 def integrated_gradients(
-    subject: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None, *, steps: int = STEPS
+    classifier: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None, *, steps: int = STEPS
 ) -> Tensor:
-    """Captum's IntegratedGradients (arXiv 1703.01365), likewise, from the inputs with all their tokens taken away.
+    """Captum's IntegratedGradients (arXiv 1703.01365), likewise, from the inputs with all their tokens masked.
 
     For a text that is mask tokens between its special tokens, for an image the mean colour or the blurred image.
     """
     from captum.attr import IntegratedGradients
 
-    points = subject.points(inputs) if points is None else points
-    found = IntegratedGradients(_forward(subject, inputs)).attribute(
+    points = classifier.points(inputs) if points is None else points
+    found = IntegratedGradients(_forward(classifier, inputs)).attribute(
         points.detach().clone(),
-        baselines=subject.baseline(inputs),
+        baselines=classifier.baseline(inputs),
         additional_forward_args=(target, *inputs.values()),
         n_steps=steps,
         internal_batch_size=max(BATCH, len(target)),
     )
-    return subject.per_token(found, inputs)
+    return classifier.per_token(found, inputs)
 
 
 def shapley_sampling(
-    subject: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None, *, permutations: int = PERMUTATIONS
+    classifier: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None, *, permutations: int = PERMUTATIONS
 ) -> Tensor:
     """Captum's ShapleyValueSampling: the mean change of the probability as a token joins, over random orders of the tokens.
 
-    Tokens that have not joined are taken away as the `Subject` takes them. The orders are the same in each call.
+    Tokens that have not joined are masked by the `Classifier`'s strategy. The orders are the same in each call.
     """
     from captum.attr import ShapleyValueSampling
 
-    return _sampled(ShapleyValueSampling, permutations, subject, inputs, target, points)
+    return _sampled(ShapleyValueSampling, permutations, classifier, inputs, target, points)
 
 
 def kernel_shap(
-    subject: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None, *, samples: int = KERNEL_SAMPLES
+    classifier: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None, *, samples: int = KERNEL_SAMPLES
 ) -> Tensor:
     """Captum's KernelShap (arXiv 1705.07874), with so many random sets of tokens."""
     from captum.attr import KernelShap
 
-    return _sampled(KernelShap, samples, subject, inputs, target, points)
+    return _sampled(KernelShap, samples, classifier, inputs, target, points)
 
 
 def _sampled(
-    kind: Any, samples: int, subject: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None
+    kind: Any, samples: int, classifier: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None
 ) -> Tensor:
     if points is not None:
         raise AtomError("Shapley values are of tokens, not of embeddings or pixels: they have no sensitivity to these")
-    tokens = subject.tokens(inputs)
+    tokens = classifier.tokens(inputs)
     found = torch.zeros(tokens.shape, device=tokens.device)
     for row, real in enumerate(tokens):
         if not real.any():
@@ -188,8 +188,8 @@ def _sampled(
         def value(joined: Tensor, one: Inputs = one, real: Tensor = real, row: int = row) -> Tensor:
             keep = torch.ones(len(joined), len(real), dtype=torch.bool, device=real.device)
             keep[:, real] = joined > 0.5
-            erased = subject.eraser(repeated(one, len(joined)), keep)
-            return subject.probability(erased, target[row].expand(len(joined)))
+            masked = classifier.masker(repeated(one, len(joined)), keep)
+            return classifier.probability(masked, target[row].expand(len(joined)))
 
         whole = torch.ones(1, int(real.sum()), device=real.device)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
@@ -198,12 +198,12 @@ def _sampled(
     return found
 
 
-def _forward(subject: Classifier, inputs: Inputs) -> Callable[..., Tensor]:
+def _forward(classifier: Classifier, inputs: Inputs) -> Callable[..., Tensor]:
     # Captum repeats additional arguments, not those by name.
     names = list(inputs)
 
     def forward(points: Tensor, target: Tensor, *values: Tensor) -> Tensor:
-        return class_probability(subject.run(dict(zip(names, values, strict=True)), points).logits, target)
+        return class_probability(classifier.run(dict(zip(names, values, strict=True)), points).logits, target)
 
     return forward
 

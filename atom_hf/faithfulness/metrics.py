@@ -1,4 +1,4 @@
-"""How faithful an attribution is to a model: measures on attributions and on the model's values after tokens were taken away.
+"""Faithfulness metrics: of attributions, and of the model's values after tokens were masked.
 
 A value is the probability of the class that the model predicts on the whole input. An attribution has a number for each of the
 n tokens of a sample: the support that the token gives to that class. Tokens are ranked by it with its sign, the most supportive
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 BINS = (0.01, 0.05, 0.1, 0.2, 0.5)
-"""The shares of tokens that ERASER takes: arXiv 1911.03429, section 4.2."""
+"""The shares of tokens that ERASER masks: arXiv 1911.03429, section 4.2."""
 
 STEPS = 20
 """The most points of a deletion or insertion curve, but for the first."""
@@ -46,7 +46,7 @@ def keep_top(order: np.ndarray, counts: Sequence[int]) -> np.ndarray:
 
 
 def comprehensiveness(full: float, without: Sequence[float]) -> float:
-    """How much the probability falls when the most supportive tokens are taken away. More is better.
+    """How much the probability falls when the most supportive tokens are masked. More is better.
 
     ERASER (arXiv 1911.03429), Eq. 1 and the area over the perturbation curve of its section 4.2: the mean over the bins of
     m(x)_j - m(x without r_k)_j. (The paper's sum begins with an empty bin, whose term is 0: its number is 5/6 of this one.)
@@ -74,7 +74,7 @@ def area(curve: Sequence[float], shares: Sequence[float] | None = None) -> float
     """The area under a curve of values over the share of tokens, 0 to 1, by trapezoids.
 
     RISE (arXiv 1806.07421), section 4.1. Under a deletion curve (tokens go, the most supportive first) less is better, under an
-    insertion curve (they come, in the same order, from nothing) more is.
+    insertion curve (they come, in the same order, to an input with none) more is.
 
     Args:
         curve: values, one at each share.
@@ -86,7 +86,7 @@ def area(curve: Sequence[float], shares: Sequence[float] | None = None) -> float
     return float(integrate.trapezoid(np.asarray(curve, dtype=np.float64), shares))
 
 
-def erasure(attribution: np.ndarray, values: Values, steps: int = STEPS) -> dict[str, float | list[float]]:
+def masking_metrics(attribution: np.ndarray, values: Values, steps: int = STEPS) -> dict[str, float | list[float]]:
     """Comprehensiveness, sufficiency, and the deletion and insertion curves with their areas, of one sample.
 
     Args:

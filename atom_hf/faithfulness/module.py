@@ -1,4 +1,4 @@
-"""What the modules of `evaluate` in `modules/` share.
+"""Base class and citations of the `evaluate` modules in `modules/`.
 
 `evaluate.load` copies a module's file elsewhere before it is imported, so the modules import this one by its full name.
 """
@@ -16,7 +16,7 @@ NUMBERS = datasets.List(NUMBER)
 
 LISTS_OF_NUMBERS = datasets.List(NUMBERS)
 
-# What two modules cite.
+# Cited by two modules.
 ERASER = """\
 @inproceedings{deyoung2020eraser,
   title={{ERASER}: A Benchmark to Evaluate Rationalized {NLP} Models},
@@ -65,7 +65,7 @@ class FaithfulnessMetric(evaluate.Metric, ABC):
         """The metric of one sample. `options` are those of `compute`."""
 
     def summarize(self, found: list[Any]) -> dict[str, float]:
-        """What `compute` returns, from what was measured of each sample."""
+        """The return value of `compute`, from the metric of each sample."""
         return {self.name: sum(found) / len(found)}
 
     def _info(self) -> evaluate.MetricInfo:

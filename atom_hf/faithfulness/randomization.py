@@ -37,8 +37,8 @@ def cascade(model: Any) -> list[tuple[str, list[nn.Parameter]]]:
 
 @contextmanager
 def randomized(model: Any, seed: int = 0) -> Iterator[Iterator[str]]:
-    """Gives the names of the groups, one after the other, as each has been made random with all above it. At the end the model
-    is as it was.
+    """Context manager: yields the names of the groups one by one, each after it and all above it were made random. Restores
+    the model at the end.
 
     Cascading randomisation, Adebayo et al. (arXiv 1810.03292), section 3.1. Each parameter is drawn anew from a normal
     distribution of its own mean and standard deviation (ours): what it had learned is gone, its size is not.

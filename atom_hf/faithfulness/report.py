@@ -1,4 +1,4 @@
-"""Tables and curves of what `atom-hf faithfulness` measured."""
+"""Tables and curves from the results of `atom-hf faithfulness`."""
 
 import math
 from collections import defaultdict
@@ -24,13 +24,13 @@ MEASURES = {
     "infidelity_normalized": ("infidelity, scaled ↓", False),
     "infidelity": ("infidelity ↓", False),
 }
-"""What is measured on every sample: its heading, and whether more is better."""
+"""The metrics of every sample: heading, and whether more is better."""
 
 OURS, REFERENCE, CHANCE = "importance", "integrated_gradients", "random"
 
 
 class Block(NamedTuple):
-    """What was measured of one method on the models of one arm, with tokens taken away in one way."""
+    """The results of one method on the models of one arm, under one masking strategy."""
 
     samples: dict[str, dict[int, dict[str, Any]]]
     """Model -> sample -> line."""
@@ -43,7 +43,7 @@ class Block(NamedTuple):
 
 
 def read_blocks(folder: Path) -> tuple[dict[str, Any], dict[tuple[str, str, str], Block]]:
-    """The first line of a folder's results, and (how, arm, method) -> what was measured."""
+    """The first line of a folder's results, and (strategy, arm, method) -> results."""
     head, *lines = read_lines(Path(folder, RESULTS_NAME))
     blocks: dict[tuple[str, str, str], Block] = defaultdict(lambda: Block(defaultdict(dict), defaultdict(dict), []))
     for line in lines:
@@ -63,7 +63,7 @@ def interval(values: np.ndarray) -> Interval:
 
 
 def write_report(folder: str | Path) -> list[Path]:
-    """Writes `report.md` and `faithfulness.png` of the results in a folder. Returns what it wrote."""
+    """Writes `report.md` and `faithfulness.png` of the results in a folder. Returns the files that it wrote."""
     head, blocks = read_blocks(Path(folder))
     written = Path(folder, REPORT_NAME)
     written.write_text(report(head, blocks), encoding="utf-8")
@@ -79,9 +79,9 @@ def report(head: dict[str, Any], blocks: dict[tuple[str, str, str], Block]) -> s
         f"{len(found)} {'model(s)' if arm == 'model' else 'plain'}" for arm, found in names.items() if found
     )
     parts = [f"# Faithfulness: {head['data']}\n", f"{head['task']}, {head['samples']} samples, {about}.\n", EXPLAINED]
-    for how in dict.fromkeys(how for how, _, _ in blocks):
-        found = {key: block for key, block in blocks.items() if key[0] == how and block.samples}
-        parts.append(f"## Tokens taken away by {how}\n\n{measures_table(found)}")
+    for strategy in dict.fromkeys(strategy for strategy, _, _ in blocks):
+        found = {key: block for key, block in blocks.items() if key[0] == strategy and block.samples}
+        parts.append(f"## Tokens masked by {strategy}\n\n{measures_table(found)}")
         if gaps := difference_table(found):
             parts.append(f"{OURS} minus another method on the same samples. {GAPS}\n{gaps}")
     parts.append(f"## Checks and cost\n\n{CHECKS}\n{checks_table(blocks)}")
@@ -171,15 +171,15 @@ _COSTS = ("time", "forward", "backward")
 
 
 def plot(head: dict[str, Any], blocks: dict[tuple[str, str, str], Block], path: Path) -> Path:
-    """Deletion and insertion curves, a row for each way of taking tokens away, a line for each method."""
-    hows = list(dict.fromkeys(how for how, _, _ in blocks))
+    """Deletion and insertion curves, a row for each masking strategy, a line for each method."""
+    strategies = list(dict.fromkeys(strategy for strategy, _, _ in blocks))
     names = list(dict.fromkeys((arm, method) for (_, arm, method), _ in _sorted(blocks)))
-    figure, axes = new_figure(10, 0.6 + 3.4 * len(hows), len(hows), 2, sharey="row")
+    figure, axes = new_figure(10, 0.6 + 3.4 * len(strategies), len(strategies), 2, sharey="row")
     shares = np.linspace(0, 1, 21)
-    for row, how in zip(axes, hows, strict=True):
+    for row, strategy in zip(axes, strategies, strict=True):
         for axis, name in zip(row, ("deletion", "insertion"), strict=True):
             for arm, method in names:
-                block = blocks.get((how, arm, method))
+                block = blocks.get((strategy, arm, method))
                 if block is None or not block.samples:
                     continue
                 curves = [line[f"{name}_curve"] for lines in block.samples.values() for line in lines.values()]
@@ -190,8 +190,10 @@ def plot(head: dict[str, Any], blocks: dict[tuple[str, str, str], Block], path: 
                 axis.plot(
                     shares, np.mean(spread, 0), label=label + (", plain model" if arm == "plain" else ""), **style
                 )
-            axis.set_title(f"{name}, by {how}: {'lower' if name == 'deletion' else 'higher'} is better", fontsize=10)
-            axis.set_xlabel("share of tokens " + ("taken away" if name == "deletion" else "given back"), fontsize=8)
+            axis.set_title(
+                f"{name}, by {strategy}: {'lower' if name == 'deletion' else 'higher'} is better", fontsize=10
+            )
+            axis.set_xlabel("share of tokens " + ("masked" if name == "deletion" else "unmasked"), fontsize=8)
             axis.grid(color="#dddddd", linewidth=0.6)
         row[0].set_ylabel("probability of the predicted class", fontsize=8)
     handles, labels = axes[0][0].get_legend_handles_labels()

@@ -16,7 +16,7 @@ def _flag(help: str, default: Any = None) -> Any:
 
 @dataclass
 class RunArguments:
-    """What is trained, and on which data. Everything else is in `AtomTrainingArguments`."""
+    """The model and the data. Everything else is in `AtomTrainingArguments`."""
 
     model: str | None = _flag("The checkpoint: a Hub id, a folder, or one of " + ", ".join(BUILT_IN_MODELS) + ".")
     dataset: str | None = _flag(
@@ -42,7 +42,7 @@ class RunArguments:
     sample_seed: int = _flag("Seed of the drawing of samples and of held-out rows.", 0)
     max_length: int = _flag("Texts are cut after this many tokens.", 128)
     horizontal_flip: bool = _flag("Mirror training images at random.", False)
-    model_type: str | None = _flag("Start from nothing with this model type of Transformers (vit, bert, gpt2, ...).")
+    model_type: str | None = _flag("Train from scratch: a model type of Transformers (vit, bert, gpt2, ...).")
     config_overrides: str | None = _flag("name=value,name=value, or JSON, for the model's configuration.")
     tokenizer: str | None = _flag("A tokenizer other than the model's: a Hub id or a folder.")
     vocabulary_size: int = _flag("With --model_type: size of the byte-level BPE trained on the training texts.", 4000)
@@ -71,7 +71,7 @@ def data_flags(run: RunArguments) -> list[str]:
 
 @dataclass
 class ExplainerArguments:
-    """Whether and how a run with --atom ends by fitting an explainer: importance fitted to the prediction."""
+    """The explainer that a run with --atom fits at its end: importance fitted to the prediction."""
 
     explainer: bool = field(
         default=True,

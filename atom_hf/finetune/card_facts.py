@@ -15,7 +15,7 @@ GPT2_LOSS = (
 
 
 def run_facts(run: RunArguments, data: TaskData, model_class: str) -> dict[str, Any]:
-    """What the arguments and the data say of a model that no trainer knows, by the names of `CardFacts`."""
+    """Facts from the arguments and the data that a trainer does not know, by the names of `CardFacts`."""
     found = {"from_scratch": True} if run.model is None else base_facts(run.model)
     if _is_named_by_id(run.dataset):
         found |= {"dataset_id": run.dataset, "dataset_config": run.dataset_config or None}

@@ -1,4 +1,4 @@
-"""Flags and YAML files to dataclasses: one path for both, so that both are typed and refused alike."""
+"""Flags and YAML files to dataclasses: one path for both, so that both are typed and rejected alike."""
 
 import argparse
 import dataclasses
@@ -21,7 +21,7 @@ class _Parser(HfArgumentParser):
 def parse_flags(command: str, arguments: list[str], kinds: list[type], words: list[str] | None = None) -> list[Any]:
     """One instance of each dataclass in `kinds`, from flags and, below them, the file given by `--config`.
 
-    Words that belong to no flag are refused, or if `words` is given, added to it.
+    Words that belong to no flag are an error; if `words` is given, they are added to it instead.
 
     Raises:
         AtomError: a file that cannot be read, a key or flag that does not exist, a value that does not fit.
@@ -46,7 +46,7 @@ def parse_kinds(command: str, arguments: list[str], kinds: list[type], words: li
 
 
 def scan_flags(command: str, arguments: list[str], kinds: list[type]) -> tuple[argparse.Namespace, list[str]]:
-    """What flags and `--config` say, and the words that belong to none of the flags. Raises `AtomError`.
+    """The values of flags and `--config`, and the words that belong to no flag. Raises `AtomError`.
 
     No dataclass is built, for a process that only starts others: `TrainingArguments` would initialize the device, and
     write to the environment that they inherit.

@@ -1,4 +1,4 @@
-"""All that a Trainer takes, from a model's name and a data set: text, image and causal-LM tasks."""
+"""A Trainer's inputs from a model's name and a data set: text, image and causal-LM tasks."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from .pretrained import (
 
 @dataclass(frozen=True)
 class TrainingInputs:
-    """What `AtomTrainer` takes."""
+    """The arguments of `AtomTrainer`."""
 
     model: PreTrainedModel
     processing_class: Any
@@ -54,10 +54,10 @@ def prepare_inputs(
 
     Args:
         data: from `load_data`.
-        model: a Hub id, a folder, or a name in `BUILT_IN_MODELS`; None to start from nothing with `model_type`.
-        model_type: a model type of Transformers, such as "vit" or "gpt2", to start from nothing.
+        model: a Hub id, a folder, or a name in `BUILT_IN_MODELS`; None to start from scratch with `model_type`.
+        model_type: a model type of Transformers, such as "vit" or "gpt2", to start from scratch.
         config_overrides: fields of the model's configuration, as a mapping, as "name=value,name=value" or as JSON.
-        tokenizer: a Hub id or folder; by default the model's own. From nothing and for text, a byte-level BPE of
+        tokenizer: a Hub id or folder; by default the model's own. For text from scratch, a byte-level BPE of
             `vocabulary_size` is trained on the training texts.
         max_length: texts are cut after this many tokens.
         horizontal_flip: training images are mirrored at random.

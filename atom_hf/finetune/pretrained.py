@@ -46,7 +46,7 @@ def _auto_class(task: str) -> Any:
 
 
 def check_model_given(model: str | None, model_type: str | None) -> None:
-    """Refuses both of them, and neither."""
+    """Raises `AtomError` unless exactly one of them is given."""
     if (model is None) == (model_type is None):
         raise AtomError(
             "give --model (a Hub id, a folder, or " + ", ".join(BUILT_IN_MODELS) + ") or --model_type, not both"
@@ -88,7 +88,7 @@ def load_network(
 
 
 def _reset_classifier(model: PreTrainedModel, before: dict[int, str], after: dict[int, str]) -> None:
-    # A head trained for other classes would load without a word where their number happens to be the same.
+    # A head trained for other classes would load silently where their number happens to be the same.
     if before == after or len(before) != len(after):
         return
     for name, module in model.named_modules():
@@ -107,14 +107,14 @@ def load_processor(source: str, is_image: bool, flag: str = "--model", **options
     kind, loader = ("image processor", AutoImageProcessor) if is_image else ("tokenizer", AutoTokenizer)
     try:
         return loader.from_pretrained(source, trust_remote_code=False, **options)
-    except Exception as error:  # what is wrong with a foreign folder shows in many ways
+    except Exception as error:  # a broken folder raises many kinds of errors
         why = reason(error, source, options.get("revision"))
-        hint = "a text model reads no images" if is_image else "an image model reads no texts"
+        hint = "a text model takes no images" if is_image else "an image model takes no texts"
         raise AtomError(f"{flag} {source!r} has no {kind} that can be loaded ({why}); {hint}") from error
 
 
 def make_network(config: Any, task: str, overrides: str | Mapping[str, Any] | None) -> PreTrainedModel:
-    """A model from nothing. Raises `AtomError` for a configuration that none can be made from."""
+    """A model from scratch. Raises `AtomError` for a configuration that fits no model."""
     try:
         return _auto_class(task).from_config(config)
     except Exception as error:  # a model's constructor raises what it likes for sizes that do not go together

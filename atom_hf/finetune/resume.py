@@ -1,4 +1,4 @@
-"""Which checkpoint a run resumes from, if any."""
+"""The checkpoint that a run resumes from, if any."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ logger = logging.getLogger(__name__)
 
 
 def find_checkpoint(args: AtomTrainingArguments, save: bool) -> str | None:
-    """Where to resume from, if anywhere. Refuses a folder with another run in it."""
+    """The checkpoint to resume from, if any. Raises `AtomError` for a folder with another run in it."""
     folder = args.output_dir
     check_output_folder(folder)
     resume = args.resume_from_checkpoint
@@ -30,7 +30,7 @@ def find_checkpoint(args: AtomTrainingArguments, save: bool) -> str | None:
     signs = ("config.json", "model.safetensors", "trainer_state.json", "results.jsonl")
     if last is not None or (save and any(os.path.exists(os.path.join(folder, name)) for name in signs)):
         raise AtomError(
-            f"--output_dir {folder!r} holds another run; go on with it by --resume_from_checkpoint true, "
+            f"--output_dir {folder!r} holds another run; resume it by --resume_from_checkpoint true, "
             "or give another --output_dir"
         )
     return None
@@ -44,5 +44,5 @@ def last_checkpoint(folder: str) -> str | None:
         if number.isdigit() and (path / "trainer_state.json").is_file():
             found.append((int(number), str(path)))
         else:
-            logger.warning("%s was not written to its end and is passed over", path)
+            logger.warning("%s is incomplete and is skipped", path)
     return max(found)[1] if found else None

@@ -46,7 +46,7 @@ IMPORTANCE_KEYS = ("importance", "positive_share", "negative_share")
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run ended with."""
+    """The result of a run."""
 
     metrics: dict[str, float]
     """The task's metrics on the evaluation data, without a prefix: loss, accuracy, f1, mcc; or loss, perplexity."""
@@ -85,7 +85,7 @@ def prepare_run(
     """
     check_processes(args)
     if args.atom:
-        args.atom_config()  # refuses bad values before anything is loaded
+        args.atom_config()  # rejects bad values before anything is loaded
     if args.push_to_hub:
         check_token(args.hub_token)
         if args.hub_model_id is not None:
@@ -205,7 +205,7 @@ def _fit_explainer(trainer: AtomTrainer, samples: int) -> ExplainerFit | None:
         return trainer.fit_explainer(samples)
     except AtomError as error:
         logger.info("importance is not fitted to the prediction and stays the charge: %s", error)
-    except Exception as error:  # the model is trained, and what it makes of masked inputs shows in many ways
+    except Exception as error:  # the model is trained already: no error on masked inputs may cost it
         why = f"{type(error).__name__}: {first_line(error)}"
         logger.warning("importance could not be fitted to the prediction and stays the charge: %s", why)
     return None
@@ -239,7 +239,7 @@ def _importance(trainer: AtomTrainer, batches: int = IMPORTANCE_BATCHES) -> dict
 
 @contextmanager
 def unlogged_run(run: RunArguments, args: AtomTrainingArguments, seed: int):
-    """The arguments of one run that draws its samples by the seed, and neither shows nor saves anything.
+    """Context manager: the arguments of one run that draws its samples by the seed, without logging or saving.
 
     Raises `AtomError` for one that is to be pushed.
     """

@@ -1,1 +1,1 @@
-"""Reading the importance of words and patches from a model with heads."""
+"""Importance of words and image patches from a model with heads."""

@@ -18,7 +18,7 @@ from .visible_region import seen_box
 
 @dataclass(frozen=True)
 class EncodedImage:
-    """A picture as the model takes it."""
+    """An image as the model's input."""
 
     image: Any
     pixels: Tensor
@@ -26,7 +26,7 @@ class EncodedImage:
 
 
 class ImageScorer:
-    """Pictures to readings in three steps, as `TextScorer`."""
+    """Scores images in the three steps of `TextScorer`."""
 
     def __init__(self, model: Any, processor: Any):
         check_model(model, "pixel_values", "images")
@@ -53,8 +53,8 @@ class ImageScorer:
             found += forward_scores(self.model, {"pixel_values": torch.stack([one.pixels for one in rest[:count]])})
         return found
 
-    def reading(self, encoded: EncodedImage, found: Scores) -> ImageImportance:
-        """What was found, on the patch grid, with the place of the grid in the picture."""
+    def result(self, encoded: EncodedImage, found: Scores) -> ImageImportance:
+        """The scores on the patch grid, with the place of the grid in the picture."""
         rows, columns, tall, wide = _grid(encoded.pixels, len(found.importance), self.model.config)
         values = found.importance[len(found.importance) - rows * columns :].reshape(rows, columns)
         box = self._box(encoded.image.size)

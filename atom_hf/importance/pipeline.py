@@ -58,9 +58,9 @@ class TokenImportancePipeline(Pipeline):
         kind, given = ("image_processor", image_processor) if is_image else ("tokenizer", tokenizer)
         if given is None:
             raise AtomError(f"{kind}: the model has none beside it that can be loaded; give {kind}=...")
-        self.reader = (ImageScorer if is_image else TextScorer)(model, given)
+        self.scorer = (ImageScorer if is_image else TextScorer)(model, given)
         if not is_image and tokenizer.pad_token_id is None:
-            # Asked for by the batches of Transformers' pipelines; padding is the reader's.
+            # Required by the batches of Transformers' pipelines; the scorer does the padding.
             tokenizer.pad_token = tokenizer.eos_token
         super().__init__(model=model, **{kind: given}, **kwargs)
 
@@ -79,36 +79,36 @@ class TokenImportancePipeline(Pipeline):
         return {}, {}, {name: value for name, value in options.items() if value is not None}
 
     def preprocess(self, sample: Any) -> dict[str, Any]:
-        """One sample as the model takes it. The reader pads, since Transformers' batches pad where the tokenizer says."""
-        if isinstance(self.reader, ImageScorer):
-            return {"encoded": self.reader.encode(load_image(sample))}
+        """One encoded sample. The scorer pads: Transformers' batches would pad on the side that the tokenizer says."""
+        if isinstance(self.scorer, ImageScorer):
+            return {"encoded": self.scorer.encode(load_image(sample))}
         given = {"text": sample} if isinstance(sample, str) else sample
         if not isinstance(given, dict) or "text" not in given or set(given) - {"text", "text_pair"}:
             raise AtomError(f'a text must be a string or {{"text": ..., "text_pair": ...}}, got {str(sample)[:100]!r}')
-        return {"encoded": self.reader.encode(given["text"], given.get("text_pair"))}
+        return {"encoded": self.scorer.encode(given["text"], given.get("text_pair"))}
 
     def _forward(self, inputs: dict[str, Any]) -> dict[str, Any]:
         encoded = inputs["encoded"]
         if isinstance(encoded, list):
-            return {"encoded": encoded, "found": self.reader.forward(encoded)}
-        return {"encoded": encoded, "found": self.reader.forward([encoded])[0]}
+            return {"encoded": encoded, "found": self.scorer.forward(encoded)}
+        return {"encoded": encoded, "found": self.scorer.forward([encoded])[0]}
 
     def postprocess(
         self, outputs: dict[str, Any], aggregation_strategy: str = "average", return_prediction: bool = False
     ) -> Any:
-        """What the class says."""
-        reading = self.reader.reading(outputs["encoded"], outputs["found"])
-        prediction = {"label": reading.predicted, "score": reading.confidence} if return_prediction else {}
-        if isinstance(reading, ImageImportance):
-            pixels = {"importance": reading.on_pixels(), "grid": reading.importance, "box": reading.box}
+        """The words or patches with their importance, as the class's docstring describes."""
+        result = self.scorer.result(outputs["encoded"], outputs["found"])
+        prediction = {"label": result.predicted, "score": result.confidence} if return_prediction else {}
+        if isinstance(result, ImageImportance):
+            pixels = {"importance": result.on_pixels(), "grid": result.importance, "box": result.box}
             return {**pixels, **prediction}
-        words = _words(reading, aggregation_strategy)
+        words = _words(result, aggregation_strategy)
         return {"words": words, **prediction} if return_prediction else words
 
 
-def _words(reading: TextImportance, strategy: str) -> list[dict[str, Any]]:
+def _words(result: TextImportance, strategy: str) -> list[dict[str, Any]]:
     words = []
-    for span in reading.words if strategy == "average" else reading.pieces:
+    for span in result.words if strategy == "average" else result.pieces:
         word = {"word": span.text, "importance": span.importance, "start": span.start, "end": span.end}
-        words.append(word if reading.pair is None else {**word, "source": span.source})
+        words.append(word if result.pair is None else {**word, "source": span.source})
     return words

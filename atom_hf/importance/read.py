@@ -24,16 +24,16 @@ def read_texts(
 ) -> list[TextImportance]:
     """The importance of each word and piece of each text, or of each text and its pair, with what the model predicts.
 
-    A word's importance is the mean over its tokens. A language model predicts no class. What stands behind the last token that
-    the model can take is not read, and its words have nan.
+    A word's importance is the mean over its tokens. A language model predicts no class. Text beyond the model's maximum length
+    is cut off, and its words have nan.
 
     Raises:
-        AtomError: a model without heads or that reads no texts, a tokenizer that is not a fast one, lists of other lengths.
+        AtomError: a model without heads or that takes no texts, a tokenizer that is not a fast one, lists of other lengths.
     """
-    reader = TextScorer(model, tokenizer)
+    scorer = TextScorer(model, tokenizer)
     pairs = [None] * len(texts) if pairs is None else pairs
     _check_lengths("texts", texts, batch_size, pairs=pairs, labels=labels)
-    return _read(reader, list(zip(texts, pairs, strict=True)), labels, batch_size, "text")
+    return _read(scorer, list(zip(texts, pairs, strict=True)), labels, batch_size, "text")
 
 
 def read_images(
@@ -47,28 +47,28 @@ def read_images(
 ) -> list[ImageImportance]:
     """The importance of each patch of each image (PIL), on the patch grid, with what the model predicts.
 
-    `names` are those of their files, to be shown.
+    `names`: file names to show.
 
     Raises:
-        AtomError: a model without heads or that sees no images, lists of other lengths.
+        AtomError: a model without heads or that takes no images, lists of other lengths.
     """
-    reader = ImageScorer(model, processor)
+    scorer = ImageScorer(model, processor)
     _check_lengths("images", images, batch_size, labels=labels, names=names)
-    found = _read(reader, [(image,) for image in images], labels, batch_size, "image")
+    found = _read(scorer, [(image,) for image in images], labels, batch_size, "image")
     return [replace(one, name=name) for one, name in zip(found, names, strict=True)] if names is not None else found
 
 
-def _read(reader: Any, samples: list[tuple], labels: Sequence[str] | None, batch_size: int, unit: str) -> list:
-    readings = []
+def _read(scorer: Any, samples: list[tuple], labels: Sequence[str] | None, batch_size: int, unit: str) -> list:
+    results = []
     few = len(samples) <= batch_size
-    with tqdm(total=len(samples), desc="reading", unit=unit, leave=False, disable=few) as bar:
+    with tqdm(total=len(samples), desc="scoring", unit=unit, leave=False, disable=few) as bar:
         for start in range(0, len(samples), batch_size):
-            batch = [reader.encode(*sample) for sample in samples[start : start + batch_size]]
-            for encoded, found in zip(batch, reader.forward(batch), strict=True):
-                reading = reader.reading(encoded, found)
-                readings.append(replace(reading, label=labels[len(readings)]) if labels is not None else reading)
+            batch = [scorer.encode(*sample) for sample in samples[start : start + batch_size]]
+            for encoded, found in zip(batch, scorer.forward(batch), strict=True):
+                result = scorer.result(encoded, found)
+                results.append(replace(result, label=labels[len(results)]) if labels is not None else result)
             bar.update(len(batch))
-    return readings
+    return results
 
 
 def _check_lengths(name: str, samples: Sequence, batch_size: int, **others: Sequence | None) -> None:
@@ -82,7 +82,7 @@ def _check_lengths(name: str, samples: Sequence, batch_size: int, **others: Sequ
 
 
 def read_samples(model: Any, processor: Any, data: TaskData, samples: int) -> dict[str, list]:
-    """Readings of so many evaluation samples, drawn with a fixed seed, as `write_files` takes them."""
+    """The results of `samples` evaluation samples, drawn with a fixed seed, as keyword arguments of `write_files`."""
     rows = data.eval.shuffle(seed=0).select(range(min(samples, len(data.eval))))
     labels = [data.labels[i] for i in rows["label"]] if data.labels else None
     if data.is_image:

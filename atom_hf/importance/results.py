@@ -21,7 +21,7 @@ class WordImportance:
 
 @dataclass(frozen=True)
 class SampleAtom:
-    """The atom of one sample: one row of `energy.Atoms`."""
+    """The atom of one sample: one row of `atoms.energy.Atoms`."""
 
     positive: float
     negative: float
@@ -54,7 +54,7 @@ class TextImportance:
     atom: SampleAtom | None = None
     """None for a text without tokens."""
     truncated: bool = False
-    """Whether the model read only a part: the words that it did not read have nan."""
+    """Whether the text was cut off at the model's maximum length: the words beyond have nan."""
 
 
 @dataclass(frozen=True)

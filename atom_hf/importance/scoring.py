@@ -1,4 +1,4 @@
-"""What scoring texts and images has in common: one forward pass, the prediction, checks of the model."""
+"""Parts that the scorers of texts and images share: one forward pass, the prediction, checks of the model."""
 
 import inspect
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from .results import SampleAtom
 
 @dataclass(frozen=True)
 class Scores:
-    """What one forward pass found of one sample."""
+    """The outputs of one forward pass for one sample."""
 
     importance: np.ndarray
     """[N], nan for no token of the atom."""
@@ -28,7 +28,7 @@ class Scores:
 
 
 def predict(logits: np.ndarray | None, model_config: Any) -> tuple[str | None, float | None]:
-    """(what is predicted, with which confidence) from logits [classes]; (None, None) where there are none.
+    """The prediction and its confidence from logits [classes]; (None, None) where there are none.
 
     The confidence is softmax's, or the sigmoid's where several classes may hold. Of a regression the number is what is
     predicted, and it has no confidence.
@@ -70,9 +70,9 @@ def check_model(model: Any, takes: str, what: str) -> None:
         )
     main = getattr(model, "main_input_name", None)
     if main != takes:
-        raise AtomError(f"model: {type(model).__name__} takes {main}: it reads no {what}")
+        raise AtomError(f"model: {type(model).__name__} takes {main}, not {what}")
     if model.atom_config.side == "decoder":
         raise AtomError(
-            "model: its heads read what the decoder writes (side 'decoder'), not a text that is given; "
-            "model.atom_importance(..., labels=...) reads that"
+            "model: its heads are on the decoder's output (side 'decoder'), not on a given text; "
+            "use model.atom_importance(..., labels=...)"
         )

@@ -21,7 +21,7 @@ NO_LIMIT = 10**9  # a tokenizer that knows none says so by a huge number
 
 @dataclass(frozen=True)
 class EncodedText:
-    """A text as the model takes it, and where its tokens came from."""
+    """A text as the model's inputs, and the source of each token."""
 
     sources: list[str]
     inputs: dict[str, list[int]]
@@ -30,7 +30,7 @@ class EncodedText:
 
 
 class TextScorer:
-    """Texts to readings in three steps, which the pipeline takes one by one: `encode`, `forward` over a batch, `reading`."""
+    """Scores texts in three steps, which the pipeline calls one by one: `encode`, `forward` over a batch, `result`."""
 
     def __init__(self, model: Any, tokenizer: Any):
         check_model(model, "input_ids", "texts")
@@ -42,7 +42,7 @@ class TextScorer:
         self.model, self.tokenizer, self.limit = model, tokenizer, _limit(model, tokenizer)
 
     def encode(self, text: str, pair: str | None = None) -> EncodedText:
-        """The inputs of one text, cut where the model ends."""
+        """The inputs of one text, cut at the model's maximum length."""
         for name, value in (("text", text), ("text_pair", pair)):
             if not isinstance(value, str) and (name == "text" or value is not None):
                 raise AtomError(f"{name} must be a string, got {type(value).__name__}")
@@ -92,8 +92,8 @@ class TextScorer:
         found = iter(found)
         return [next(found) if one.inputs["input_ids"] else Scores(np.empty(0), None, None) for one in batch]
 
-    def reading(self, encoded: EncodedText, found: Scores) -> TextImportance:
-        """What was found, on the text as it was written."""
+    def result(self, encoded: EncodedText, found: Scores) -> TextImportance:
+        """The scores on the words and pieces of the text as it was written."""
         words, pieces = score_words(encoded.pieces, encoded.sources, found.importance, encoded.truncated)
         text, pair = (*encoded.sources, None)[:2]
         predicted, confidence = predict(found.logits, self.model.config)
@@ -110,7 +110,7 @@ class TextScorer:
 
 
 def _limit(model: Any, tokenizer: Any) -> int:
-    """How many tokens the model can take at most."""
+    """The maximum number of tokens the model can take."""
     positions = getattr(text_config(model.config), "max_position_embeddings", None) or 0
     positions = positions if positions > 0 else NO_LIMIT  # XLNet says -1
     for name, module in model.named_modules():

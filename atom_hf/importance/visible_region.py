@@ -1,4 +1,4 @@
-"""What part of a picture a model sees: where the pixels that an image processor gives were in the original."""
+"""The part of a picture that a model sees: the place of the image processor's pixels in the original."""
 
 from typing import Any
 

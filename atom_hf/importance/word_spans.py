@@ -33,7 +33,7 @@ def find_pieces(encoding: Encoding, sources: list[str]) -> list[Piece]:
     - Offsets of byte-level tokenizers take in the space before a word, or not, as they were made: here never. A token of white
       space alone is no piece.
     - Tokens that are bytes of the same character are one piece.
-    - Accents and joiners that a normalizer took away belong to the letter before them.
+    - Accents and joiners that a normalizer removed belong to the letter before them.
     - A word is the tokenizer's, which keeps punctuation apart; and white space ends one where the tokenizer knows none.
 
     Args:
@@ -104,7 +104,7 @@ def score_words(
 
 
 def _unread(text: str, source: int, read: list[WordImportance]) -> list[WordImportance]:
-    """The words before the first and behind the last that was read."""
+    """The words before the first and after the last one that the model saw."""
     first, last = (read[0].start, read[-1].end) if read else (0, 0)
     found = [*WORD.finditer(text, 0, first), *WORD.finditer(text, last)]
     return [WordImportance(match.group(), match.start(), match.end(), float("nan"), source) for match in found]

@@ -1,4 +1,4 @@
-"""What the heads found, to look at: one page of HTML, or PNGs. Readings come from `atom_hf.importance`."""
+"""Token importance and atoms as one HTML page, PNGs or terminal text. Results come from `atom_hf.importance`."""
 
 from .atoms_picture import write_atoms
 from .page import Table, write_page

@@ -36,7 +36,7 @@ class AtomsMap:
 
 
 def map_atoms(atoms: list[SampleAtom], softening: float = 0.0) -> AtomsMap:
-    """Project the centres (PCA), and find the pairs' distances and rest distances (`atom_hf.energy.rest_distance`).
+    """Project the centres (PCA), and find the pairs' distances and rest distances (`atoms.energy.rest_distance`).
 
     Atoms without a token are left out. Of more than 2,000, every k-th is taken. AtomError: centres of different widths.
     """
@@ -44,7 +44,7 @@ def map_atoms(atoms: list[SampleAtom], softening: float = 0.0) -> AtomsMap:
     index = index[np.linspace(0, len(index) - 1, min(len(index), MOST_ATOMS)).astype(int)]
     chosen = [atoms[i] for i in index]
     if len(widths := {len(atom.center) for atom in chosen}) > 1:
-        raise AtomError(f"the atoms' centres are {sorted(widths)} wide; give readings of one model")
+        raise AtomError(f"the atoms' centres are {sorted(widths)} wide; give results of one model")
     if len(chosen) < 2:
         raise AtomError(f"a map needs two atoms with tokens, got {len(chosen)}")
     # In float64, and without what all share: so that close centres keep their distance.
@@ -63,7 +63,7 @@ def map_atoms(atoms: list[SampleAtom], softening: float = 0.0) -> AtomsMap:
 
 
 def tell(distance: float, rest: float) -> str:
-    """Which side of its rest distance a pair is on; a pair without charge counts as one that does not attract."""
+    """The side of its rest distance that a pair is on; a pair without charge counts as one that does not attract."""
     return REPELS if not np.isfinite(rest) else CLOSER if distance < rest else FURTHER
 
 

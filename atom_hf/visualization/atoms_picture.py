@@ -36,16 +36,16 @@ EDGES[REPELS] = ("repel at every distance", (1.5, 4), MUTED)
 FINE = 4  # drawn at so many pixels a unit, and shown at half of it: smooth lines
 
 
-def write_atoms(path, readings: list[TextImportance | ImageImportance], *, softening: float = 0.0) -> Path:
+def write_atoms(path, results: list[TextImportance | ImageImportance], *, softening: float = 0.0) -> Path:
     """Write a PNG of the map of these samples' atoms, as the page draws it (`write_page`); return its path.
 
-    AtomError: a reading that does not fit, or fewer than two atoms.
+    AtomError: a result that does not fit, or fewer than two atoms.
     """
     checked_scale(
-        [r for r in readings if isinstance(r, ImageImportance)], [r for r in readings if isinstance(r, TextImportance)]
+        [r for r in results if isinstance(r, ImageImportance)], [r for r in results if isinstance(r, TextImportance)]
     )
-    owners = [reading for reading in readings if reading.atom is not None and reading.atom.radius >= 0]
-    found = map_atoms([reading.atom for reading in owners], softening)
+    owners = [result for result in results if result.atom is not None and result.atom.radius >= 0]
+    found = map_atoms([result.atom for result in owners], softening)
     drawn, classes = charts.drawing(found), class_marks(owners)
     keys = [(name, mark) for name, mark, _ in classes["names"]]
     keys += [(f"{classes['others'][1]} of other classes", classes["others"][0])] if classes["others"][1] else []
@@ -77,7 +77,7 @@ def write_atoms(path, readings: list[TextImportance | ImageImportance], *, softe
         _edge(draw, (x, y, x + 34, y), kind)
         _say(draw, x + 42, y + 4, f"{name} ({sum(edge[4] == kind for edge in drawn.edges)})", 200)
     kept = "" if found.kept != found.kept else f", {found.kept:.0%} of their variance"
-    wrong = "; ringed: wrong" if any(outcome(reading)[0] for reading in owners) else ""
+    wrong = "; ringed: wrong" if any(outcome(result)[0] for result in owners) else ""
     _say(draw, 12, y + 26, f"Centres on two principal axes{kept}; by {classes['by']}{wrong}", 620)
     shown = sheet.resize((sheet.width // 2, sheet.height // 2), Image.Resampling.LANCZOS)
     return save(path, png(shown.quantize()))  # few colours: with a palette it is a third as large

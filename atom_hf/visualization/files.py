@@ -29,6 +29,6 @@ def write_files(
         written.append(write_sheet(page.with_suffix(".png"), images, fitted=fitted))
     elif texts:
         written.append(write_words(page.with_suffix(".png"), texts, fitted=fitted))
-    if sum(reading.atom is not None for reading in (*images, *texts)) > 1:
+    if sum(result.atom is not None for result in (*images, *texts)) > 1:
         written.append(write_atoms(page.with_suffix(".atoms.png"), [*images, *texts], softening=softening))
     return written

@@ -1,4 +1,4 @@
-"""What the sign of an importance says: the one place that puts it into words."""
+"""The meaning of an importance's sign in words: the only place that spells it out."""
 
 PAPER = (
     "As the paper reads it: +1 carries meaning and tells the sample apart;",

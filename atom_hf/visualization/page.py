@@ -1,4 +1,4 @@
-"""One HTML page of what the heads found: tables, all samples, their atoms, pictures and words. It needs no network."""
+"""Tables, samples and their atoms on one HTML page, which needs no network."""
 
 import base64
 import hashlib
@@ -16,7 +16,7 @@ from . import charts
 from .atoms_map import map_atoms
 from .colors import CLASSES, LEVELS, NIGHT, NIGHT_CLASSES, level_of, word_style
 from .legend import meaning
-from .pictures import fitted, heat_map, png, save
+from .pictures import heat_map, png, resized, save
 from .samples import class_marks, sample_columns, sample_name
 from .values import checked_scale, clean, outcome, signed, tokens
 from .words import runs
@@ -54,31 +54,31 @@ def write_page(
     fitted: bool = False,
     softening: float = 0.0,
 ) -> Path:
-    """Write one HTML file of Tables and readings that needs no network, nor a script to be read; return its path.
+    """Write one HTML file of tables and results; return its path. It needs no network, and can be read without scripts.
 
-    A blank line in `intro` starts a paragraph. Two readings or more get a table that can be sorted; two atoms or more their
-    map, with the pairs' rest distances, and histograms. `fitted`: see `legend.meaning`; `softening`: of the energy
+    A blank line in `intro` starts a paragraph. Two or more results get a sortable table; two or more atoms a map,
+    with the pairs' rest distances, and histograms. `fitted`: see `legend.meaning`; `softening`: of the energy
     (`AtomConfig.softening`), for the rest distances.
 
-    AtomError: nothing to show, or a table or reading that does not fit.
+    AtomError: nothing to show, or a table or result that does not fit.
     """
     if not (tables or images or texts):
-        raise AtomError("write_page: tables, images and texts are all empty; give at least one table or reading")
+        raise AtomError("write_page: tables, images and texts are all empty; give at least one table or result")
     for table in tables:
         if odd := [len(row) for row in table.rows if len(row) != len(table.header)]:
             raise AtomError(f"table {table.caption!r}: {len(table.header)} cells in the header but {odd[0]} in a row")
     scale = checked_scale(images, texts)
-    readings = [*images, *texts]
+    results = [*images, *texts]
     show = {"title": title, "intro": intro, "tables": tables, "scale": scale, "meaning": meaning(fitted)}
-    show["charges"] = len(readings) > 1 and any(reading.atom is not None for reading in readings)
+    show["charges"] = len(results) > 1 and any(result.atom is not None for result in results)
     show["fitted"] = fitted
     show["absent"] = any(np.isnan(np.asarray(image.importance)).any() for image in images)
     show["unseen"] = any(image.box is not None for image in images)
-    show["samples"] = sample_columns(readings) if len(readings) > 1 else []
-    show["missed"] = [bool(outcome(reading)[0]) for reading in readings]
-    show["names"] = [sample_name(reading, number) for number, reading in enumerate(readings, 1)]
-    show["known"] = sum(bool(reading.label and reading.predicted) for reading in readings)
-    show |= _atoms(readings, softening)
+    show["samples"] = sample_columns(results) if len(results) > 1 else []
+    show["missed"] = [bool(outcome(result)[0]) for result in results]
+    show["names"] = [sample_name(result, number) for number, result in enumerate(results, 1)]
+    show["known"] = sum(bool(result.label and result.predicted) for result in results)
+    show |= _atoms(results, softening)
     show["images"] = _bar([*enumerate(images, 1)], "pictures")
     show["texts"] = _bar([*enumerate(texts, len(images) + 1)], "texts")
     show["counts"] = len(images), len(texts)
@@ -92,21 +92,19 @@ def _bar(numbered: list, what: str):
     return tqdm(numbered, desc=what, unit="sample", leave=False) if len(numbered) > 100 else numbered
 
 
-def _atoms(readings: list, softening: float) -> dict:
-    """The map of the atoms with its plots, and the histograms, as far as there are atoms."""
-    owners = [i for i, reading in enumerate(readings) if reading.atom is not None and reading.atom.radius >= 0]
-    values = np.concatenate([tokens(reading) for reading in readings]) if readings else np.zeros(0)
-    plots = (
-        [charts.histogram("Importance of tokens", values, -1, 1, "importance", bins=40)] if len(readings) > 1 else []
-    )
+def _atoms(results: list, softening: float) -> dict:
+    """The map of the atoms with its plots, and the histograms; of no atoms, the histogram of importance alone."""
+    owners = [i for i, result in enumerate(results) if result.atom is not None and result.atom.radius >= 0]
+    values = np.concatenate([tokens(result) for result in results]) if results else np.zeros(0)
+    plots = [charts.histogram("Importance of tokens", values, -1, 1, "importance", bins=40)] if len(results) > 1 else []
     if len(owners) < 2:
         return {"atoms": None, "plots": [plot for plot in plots if plot]}
-    found = map_atoms([readings[i].atom for i in owners], softening)
+    found = map_atoms([results[i].atom for i in owners], softening)
     plots += [
         charts.histogram(name, part, 0, float(part.max()), "units of the positions")
         for name, part in (("Radius of atoms", found.radius), ("Distance of pairs", found.distance))
     ]
-    groups = class_marks([readings[i] for i in owners])
+    groups = class_marks([results[i] for i in owners])
     return {
         "atoms": found,
         "all_atoms": len(owners),
@@ -128,7 +126,7 @@ TEMPLATES = Environment(loader=FileSystemLoader(ASSETS), autoescape=True, finali
 
 TEMPLATES.trim_blocks = TEMPLATES.lstrip_blocks = True
 
-TEMPLATES.globals.update(outcome=outcome, fitted=fitted, heat_map=heat_map, word_style=word_style, levels=LEVELS)
+TEMPLATES.globals.update(outcome=outcome, resized=resized, heat_map=heat_map, word_style=word_style, levels=LEVELS)
 
 TEMPLATES.globals.update(data=_data, runs=runs, signed=signed, level_of=level_of, charts=charts, night=NIGHT)
 

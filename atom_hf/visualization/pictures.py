@@ -1,4 +1,4 @@
-"""What the heads found, as PNGs: pictures under their heat maps, words on their colours."""
+"""Token importance as PNGs: pictures under their heat maps, words on their colours."""
 
 import io
 import re
@@ -16,18 +16,18 @@ from .values import checked_scale, outcome, plain
 from .words import runs
 
 
-def heat_map(reading: ImageImportance, size: int = 168, scale: float = 1.0) -> Image.Image:
+def heat_map(result: ImageImportance, size: int = 168, scale: float = 1.0) -> Image.Image:
     """The picture in grey under its importance, RGB, longest side `size`; an importance of `scale` has full colour.
 
     Patches with nan are hatched, what the model did not see is dark; the strongest patches bear + or -, so that the sign
     shows without colour. AtomError: a misfit.
     """
-    checked_scale(images=[reading])
-    grey = np.asarray(fitted(reading.image, size).convert("L"), float)[..., None]
-    (high, wide), grid = grey.shape[:2], np.asarray(reading.importance, float)
-    left, top, right, bottom = reading.box or (0, 0, *reading.image.size)
-    across, down = wide / reading.image.width, high / reading.image.height
-    small = replace(reading, image=Image.new("1", (wide, high)), importance=grid)
+    checked_scale(images=[result])
+    grey = np.asarray(resized(result.image, size).convert("L"), float)[..., None]
+    (high, wide), grid = grey.shape[:2], np.asarray(result.importance, float)
+    left, top, right, bottom = result.box or (0, 0, *result.image.size)
+    across, down = wide / result.image.width, high / result.image.height
+    small = replace(result, image=Image.new("1", (wide, high)), importance=grid)
     small = replace(small, box=(left * across, top * down, right * across, bottom * down))
     value, seen = small.on_pixels(), ~np.isnan(replace(small, importance=np.zeros((1, 1))).on_pixels())
     strength = 0.85 * np.nan_to_num(np.abs(value) / scale).clip(0, 1)[..., None]
@@ -37,14 +37,14 @@ def heat_map(reading: ImageImportance, size: int = 168, scale: float = 1.0) -> I
     rgb[np.isnan(value) & seen & stripes] = 96
     rgb[~seen] = 40 + 0.3 * np.broadcast_to(grey, rgb.shape)[~seen]
     picture = Image.fromarray(rgb.round().astype(np.uint8))
-    _print_signs(picture, reading, np.nan_to_num(grid), scale)
+    _print_signs(picture, result, np.nan_to_num(grid), scale)
     return picture
 
 
-def _print_signs(picture: Image.Image, reading: ImageImportance, grid: np.ndarray, scale: float) -> None:
+def _print_signs(picture: Image.Image, result: ImageImportance, grid: np.ndarray, scale: float) -> None:
     """Draw + or - into the strongest patches, where these are large enough."""
-    (wide, high), (width, height), size = picture.size, reading.image.size, max(picture.size)
-    left, top, right, bottom = reading.box or (0, 0, width, height)
+    (wide, high), (width, height), size = picture.size, result.image.size, max(picture.size)
+    left, top, right, bottom = result.box or (0, 0, width, height)
     across, down = (right - left) / grid.shape[1] * wide / width, (bottom - top) / grid.shape[0] * high / height
     if (side := min(across, down)) < 5:
         return
@@ -62,11 +62,11 @@ def write_sheet(path, images: list[ImageImportance], columns: int = 8, *, fitted
     scale, side, gap, margin, columns = checked_scale(images=images), 168, 34, 44, min(columns, len(images))
     step, tall, width = side + gap, 2 * side + 74 + gap, max(columns * (side + gap) - gap, 560) + 2 * margin
     draw = ImageDraw.Draw(sheet := Image.new("RGB", (width, -(-len(images) // columns) * tall + margin + 140), PAPER))
-    for index, reading in enumerate(images):
+    for index, result in enumerate(images):
         left, top = (width - columns * step + gap) // 2 + index % columns * step, margin + index // columns * tall
-        for picture, middle in ((fitted(reading.image, side), 84), (heat_map(reading, side, scale), 260)):
+        for picture, middle in ((resized(result.image, side), 84), (heat_map(result, side, scale), 260)):
             sheet.paste(picture, (left + (side - picture.width) // 2, top + middle - picture.height // 2))
-        wrong, predicted, true, sure = outcome(reading)
+        wrong, predicted, true, sure = outcome(result)
         print_text(
             draw, (left + side / 2, top + 2 * side + 36), f"{predicted} ({true})" if true else predicted, 20, side
         )
@@ -108,7 +108,7 @@ def write_words(path, texts: list[TextImportance], width: int = 1000, *, fitted:
     return save(path, png(sheet))
 
 
-def fitted(image: Image.Image, size: int) -> Image.Image:
+def resized(image: Image.Image, size: int) -> Image.Image:
     """The picture, L or RGB, longest side `size`; the pixels of tiny pictures stay squares."""
     if image.mode not in ("L", "RGB"):
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA")).convert("RGB")
@@ -116,12 +116,10 @@ def fitted(image: Image.Image, size: int) -> Image.Image:
     return image.resize(shape, Image.Resampling.NEAREST if 2 * max(image.size) <= size else Image.Resampling.LANCZOS)
 
 
-def _wrap(
-    reading: TextImportance, pixels: int, width: float, line: int
-) -> list[tuple[str, float, float, float, float]]:
+def _wrap(result: TextImportance, pixels: int, width: float, line: int) -> list[tuple[str, float, float, float, float]]:
     """Each word and each mark between words: (what Pillow can print, importance, its width, x, y), in lines of `width`."""
     font, places, x, y, gap = ImageFont.load_default(size=pixels), [], 0.0, 0, 9
-    for runs_of_source in runs(reading):
+    for runs_of_source in runs(result):
         for run in runs_of_source:
             for part in [run.text] if run.word else re.findall(r"\n|[^\S\n]+|\S+", run.text):
                 if run.word is None and not part.strip():

@@ -1,4 +1,4 @@
-"""All samples as one table: what is known of each, as it is shown and as it is sorted."""
+"""All samples as one table: the cells of each, as they are shown and as they are sorted."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from ..importance.results import ImageImportance, TextImportance
 from .colors import CLASSES
 from .values import outcome, percent, signed, tokens
 
-Reading = ImageImportance | TextImportance
+Result = ImageImportance | TextImportance
 
 SHAPES = 6  # with 7 colours: 42 marks
 
@@ -24,30 +24,30 @@ class Column:
     numeric: bool = False
 
 
-def sample_columns(readings: list[Reading]) -> list[Column]:
+def sample_columns(results: list[Result]) -> list[Column]:
     """The columns for which any sample has a value; the first names the sample."""
-    predicted, true = ([outcome(reading)[i] for reading in readings] for i in (1, 2))
+    predicted, true = ([outcome(result)[i] for result in results] for i in (1, 2))
     columns = [
-        Column("sample", _words([sample_name(reading, i + 1) for i, reading in enumerate(readings)])),
+        Column("sample", _words([sample_name(result, i + 1) for i, result in enumerate(results)])),
         Column("true", _words(true)),
         Column("predicted", _words(predicted)),
-        Column("confidence", _numbers([r.confidence for r in readings], percent), True),
-        Column("net charge", _numbers([r.atom and r.atom.net_charge for r in readings], signed), True),
-        Column("radius", _numbers([r.atom and r.atom.radius for r in readings], "{:#.3g}".format), True),
-        Column("mean |importance|", _numbers([_mean(np.abs(tokens(r))) for r in readings], "{:.2f}".format), True),
-        Column("tokens", _numbers([len(tokens(r)) for r in readings], "{:,.0f}".format), True),
+        Column("confidence", _numbers([r.confidence for r in results], percent), True),
+        Column("net charge", _numbers([r.atom and r.atom.net_charge for r in results], signed), True),
+        Column("radius", _numbers([r.atom and r.atom.radius for r in results], "{:#.3g}".format), True),
+        Column("mean |importance|", _numbers([_mean(np.abs(tokens(r))) for r in results], "{:.2f}".format), True),
+        Column("tokens", _numbers([len(tokens(r)) for r in results], "{:,.0f}".format), True),
     ]
     return [column for column in columns if any(key for _, key in column.cells)]
 
 
-def class_marks(readings: list[Reading]) -> dict[str, Any]:
+def class_marks(results: list[Result]) -> dict[str, Any]:
     """A mark (shape, colour) for the class of each sample: its label, or its prediction where no sample has a label.
 
     The most frequent classes get one of their own. "of": the mark of each sample; "names": (class, mark, how many);
     "others": (their mark, how many); "by": what the class is.
     """
-    by = "true class" if any(reading.label for reading in readings) else "prediction"
-    names = [str((reading.label if by == "true class" else reading.predicted) or "") for reading in readings]
+    by = "true class" if any(result.label for result in results) else "prediction"
+    names = [str((result.label if by == "true class" else result.predicted) or "") for result in results]
     counts = {name: names.count(name) for name in sorted(set(names))}
     most = sorted(counts, key=lambda name: -counts[name])[: SHAPES * len(CLASSES) - 1]
     own = [name for name in counts if name in most]
@@ -61,11 +61,11 @@ def class_marks(readings: list[Reading]) -> dict[str, Any]:
     }
 
 
-def sample_name(reading: Reading, number: int) -> str:
-    """What a sample is called: the beginning of its text, its file name, or its number."""
-    if isinstance(reading, ImageImportance):
-        return reading.name or f"picture {number}"
-    text = " ".join(" / ".join(filter(None, (reading.text, reading.pair))).split())
+def sample_name(result: Result, number: int) -> str:
+    """The name of a sample: the beginning of its text, its file name, or its number."""
+    if isinstance(result, ImageImportance):
+        return result.name or f"picture {number}"
+    text = " ".join(" / ".join(filter(None, (result.text, result.pair))).split())
     return (text[:60].rstrip() + "…" if len(text) > 60 else text) or f"text {number}"
 
 

@@ -1,4 +1,4 @@
-"""What the heads found, in a terminal: texts on the colours of their words, small pictures, or plain text in a pipe."""
+"""Token importance in a terminal: coloured texts and small pictures, or plain text in a pipe."""
 
 import re
 
@@ -14,7 +14,7 @@ from rich.text import Text
 from ..importance.results import ImageImportance, TextImportance
 from .colors import LEVELS, level_of, word_style
 from .legend import meaning
-from .pictures import fitted, heat_map
+from .pictures import heat_map, resized
 from .values import checked_scale, clean, outcome, signed
 from .words import Run, runs
 
@@ -44,24 +44,24 @@ def show_importance(
         fitted: see `legend.meaning`.
 
     Raises:
-        AtomError: a reading that does not fit.
+        AtomError: a result that does not fit.
     """
     scale = checked_scale(images, texts)
     console = console or Console()
     # An old Windows console takes its colours by calls, which a string cannot hold.
     colored = bool(console.color_system) and not console.no_color and not console.legacy_windows
     lines = []
-    for reading in texts:
-        lines += [Text.assemble(*(_word(run, scale, colored) for run in source)) for source in runs(reading)]
-        if reading.truncated:
+    for result in texts:
+        lines += [Text.assemble(*(_word(run, scale, colored) for run in source)) for source in runs(result)]
+        if result.truncated:
             lines.append(Text("  (the model reads no further than its last word with a value)"))
-        lines += [*(Text(f"  {line}") for line in _verdict(reading)), Text()]
+        lines += [*(Text(f"  {line}") for line in _verdict(result)), Text()]
     if colored:
-        blocks = [Group(_picture(reading, scale), *map(Text, _caption(reading)), Text()) for reading in images]
+        blocks = [Group(_picture(result, scale), *map(Text, _caption(result)), Text()) for result in images]
         lines += [Columns([Constrain(block, 2 * PICTURE + 1) for block in blocks], padding=(0, 2))]
         lines += [_legend(scale, fitted)]
     else:
-        lines += [Text("  ".join(_caption(reading))) for reading in images]
+        lines += [Text("  ".join(_caption(result))) for result in images]
     with console.capture() as shown:
         # A program behind a pipe wants a text in one line, and a terminal breaks plain lines itself.
         console.print(Group(*lines), soft_wrap=not colored)
@@ -97,22 +97,22 @@ def _colors(ink, ground) -> Style:
     return Style.from_color(Color.from_rgb(*ink), Color.from_rgb(*ground))
 
 
-def _verdict(reading: TextImportance | ImageImportance) -> list[str]:
-    wrong, predicted, true, sure = outcome(reading)
+def _verdict(result: TextImportance | ImageImportance) -> list[str]:
+    wrong, predicted, true, sure = outcome(result)
     parts = [f"predicted {predicted}" if predicted else "", sure, f"true {true}" if true else "", wrong]
     shown = "  ".join(" ".join(harmless(part).split()) for part in parts if part)
     return [shown] if shown else []
 
 
-def _caption(reading: ImageImportance) -> list[str]:
-    name = [" ".join(harmless(reading.name).split())] if reading.name else []
-    return [*name, *_verdict(reading)]
+def _caption(result: ImageImportance) -> list[str]:
+    name = [" ".join(harmless(result.name).split())] if result.name else []
+    return [*name, *_verdict(result)]
 
 
-def _picture(reading: ImageImportance, scale: float) -> Table:
+def _picture(result: ImageImportance, scale: float) -> Table:
     """The picture and its heat map, two pixels a character: an upper half block on the ground of the lower one."""
     both = []
-    for picture in (fitted(reading.image, PICTURE), heat_map(reading, PICTURE, scale)):
+    for picture in (resized(result.image, PICTURE), heat_map(result, PICTURE, scale)):
         pixels = np.asarray(picture.convert("RGB"))
         below = [*pixels[1::2], pixels[-1]]  # the last row stands below itself where their number is odd
         pairs = [zip(*rows, strict=True) for rows in zip(pixels[::2], below, strict=False)]

@@ -1,4 +1,4 @@
-"""What all pictures and pages need of readings: that they fit, the strength of their colours, and their numbers in words."""
+"""Results checked, the scale of their colours, and their numbers in words, for all pictures and pages."""
 
 import re
 import unicodedata
@@ -21,42 +21,42 @@ def checked_scale(images: list[ImageImportance] = (), texts: list[TextImportance
     """
     top = 0.0
     for name, group in (("images", images), ("texts", texts)):
-        for index, reading in enumerate(group):
+        for index, result in enumerate(group):
             where = f"{name}[{index}]"
-            if isinstance(reading, TextImportance):
-                _check_spans(where, reading)
+            if isinstance(result, TextImportance):
+                _check_spans(where, result)
             else:
-                _check_grid(where, reading)
-            values = np.abs(importances(reading))
+                _check_grid(where, result)
+            values = np.abs(importances(result))
             if np.any(values > 1 + 1e-6):
                 raise AtomError(f"{where}: importance up to {np.nanmax(values):.6g}; it must lie in [-1, 1]")
-            if reading.confidence is not None and not 0 <= reading.confidence <= 1 + 1e-6:
-                raise AtomError(f"{where}: confidence {reading.confidence}; give a number in [0, 1], or None")
-            if reading.atom is not None and np.ndim(reading.atom.center) != 1:
-                raise AtomError(f"{where}: the atom's centre has shape {np.shape(reading.atom.center)}; give [h]")
+            if result.confidence is not None and not 0 <= result.confidence <= 1 + 1e-6:
+                raise AtomError(f"{where}: confidence {result.confidence}; give a number in [0, 1], or None")
+            if result.atom is not None and np.ndim(result.atom.center) != 1:
+                raise AtomError(f"{where}: the atom's centre has shape {np.shape(result.atom.center)}; give [h]")
             top = max(top, float(np.nan_to_num(values).max(initial=0)))
     return top if 0 < top < 0.3 else 1.0
 
 
-def importances(reading: ImageImportance | TextImportance) -> np.ndarray:
+def importances(result: ImageImportance | TextImportance) -> np.ndarray:
     """All importances of a sample, flat: of patches, or of words and their pieces; nan for no token."""
-    if isinstance(reading, TextImportance):
-        return np.array([span.importance for span in (*reading.words, *reading.pieces)], float)
-    return np.asarray(reading.importance, float).ravel()
+    if isinstance(result, TextImportance):
+        return np.array([span.importance for span in (*result.words, *result.pieces)], float)
+    return np.asarray(result.importance, float).ravel()
 
 
-def tokens(reading: ImageImportance | TextImportance) -> np.ndarray:
+def tokens(result: ImageImportance | TextImportance) -> np.ndarray:
     """The importances of its tokens: of patches, of word pieces, or of words where no pieces are given; no nan."""
-    spans = (reading.pieces or reading.words) if isinstance(reading, TextImportance) else None
-    values = importances(reading) if spans is None else np.array([span.importance for span in spans], float)
+    spans = (result.pieces or result.words) if isinstance(result, TextImportance) else None
+    values = importances(result) if spans is None else np.array([span.importance for span in spans], float)
     return values[~np.isnan(values)]
 
 
-def outcome(reading: ImageImportance | TextImportance) -> tuple[str, str, str, str]:
+def outcome(result: ImageImportance | TextImportance) -> tuple[str, str, str, str]:
     """The word "wrong", the predicted and the true class, the confidence (100% only if it is 1); each "" for none."""
-    predicted, true = ("" if name is None else str(name) for name in (reading.predicted, reading.label))
+    predicted, true = ("" if name is None else str(name) for name in (result.predicted, result.label))
     wrong = "wrong" if predicted and true and predicted != true else ""
-    return wrong, predicted, true, "" if reading.confidence is None else percent(reading.confidence)
+    return wrong, predicted, true, "" if result.confidence is None else percent(result.confidence)
 
 
 def percent(confidence: float) -> str:
@@ -83,17 +83,17 @@ def plain(text) -> str:
     return "".join(part for part in text if not unicodedata.combining(part))
 
 
-def _check_grid(where: str, reading: ImageImportance) -> None:
-    shape = np.shape(reading.importance)
+def _check_grid(where: str, result: ImageImportance) -> None:
+    shape = np.shape(result.importance)
     if len(shape) != 2 or 0 in shape:
         raise AtomError(f"{where}: importance has shape {shape}; give [rows, columns] of the patch grid")
-    if reading.box is not None and not (reading.box[0] < reading.box[2] and reading.box[1] < reading.box[3]):
-        raise AtomError(f"{where}: box {reading.box}; give left, top, right, bottom with left < right and top < bottom")
+    if result.box is not None and not (result.box[0] < result.box[2] and result.box[1] < result.box[3]):
+        raise AtomError(f"{where}: box {result.box}; give left, top, right, bottom with left < right and top < bottom")
 
 
-def _check_spans(where: str, reading: TextImportance) -> None:
-    sources = [reading.text, reading.pair]
-    for span in (*reading.words, *reading.pieces):
+def _check_spans(where: str, result: TextImportance) -> None:
+    sources = [result.text, result.pair]
+    for span in (*result.words, *result.pieces):
         source = sources[span.source] if span.source in (0, 1) else None
         if source is None or not 0 <= span.start <= span.end <= len(source):
             raise AtomError(

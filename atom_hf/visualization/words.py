@@ -26,19 +26,19 @@ class Run(NamedTuple):
         return f"{signed(self.word.importance)}, mean of {parts}" if parts else signed(self.word.importance)
 
 
-def runs(reading: TextImportance) -> list[list[Run]]:
+def runs(result: TextImportance) -> list[list[Run]]:
     """The text, and its pair if it has one, as runs whose texts joined are the source.
 
     Words without a character are left out; one that begins inside the word before it shows from that word's end on.
     """
-    sources = [reading.text] if reading.pair is None else [reading.text, reading.pair]
-    return [_cut(reading, number, source) for number, source in enumerate(sources)]
+    sources = [result.text] if result.pair is None else [result.text, result.pair]
+    return [_cut(result, number, source) for number, source in enumerate(sources)]
 
 
-def _cut(reading: TextImportance, number: int, source: str) -> list[Run]:
-    pieces = sorted((p for p in reading.pieces if p.source == number), key=lambda p: (p.start, p.end))
+def _cut(result: TextImportance, number: int, source: str) -> list[Run]:
+    pieces = sorted((p for p in result.pieces if p.source == number), key=lambda p: (p.start, p.end))
     starts, found, end = [piece.start for piece in pieces], [], 0
-    for word in sorted((word for word in reading.words if word.source == number), key=lambda word: word.start):
+    for word in sorted((word for word in result.words if word.source == number), key=lambda word: word.start):
         if word.end <= max(end, word.start):
             continue
         if word.start > end:
@@ -49,7 +49,7 @@ def _cut(reading: TextImportance, number: int, source: str) -> list[Run]:
         end = word.end
     if end < len(source):
         found.append(Run(source[end:]))
-    if reading.truncated:
+    if result.truncated:
         read = [i for i, run in enumerate(found) if run.word and not math.isnan(run.word.importance)]
         last = read[-1] + 1 if read else 0
         found[last:] = [run._replace(cut=True) for run in found[last:]]

@@ -24,6 +24,7 @@ FORMS = {
 }
 COLORS = {"closed": "#1f6fb4", "naive": "#c44e00", "cached": "#e0a030"}
 NOT_RUN = "not run"
+PARTS = {"gate": "gradient balancer"}  # parts by the names that older results have, as they are called now
 
 HEAD = """# What the flag costs
 
@@ -36,8 +37,8 @@ initial weights and batches. Times are given as ratios alone, since a machine's 
 """
 NOTES = """
 A step is Trainer's own: forward, loss, backward, clipping, optimizer, scheduler, and with the flag the heads, the energy, the
-gate and the record for the log. Peak memory is the parameters, buffers and optimizer state of one trainer, and what one step
-allocates above them at most. [...] is the {interval}.
+gradient balancer and the record for the log. Peak memory is the parameters, buffers and optimizer state of one trainer, and
+what one step allocates above them at most. [...] is the {interval}.
 
 Own parts is 1 + what the profiler finds of the flag's own work (the table of parts below), over the profiled plain step: load
 on the machine while one step of a pair runs and not while the other does changes the ratio of the two, and hardly this.
@@ -144,13 +145,16 @@ def _threads(one: dict[str, Any]) -> str:
 
 
 def profile_tables(results: dict[str, dict[str, Any]]) -> str:
-    """Where the extra time goes."""
+    """Tables of the parts of the extra time."""
     parts = []
     for kind, found in results.items():
         for model, title in MODELS.items():
             profile = found.get(model, {}).get("profile")
             if profile:
-                rows = [[name, *(f"{100 * share:.2f} %" for share in shares)] for name, *shares in profile["rows"]]
+                rows = [
+                    [PARTS.get(name, name), *(f"{100 * share:.2f} %" for share in shares)]
+                    for name, *shares in profile["rows"]
+                ]
                 rows += [["rest, and noise", f"{100 * profile['rest']:.2f} %", ""]]
                 rows += [["all", f"{100 * profile['total']:.2f} %", ""]]
                 parts.append(f"{title}, {KINDS[kind]}, under the profiler:\n\n")

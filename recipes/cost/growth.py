@@ -1,4 +1,4 @@
-"""What the energy itself costs as batches and texts grow: the closed form beside the double sum over pairs of tokens.
+"""The cost of the energy itself as batches and texts grow: the closed form beside the double sum over pairs of tokens.
 
     python recipes/cost/growth.py FILE.json    # `recipes/cost/run.py` calls it as a part of the report
 

@@ -1,4 +1,4 @@
-"""What the general way of shrinking a configuration cannot know, by model type."""
+"""Exceptions to the general way of shrinking a configuration, by model type."""
 
 from typing import Any
 

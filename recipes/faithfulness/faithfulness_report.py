@@ -1,4 +1,4 @@
-"""What the measurements of faithfulness say: README.md here, and the table in the project's README.md."""
+"""README.md here and the table in the project's README.md, from the results of the faithfulness measurements."""
 
 import math
 from collections.abc import Iterable
@@ -27,16 +27,17 @@ TITLES = {
     "poem": "poem sentiment, MiniLM",
     "cola": "CoLA, MiniLM",
     "digits": "digits, ViT of Fashion-MNIST",
-    "cifar10": "CIFAR-10, ViT from nothing",
+    "cifar10": "CIFAR-10, ViT from scratch",
 }
 COMPARED = [name for name in MEASURES if name != "infidelity"]
 STEPS = ("charge", "-charge", "|charge|", OURS)
 HEAD = """# How faithful importance is to the prediction
 
 Made by `python recipes/faithfulness/run.py` (see there for local data). Each recipe's models were trained with three
-seeds; their importance was then tied to the prediction by samples of the whole training split, whose labels the fit
+seeds; their importance was then fitted to the prediction on samples of the whole training split, whose labels the fit
 does not use (digits: 1,000 images where the model had learned from 100; CoLA: 320 sentences; CIFAR-10: 1,000
-images; poems: half of the training verses). Everything is measured on samples that neither the training nor the tie has seen.
+images; poems: half of the training verses). Everything is measured on samples that neither the training nor the
+fit has seen.
 
 """
 SHARES = """Of the way from random numbers (0 %) to integrated gradients with 50 steps (100 %), how much the importance goes. ▲
@@ -46,7 +47,7 @@ the better and the worse.
 PATHS = """## Each step
 
 The same share, of the charges that the energy knows (with their sign, with the other, and without) and of the
-importance that has been tied to the prediction.
+importance that has been fitted to the prediction.
 """
 GAPS = """## Importance minus integrated gradients
 
@@ -57,52 +58,52 @@ Found = dict[tuple[str, str], dict[tuple[str, str], Block]]
 
 
 def read_results(names: Iterable[str]) -> Found:
-    """(recipe, how) -> (arm, method) -> what was measured."""
+    """(recipe, strategy) -> (arm, method) -> results."""
     found: Found = {}
     for name in names:
         if not (HERE / name / RESULTS_NAME).is_file():
             continue
-        for (how, arm, method), block in read_blocks(HERE / name)[1].items():
+        for (strategy, arm, method), block in read_blocks(HERE / name)[1].items():
             if block.samples:
-                found.setdefault((name, how), {})[arm, method] = block
+                found.setdefault((name, strategy), {})[arm, method] = block
     return found
 
 
 def shares_table(found: Found) -> str:
-    """A row for each recipe and way of taking tokens away."""
+    """A row for each recipe and masking strategy."""
     rows = []
-    for (name, how), blocks in found.items():
+    for (name, strategy), blocks in found.items():
         ours, chance, reference = (blocks["model", method] for method in (OURS, CHANCE, REFERENCE))
         cells = [
             f"{share(ours, chance, reference, m)} {verdict(paired(ours, reference, m), MEASURES[m][1])}".strip()
             for m in COMPARED
         ]
-        rows.append([TITLES[name], how, *cells])
-    return markdown(["", "taken away by", *(MEASURES[m][0].rstrip(" ↑↓") for m in COMPARED)], rows)
+        rows.append([TITLES[name], strategy, *cells])
+    return markdown(["", "masked by", *(MEASURES[m][0].rstrip(" ↑↓") for m in COMPARED)], rows)
 
 
 def steps_table(found: Found) -> str:
-    """A row for each recipe, way and reading."""
+    """A row for each recipe, masking strategy and kind of importance."""
     rows = []
-    for (name, how), blocks in found.items():
+    for (name, strategy), blocks in found.items():
         chance, reference = blocks["model", CHANCE], blocks["model", REFERENCE]
         for method in STEPS:
             cells = [share(blocks["model", method], chance, reference, m) for m in COMPARED]
-            rows.append([TITLES[name], how, method.replace("|", "\\|"), *cells])
-    return markdown(["", "taken away by", "reading", *(MEASURES[m][0].rstrip(" ↑↓") for m in COMPARED)], rows)
+            rows.append([TITLES[name], strategy, method.replace("|", "\\|"), *cells])
+    return markdown(["", "masked by", "importance", *(MEASURES[m][0].rstrip(" ↑↓") for m in COMPARED)], rows)
 
 
 def gaps_table(found: Found) -> str:
-    """A row for each recipe and way."""
+    """A row for each recipe and masking strategy."""
     rows = [
         [
             TITLES[name],
-            how,
+            strategy,
             *(gap(paired(blocks["model", OURS], blocks["model", REFERENCE], m), MEASURES[m][1]) for m in COMPARED),
         ]
-        for (name, how), blocks in found.items()
+        for (name, strategy), blocks in found.items()
     ]
-    return markdown(["", "taken away by", *(MEASURES[m][0] for m in COMPARED)], rows)
+    return markdown(["", "masked by", *(MEASURES[m][0] for m in COMPARED)], rows)
 
 
 def cost(found: Found, method: str, key: str) -> float:
@@ -122,8 +123,8 @@ def summary(found: Found) -> str:
     passes = [cost(found, REFERENCE, key) for key in ("forward", "backward")]
     longer = cost(found, REFERENCE, "time") / cost(found, OURS, "time")
     return (
-        f"Of {len(marks)} comparisons with integrated gradients (recipes, ways of taking tokens away, measures), the "
-        f"importance is better in {counts['▲']} and worse in {counts['▼']} by an interval that excludes 0; in "
+        f"Of {len(marks)} comparisons with integrated gradients (recipes, masking strategies, measures), the "
+        f"importance is better in {counts['▲']} and worse in {counts['▼']}, with a 95 % interval that excludes 0; in "
         f"{counts['']} neither. It takes one forward pass; integrated gradients take {passes[0]:.0f} forward and "
         f"{passes[1]:.0f} backward passes, {longer:.0f} times as long."
     )

@@ -1,8 +1,8 @@
-"""How faithful importance is to the prediction, on real models: python recipes/faithfulness/run.py
+"""Measure the faithfulness of importance to the prediction on real models: python recipes/faithfulness/run.py
 
-Trains the models of four recipes with and without the flag (three seeds), ties their importance to the prediction, measures it
+Trains the models of four recipes with and without the flag (three seeds), fits their importance to the prediction, measures it
 beside other methods with `atom-hf faithfulness`, and writes `README.md` here, one folder a recipe, and the table between the
-marks in the project's README.md. What has been done is not done again; `--report_only` writes the reports from what is there.
+marks in the project's README.md. Finished steps are not run again; `--report_only` writes the reports alone.
 
 Without the Hub give local copies: --data poem=TRAIN.parquet,TEST.parquet (also cola, cifar10). About two hours on
 two CPU cores.
@@ -19,8 +19,8 @@ from faithfulness_report import HERE, write_reports
 ROOT = HERE.parents[1]
 RUNS = Path("runs", "faithfulness")
 SEEDS = (1, 2, 3)
-# What importance is tied by: samples of the whole training split, at whose labels the fit does not look.
-TIES = {
+# The explainer is fitted on samples of the whole training split; the fit does not use their labels.
+FITS = {
     "poem": ["--samples", "440", "--copies", "4"],
     "cola": ["--samples", "320", "--copies", "4"],
     "digits": ["--samples", "1000", "--copies", "4"],
@@ -32,17 +32,17 @@ HUB = {
     "digits": ["digits"],
     "cifar10": ["uoft-cs/cifar10"],
 }
-# A sample is passed forward some hundred times for each method, model and way of taking tokens away.
+# A sample is passed forward some hundred times for each method, model and masking strategy.
 SAMPLES = {"poem": "16", "cola": "16", "digits": "24", "cifar10": "24"}
 MEASURED = ["--check_samples", "4", "--perturbations", "20", "--curve_steps", "10"]
 METHODS = "importance,charge,-charge,|charge|,random,attention_rollout,input_x_gradient,integrated_gradients"
-# Random orders take hundreds of passes a sample: in one way of taking tokens away.
+# Random orders take hundreds of passes a sample: under one masking strategy.
 SAMPLED, FIRST = "shapley_sampling", {"poem": "mask", "cola": "mask", "digits": "mean", "cifar10": "mean"}
 PLAIN = "hidden_norm,attention_rollout,integrated_gradients"
 
 
 def data_flags(recipe: str, local: dict[str, list[str]]) -> list[str]:
-    """How a recipe's data are named."""
+    """The flags that name a recipe's data."""
     if recipe not in local:
         return ["--dataset", *HUB[recipe]]
     return ["--dataset", local[recipe][0], "--eval_dataset", local[recipe][1]]
@@ -67,13 +67,21 @@ def make_models(recipe: str, local: dict[str, list[str]]) -> dict[str, list[str]
                     flags += ["--dataset_config", ""]
                 call("train", *flags, "--output_dir", folder, "--save_strategy", "no", "--no_explainer")
             config = Path(ROOT, folder, "atom_config.json")
-            if arm == "atom" and "explainer_classes" not in json.loads(config.read_text(encoding="utf-8")):
-                call("tie", "--model", folder, *data_flags(recipe, local), *TIES[recipe], "--sample_seed", str(seed))
+            if arm == "atom" and json.loads(config.read_text(encoding="utf-8")).get("explainer_classes") is None:
+                call(
+                    "fit-explainer",
+                    "--model",
+                    folder,
+                    *data_flags(recipe, local),
+                    *FITS[recipe],
+                    "--sample_seed",
+                    str(seed),
+                )
     return found
 
 
 def measure(recipe: str, local: dict[str, list[str]]) -> None:
-    """Trains, ties and measures what is not there yet."""
+    """Trains, fits the explainer and measures, as far as not done yet."""
     models = make_models(recipe, local)
     flags = [
         *data_flags(recipe, local),
@@ -84,25 +92,25 @@ def measure(recipe: str, local: dict[str, list[str]]) -> None:
         str(HERE.relative_to(ROOT) / recipe),
     ]
     call("faithfulness", "--model", *models["atom"], "--methods", METHODS, *flags)
-    call("faithfulness", "--model", *models["atom"], "--methods", SAMPLED, "--how", FIRST[recipe], *flags)
+    call("faithfulness", "--model", *models["atom"], "--methods", SAMPLED, "--masking", FIRST[recipe], *flags)
     call("faithfulness", "--plain", *models["plain"], "--methods", PLAIN, *flags)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=TIES, action="append", help="this recipe; may be given several times")
+    parser.add_argument("--only", choices=FITS, action="append", help="this recipe; may be given several times")
     parser.add_argument(
         "--data", action="append", default=[], metavar="RECIPE=TRAIN,EVAL", help="local files in place of the Hub's"
     )
     parser.add_argument("--report_only", action="store_true", help="write the reports from the results that are there")
     options = parser.parse_args()
     local = {name: files.split(",") for name, _, files in (part.partition("=") for part in options.data)}
-    if unknown := [name for name, files in local.items() if name not in TIES or len(files) != 2]:
-        parser.error(f"--data {unknown[0]}: give RECIPE=TRAIN,EVAL with one of {', '.join(TIES)}")
+    if unknown := [name for name, files in local.items() if name not in FITS or len(files) != 2]:
+        parser.error(f"--data {unknown[0]}: give RECIPE=TRAIN,EVAL with one of {', '.join(FITS)}")
     if not options.report_only:
-        for recipe in options.only or TIES:
+        for recipe in options.only or FITS:
             measure(recipe, local)
-    for path in write_reports(TIES):
+    for path in write_reports(FITS):
         print(f"written   {path}")
 
 

@@ -1,4 +1,4 @@
-"""What the flag costs: that it is measured rightly, on tiny models. No time is asserted."""
+"""The benchmark on tiny models: correct measurement of the cost. No time is asserted."""
 
 import json
 import shlex
@@ -74,7 +74,7 @@ def test_command_writes_what_it_measured(tmp_path, capsys, line, model, tokens, 
     assert ("pair energy" in out) == ("profile" in line) == (found["profile"] is not None)
 
 
-REFUSED = [
+REJECTED = [
     ("", "give --model"),
     (f"{BERT} --model minilm", "not both"),
     ("--model ./nosuch", "--model './nosuch'"),
@@ -98,8 +98,8 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("line", "says"), REFUSED, ids=[says for _, says in REFUSED])
-def test_what_cannot_be_used_is_refused_in_one_line(capsys, monkeypatch, line, says):
+@pytest.mark.parametrize(("line", "says"), REJECTED, ids=[says for _, says in REJECTED])
+def test_what_cannot_be_used_is_rejected_in_one_line(capsys, monkeypatch, line, says):
     def never(*_):
         raise AssertionError("a step was timed")
 
@@ -184,7 +184,7 @@ def test_summary_of_given_measurements():
     assert without == {"atom": None, "floor": None, "counts": {}}
 
 
-def test_more_than_one_process_is_refused():
+def test_more_than_one_process_is_rejected():
     _, args, options = parse_flags("bench", shlex.split(BERT), [RunArguments, AtomTrainingArguments, BenchArguments])
     several = type("Several", (), {"atom_config": args.atom_config, "world_size": 2})()
     with pytest.raises(AtomError, match="one process"):

@@ -29,16 +29,16 @@ def test_parts_have_the_time_of_their_forward_and_of_the_nodes_that_it_made():
     later = Event("aten::gt", 7, 2, 10, inner)
     outside = Event("aten::exp", 8, 2, 10, step)
     back = Event("autograd::engine::evaluate_function: MmBackward0", 9, 12, 8, step)
-    gate = Event(PREFIX + "gate", 10, 4, parent=back)
+    balancer = Event(PREFIX + "gradient balancer", 10, 4, parent=back)
     negative = Event("autograd::engine::evaluate_function: NegBackward0", 11, 6, 9, step)
     other = Event("autograd::engine::evaluate_function: ExpBackward0", 12, 6, 10, step)
-    events = [step, model, heads, inner, compared, product, last, later, outside, back, gate, negative, other]
+    events = [step, model, heads, inner, compared, product, last, later, outside, back, balancer, negative, other]
     found = attribute(events, lambda e: e.cpu_time_total)
     assert found == {
         STEP: (100, 0),
         PREFIX + "heads": (20, 8),
         PREFIX + "atoms": (10, 6),
-        PREFIX + "gate": (0, 4),
+        PREFIX + "gradient balancer": (0, 4),
     }
 
 
@@ -60,7 +60,7 @@ def test_profile_of_a_step(tmp_path):
         one.step(batches[0])
     found = profile_parts(arms, batches)
     rows = {name: (forward, backward) for name, forward, backward in found["rows"]}
-    assert {"heads", "atoms", "gate", "pair energy and constraints", "optimizer", "clipping"} <= set(rows)
+    assert {"heads", "atoms", "gradient balancer", "pair energy and constraints", "optimizer", "clipping"} <= set(rows)
     assert all(side > 0 for name in ("heads", "atoms", "pair energy and constraints") for side in rows[name])
     assert found["total"] == pytest.approx(found["rest"] + sum(map(sum, rows.values())))
 
@@ -96,7 +96,7 @@ def test_a_part_that_has_moved_is_an_error(tmp_path, monkeypatch):
 
 def test_wrapping_leaves_no_trace(tmp_path):
     from atom_hf.atoms import energy, heads
-    from atom_hf.modeling import gradient_balancer as gate
+    from atom_hf.modeling import gradient_balancer
     from atom_hf.modeling import mixin as modeling
     from atom_hf.training import loss as trainer_loss
     from atom_hf.training import trainer
@@ -105,7 +105,7 @@ def test_wrapping_leaves_no_trace(tmp_path):
     one.step([batch_for("bert", labels=True)])
     places = (
         energy.Atoms,
-        gate.GradientBalancer,
+        gradient_balancer.GradientBalancer,
         heads.AtomHeads,
         modeling,
         trainer,

@@ -1,4 +1,4 @@
-"""What is measured of steps: turns, memory and operations."""
+"""Measurements of steps: turns, memory and operations."""
 
 import torch
 from torch import nn
@@ -47,7 +47,7 @@ def test_memory_of_a_step_whose_allocations_are_known():
             self.trainer = type("Trainer", (), {})()
             self.trainer.args = type("Args", (), {"device": torch.device("cpu")})
             model = nn.Linear(5, 3, bias=False)
-            model.tied = model.weight  # one storage, held once
+            model.shared = model.weight  # one storage, held once
             model.register_buffer("buffer", torch.zeros(7))
             self.trainer.model, self.trainer.optimizer = model, Optimizer(model.weight)
 

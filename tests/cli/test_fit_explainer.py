@@ -1,4 +1,4 @@
-"""`atom-hf tie`, and what `atom-hf train` does when a run ends."""
+"""`atom-hf fit-explainer`, and the explainer that `atom-hf train` fits at the end of a run."""
 
 import pytest
 import torch
@@ -17,19 +17,19 @@ RUN += ["--per_device_train_batch_size", "8"]
 VIT = [*DIGITS, "--model_type", "vit", "--config_overrides", SMALL, *RUN]
 
 
-def test_train_ties_or_leaves_it_and_tie_does_it_later(tmp_path, capsys):
+def test_train_fits_an_explainer_or_none_and_fit_explainer_does_it_later(tmp_path, capsys):
     run = tmp_path / "run"
     assert main(["train", *VIT, "--atom", "--no_explainer", "--output_dir", str(run)]) == 0
-    assert "erased tokens explained" not in capsys.readouterr().out
+    assert "masking explained" not in capsys.readouterr().out
     assert load_atom_model(run).atom_heads.explainer is None
-    assert main(["tie", "--model", str(run), *DIGITS, "--samples", "24", "--copies", "1", "--sets", "4"]) == 0
+    assert main(["fit-explainer", "--model", str(run), *DIGITS, "--samples", "24", "--copies", "1", "--sets", "4"]) == 0
     printed = capsys.readouterr().out
-    assert "samples   24, erased 168 times" in printed and f"model     {run}" in printed
+    assert "samples   24, 168 masked copies" in printed and f"model     {run}" in printed
     done = load_atom_model(run)
     assert done.atom_heads.explainer.outer.weight.shape == (10, 64)
     # The same seed on the same machine gives the same, and the model that was read stays as it is.
     other = ["--output_dir", str(tmp_path / "other"), "--samples", "24", "--copies", "1", "--sets", "4"]
-    assert main(["tie", "--model", str(run), *DIGITS, *other]) == 0
+    assert main(["fit-explainer", "--model", str(run), *DIGITS, *other]) == 0
     pixels = torch.rand(2, 1, 8, 8)
     again = load_atom_model(tmp_path / "other")
     assert torch.equal(
@@ -54,10 +54,10 @@ def test_train_ties_or_leaves_it_and_tie_does_it_later(tmp_path, capsys):
     assert load_atom_model(tmp_path / "new").config.num_labels != 10
 
 
-def test_train_ties_by_default(tmp_path, capsys):
+def test_train_fits_an_explainer_by_default(tmp_path, capsys):
     run = tmp_path / "run"
     assert main(["train", *VIT, "--atom", "--explainer_samples", "16", "--output_dir", str(run)]) == 0
-    assert "erased tokens explained" in capsys.readouterr().out
+    assert "masking explained" in capsys.readouterr().out
     assert load_atom_model(run).atom_config.explainer_classes == 10
 
 
@@ -78,14 +78,14 @@ def test_train_ties_by_default(tmp_path, capsys):
         ),
     ],
 )
-def test_where_it_cannot_be_tied_a_line_says_so_and_the_model_is_saved(flags, line, tmp_path, caplog):
+def test_where_no_explainer_can_be_fitted_a_line_says_so_and_the_model_is_saved(flags, line, tmp_path, caplog):
     run = tmp_path / "run"
     few = ["--max_train_samples", "24", "--max_eval_samples", "8"]
     assert main(["train", *flags, *few, *RUN, "--atom", "--output_dir", str(run)]) == 0
     said = [record.getMessage() for record in caplog.records if "stays the charge" in record.getMessage()]
     assert len(said) == 1 and line in said[0] and "\n" not in said[0]
     heads = load_file(run / "atom_heads.safetensors")
-    assert (run / "model.safetensors").is_file() and not any("tied" in key for key in heads)
+    assert (run / "model.safetensors").is_file() and not any("explainer" in key for key in heads)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("out of\nmemory"), KeyboardInterrupt()])
@@ -97,7 +97,7 @@ def test_a_fit_that_breaks_off_costs_no_model(error, tmp_path, caplog, monkeypat
     status = main(["train", *VIT, "--atom", "--output_dir", str(tmp_path / "run")])
     assert status == (130 if isinstance(error, KeyboardInterrupt) else 0)
     if status == 0:
-        assert "could not be tied to the prediction, and stays the charge: RuntimeError: out of" in caplog.text
+        assert "could not be fitted to the prediction and stays the charge: RuntimeError: out of" in caplog.text
     assert load_atom_model(tmp_path / "run").atom_heads.explainer is None
 
 
@@ -105,12 +105,12 @@ def test_a_fit_that_breaks_off_costs_no_model(error, tmp_path, caplog, monkeypat
     ("arguments", "words"),
     [
         (["train", *VIT, "--atom", "--explainer_samples", "3"], "--explainer_samples must be at least 16"),
-        (["tie", *DIGITS], "give --model: a folder or Hub id"),
-        (["tie", *DIGITS, "--model", "vit-fashion-mnist"], "give --model: a folder or Hub id"),
-        (["tie", *DIGITS, "--model", "nobody/nothing"], "give --output_dir"),
+        (["fit-explainer", *DIGITS], "give --model: a folder or Hub id"),
+        (["fit-explainer", *DIGITS, "--model", "vit-fashion-mnist"], "give --model: a folder or Hub id"),
+        (["fit-explainer", *DIGITS, "--model", "nobody/nothing"], "give --output_dir"),
     ],
 )
-def test_refusals(arguments, words, tmp_path, capsys):
+def test_error_messages(arguments, words, tmp_path, capsys):
     extra = ["--output_dir", str(tmp_path / "run")] if arguments[0] == "train" else []
     assert main([*arguments, *extra]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]

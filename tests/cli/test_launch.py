@@ -89,7 +89,7 @@ def launched(tmp_path_factory, killed):
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory):
-    """expected(name, numbers): the gradients and the gate of one process with these rows."""
+    """expected(name, numbers): the gradients and the gradient balancer of one process with these rows."""
     return functools.cache(lambda name, numbers: one_process(name, numbers, tmp_path_factory.getbasetemp()))
 
 
@@ -127,7 +127,7 @@ def test_processes_have_the_gradients_of_one(config, processes, case, step, laun
     if name in TEXT:
         lengths = [max(len(rows_of(name)[n]["input_ids"]) for n in part["seen"][0]) for part in parts]
         assert max(lengths) > 2 * min(lengths)
-    gradients, gate = expected(name, tuple(numbers))
+    gradients, balancer = expected(name, tuple(numbers))
     assert "atom_heads.position.weight" in gradients
     for part in parts:
         assert part["sharded"] == (config in ("fsdp2", "zero3"))
@@ -135,10 +135,10 @@ def test_processes_have_the_gradients_of_one(config, processes, case, step, laun
     if step == 0:
         assert equal(parts[0]["steps"][0], parts[-1]["steps"][0])
     elif not unfilled:
-        # The gate has seen both batches. It measures the norms of the whole batch, up to a factor that both share.
+        # The balancer has seen both batches. It measures the norms of the whole batch, up to a factor that both share.
         first = expected(name, tuple(range(BATCH)))[1]
-        ratios = [0.9 * first[norm] + 0.1 * gate[norm] for norm in ("task_norm", "atom_norm")]
-        found = parts[0]["gate"]
+        ratios = [0.9 * first[norm] + 0.1 * balancer[norm] for norm in ("task_norm", "atom_norm")]
+        found = parts[0]["balancer"]
         assert found["task_norm"] / found["atom_norm"] == pytest.approx(ratios[0] / ratios[1], rel=1e-3)
 
 
@@ -190,7 +190,7 @@ def test_only_atoms_go_between_processes(config, processes, case, launched):
             "torch.float32",
             "torch.int64",
         }
-        # Counts of rows, norms for the gate, and what is logged.
+        # Counts of rows, norms for the balancer, and what is logged.
         small = [numbers for where, _, numbers, kind in calls if "int" in kind or not where.startswith(GATHERING)]
         assert len(small) <= 6 and max(small) <= 10
 
@@ -215,7 +215,7 @@ def test_a_sharded_run_saves_a_plain_model_and_resumes(config, precision, launch
     assert equal(model.state_dict(), load_atom_model(folder / precision / "alone" / "checkpoint-6").state_dict())
     start = load_atom_model(folder / precision / "alone" / "checkpoint-2").atom_heads.state_dict()
     assert not equal(start, model.atom_heads.state_dict())
-    assert all("checkpoint-2 was written by a run with --atom" in part["refusal"] for part in parts)
+    assert all("checkpoint-2 was written by a run with --atom" in part["error"] for part in parts)
 
 
 def test_fsdp_trains_a_bfloat16_model_with_float32_heads(launched):

@@ -1,4 +1,4 @@
-"""`atom-hf train --accelerate_config`: what is passed to accelerate launch, and what is refused."""
+"""`atom-hf train --accelerate_config`: what is passed to accelerate launch, and what is rejected."""
 
 import importlib.util
 import os
@@ -29,7 +29,7 @@ def started(monkeypatch, *arguments):
     return seen[0]
 
 
-def refused(capsys, *arguments):
+def rejected(capsys, *arguments):
     """The one line that says why nothing was started."""
     assert main(["train", *arguments]) == 2
     error = capsys.readouterr().err
@@ -76,7 +76,7 @@ def test_the_token_is_not_among_the_flags_of_the_processes(monkeypatch):
 
 @pytest.mark.parametrize("flags", [["--num_processes", "2"], ["--num_processes", "2", "--seed", "3"]])
 def test_without_the_flag_those_of_accelerate_are_unknown(flags, capsys):
-    assert "no such flag: --num_processes" in refused(capsys, *flags)
+    assert "no such flag: --num_processes" in rejected(capsys, *flags)
 
 
 def test_the_run_is_passed_on(monkeypatch):
@@ -159,10 +159,10 @@ def test_a_file_of_ones_own_is_left_as_it_is(monkeypatch, tmp_path):
         (["--accelerate_config", "ddp", "-q"], "--quiet: accelerate launch would start"),
     ],
 )
-def test_what_cannot_be_launched_is_refused_in_one_line(arguments, message, capsys, monkeypatch):
+def test_what_cannot_be_launched_is_rejected_in_one_line(arguments, message, capsys, monkeypatch):
     monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
     monkeypatch.setattr("accelerate.commands.launch.launch_command", lambda args: pytest.fail("started"))
-    assert message in refused(capsys, *arguments)
+    assert message in rejected(capsys, *arguments)
 
 
 @pytest.mark.parametrize(
@@ -175,15 +175,15 @@ def test_what_cannot_be_launched_is_refused_in_one_line(arguments, message, caps
         ("{compute_environment: AMAZON_SAGEMAKER, distributed_type: 'NO'}", "is no configuration of accelerate"),
     ],
 )
-def test_a_file_that_is_no_configuration_is_refused_in_one_line(text, message, capsys, tmp_path):
+def test_a_file_that_is_no_configuration_is_rejected_in_one_line(text, message, capsys, tmp_path):
     (tmp_path / "own.yaml").write_text(text)
-    assert message in refused(capsys, "--accelerate_config", str(tmp_path / "own.yaml"))
+    assert message in rejected(capsys, "--accelerate_config", str(tmp_path / "own.yaml"))
 
 
 @pytest.mark.parametrize("flags", [[], ["--accelerate_config", "ddp", "--num_processes", "2"]])
 def test_the_run_is_not_started_over_processes_by_its_config_file(flags, capsys, tmp_path):
     (tmp_path / "run.yaml").write_text("accelerate_config: ddp\n")
-    assert "keys that are no flags: accelerate_config" in refused(
+    assert "keys that are no flags: accelerate_config" in rejected(
         capsys, "--config", str(tmp_path / "run.yaml"), *flags
     )
 
@@ -197,7 +197,7 @@ def test_deepspeed_that_is_missing_is_named(capsys, monkeypatch):
 
 def test_a_process_that_was_started_starts_no_others(capsys, monkeypatch):
     monkeypatch.setenv("LOCAL_RANK", "0")
-    assert "is one of several already" in refused(capsys, "--accelerate_config", "ddp")
+    assert "is one of several already" in rejected(capsys, "--accelerate_config", "ddp")
 
 
 @pytest.mark.parametrize(

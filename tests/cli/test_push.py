@@ -1,10 +1,10 @@
-"""Pushing: the real client against a Hub of the tests' own, over HTTP, with refusals and connections that break off."""
+"""Pushing: the real client against a Hub of the tests' own, over HTTP, with rejections and connections that break off."""
 
 import pytest
 import torch
 
 from atom_hf import AtomConfig, attach_atoms, load_atom_model
-from helpers.hub_client import client, has_no_token, importance_of, make_model, make_tokenizer, refusal, succeeded
+from helpers.hub_client import client, error_line, has_no_token, importance_of, make_model, make_tokenizer, succeeded
 from helpers.hub_server import TOKEN
 from helpers.push_commands import ATOMS, PLAIN, SPOILT, steps
 
@@ -139,9 +139,9 @@ def test_an_adapter_with_its_heads(answers):
     names = files_at(succeeded(answers["adapter"]), "org/adapter@main")
     assert {"adapter_config.json", "adapter_model.safetensors", *ATOMS} <= names and "model.safetensors" not in names
     assert succeeded(answers["adapter, read"])["found"] == ["PeftModelForSequenceClassification", True]
-    assert "which nobody else has: name a base on the Hub" in refusal(answers["adapter of a folder"])
-    assert "is no finished adapter with heads" in refusal(answers["half an adapter"])
-    message = refusal(answers["adapter beside its base"])
+    assert "which nobody else has: name a base on the Hub" in error_line(answers["adapter of a folder"])
+    assert "is no finished adapter with heads" in error_line(answers["half an adapter"])
+    message = error_line(answers["adapter beside its base"])
     assert "is for the base 'org/base', and one repository cannot hold both" in message
 
 
@@ -173,7 +173,7 @@ def test_a_pull_request_needs_no_right_to_write(answers):
     assert files_at(answer, "org/open@main") == {"README.md"} and files_at(answer, "org/open@refs/pr/1") >= ATOMS
 
 
-REFUSALS = {
+ERRORS = {
     "no token": "there is no token for the Hub, and it takes one to push: log in with `hf auth login`, or set HF_TOKEN",
     "reader": "your token may not write there",
     "reader, new": "your token may not write there",
@@ -191,13 +191,13 @@ REFUSALS = {
 }
 
 
-@pytest.mark.parametrize("step", REFUSALS)
-def test_what_cannot_be_pushed_is_refused_in_one_line(answers, step):
-    assert REFUSALS[step] in refusal(answers[step])
+@pytest.mark.parametrize("step", ERRORS)
+def test_what_cannot_be_pushed_is_rejected_in_one_line(answers, step):
+    assert ERRORS[step] in error_line(answers[step])
     assert "org/none@main" not in answers[step]["heads"]
 
 
-def test_refusals_of_the_model_are_atom_errors_too(answers):
+def test_errors_of_the_model_are_atom_errors_too(answers):
     assert "there is no token for the Hub" in answers["no token, model"]["found"]
     assert "the token cannot be sent" in answers["a token with a line in it"]["found"]
     assert "the token cannot be sent" in succeeded(answers["a token that cannot be sent, read"])["found"]
@@ -207,14 +207,14 @@ def test_the_client_waits_as_long_as_the_hub_asks(answers):
     answer = succeeded(answers["slow down"])
     assert answer["waits"] == [4.0, 4.0]  # the three seconds of Retry-After, and one of its own
     assert files_at(answer, "org/busy@main") >= ATOMS
-    assert "slow down (too many requests)" in refusal(answers["too busy"])
+    assert "slow down (too many requests)" in error_line(answers["too busy"])
 
 
 def test_a_push_that_is_cut_leaves_the_repository_as_it_was(answers):
     whole = succeeded(answers["upload cut once"])
     assert whole["waits"] == [1] and files_at(whole, "org/cut@main") >= PLAIN | ATOMS
     for step, says in (("upload cut", "broke off"), ("commit cut", "broke off"), ("Hub down", "trouble of its own")):
-        assert says in refusal(answers[step])
+        assert says in error_line(answers[step])
         assert answers[step]["heads"]["org/cut@main"] == whole["heads"]["org/cut@main"]
     after = succeeded(answers["after all that"])
     assert "model.safetensors.index.json" in files_at(after, "org/cut@main")

@@ -24,7 +24,7 @@ def test_the_command_runs_the_study_and_writes_its_report(tmp_path, capsys, star
     "arguments",
     [[], ["--seeds", "3"], ["nowhere.yaml"], ["study.yaml", "--sedes", "3"], ["study.yaml", "--seeds", "1"]],
 )
-def test_a_command_that_cannot_be_run_is_refused_in_one_line(tmp_path, capsys, started, arguments):
+def test_a_command_that_cannot_be_run_is_rejected_in_one_line(tmp_path, capsys, started, arguments):
     write(tmp_path, SHORT)
     assert main(["study", *arguments]) == 2
     (line,) = capsys.readouterr().err.splitlines()

@@ -22,7 +22,7 @@ from atom_hf.finetune.pretrained import find_model
 from atom_hf.utils.tables import format_number
 from helpers.commands import BERT, COMMANDS, SHORT, STILL, closing, command, parse, results, train
 
-TIED = ("image", "atom")  # the one run whose importance is tied at its end; the others' is left alone
+FITTED = ("image", "atom")  # the one run that fits an explainer at its end
 METRICS = {"image": ["loss", "accuracy", "f1", "mcc"], "text": ["loss", "accuracy", "f1", "mcc"]}
 TASKS = {"image": "image-classification", "text": "text-classification", "lm": "causal-lm", "lines": "causal-lm"}
 SUMMARY = ["mean |importance|", "positive share", "negative share"]
@@ -59,7 +59,7 @@ def runs(here):
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", here / "cache")
         return {
             (kind, arm): train(
-                f"{flags} {SHORT} {'--atom' if arm == 'atom' else ''} --output_dir {kind}-{arm}", (kind, arm) == TIED
+                f"{flags} {SHORT} {'--atom' if arm == 'atom' else ''} --output_dir {kind}-{arm}", (kind, arm) == FITTED
             )
             for kind, flags in COMMANDS.items()
             for arm in ("plain", "atom")
@@ -80,8 +80,8 @@ def test_closing_table(runs, kind, arm):
     name = COMMANDS[kind].split("--dataset ")[1].split()[0].removesuffix(f".{kind}").split(".")[0]
     assert header.split() == [f"{name},", TASKS[kind], arm]
     metrics = METRICS.get(kind, ["loss", "perplexity"])
-    tied = ["erased tokens explained"] if (kind, arm) == TIED else []
-    assert list(rows) == metrics + (SUMMARY if arm == "atom" else []) + tied
+    fitted = ["masking explained"] if (kind, arm) == FITTED else []
+    assert list(rows) == metrics + (SUMMARY if arm == "atom" else []) + fitted
     saved = results(f"{kind}-{arm}")
     for metric in metrics:
         assert rows[metric] == format_number(saved[metric])
@@ -252,8 +252,8 @@ def test_a_model_with_heads_goes_on_with_them(runs, tmp_path):
     train(f"--model image-atom --dataset digits {SHORT} {STILL} --atom --output_dir {tmp_path / 'still'}")
     for name in ("atom_heads.safetensors", "model.safetensors"):
         before, after = load_file(Path("image-atom") / name), load_file(tmp_path / "still" / name)
-        # A tie is to a model as it was: training takes it away.
-        assert after.keys() == {key for key in before if not key.startswith("tied.")}, name
+        # An explainer is fitted to a model as it was: training removes it.
+        assert after.keys() == {key for key in before if not key.startswith("explainer.")}, name
         assert all(torch.equal(before[key], after[key]) for key in after), name
     # And they train on.
     train(f"--model image-atom --dataset digits {SHORT} --atom --output_dir {tmp_path / 'on'}")
@@ -289,7 +289,7 @@ def test_two_processes_print_one_table_and_learn_what_one_does(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     header, rows, below = closing(done.stdout)
-    assert "erased tokens explained" in rows  # tied, by both
+    assert "masking explained" in rows  # fitted by both
     assert header.split() == ["verse,", "text-classification", "atom"] and done.stdout.count("\nloss ") == 1
     assert below["model"] == str(tmp_path / "two") and below["next"].startswith("atom-hf explain")
     one, two = results(tmp_path / "one"), results(tmp_path / "two")

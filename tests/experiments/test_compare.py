@@ -135,22 +135,22 @@ def test_page_and_picture_are_written(compared):
             assert opened.format == "PNG" and min(opened.size) > 100
 
 
-@pytest.mark.parametrize("tied", [False, True])
-def test_a_page_says_whether_importance_is_tied(tmp_path, monkeypatch, capsys, tied):
+@pytest.mark.parametrize("fitted", [False, True])
+def test_a_page_says_whether_importance_is_fitted(tmp_path, monkeypatch, capsys, fitted):
     real = module.fine_tune
 
     def fine_tune(run, args, *, explainer_samples, **options):
         assert args.atom or not explainer_samples
-        outcome = real(run, args, **options)
-        if explainer_samples and tied:  # as fit_explainer leaves a model, without the minutes of a fit
-            add_explainer(outcome.trainer.model, 10, 8)
-        return outcome
+        result = real(run, args, **options)
+        if explainer_samples and fitted:  # as fit_explainer leaves a model, without the minutes of a fit
+            add_explainer(result.trainer.model, 10, 8)
+        return result
 
     monkeypatch.setattr(module, "fine_tune", fine_tune)
     page = tmp_path / "digits.html"
     flags = ["compare", *FLAGS, "--output_dir", "runs", "--seeds", "2", "--page", str(page), "--page_samples", "3"]
     assert main(flags) == 0
-    assert ("the prediction leans on it" in page.read_text(encoding="utf-8")) == tied
+    assert ("the prediction leans on it" in page.read_text(encoding="utf-8")) == fitted
     pictures = [tmp_path / name for name in ("digits.png", "digits.atoms.png")]
     assert capsys.readouterr().out.endswith("".join(f"picture   {path}\n" for path in pictures))
 
@@ -226,7 +226,7 @@ def test_more_seeds_are_added_to_those_there(tmp_path, monkeypatch, compared):
 @pytest.mark.parametrize(
     "other", [["--learning_rate", "1e-3"], ["--atom_weight", "0.123"], ["--max_train_samples", "40"]]
 )
-def test_results_of_other_settings_are_refused(compared, capsys, monkeypatch, other):
+def test_results_of_other_settings_are_rejected(compared, capsys, monkeypatch, other):
     folder, _ = compared
     started = count_runs(monkeypatch)
     before = (folder / "runs" / "results.jsonl").read_bytes()
@@ -264,7 +264,7 @@ def test_arms_of_ones_own(tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("flags", [["--per_device_train_batch_size", "1"], ["--atom_layer", "9"]])
-def test_an_arm_that_cannot_run_is_refused_before_another_has_run(tmp_path, monkeypatch, capsys, flags):
+def test_an_arm_that_cannot_run_is_rejected_before_another_has_run(tmp_path, monkeypatch, capsys, flags):
     started = []
     real = transformers.Trainer.train
     monkeypatch.setattr(
@@ -298,7 +298,7 @@ def test_default_folder_names_data_and_model(tmp_path, monkeypatch, capsys):
 # Explaining pairs
 
 
-def test_readings_of_pairs_are_what_the_model_says_of_both_texts(tmp_path, capsys):
+def test_importance_of_pairs_covers_both_texts(tmp_path, capsys):
     """Where the second text decides, a prediction from the first alone would be wrong."""
     rows = [
         f"{first},{second},{second}\n" for first in ("calm sea", "red fire", "grey moon") for second in ("yes", "no")
@@ -315,7 +315,7 @@ def test_readings_of_pairs_are_what_the_model_says_of_both_texts(tmp_path, capsy
     assert "sea" in page and page.count(">yes</") + page.count(">no</") >= 8
 
 
-def test_a_refused_comparison_leaves_its_folder_free(tmp_path, capsys):
+def test_a_rejected_comparison_leaves_its_folder_free(tmp_path, capsys):
     flags = ["compare", *FLAGS, "--output_dir", str(tmp_path / "runs"), "--seeds", "2"]
     assert main([*flags, "--atom_layer", "99"]) == 2
     assert not (tmp_path / "runs" / "results.jsonl").exists()

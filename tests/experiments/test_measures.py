@@ -1,4 +1,4 @@
-"""What a trained model is measured by: each measure by hand and at its limits, and all of them on small real runs."""
+"""Measures of a trained model: each by hand and at its limits, and all of them on small real runs."""
 
 import math
 import shlex

@@ -11,9 +11,9 @@ from atom_hf import AtomConfig, AtomError, AtomTrainer, attach_atoms
 from atom_hf.experiments.regularizers import (
     StudyTrainer,
     StudyTrainingArguments,
+    collecting_latents,
     output_layer,
     r_drop_divergence,
-    reading_latent,
     supervised_contrastive_loss,
     uniformity_loss,
 )
@@ -137,7 +137,7 @@ def test_the_output_layer_gives_the_logits_of_the_latent_that_is_read(name, atom
     if atoms:
         attach_atoms(model, AtomConfig(), make_tokenizer() if name in TEXT else None)
     batch = batch_for(name)
-    with reading_latent(model) as latents, torch.no_grad():
+    with collecting_latents(model) as latents, torch.no_grad():
         first = model(**batch)["logits"]
         model(**batch)
     assert len(latents) == 2 and torch.equal(latents[0], latents[1])
@@ -147,7 +147,7 @@ def test_the_output_layer_gives_the_logits_of_the_latent_that_is_read(name, atom
 
 
 @pytest.mark.parametrize("name", ["supcon", "uniformity"])
-def test_a_latent_of_each_token_is_refused(name, tmp_path):
+def test_a_latent_of_each_token_is_rejected(name, tmp_path):
     # A GPT-2 classifier gives logits for all tokens, and picks those of the last: its latent is not a sample's.
     trainer = make("gpt2-classifier", tmp_path, regularizer=name, regularizer_weight=1.0)
     with pytest.raises(AtomError, match=f"regularizer '{name}' compares samples.*GPT2ForSequenceClassification"):
@@ -159,7 +159,7 @@ def test_of_two_layers_as_wide_as_the_classes_the_last_is_the_output():
     assert model.pre_classifier.out_features == 32 and output_layer(model) is model.classifier
 
 
-def test_a_model_without_an_output_layer_is_refused():
+def test_a_model_without_an_output_layer_is_rejected():
     model = BertModel(BertConfig(vocab_size=9, hidden_size=8, num_hidden_layers=1, num_attention_heads=1))
     with pytest.raises(AtomError, match="BertModel has no linear output layer"):
         output_layer(model)
@@ -284,7 +284,7 @@ def test_each_trains_to_other_weights(tmp_path, regularizer):
     assert weights[1].isfinite().all() and (weights[0] - weights[1]).abs().max() > 1e-4
 
 
-REFUSED = [
+REJECTED = [
     ("vit", {"regularizer": "dropout"}, "^regularizer must be one of none, mixup, .*; got 'dropout'$"),
     ("gpt2", {"regularizer": "supcon", "regularizer_weight": 1.0}, "^regularizer 'supcon' is for classification"),
     ("bert", {"regularizer": "mixup", "regularizer_weight": 1.0}, "^regularizer 'mixup' mixes images"),
@@ -296,7 +296,7 @@ REFUSED = [
 ]
 
 
-@pytest.mark.parametrize(("name", "options", "says"), REFUSED)
-def test_what_cannot_be_trained_is_refused_before_training(tmp_path, name, options, says):
+@pytest.mark.parametrize(("name", "options", "says"), REJECTED)
+def test_what_cannot_be_trained_is_rejected_before_training(tmp_path, name, options, says):
     with pytest.raises(AtomError, match=says):
         make(name, tmp_path, **options)

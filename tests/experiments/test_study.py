@@ -182,7 +182,7 @@ CHANGED = [
 ]
 
 
-def test_results_of_other_flags_under_the_same_name_are_refused(tmp_path, started):
+def test_results_of_other_flags_under_the_same_name_are_rejected(tmp_path, started):
     run(tmp_path, SHORT)
     before = (tmp_path / "study" / "results.jsonl").read_bytes()
     started.clear()
@@ -206,7 +206,7 @@ def test_report_only_runs_nothing(tmp_path, started):
     assert len(run(tmp_path, {**SHORT, "seeds": 5}, report_only=True)) == 4 and started == []
 
 
-def test_a_folder_of_results_that_is_a_file_is_refused(tmp_path):
+def test_a_folder_of_results_that_is_a_file_is_rejected(tmp_path):
     (tmp_path / "taken").touch()
     with pytest.raises(AtomError, match=r"--output_dir .*taken' is a file"):
         run(tmp_path, SHORT, output_dir=str(tmp_path / "taken"))
@@ -225,7 +225,7 @@ def test_a_study_may_begin_at_another_seed(tmp_path):
     ("text", "says"),
     [("{broken\n", "line 1, is no result: remove it"), ('{"settings": "x"}\n', "holds other results than a study's")],
 )
-def test_results_that_are_not_a_studys_are_refused(tmp_path, text, says):
+def test_results_that_are_not_a_studys_are_rejected(tmp_path, text, says):
     (tmp_path / "study").mkdir()
     (tmp_path / "study" / "results.jsonl").write_text(text)
     with pytest.raises(AtomError, match=says):

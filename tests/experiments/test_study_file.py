@@ -5,7 +5,7 @@ import pytest
 
 from atom_hf import AtomError
 from atom_hf.data.load import load_data
-from atom_hf.experiments.study import read_study
+from atom_hf.experiments.study_file import read_study
 from helpers.studies import SHORT, STUDY, VERSE, run, values, with_setting, write
 
 pytestmark = pytest.mark.usefixtures("digits_once", "own_folder")
@@ -48,13 +48,13 @@ MALFORMED = [
 
 
 @pytest.mark.parametrize(("content", "says"), MALFORMED)
-def test_a_malformed_study_is_refused_by_what_is_wrong_in_it(tmp_path, content, says):
+def test_a_malformed_study_is_rejected_by_what_is_wrong_in_it(tmp_path, content, says):
     with pytest.raises(AtomError) as caught:
         read_study(write(tmp_path, content))
     assert says in str(caught.value) and "study.yaml" in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_study_that_is_not_there_is_refused(tmp_path):
+def test_a_study_that_is_not_there_is_rejected(tmp_path):
     with pytest.raises(AtomError, match=r"nowhere\.yaml' cannot be read"):
         read_study(str(tmp_path / "nowhere.yaml"))
 
@@ -82,7 +82,7 @@ CANNOT_RUN = [
 
 
 @pytest.mark.parametrize(("content", "says"), CANNOT_RUN)
-def test_what_cannot_run_is_refused_before_anything_has_run(tmp_path, started, content, says):
+def test_what_cannot_run_is_rejected_before_anything_has_run(tmp_path, started, content, says):
     with pytest.raises(AtomError, match=says):
         run(tmp_path, content)
     assert started == [] and not (tmp_path / "study").exists()
@@ -136,7 +136,7 @@ def test_local_says_where_the_data_lies_and_nothing_else(elsewhere, tmp_path, mo
         ("{", "--local .* cannot be read"),
     ],
 )
-def test_a_local_file_that_cannot_be_used_is_refused(tmp_path, started, content, says):
+def test_a_local_file_that_cannot_be_used_is_rejected(tmp_path, started, content, says):
     with pytest.raises(AtomError, match=says):
         run(tmp_path, SHORT, local=write(tmp_path, content, "local.yaml"))
     assert started == []

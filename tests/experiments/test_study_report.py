@@ -11,7 +11,7 @@ from scipy import stats
 
 from atom_hf import AtomError
 from atom_hf.experiments import study_report
-from atom_hf.experiments.study import Setting, Study
+from atom_hf.experiments.study_file import Setting, Study
 from atom_hf.experiments.study_report import check_packages, cost_ratio, differences, tables, write_report
 from atom_hf.utils.statistics import holm
 

@@ -1,4 +1,4 @@
-"""The fit of importance to the prediction: against a model whose truth is known, saved, and refused."""
+"""The fit of importance to the prediction: against a model whose truth is known, saved, and rejected."""
 
 import itertools
 import json
@@ -17,11 +17,10 @@ from transformers import AutoModelForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from atom_hf import AtomConfig, AtomError, attach_atoms, load_atom_model
-from atom_hf.explainer import fit as tie
-from atom_hf.explainer import masked_samples as tie_pool
+from atom_hf.explainer import fit, masked_samples
 from atom_hf.explainer.fit import fit_explainer
 from atom_hf.training.custom_loop import start_step
-from helpers.explained import batches_of, tied, with_heads
+from helpers.explained import batches_of, fitted, with_heads
 from helpers.linear_words import WordsForSequenceClassification, linear_words
 from helpers.models import batch_for, make_tokenizer, tiny
 
@@ -65,7 +64,7 @@ def exact_shapley(values, target):
 
 
 def test_it_ranks_as_the_exact_shapley_values_do(monkeypatch):
-    monkeypatch.setattr(tie, "STEPS", 300)
+    monkeypatch.setattr(fit, "STEPS", 300)
     tokenizer = make_tokenizer()
     model = WideWordsForSequenceClassification(linear_words(tokenizer).config).eval()
     generator = torch.Generator().manual_seed(3)
@@ -94,7 +93,7 @@ def test_it_ranks_as_the_exact_shapley_values_do(monkeypatch):
 
 
 def state_of(model):
-    return {key: value.clone() for key, value in model.state_dict().items() if ".tied." not in key}
+    return {key: value.clone() for key, value in model.state_dict().items() if ".explainer." not in key}
 
 
 def test_the_model_its_charges_and_every_generator_stay(few_steps):
@@ -104,7 +103,7 @@ def test_the_model_its_charges_and_every_generator_stay(few_steps):
     before = model(**inputs, return_atoms=True)
     model.train()
     generators = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state(), torch.get_num_threads()
-    found = tied(model)
+    found = fitted(model)
     assert found.samples == 16 and found.explained <= 1
     assert random.getstate() == generators[0] and (np.random.get_state()[1] == generators[1]).all()
     assert torch.equal(torch.get_rng_state(), generators[2]) and torch.get_num_threads() == generators[3]
@@ -126,9 +125,9 @@ def test_the_model_its_charges_and_every_generator_stay(few_steps):
 
 def test_the_same_seed_gives_the_same_importance_also_with_gradients_off(few_steps):
     models = [with_heads(), with_heads()]
-    tied(models[0])
+    fitted(models[0])
     with torch.no_grad():
-        tied(models[1])
+        fitted(models[1])
     found = [model.atom_importance(**batch_for("bert", 4)) for model in models]
     assert torch.equal(found[0].nan_to_num(), found[1].nan_to_num())
 
@@ -136,9 +135,9 @@ def test_the_same_seed_gives_the_same_importance_also_with_gradients_off(few_ste
 def test_it_is_read_for_the_predicted_class_and_charges_in_training(few_steps):
     model, inputs = with_heads("vit"), batch_for("vit", 6)
     charges = model(**inputs).atom_importance
-    tied(model, "vit")
+    fitted(model, "vit")
     assert torch.equal(model(**inputs).atom_importance.nan_to_num(), charges.nan_to_num())
-    with torch.no_grad(), tie_pool.reading_tokens(model) as tokens:
+    with torch.no_grad(), masked_samples.reading_tokens(model) as tokens:
         model.eval()
         outputs = model(**inputs, return_atoms=True)
     for row in range(6):
@@ -161,7 +160,7 @@ def test_it_is_read_for_the_predicted_class_and_charges_in_training(few_steps):
 )
 def test_other_models_and_precisions(name, dtype, few_steps):
     model = with_heads(name, dropout=0.1).to(dtype)
-    assert tied(model, name).samples == 16
+    assert fitted(model, name).samples == 16
     importance = model.atom_importance(**batch_for(name, 3))
     assert importance.dtype == torch.float32 and importance.nan_to_num().abs().max() > 0
     assert model.atom_heads.explainer.inner.weight.dtype == torch.float32
@@ -169,35 +168,35 @@ def test_other_models_and_precisions(name, dtype, few_steps):
 
 def test_saved_it_loads_with_the_heads_and_plainly_without(tmp_path, few_steps, library_log):
     model = with_heads()
-    tied(model)
+    fitted(model)
     model.save_pretrained(tmp_path)
     expected = model.atom_importance(**batch_for("bert", 4))
     loaded = load_atom_model(tmp_path)
     assert torch.equal(loaded.atom_importance(**batch_for("bert", 4)).nan_to_num(), expected.nan_to_num())
     assert not any(p.requires_grad for p in loaded.atom_heads.explainer.parameters())
     plain = AutoModelForSequenceClassification.from_pretrained(tmp_path)
-    assert not library_log and not any("tied" in key for key in plain.state_dict())
+    assert not library_log and not any("explainer" in key for key in plain.state_dict())
     heads = load_file(tmp_path / "atom_heads.safetensors")
-    assert {key for key in heads if key.startswith("tied.")} == {
-        f"tied.{part}.{kind}" for part in ("inner", "outer") for kind in ("weight", "bias")
+    assert {key for key in heads if key.startswith("explainer.")} == {
+        f"explainer.{part}.{kind}" for part in ("inner", "outer") for kind in ("weight", "bias")
     }
     start_step(loaded, 0.0)
     assert loaded.atom_heads.explainer is None and not loaded.atom_config.has_explainer
-    loaded.save_pretrained(tmp_path / "untied")
-    config = json.loads((tmp_path / "untied" / "atom_config.json").read_text())
-    assert "explainer_classes" not in config and load_atom_model(tmp_path / "untied").atom_heads.explainer is None
+    loaded.save_pretrained(tmp_path / "trained")
+    config = json.loads((tmp_path / "trained" / "atom_config.json").read_text())
+    assert config["explainer_classes"] is None and load_atom_model(tmp_path / "trained").atom_heads.explainer is None
 
 
-def test_files_that_do_not_fit_are_refused_and_of_another_class_it_is_the_charge(tmp_path, few_steps, caplog):
+def test_files_that_do_not_fit_are_rejected_and_of_another_class_it_is_the_charge(tmp_path, few_steps, caplog):
     model = with_heads()
-    tied(model)
+    fitted(model)
     model.save_pretrained(tmp_path)
     charges = model.train()(**batch_for("bert", 4)).atom_importance
     for name in ("AutoModel", "AutoModelForTokenClassification"):
         caplog.clear()
         other = load_atom_model(tmp_path, getattr(transformers, name))
         assert torch.equal(other.atom_importance(**batch_for("bert", 4)).nan_to_num(), charges.nan_to_num())
-        assert "was tied to the prediction of a BertForSequenceClassification" in caplog.text
+        assert "was fitted to the prediction of a BertForSequenceClassification" in caplog.text
         assert not other.atom_config.has_explainer
     with pytest.raises(AtomError, match="are for 2 classes, and this BertForSequenceClassification has 5"):
         load_atom_model(tmp_path, AutoModelForSequenceClassification, num_labels=5, ignore_mismatched_sizes=True)
@@ -207,17 +206,17 @@ def test_files_that_do_not_fit_are_refused_and_of_another_class_it_is_the_charge
     with pytest.raises(AtomError, match="are for 3 classes"):
         load_atom_model(tmp_path)
     config.write_text(told)
-    save_file({**heads, "tied.inner.weight": torch.zeros(64, 31)}, file)
+    save_file({**heads, "explainer.inner.weight": torch.zeros(64, 31)}, file)
     with pytest.raises(AtomError, match="do not fit BertForSequenceClassification"):
         load_atom_model(tmp_path)
 
 
-def test_an_adapter_is_tied_saved_and_loaded(tmp_path, few_steps):
+def test_an_adapter_is_fitted_saved_and_loaded(tmp_path, few_steps):
     tiny("bert").save_pretrained(tmp_path / "base")
     base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base")
     model = get_peft_model(base, LoraConfig(target_modules="all-linear", task_type="SEQ_CLS", init_lora_weights=False))
     attach_atoms(model, AtomConfig(), make_tokenizer())
-    assert tied(model).samples == 16
+    assert fitted(model).samples == 16
     model.save_pretrained(tmp_path / "adapter")
     loaded = load_atom_model(tmp_path / "adapter", is_trainable=True)
     found = [each.eval().atom_importance(**batch_for("bert", 4)) for each in (model, loaded)]
@@ -240,7 +239,7 @@ def test_an_adapter_is_tied_saved_and_loaded(tmp_path, few_steps):
         (with_heads, {"batches": batches_of(count=15)}, "batches: 15 samples"),
     ],
 )
-def test_refusals_leave_a_model_as_it_was(make, options, words):
+def test_errors_leave_the_model_unchanged(make, options, words):
     model = make()
     given = {"processing_class": make_tokenizer(), "batches": batches_of(), "copies": 1, "sets": 4, **options}
     with pytest.raises(AtomError, match=words) as error:
@@ -249,25 +248,25 @@ def test_refusals_leave_a_model_as_it_was(make, options, words):
 
 
 @pytest.mark.parametrize("name", ["swin", "resnet"])
-def test_a_model_without_a_token_for_each_patch_is_refused(name):
+def test_a_model_without_a_token_for_each_patch_is_rejected(name):
     with pytest.raises(AtomError, match="no token for each patch"):
-        tied(with_heads(name), name)
+        fitted(with_heads(name), name)
 
 
-def test_what_was_tied_stays_if_it_cannot_be_tied_anew(few_steps, monkeypatch):
+def test_an_explainer_stays_if_none_can_be_fitted_again(few_steps, monkeypatch):
     model = with_heads()
-    tied(model)
+    fitted(model)
     before = model.atom_importance(**batch_for("bert", 4)).nan_to_num()
     with pytest.raises(AtomError, match="batches: 8 samples"):
         fit_explainer(model, make_tokenizer(), batches_of(count=8), copies=1, sets=4)
-    monkeypatch.setattr(tie.torch.optim, "AdamW", interrupted)
+    monkeypatch.setattr(fit.torch.optim, "AdamW", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        tied(model, seed=5)
+        fitted(model, seed=5)
     assert torch.equal(model.atom_importance(**batch_for("bert", 4)).nan_to_num(), before)
     with torch.no_grad():
         model.classifier.bias[0] = math.nan
     with pytest.raises(AtomError, match="not finite"):
-        tied(model)
+        fitted(model)
     assert model.atom_config.has_explainer
 
 

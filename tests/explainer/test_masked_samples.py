@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from atom_hf.explainer import masked_samples as tie_pool
+from atom_hf.explainer import masked_samples
 from atom_hf.explainer.fit import fit_explainer, make_maskers
 from atom_hf.explainer.masked_samples import draw_sets
 from atom_hf.explainer.masking import Masker
@@ -33,10 +33,10 @@ def test_sets_are_drawn_by_the_shapley_kernel():
     assert sum((c - len(pairs) / 21) ** 2 / (len(pairs) / 21) for c in counts) < 45.4
 
 
-def erased_text(inputs, kept, how):
+def masked_text(inputs, kept, strategy):
     """One text with the tokens of a list of booleans alone, by lists."""
     ids, attention = inputs["input_ids"][0].tolist(), inputs["attention_mask"][0].tolist()
-    if how == "mask":
+    if strategy == "mask":
         ids = [number if keep else make_tokenizer().mask_token_id for number, keep in zip(ids, kept, strict=True)]
     else:
         real = [keep and a for keep, a in zip(kept, attention, strict=True)]
@@ -45,11 +45,11 @@ def erased_text(inputs, kept, how):
     return {"input_ids": torch.tensor([ids]), "attention_mask": torch.tensor([attention])}
 
 
-def erased_image(inputs, kept, how, model):
+def masked_image(inputs, kept, strategy, model):
     """One image of 16 patches of 2 x 2 pixels, behind [CLS]."""
     pixels = inputs["pixel_values"].clone()
     ground = pixels.mean().expand_as(pixels)
-    if how == "blur":
+    if strategy == "blur":
         nothing = torch.zeros(1, 17, dtype=torch.bool)
         ground = Masker(model, None, "blur")(inputs, nothing)["pixel_values"]
     for patch, keep in enumerate(kept[1:]):
@@ -61,48 +61,50 @@ def erased_image(inputs, kept, how, model):
 
 
 @pytest.mark.parametrize("name", ["bert", "gpt2-classifier", "vit"])
-def test_the_value_of_a_set_is_that_of_the_input_erased_alone(name):
+def test_the_value_of_a_set_is_that_of_the_input_masked_alone(name):
     model, inputs = with_heads(name).eval(), batch_for(name, 3)
-    erasers = make_maskers(model, make_tokenizer())
+    maskers = make_maskers(model, make_tokenizer())
     with torch.no_grad():
-        pool, passes = tie_pool.collect(model, erasers, [inputs], 3, 1, 8, 0)
-        assert len(pool) == 3 and passes == 3 * (1 + 8 + len(erasers)) and (pool.copy == 0).all()
+        collected, passes = masked_samples.collect(model, maskers, [inputs], 3, 1, 8, 0)
+        assert len(collected) == 3 and passes == 3 * (1 + 8 + len(maskers)) and (collected.copy == 0).all()
         for row in range(3):
             alone = {key: value[row : row + 1] for key, value in inputs.items()}
             shown = model(**alone).logits.softmax(-1)[0]
-            assert int(pool.classes[row]) == int(shown.argmax())
+            assert int(collected.classes[row]) == int(shown.argmax())
 
-            def value(kept, how, alone=alone, shown=shown):
-                erased = erased_text(alone, kept, how) if name in TEXT else erased_image(alone, kept, how, model)
-                return float(model(**erased).logits.softmax(-1)[0, shown.argmax()])
+            def value(kept, strategy, alone=alone, shown=shown):
+                masked = (
+                    masked_text(alone, kept, strategy) if name in TEXT else masked_image(alone, kept, strategy, model)
+                )
+                return float(model(**masked).logits.softmax(-1)[0, shown.argmax()])
 
-            players = pool.mask[row]
+            players = collected.mask[row]
             for number in range(8):
-                how = erasers[number // 2 % 2].how
-                nothing = value((~players).tolist(), how)
-                kept = (pool.keep[row, number] | ~players).tolist()
-                assert float(pool.change[row, number]) == pytest.approx(value(kept, how) - nothing, abs=1e-5)
-                assert float(pool.whole[row, number]) == pytest.approx(float(shown.max()) - nothing, abs=1e-5)
+                strategy = maskers[number // 2 % 2].strategy
+                nothing = value((~players).tolist(), strategy)
+                kept = (collected.keep[row, number] | ~players).tolist()
+                assert float(collected.change[row, number]) == pytest.approx(value(kept, strategy) - nothing, abs=1e-5)
+                assert float(collected.whole[row, number]) == pytest.approx(float(shown.max()) - nothing, abs=1e-5)
 
 
 @pytest.mark.parametrize("name", ["bert", "vit"])
 def test_a_copy_keeps_what_it_has_left_and_nothing_else_changes(name, monkeypatch):
     model, given = with_heads(name).eval(), []
-    values = tie_pool._values
-    monkeypatch.setattr(tie_pool, "_values", lambda *args: given.append(args) or values(*args))
-    erasers = make_maskers(model, make_tokenizer())
+    values = masked_samples._values
+    monkeypatch.setattr(masked_samples, "_values", lambda *args: given.append(args) or values(*args))
+    maskers = make_maskers(model, make_tokenizer())
     with torch.no_grad():
-        pool, _ = tie_pool.collect(model, erasers, [batch_for(name, 4)], 4, 3, 4, 0)
-        assert pool.copy.tolist() == [0] * 4 + [1] * 4 + [2] * 4 and pool.sample.tolist() == [0, 1, 2, 3] * 3
-        assert (pool.mask[4:].sum(1) >= 2).all() and pool.mask[4:].sum() < 2 * pool.mask[:4].sum()
-        for call, (_, eraser, inputs, keep, classes) in enumerate(given):
+        collected, _ = masked_samples.collect(model, maskers, [batch_for(name, 4)], 4, 3, 4, 0)
+        assert collected.copy.tolist() == [0] * 4 + [1] * 4 + [2] * 4 and collected.sample.tolist() == [0, 1, 2, 3] * 3
+        assert (collected.mask[4:].sum(1) >= 2).all() and collected.mask[4:].sum() < 2 * collected.mask[:4].sum()
+        for call, (_, masker, inputs, keep, classes) in enumerate(given):
             rows = slice(4 * (call // 2), 4 * (call // 2) + 4)
-            players = pool.mask[rows, : keep.shape[2]]
-            whole = eraser(inputs, keep[:, 0] | players)
+            players = collected.mask[rows, : keep.shape[2]]
+            whole = masker(inputs, keep[:, 0] | players)
             assert all(torch.equal(whole[key], inputs[key]) for key in ("input_ids", "pixel_values") if key in inputs)
-            v_none = tie_pool.class_probability(model(**eraser(inputs, keep[:, 0])).logits, classes)
-            v_all = tie_pool.class_probability(model(**inputs).logits, classes)
-            mine = pool.whole[rows][:, torch.arange(4) // 2 % 2 == erasers.index(eraser)]
+            v_none = masked_samples.class_probability(model(**masker(inputs, keep[:, 0])).logits, classes)
+            v_all = masked_samples.class_probability(model(**inputs).logits, classes)
+            mine = collected.whole[rows][:, torch.arange(4) // 2 % 2 == maskers.index(masker)]
             torch.testing.assert_close(mine, (v_all - v_none)[:, None].expand(-1, 2), atol=1e-5, rtol=0)
 
 
@@ -112,6 +114,6 @@ def test_no_more_is_kept_than_the_padded_texts_may_fill(few_steps, monkeypatch):
     batches = [make_tokenizer().pad([row] * 8, return_tensors="pt") for row in (long, short, short, short, short)]
     batches = [{key: value for key, value in batch.items() if key != "labels"} for batch in batches]
     # 20 samples of the length of the longest: that of the third batch is the first too many.
-    monkeypatch.setattr(tie_pool, "MAX_BYTES", 20 * len(long["input_ids"]) * 32 * 2)
+    monkeypatch.setattr(masked_samples, "MAX_BYTES", 20 * len(long["input_ids"]) * 32 * 2)
     found = fit_explainer(with_heads(), make_tokenizer(), batches, copies=1, sets=4)
     assert found.samples == 24

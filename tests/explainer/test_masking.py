@@ -1,4 +1,4 @@
-"""Inputs with tokens taken away, against loops over samples, tokens and pixels."""
+"""Masked inputs, against loops over samples, tokens and pixels."""
 
 import numpy as np
 import pytest
@@ -31,14 +31,14 @@ def kept_by_hand(ids, attention, keep):
 
 @pytest.mark.parametrize("name", [*CLASSIFIERS, "vit", "dinov2-registers"])
 @pytest.mark.parametrize("attached", [False, True])
-def test_what_can_be_taken_away_is_what_has_an_importance(name, attached):
+def test_what_can_be_masked_is_what_has_an_importance(name, attached):
     model, inputs = tiny(name), batch_for(name)
     tokenizer = make_tokenizer() if name in TEXT else None
     importance = attach_atoms(tiny(name), AtomConfig(layer=-1), tokenizer).atom_importance(**inputs)
     if attached:
         model = attach_atoms(model, AtomConfig(layer=-1), tokenizer)
-    eraser = Masker(model, tokenizer, "mask" if name in TEXT else "mean")
-    assert torch.equal(eraser.tokens(inputs, importance.shape[1]), ~importance.isnan())
+    masker = Masker(model, tokenizer, "mask" if name in TEXT else "mean")
+    assert torch.equal(masker.tokens(inputs, importance.shape[1]), ~importance.isnan())
     assert (~importance.isnan()).any(1).all() and importance.isnan().any()
 
 
@@ -118,19 +118,19 @@ def picture(channels=3, size=(8, 12), count=3):
     return torch.from_numpy(np.random.default_rng(0).normal(size=(count, channels, *size)).astype(np.float32))
 
 
-@pytest.mark.parametrize("how", ["mean", "blur"])
+@pytest.mark.parametrize("strategy", ["mean", "blur"])
 @pytest.mark.parametrize("size", [(8, 12), (9, 13)])  # of 9 x 13 the last row and column are in none
-def test_painted_patches(how, size):
+def test_painted_patches(strategy, size):
     model = tiny("vit", image_size=size, patch_size=(2, 4), num_channels=3)
     pixels = picture(size=size)
     keep = keep_at_random((3, 13))
     keep[:, 0] = False  # [CLS] has no pixels
-    found = Masker(model, None, how)({"pixel_values": pixels}, keep)["pixel_values"]
+    found = Masker(model, None, strategy)({"pixel_values": pixels}, keep)["pixel_values"]
     expected = pixels.numpy().copy()
     for sample in range(3):
         for channel in range(3):
             ground = expected[sample, channel].copy()
-            if how == "mean":
+            if strategy == "mean":
                 ground[:] = ground.astype(np.float64).mean()
             else:
                 for axis, deviation in ((0, 1.0), (1, 2.0)):
@@ -145,8 +145,8 @@ def test_painted_patches(how, size):
 
 def test_kept_patches_are_untouched():
     inputs = batch_for("vit")
-    eraser = Masker(tiny("vit"), None, "blur")
-    assert torch.equal(eraser(inputs, torch.ones(4, 17, dtype=torch.bool))["pixel_values"], inputs["pixel_values"])
+    masker = Masker(tiny("vit"), None, "blur")
+    assert torch.equal(masker(inputs, torch.ones(4, 17, dtype=torch.bool))["pixel_values"], inputs["pixel_values"])
 
 
 def test_pixels_and_patches():
@@ -161,10 +161,10 @@ def test_pixels_and_patches():
     assert (spread[:, 8] == 1).all() and (spread[:, :, 12] == 1).all()
 
 
-def test_what_cannot_be_erased_is_refused():
-    with pytest.raises(AtomError, match="how must be one of mask, drop for a text model; got 'blur'"):
+def test_what_cannot_be_masked_is_rejected():
+    with pytest.raises(AtomError, match="strategy must be one of mask, drop for a text model; got 'blur'"):
         Masker(tiny("bert"), make_tokenizer(), "blur")
-    with pytest.raises(AtomError, match="how must be one of mean, blur for an image model; got 'mask'"):
+    with pytest.raises(AtomError, match="strategy must be one of mean, blur for an image model; got 'mask'"):
         Masker(tiny("vit"), None, "mask")
     for name, length in (("resnet", 4), ("swin", 4)):
         with pytest.raises(AtomError, match="has no token for each patch of its image: give a model such as a ViT"):

@@ -1,4 +1,4 @@
-"""`atom-hf faithfulness` from its flags to its files: what is written, gone on with, and refused."""
+"""`atom-hf faithfulness` from its flags to its files: what is written, gone on with, and rejected."""
 
 import json
 import shutil
@@ -115,7 +115,7 @@ def test_what_is_done_is_not_done_again_and_what_is_missing_is(folders, measured
 
 def test_the_report_is_written_of_what_is_there(measured):
     text = (measured / "report.md").read_text()
-    for part in ("2 model(s), 1 plain", "Tokens taken away by mask", "Tokens taken away by drop", "| importance |"):
+    for part in ("2 model(s), 1 plain", "Tokens masked by mask", "Tokens masked by drop", "| importance |"):
         assert part in text
     for part in (
         "importance - integrated gradients",
@@ -127,7 +127,16 @@ def test_the_report_is_written_of_what_is_there(measured):
 
 
 def test_images_are_measured(tmp_path, capsys):
-    given = ["--dataset", "digits", "--max_train_samples", "20", "--how", "blur", "--output_dir", str(tmp_path / "out")]
+    given = [
+        "--dataset",
+        "digits",
+        "--max_train_samples",
+        "20",
+        "--masking",
+        "blur",
+        "--output_dir",
+        str(tmp_path / "out"),
+    ]
     given += [*FEW, "--methods", "hidden_norm,attention_rollout"]
     assert main(["faithfulness", "--model", "vit-fashion-mnist", *given]) == 0
     assert "faithfulness.png" in capsys.readouterr().out
@@ -138,7 +147,7 @@ def test_images_are_measured(tmp_path, capsys):
     ("more", "message"),
     [
         (["--methods", "importance,luck"], "--methods must be of importance, charge, -charge"),
-        (["--how", "blur"], "--how must be of mask, drop for text-classification; got 'blur'"),
+        (["--masking", "blur"], "--masking must be of mask, drop for text-classification; got 'blur'"),
         (["--samples", "0"], "--samples must be at least 1, got 0"),
         (["--check_samples", "-1"], "--check_samples must be at least 0"),
         (["--task", "causal-lm", "--text_column", "text"], "a language model predicts no class of a text"),
@@ -146,13 +155,13 @@ def test_images_are_measured(tmp_path, capsys):
         (["--plain", "vit-fashion-mnist"], "--plain 'vit-fashion-mnist' cannot be loaded for text-classification"),
     ],
 )
-def test_what_cannot_be_measured_is_refused_before_anything_is(folders, tmp_path, more, message, capsys):
+def test_what_cannot_be_measured_is_rejected_before_anything_is(folders, tmp_path, more, message, capsys):
     assert main(flags(folders, tmp_path / "out", *more)) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
-def test_other_settings_and_other_weights_are_refused(folders, measured, tmp_path, capsys):
+def test_other_settings_and_other_weights_are_rejected(folders, measured, tmp_path, capsys):
     assert main(flags(folders, measured, "--perturbations", "7")) == 2
     assert "holds results of other settings; give another" in capsys.readouterr().err
     shutil.copytree(measured, tmp_path / "out")
@@ -163,6 +172,6 @@ def test_other_settings_and_other_weights_are_refused(folders, measured, tmp_pat
     assert "with other weights: it was trained again" in capsys.readouterr().err
 
 
-def test_no_model_is_refused(capsys):
+def test_no_model_is_rejected(capsys):
     assert main(["faithfulness", "--dataset", "verse"]) == 2
     assert "give --model: one or more folders or Hub ids of classifiers" in capsys.readouterr().err

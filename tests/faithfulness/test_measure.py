@@ -34,10 +34,10 @@ def test_lines_are_the_metrics_of_each_sample(samples):
     assert [line["sample"] for line in lines] == numbers
     for line in lines:
         inputs, target = samples.batch([line["sample"]])
-        attribution = method(samples.subject, inputs, target)[0, samples.subject.tokens(inputs)[0]].numpy()
+        attribution = method(samples.classifier, inputs, target)[0, samples.classifier.tokens(inputs)[0]].numpy()
         assert line["attribution"] == pytest.approx(attribution.tolist(), abs=1e-5)
-        values = samples.subject.values(inputs, int(target))
-        for name, value in metrics.erasure(np.array(line["attribution"]), values, 4).items():
+        values = samples.classifier.values(inputs, int(target))
+        for name, value in metrics.masking_metrics(np.array(line["attribution"]), values, 4).items():
             assert line[name] == pytest.approx(value, abs=1e-5), name
         off = metrics.random_subsets(line["tokens"], 5, seed=line["sample"])
         assert line["infidelity"] == pytest.approx(
@@ -46,12 +46,12 @@ def test_lines_are_the_metrics_of_each_sample(samples):
 
 
 def test_checks_compare_with_the_random_model_and_leave_the_model_alone(samples):
-    method, before = METHODS["hidden_norm"], measuring.weights_of(samples.subject.model)
+    method, before = METHODS["hidden_norm"], measuring.weights_of(samples.classifier.model)
     lines = check_samples(method, samples, 2, seed=5)
-    assert measuring.weights_of(samples.subject.model) == before
+    assert measuring.weights_of(samples.classifier.model) == before
     assert [line["sample"] for line in lines] == [0, 2] and all(0 < line["sensitivity_max"] < 1 for line in lines)
     original = dict(samples.attributions(method, [0, 2]))
-    with randomized(samples.subject.model, 5) as levels:
+    with randomized(samples.classifier.model, 5) as levels:
         for level in levels:
             found = dict(samples.attributions(method, [0, 2]))
             for line in lines:

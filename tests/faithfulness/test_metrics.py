@@ -18,7 +18,7 @@ def linear(weights=WEIGHTS, start=0.3):
     return lambda keep: start + keep @ weights
 
 
-def erasure_by_hand(attribution, value, steps):
+def masking_metrics_by_hand(attribution, value, steps):
     """The four measures of one sample, by sets of tokens."""
     tokens = len(attribution)
     order = sorted(range(tokens), key=lambda token: (-attribution[token], token))
@@ -46,15 +46,15 @@ def erasure_by_hand(attribution, value, steps):
 
 @pytest.mark.parametrize("tokens", [1, 2, 7, 20, 33, 150])
 @pytest.mark.parametrize("steps", [4, 20])
-def test_erasure_is_its_definition(tokens, steps):
+def test_masking_metrics_are_their_definition(tokens, steps):
     rng = np.random.default_rng(tokens)
     attribution, mixing = rng.normal(size=tokens).round(1), rng.normal(size=(tokens, 3))
 
     def value(keep):
         return 1 / (1 + np.exp(-np.tanh(keep @ mixing).sum(1)))
 
-    found = metrics.erasure(attribution, value, steps)
-    for name, expected in erasure_by_hand(attribution.tolist(), value, steps).items():
+    found = metrics.masking_metrics(attribution, value, steps)
+    for name, expected in masking_metrics_by_hand(attribution.tolist(), value, steps).items():
         assert found[name] == pytest.approx(expected, abs=1e-12), name
     curves = found["deletion_curve"], found["insertion_curve"]
     assert [len(curve) for curve in curves] == [min(tokens, steps) + 1] * 2
@@ -74,7 +74,7 @@ def test_of_a_known_function_the_truth_is_best_and_its_reverse_worst():
     off = metrics.random_subsets(len(WEIGHTS), 200, seed=0)
 
     def measured(attribution):
-        return metrics.erasure(attribution, linear()) | {
+        return metrics.masking_metrics(attribution, linear()) | {
             "infidelity": metrics.infidelity(attribution, linear(), off, normalize=False)
         }
 

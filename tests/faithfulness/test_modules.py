@@ -73,7 +73,7 @@ def test_all_are_there():
     assert names.split() == NAMES
 
 
-def test_another_name_is_refused():
+def test_another_name_is_rejected():
     with pytest.raises(AtomError, match=r"name must be one of comprehensiveness, deletion, .*; got 'accuracy'"):
         load_metric("accuracy")
 

@@ -49,6 +49,6 @@ def _of(model, group):
     return [(key, value) for key, value in model.named_parameters() if id(value) in ids]
 
 
-def test_a_model_without_layers_is_refused():
+def test_a_model_without_layers_is_rejected():
     with pytest.raises(AtomError, match="Linear has no stack of layers to make random one by one"):
         cascade(torch.nn.Linear(2, 2))

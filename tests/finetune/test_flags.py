@@ -1,4 +1,4 @@
-"""Flags and files: typed alike, refused alike."""
+"""Flags and files: typed alike, rejected alike."""
 
 import json
 
@@ -30,9 +30,9 @@ def test_mappings_of_training_arguments_keep_their_types(tmp_path):
 
 def test_configuration_overrides_of_a_file_reach_the_run_with_their_types(tmp_path):
     file = tmp_path / "run.yaml"
-    file.write_text("config_overrides: {hidden_sizes: [8, 16], layer_type: basic, dropout: 0.1, tie: false}\n")
+    file.write_text("config_overrides: {hidden_sizes: [8, 16], layer_type: basic, dropout: 0.1, bias: false}\n")
     run, _ = parse_flags("train", ["--config", str(file)], KINDS)
-    expected = {"hidden_sizes": [8, 16], "layer_type": "basic", "dropout": 0.1, "tie": False}
+    expected = {"hidden_sizes": [8, 16], "layer_type": "basic", "dropout": 0.1, "bias": False}
     assert json.loads(run.config_overrides) == expected
 
 

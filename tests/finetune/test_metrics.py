@@ -1,4 +1,4 @@
-"""What an evaluation measures: against counts."""
+"""Metrics of an evaluation, against counts."""
 
 import math
 

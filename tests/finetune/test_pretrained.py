@@ -145,7 +145,7 @@ def test_configuration_overrides_of_a_pretrained_model_leave_its_weights(overrid
     ["width=3", {"width": 3}, '{"width": 3}', "{", "hidden_size", "hidden_size=wide", '{"hidden_size": "wide"}'],
 )
 @pytest.mark.parametrize("source", [{"model": "vit-fashion-mnist"}, {"model": None, "model_type": "vit"}], ids=str)
-def test_configuration_overrides_that_do_not_fit_are_refused(source, overrides):
+def test_configuration_overrides_that_do_not_fit_are_rejected(source, overrides):
     with pytest.raises(AtomError, match=r"^--config_overrides .* does not fit vit: .+") as caught:
         prepare_inputs(image_data([Image.new("L", (8, 8))] * 2), config_overrides=overrides, **source)
     assert "\n" not in str(caught.value)

@@ -1,4 +1,4 @@
-"""What tests of several modules share. No test imports another."""
+"""Helpers that tests of several modules share. No test imports another."""
 
 import os
 

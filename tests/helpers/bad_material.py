@@ -1,4 +1,4 @@
-"""Files, good and bad, and models whose heads are spoilt, for commands that are refused."""
+"""Files, good and bad, and models whose heads are spoilt, for commands that are rejected."""
 
 import json
 

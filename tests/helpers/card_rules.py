@@ -1,4 +1,4 @@
-"""What the Hub demands of the metadata of a model card, as far as it is written down.
+"""The Hub's demands on the metadata of a model card, as far as it is written down.
 
 From the specification of model cards and the list of licences in huggingface/hub-docs (`modelcard.md`,
 `docs/hub/repositories-licenses.md`), the list of tasks in huggingface/huggingface.js (`packages/tasks/src/pipelines.ts`) and
@@ -41,7 +41,7 @@ RELATIONS = ("adapter", "finetune", "merge", "quantized")
 
 
 def metadata_errors(content: str) -> list[str]:
-    """What the Hub would refuse in a card, in its manner: '"license" must be one of [...]'. A card needs no metadata."""
+    """What the Hub would reject in a card, in its manner: '"license" must be one of [...]'. A card needs no metadata."""
     block = REGEX_YAML_BLOCK.search(content)
     try:
         data = yaml.safe_load(block[2]) if block else {}

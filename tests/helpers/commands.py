@@ -40,8 +40,8 @@ def parse(arguments):
     return parse_flags("train", arguments, [RunArguments, AtomTrainingArguments, ExplainerArguments])[:2]
 
 
-def train(line, tie=False):
-    status, out, err = command(f"train {line} --tie {tie}")
+def train(line, explainer=False):
+    status, out, err = command(f"train {line} --explainer {explainer}")
     assert status == 0, err
     return out
 

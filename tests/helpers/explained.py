@@ -14,6 +14,6 @@ def batches_of(name="bert", count=16, size=8):
     return [batch_for(name, min(size, count - start), start) for start in range(0, count, size)]
 
 
-def tied(model, name="bert", **options):
+def fitted(model, name="bert", **options):
     options = {"copies": 2, "sets": 4, **options}
     return fit_explainer(model, make_tokenizer() if name in TEXT else None, batches_of(name), **options)

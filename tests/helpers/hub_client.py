@@ -121,8 +121,8 @@ def succeeded(answer):
     return answer
 
 
-def refusal(answer):
-    """The one line that a refused command ends with."""
+def error_line(answer):
+    """The one line that a rejected command ends with."""
     assert answer["status"] == 2, f"{answer['status']}\n{answer['err']}"
     lines = answer["err"].replace("\r", "\n").splitlines()
     assert lines[-1].startswith("atom-hf: error: ")

@@ -1,4 +1,4 @@
-"""What the tests' Hub answers to a push: making repositories and branches, the storage of large files, commits.
+"""Answers of the tests' Hub to a push: making repositories and branches, the storage of large files, commits.
 
 A commit takes effect as a whole or not at all, as on https://huggingface.co.
 """
@@ -25,7 +25,7 @@ def oid(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
 
 
-class Refusal(Exception):
+class Rejection(Exception):
     def __init__(self, status: int, code: str, message: str, headers: dict[str, str] | None = None):
         self.status, self.code, self.message, self.headers = status, code, message, headers or {}
 
@@ -46,7 +46,7 @@ class Pushes:
         if parts[0] == "storage":
             name, checksum = "/".join(parts[1:3]), parts[3]
             if hashlib.sha256(self.body).hexdigest() != checksum:
-                raise Refusal(400, "", "The content does not have this checksum")
+                raise Rejection(400, "", "The content does not have this checksum")
             self.hub.stored[name, checksum] = self.body
             return self._send(200, b"", {"ETag": f'"{checksum}"'})
         if parts[-4:] == ["info", "lfs", "objects", "batch"] or parts[-3:] == ["info", "lfs", "verify"]:
@@ -67,17 +67,17 @@ class Pushes:
                 return self._json({"files": [_mode(file, files) for file in json.loads(self.body)["files"]]})
             if what == "commit":
                 return self._commit(kind, name, revision, files, pull_request)
-        raise Refusal(404, "", "Sorry, we can't find the page you are looking for.")
+        raise Rejection(404, "", "Sorry, we can't find the page you are looking for.")
 
     def _may_write(self, kind: str, name: str, pull_request: bool = False) -> None:
         sent = self.headers.get("Authorization")
         if sent is None:
-            raise Refusal(401, "", "Invalid username or password.")
+            raise Rejection(401, "", "Invalid username or password.")
         if (kind, name) in self.hub.repositories:
             self._files(kind, name, "main", open_to_all=True)
         allowed = [f"Bearer {TOKEN}"] + ([f"Bearer {READER}"] if pull_request else [])
         if sent not in allowed or not name.startswith("org/"):
-            raise Refusal(403, "", f"You don't have the rights to write to {name}")
+            raise Rejection(403, "", f"You don't have the rights to write to {name}")
 
     def _create(self, asked: dict) -> None:
         name = f"{asked['organization'] or 'org'}/{asked['name']}"
@@ -96,7 +96,7 @@ class Pushes:
     def _branch(self, kind: str, name: str, branch: str) -> None:
         branches = self.hub.repositories[kind, name]
         if branch in branches:
-            raise Refusal(409, "", f"Reference already exists: {branch}")
+            raise Rejection(409, "", f"Reference already exists: {branch}")
         branches[branch] = branches["main"]
         self._json({})
 
@@ -120,7 +120,7 @@ class Pushes:
 
     def _verify(self, name: str, asked: dict) -> None:
         if len(self.hub.stored.get((name, asked["oid"]), b"")) != asked["size"]:
-            raise Refusal(404, "", "There is no such object")
+            raise Rejection(404, "", "There is no such object")
         self._json({})
 
     def _commit(self, kind: str, name: str, revision: str, files: dict[str, bytes], pull_request: bool) -> None:
@@ -132,7 +132,7 @@ class Pushes:
                 files[value["path"]] = base64.b64decode(value["content"])
             elif line["key"] == "lfsFile":
                 if (name, value["oid"]) not in self.hub.stored:
-                    raise Refusal(400, "", f"Your push was rejected: {value['path']} was never uploaded")
+                    raise Rejection(400, "", f"Your push was rejected: {value['path']} was never uploaded")
                 files[value["path"]] = self.hub.stored[name, value["oid"]]
             else:
                 del files[value["path"]]

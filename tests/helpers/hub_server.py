@@ -15,7 +15,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from helpers.card_rules import metadata_errors
-from helpers.hub_pushes import EXPIRED, READER, TOKEN, Pushes, Refusal, commit_of, oid
+from helpers.hub_pushes import EXPIRED, READER, TOKEN, Pushes, Rejection, commit_of, oid
 
 
 @dataclass
@@ -120,17 +120,17 @@ class _Handler(Pushes, BaseHTTPRequestHandler):
         query = {**parse_qs(target.query), **(parse_qs(self.body.decode()) if form else {})}
         try:
             if self.fault is not None and self.fault.status is not None:
-                raise Refusal(self.fault.status, "", "Out of order", self.fault.headers)
+                raise Rejection(self.fault.status, "", "Out of order", self.fault.headers)
             if self.headers.get("Authorization") == f"Bearer {EXPIRED}":
-                raise Refusal(401, "", "Invalid credentials in Authorization header")
+                raise Rejection(401, "", "Invalid credentials in Authorization header")
             if self.command in ("GET", "HEAD") or "paths-info" in parts:
                 self._answer(parts, query)
             else:
                 self._push(parts, query)
-        except Refusal as refusal:
-            text = json.dumps({"error": refusal.message}).encode()
-            headers = {"X-Error-Code": refusal.code, "X-Error-Message": refusal.message, **refusal.headers}
-            self._send(refusal.status, text, headers)
+        except Rejection as rejection:
+            text = json.dumps({"error": rejection.message}).encode()
+            headers = {"X-Error-Code": rejection.code, "X-Error-Message": rejection.message, **rejection.headers}
+            self._send(rejection.status, text, headers)
 
     do_HEAD = do_POST = do_PUT = do_GET
 
@@ -175,7 +175,7 @@ class _Handler(Pushes, BaseHTTPRequestHandler):
             commit, files = self._files(kind, "/".join(name), parts[at + 1])
             path = "/".join(parts[at + 2 :])
             if path not in files:
-                raise Refusal(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": commit})
+                raise Rejection(404, "EntryNotFound", "Entry not found", {"X-Repo-Commit": commit})
             headers = {"X-Repo-Commit": commit, "ETag": f'"{oid(files[path])}"', "Accept-Ranges": "bytes"}
             headers["Content-Type"] = "application/octet-stream"
             wanted = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range", ""))
@@ -184,7 +184,7 @@ class _Handler(Pushes, BaseHTTPRequestHandler):
             start, size = int(wanted[1]), len(files[path])
             headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
             return self._send(206, files[path][start:], headers)
-        raise Refusal(404, "", "Sorry, we can't find the page you are looking for.")
+        raise Rejection(404, "", "Sorry, we can't find the page you are looking for.")
 
     def _validate(self, content: str) -> None:
         errors = [f"Error: {message}" for message in metadata_errors(content)]
@@ -202,14 +202,16 @@ class _Handler(Pushes, BaseHTTPRequestHandler):
         if not known or ((kind, name) in self.hub.private and not allowed):
             # The Hub does not tell those who may not read a repository from there being none.
             if sent is None:
-                raise Refusal(401, "RepoNotFound", "Invalid username or password.")
-            raise Refusal(404, "RepoNotFound", "Repository not found")
+                raise Rejection(401, "RepoNotFound", "Invalid username or password.")
+            raise Rejection(404, "RepoNotFound", "Repository not found")
         if (kind, name) in self.hub.gated and not (allowed or open_to_all):
-            raise Refusal(403 if sent else 401, "GatedRepo", f"Access to {name} is restricted and you are not allowed")
+            raise Rejection(
+                403 if sent else 401, "GatedRepo", f"Access to {name} is restricted and you are not allowed"
+            )
         revisions = self.hub.repositories[kind, name]
         by_commit = self.hub.commits[kind, name]
         if revision not in revisions and revision not in by_commit:
-            raise Refusal(404, "RevisionNotFound", f"Invalid rev id: {revision}")
+            raise Rejection(404, "RevisionNotFound", f"Invalid rev id: {revision}")
         files = revisions[revision] if revision in revisions else by_commit[revision]
         return commit_of(files), files
 
@@ -254,7 +256,7 @@ def _tree(files: dict[str, bytes], folder: str, recursive: bool) -> list[dict]:
     start = f"{folder}/" if folder else ""
     inside = {path: content for path, content in files.items() if path.startswith(start)}
     if folder and not inside:
-        raise Refusal(404, "EntryNotFound", f"{folder} does not exist")
+        raise Rejection(404, "EntryNotFound", f"{folder} does not exist")
     entries = {}
     for path, content in sorted(inside.items()):
         steps = path.removeprefix(start).split("/")

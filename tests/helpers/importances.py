@@ -1,4 +1,4 @@
-"""Readings made by hand, and a set of them, for the tests of what shows them."""
+"""Results made by hand, and a set of them, for the tests of pages and pictures."""
 
 import re
 

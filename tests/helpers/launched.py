@@ -1,4 +1,4 @@
-"""What each process of a run does, under accelerate launch or on its own: `python -m helpers.launched KIND FOLDER`.
+"""The work of each process of a run, under accelerate launch or on its own: `python -m helpers.launched KIND FOLDER`.
 
 KIND is a configuration of atom_hf/assets/accelerate, for which each process writes what it found into FOLDER/rankN.pt, or
 `killed`: a run that saves, until one of its processes is killed.
@@ -143,8 +143,8 @@ def gradients_of(name, folder, traffic, **options):
     gradients.trainer = trainer
     trainer.train()
     sharded = any(hasattr(p, "full_tensor") or hasattr(p, "ds_id") for p in trainer.model.parameters())
-    gate = trainer.accelerator.unwrap_model(trainer.model).atom_balancer.state()
-    found = {"steps": gradients.steps, "seen": seen[-2:], "gate": gate, "sharded": sharded}
+    balancer = trainer.accelerator.unwrap_model(trainer.model).atom_balancer.state()
+    found = {"steps": gradients.steps, "seen": seen[-2:], "balancer": balancer, "sharded": sharded}
     return {**found, "calls": list(traffic.calls)}
 
 
@@ -157,7 +157,7 @@ def buffers_of(name, folder, **options):
 
 
 def save_and_resume(folder, **options):
-    """Two runs that must end alike, alone/ and resumed/: each writes its final model and what its gate measured."""
+    """Two runs that must end alike, alone/ and resumed/: each writes its final model and what its balancer measured."""
     options = {**SAVED, "dropout": 0.1, **options}
     alone, _ = trainer_of("bert", folder / "alone", **options)
     alone.train()
@@ -211,7 +211,7 @@ def main(kind, folder):
         try:
             plain.train(resume_from_checkpoint=str(folder / "float32" / "alone" / "checkpoint-2"))
         except AtomError as error:
-            found["refusal"] = str(error)
+            found["error"] = str(error)
     if kind == "fsdp2":
         trainer, _ = trainer_of("bert", folder, dtype=torch.bfloat16, **SAVED)
         trainer.train()

@@ -1,4 +1,4 @@
-"""Where things lie in the repository, and how processes that tests start find them."""
+"""Paths in the repository, and the environment by which processes that tests start find them."""
 
 import os
 from pathlib import Path

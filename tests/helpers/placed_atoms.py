@@ -62,7 +62,7 @@ def batches(draw):
         return draw(st.lists(st.lists(entry, min_size=length, max_size=length), min_size=size, max_size=size))
 
     q = torch.tensor(table(charge), dtype=torch.float64)
-    # Positions come from a generator: hypothesis prefers ties, and a distance that is only rounding has no value.
+    # Positions come from a generator: hypothesis prefers equal values, and a distance that is only rounding has no value.
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**20)))
     p = torch.randn(size, length, width, generator=generator, dtype=torch.float64) * draw(
         st.sampled_from([0.01, 1, 100])

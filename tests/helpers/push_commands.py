@@ -1,4 +1,4 @@
-"""What a process pushes and fetches by the command line and by models, step by step."""
+"""Pushes and downloads of a process, by the command line and by models, step by step."""
 
 from helpers.hub_client import LINES, WRONG_TOKEN
 from helpers.hub_server import EXPIRED, READER, TOKEN
@@ -45,7 +45,7 @@ def python(code, *, faults=None, **environment):
     return step if faults is None else {**step, "faults": faults}
 
 
-def refused(code, **options):
+def rejected(code, **options):
     """A step that leaves the message of the error in `found`."""
     body = "".join(f"    {line}\n" for line in code.splitlines())
     return python(f"try:\n{body}except AtomError as error:\n    found = str(error)\n", **options)
@@ -92,7 +92,7 @@ def steps():
         "read main": python('model = load_atom_model("org/model")' + READ),
         "read branch": python('model = load_atom_model("org/model", revision="v2")' + READ),
         "own name": python('make(1).push_to_hub("mine", private=True)', **WRITER),
-        "own name, read": refused('load_atom_model("org/mine")'),
+        "own name, read": rejected('load_atom_model("org/mine")'),
         "saving": python(
             'import os; os.makedirs("kept"); open("kept/README.md", "w").write("# Kept\\n"); open("kept/diary", "w").close()\n'
             'make(1).save_pretrained("kept", push_to_hub=True, repo_id="org/kept", commit_message="Kept")',
@@ -125,7 +125,7 @@ def steps():
             'model.save_pretrained("saved-adapter", push_to_hub=True, repo_id="org/adapted-too")',
             **WRITER,
         ),
-        "adapter of a folder, model's": refused(
+        "adapter of a folder, model's": rejected(
             'model = load_atom_model("adapter"); model.peft_config["default"].base_model_name_or_path = "base"\n'
             'model.push_to_hub("org/none")',
             **WRITER,
@@ -146,11 +146,11 @@ def steps():
         ),
         "pull request": push("saved", "--repo", "org/open", "--create_pr", HF_TOKEN=READER),
         "no token": push("saved", "--repo", "org/none"),
-        "no token, model": refused('make(1).push_to_hub("org/none")'),
+        "no token, model": rejected('make(1).push_to_hub("org/none")'),
         "reader": push("saved", "--repo", "org/open", HF_TOKEN=READER),
         "reader, new": push("saved", "--repo", "org/none", HF_TOKEN=READER),
         "expired": push("saved", "--repo", "org/none", HF_TOKEN=EXPIRED),
-        "a token with a line in it": refused(
+        "a token with a line in it": rejected(
             f'make(1).push_to_hub("org/none", token="{TOKEN}\\n{TOKEN}")', HF_TOKEN=WRONG_TOKEN
         ),
         "a token of other letters": push("saved", "--repo", "org/none", HF_TOKEN="hf_théTokén"),
@@ -187,10 +187,10 @@ def steps():
         "download cut once": python(
             'model = load_atom_model("org/cut", cache_dir="once")' + READ, faults=cut("GET .*/model-00001", 1, 99)
         ),
-        "download cut": refused('load_atom_model("org/cut", cache_dir="never")', faults=cut("GET .*heads", 99)),
+        "download cut": rejected('load_atom_model("org/cut", cache_dir="never")', faults=cut("GET .*heads", 99)),
         "what is left": python('from pathlib import Path\nfound = [str(p) for p in Path("never").rglob("*")]'),
-        "base cut": refused('load_atom_model("org/cut", cache_dir="base")', faults=cut("GET .*/model-0000[12]", 99)),
-        "heads not there now": refused(
+        "base cut": rejected('load_atom_model("org/cut", cache_dir="base")', faults=cut("GET .*/model-0000[12]", 99)),
+        "heads not there now": rejected(
             'load_atom_model("org/cut", cache_dir="half")', faults=[{"pattern": "heads", "times": 99, "status": 503}]
         ),
         "download again": python('model = load_atom_model("org/cut", cache_dir="never")' + READ, faults=[]),
@@ -202,11 +202,11 @@ def steps():
             "from atom_hf.modeling.load import restore_heads\n"
             + offline('found = restore_heads(base, "org/base", cache_dir="plain")')
         ),
-        "offline, nothing": refused(offline('load_atom_model("org/cut", cache_dir="nothing")')),
-        "offline, without heads": refused(offline('load_atom_model("org/cut", cache_dir="half")')),
-        "offline, push": refused(offline('make(1).push_to_hub("org/none")'), **WRITER),
-        "unreachable": refused(nowhere('load_atom_model("org/model", cache_dir="nothing")'), faults=[]),
-        "no revision": refused('load_atom_model("org/model", revision="v9")'),
-        "expired, read": refused('load_atom_model("org/model")', HF_TOKEN=EXPIRED),
+        "offline, nothing": rejected(offline('load_atom_model("org/cut", cache_dir="nothing")')),
+        "offline, without heads": rejected(offline('load_atom_model("org/cut", cache_dir="half")')),
+        "offline, push": rejected(offline('make(1).push_to_hub("org/none")'), **WRITER),
+        "unreachable": rejected(nowhere('load_atom_model("org/model", cache_dir="nothing")'), faults=[]),
+        "no revision": rejected('load_atom_model("org/model", revision="v9")'),
+        "expired, read": rejected('load_atom_model("org/model")', HF_TOKEN=EXPIRED),
     }
     return named

@@ -11,10 +11,10 @@ from helpers.hub_client import (
     ROWS,
     WRONG_TOKEN,
     client,
+    error_line,
     importance_of,
     make_model,
     make_tokenizer,
-    refusal,
     succeeded,
     table_files,
 )
@@ -194,8 +194,8 @@ def test_training_goes_on_with_the_heads_of_the_revision(trained, folders):
 def test_one_configuration_of_several(trained):
     _, answers = trained
     assert "several-two, text-classification" in succeeded(answers["two"])["out"]
-    assert "'one', 'two'" in refusal(answers["three"])
-    assert "--dataset_config" in refusal(answers["no config"])
+    assert "'one', 'two'" in error_line(answers["three"])
+    assert "--dataset_config" in error_line(answers["no config"])
 
 
 def test_the_next_command_knows_the_configuration(trained):
@@ -219,7 +219,7 @@ def test_explaining_a_revision_reads_all_of_it_there(trained):
 
 @pytest.mark.parametrize("step", ["no model", "no model, token", "private", "private, wrong token"])
 def test_no_such_model_that_may_be_read(trained, step):
-    message = refusal(trained[1][step])
+    message = error_line(trained[1][step])
     assert "--model 'org/" in message
     assert "there is no such model on the Hub, or" in message
     assert ("your token may not read it" if "token" in step else "log in with `hf auth login`") in message
@@ -227,7 +227,7 @@ def test_no_such_model_that_may_be_read(trained, step):
 
 @pytest.mark.parametrize("step", ["no data", "private data"])
 def test_no_such_data_that_may_be_read(trained, step):
-    assert "no such data set on the Hugging Face Hub that you may read" in refusal(trained[1][step])
+    assert "no such data set on the Hugging Face Hub that you may read" in error_line(trained[1][step])
 
 
 @pytest.mark.parametrize("step", ["private, token", "private data, token"])
@@ -238,29 +238,29 @@ def test_a_token_opens_what_is_private(trained, step):
 
 @pytest.mark.parametrize("step", ["gated", "gated, wrong token"])
 def test_a_gated_model_is_called_gated(trained, step):
-    message = refusal(trained[1][step])
+    message = error_line(trained[1][step])
     assert "--model 'org/gated'" in message and "it is gated: ask for access at http" in message
 
 
 def test_gated_data_is_called_gated(trained):
-    message = refusal(trained[1]["gated data"])
+    message = error_line(trained[1]["gated data"])
     assert "--dataset 'org/gated-data'" in message and "it is gated, ask for access at http" in message
 
 
 def test_what_is_not_in_the_cache_while_offline(trained):
-    message = refusal(trained[1]["offline"])
+    message = error_line(trained[1]["offline"])
     assert "--model 'org/base2'" in message and "HF_HUB_OFFLINE is set, and not all of it is in the cache" in message
-    message = refusal(trained[1]["offline data"])
+    message = error_line(trained[1]["offline data"])
     assert "--dataset 'org/table2'" in message and "HF_HUB_OFFLINE keeps the Hub from being asked" in message
 
 
 def test_no_such_revision_is_named(trained):
-    assert "it has no branch, tag or commit 'v9'; it has main" in refusal(trained[1]["no revision"])
+    assert "it has no branch, tag or commit 'v9'; it has main" in error_line(trained[1]["no revision"])
 
 
 @pytest.mark.parametrize("step", ["explain nothing", "explain private"])
 def test_explaining_a_model_that_may_not_be_read(trained, step):
-    message = refusal(trained[1][step])
+    message = error_line(trained[1][step])
     assert "org/" in message and "not an atom model" not in message
 
 

@@ -20,10 +20,10 @@ def test_pictures_of_every_mode_and_shape(mode, size):
     array = np.arange(size[0] * size[1]).reshape(size[::-1]) % 256
     image = Image.fromarray(array.astype(np.uint16 if mode == "I;16" else np.uint8))
     image = image if mode == "I;16" else image.convert(mode)
-    (reading,) = read_images(model, grey, [image], names=["a.png"])
+    (result,) = read_images(model, grey, [image], names=["a.png"])
     values = model.atom_importance(pixel_values=grey([image.convert("L")], return_tensors="pt")["pixel_values"])[0]
-    np.testing.assert_allclose(reading.importance.ravel(), values[1:].numpy(), atol=1e-5)
-    assert reading.on_pixels().shape == size[::-1] and reading.box is None and reading.name == "a.png"
+    np.testing.assert_allclose(result.importance.ravel(), values[1:].numpy(), atol=1e-5)
+    assert result.on_pixels().shape == size[::-1] and result.box is None and result.name == "a.png"
 
 
 @pytest.mark.parametrize(("name", "shape"), [("swin", (2, 4)), ("resnet", (2, 4))])
@@ -33,19 +33,19 @@ def test_feature_maps_of_pictures_that_are_not_square(name, shape):
     height, width = (8, 16) if name == "swin" else (16, 32)
     grey = ViTImageProcessorPil(size={"height": height, "width": width}, image_mean=[0.5], image_std=[0.5])
     image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (height, width), dtype=np.uint8))
-    (reading,) = read_images(model, grey, [image])
+    (result,) = read_images(model, grey, [image])
     values = model.atom_importance(**grey([image], return_tensors="pt"))[0]
-    assert reading.importance.shape == shape
-    np.testing.assert_allclose(reading.importance.ravel(), values.numpy(), atol=1e-5)
-    assert reading.on_pixels()[0, -1] == reading.importance[0, -1]
+    assert result.importance.shape == shape
+    np.testing.assert_allclose(result.importance.ravel(), values.numpy(), atol=1e-5)
+    assert result.on_pixels()[0, -1] == result.importance[0, -1]
 
 
 def test_what_is_left_over_beside_whole_patches_is_in_none():
     model = ready(tiny("vit", image_size=(9, 11)), None)
     grey = ViTImageProcessorPil(size={"height": 9, "width": 11}, image_mean=[0.5], image_std=[0.5])
-    (reading,) = read_images(model, grey, [Image.new("L", (22, 9), 99)])
-    assert reading.importance.shape == (4, 5) and reading.box == pytest.approx((0, 0, 20, 8))
-    pixels = reading.on_pixels()
+    (result,) = read_images(model, grey, [Image.new("L", (22, 9), 99)])
+    assert result.importance.shape == (4, 5) and result.box == pytest.approx((0, 0, 20, 8))
+    pixels = result.on_pixels()
     assert np.isnan(pixels[8]).all() and np.isnan(pixels[:, 20:]).all() and not np.isnan(pixels[:8, :20]).any()
 
 
@@ -57,5 +57,5 @@ def test_pictures_that_come_out_in_different_shapes():
     model = ready(transformers.ResNetForImageClassification(config), None)
     as_they_are = ViTImageProcessorPil(do_resize=False, image_mean=[0.5], image_std=[0.5])
     images = [Image.new("L", size, 9) for size in ((32, 32), (32, 32), (48, 32), (32, 32))]
-    shapes = [reading.importance.shape for reading in read_images(model, as_they_are, images)]
+    shapes = [result.importance.shape for result in read_images(model, as_they_are, images)]
     assert shapes == [(4, 4), (4, 4), (4, 6), (4, 4)]

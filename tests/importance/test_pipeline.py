@@ -196,7 +196,7 @@ def test_an_adapter(tmp_path):
     assert [piece["importance"] for piece in found] == pytest.approx(values[~values.isnan()].tolist(), abs=1e-5)
 
 
-def test_heads_that_cannot_be_read_are_refused_and_not_left_out(folders, tmp_path):
+def test_heads_that_cannot_be_read_are_rejected_and_not_left_out(folders, tmp_path):
     model = tiny("bert")
     folder = saved(model, make_tokenizer(), tmp_path / "cut")
     heads = tmp_path / "cut" / "atom_heads.safetensors"
@@ -219,7 +219,7 @@ def test_options_that_are_none(pipes, options, words):
         pipes["bert"]("the sea", **options)
 
 
-def test_what_cannot_be_read_is_refused_in_a_line(pipes):
+def test_what_cannot_be_read_is_rejected_in_a_line(pipes):
     with pytest.raises(AtomError, match="BertForSequenceClassification has no heads"):
         pipeline("token-importance", model=tiny("bert"), tokenizer=make_tokenizer())
     with pytest.raises(AtomError, match="tokenizer: the model has none beside it"):

@@ -1,4 +1,4 @@
-"""Readings of texts and pictures against the model's own `atom_importance`, one sample at a time and by hand."""
+"""Results of texts and pictures against the model's own `atom_importance`, one sample at a time and by hand."""
 
 import math
 
@@ -80,12 +80,12 @@ def softmax(logits):
 # Texts
 
 
-def words(reading):
-    return [span.text for span in reading.words]
+def words(result):
+    return [span.text for span in result.words]
 
 
-def values(reading):
-    return [span.importance for span in reading.words]
+def values(result):
+    return [span.importance for span in result.words]
 
 
 def words_by_hand(model, text):
@@ -106,34 +106,34 @@ def words_by_hand(model, text):
 
 
 def test_a_word_is_the_mean_over_its_pieces(bert):
-    for text, reading in zip(TEXTS, read_texts(bert, wordpiece(), TEXTS), strict=True):
+    for text, result in zip(TEXTS, read_texts(bert, wordpiece(), TEXTS), strict=True):
         found, means = words_by_hand(bert, text)
-        assert [word.lower() for word in words(reading)] == found
-        assert values(reading) == pytest.approx(means, abs=1e-6)
+        assert [word.lower() for word in words(result)] == found
+        assert values(result) == pytest.approx(means, abs=1e-6)
     # Not a test of words of one piece: this one has three, and they differ.
     unbreakable = wordpiece()("unbreakable", return_tensors="pt")
     three = bert.atom_importance(**unbreakable)[0, 1:4]
-    (reading,) = read_texts(bert, wordpiece(), ["unbreakable"])
-    assert three.std() > 0.01 and values(reading) == pytest.approx([three.mean().item()], abs=1e-6)
-    assert [piece.text for piece in reading.pieces] == ["un", "break", "able"]
-    assert [piece.importance for piece in reading.pieces] == pytest.approx(three.tolist(), abs=1e-6)
+    (result,) = read_texts(bert, wordpiece(), ["unbreakable"])
+    assert three.std() > 0.01 and values(result) == pytest.approx([three.mean().item()], abs=1e-6)
+    assert [piece.text for piece in result.pieces] == ["un", "break", "able"]
+    assert [piece.importance for piece in result.pieces] == pytest.approx(three.tolist(), abs=1e-6)
 
 
 def test_words_are_those_of_the_text_and_special_tokens_are_none(bert):
-    reading = read_texts(bert, wordpiece(), [TEXTS[0]])[0]
-    assert words(reading) == ["The", "seas", "is", "unbreakable", ",", "calm", "."]
-    assert all(-1 <= value <= 1 for value in values(reading))
+    result = read_texts(bert, wordpiece(), [TEXTS[0]])[0]
+    assert words(result) == ["The", "seas", "is", "unbreakable", ",", "calm", "."]
+    assert all(-1 <= value <= 1 for value in values(result))
 
 
 def test_a_pair_is_read_as_one(bert):
     """The importance and the prediction are of both texts together; words of either keep to their own."""
     texts, pairs = ["a sea", "moonlight"], ["the moon is unbreakable", "b, c"]
-    readings = read_texts(bert, wordpiece(), texts, pairs=pairs)
-    assert [words(reading) for reading in readings] == [
+    results = read_texts(bert, wordpiece(), texts, pairs=pairs)
+    assert [words(result) for result in results] == [
         ["a", "sea", "the", "moon", "is", "unbreakable"],
         ["moonlight", "b", ",", "c"],
     ]
-    for text, pair, reading in zip(texts, pairs, readings, strict=True):
+    for text, pair, result in zip(texts, pairs, results, strict=True):
         encoded = wordpiece()(text, pair, return_tensors="pt")
         importance = bert.atom_importance(**encoded)[0].tolist()
         pieces = wordpiece().convert_ids_to_tokens(encoded["input_ids"][0])
@@ -142,19 +142,19 @@ def test_a_pair_is_read_as_one(bert):
             if piece in ("[CLS]", "[SEP]"):
                 continue
             groups[-1].append(value) if piece.startswith("##") else groups.append([value])
-        assert values(reading) == pytest.approx([sum(group) / len(group) for group in groups], abs=1e-5)
+        assert values(result) == pytest.approx([sum(group) / len(group) for group in groups], abs=1e-5)
         with torch.no_grad():
             logits = bert(**encoded).logits[0].tolist()
-        assert reading.confidence == pytest.approx(max(softmax(logits)), abs=1e-5)
+        assert result.confidence == pytest.approx(max(softmax(logits)), abs=1e-5)
 
 
 def test_long_texts_are_cut_where_the_model_ends(bert):
     text = " ".join(["calm", "sea"] * 30)
 
     def read(max_length=24):
-        (reading,) = read_texts(bert, wordpiece(max_length), [text])
-        assert words(reading) == text.split() and reading.truncated
-        return [not math.isnan(value) for value in values(reading)]
+        (result,) = read_texts(bert, wordpiece(max_length), [text])
+        assert words(result) == text.split() and result.truncated
+        return [not math.isnan(value) for value in values(result)]
 
     assert read() == [True] * 22 + [False] * 38  # 24 positions, of which two are [CLS] and [SEP]
     assert read(max_length=10) == [True] * 8 + [False] * 52
@@ -167,7 +167,7 @@ def test_batches_of_texts_equal_singles(bert):
     alone = [read_texts(bert, wordpiece(), [text])[0] for text in TEXTS]
     for size in (2, 3, 32):
         together = read_texts(bert, wordpiece(), TEXTS, ["a", "b", "c", "d"], batch_size=size)
-        assert [reading.label for reading in together] == ["a", "b", "c", "d"]
+        assert [result.label for result in together] == ["a", "b", "c", "d"]
         for one, other in zip(alone, together, strict=True):
             assert words(one) == words(other) and one.predicted == other.predicted
             assert values(one) == pytest.approx(values(other), abs=1e-5)
@@ -175,17 +175,17 @@ def test_batches_of_texts_equal_singles(bert):
 
 
 def test_predictions_and_confidences_of_texts(bert):
-    readings = read_texts(bert, wordpiece(), TEXTS)
-    for text, reading in zip(TEXTS, readings, strict=True):
+    results = read_texts(bert, wordpiece(), TEXTS)
+    for text, result in zip(TEXTS, results, strict=True):
         with torch.no_grad():
             logits = bert(**wordpiece()(text, return_tensors="pt")).logits[0].tolist()
         chosen = max(range(3), key=logits.__getitem__)
-        assert reading.predicted == ["still", "rough", "wild"][chosen]
-        assert reading.confidence == pytest.approx(softmax(logits)[chosen], abs=1e-5)
-        assert reading.label is None
+        assert result.predicted == ["still", "rough", "wild"][chosen]
+        assert result.confidence == pytest.approx(softmax(logits)[chosen], abs=1e-5)
+        assert result.label is None
 
 
-def test_readings_are_taken_in_evaluation_and_the_mode_is_put_back():
+def test_scoring_is_in_eval_mode_and_restores_the_mode():
     torch.manual_seed(0)
     config = transformers.BertConfig(vocab_size=len(PIECES) + 4, hidden_dropout_prob=0.5, **SIZES)
     model = attach_atoms(transformers.BertForSequenceClassification(config), AtomConfig(layer=-1), wordpiece()).train()
@@ -212,14 +212,14 @@ def test_a_language_model_reads_words_and_predicts_no_class():
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
 def test_pictures_on_the_patch_grid(vit, mode):
     given = pictures(3, mode)
-    for picture, reading in zip(given, read_images(vit, processor_of(vit), given), strict=True):
+    for picture, result in zip(given, read_images(vit, processor_of(vit), given), strict=True):
         tokens = vit.atom_importance(pixel_values=pixels_of(picture, vit))[0]
         assert tokens.shape == (1 + 24,) and tokens[0].isnan()
-        assert reading.image is picture and reading.importance.shape == (4, 6)
+        assert result.image is picture and result.importance.shape == (4, 6)
         for row in range(4):
             for column in range(6):
                 value = tokens[1 + 6 * row + column].item()
-                assert reading.importance[row, column] == pytest.approx(value, abs=1e-5)
+                assert result.importance[row, column] == pytest.approx(value, abs=1e-5)
 
 
 def test_a_patch_that_changes_is_read_where_it_is(vit):
@@ -240,7 +240,7 @@ def test_batches_of_pictures_equal_singles(vit):
     alone = [read_images(vit, processor, [picture])[0] for picture in given]
     for size in (2, 32):
         together = read_images(vit, processor, given, list("vwxyz"), batch_size=size)
-        assert "".join(reading.label for reading in together) == "vwxyz"
+        assert "".join(result.label for result in together) == "vwxyz"
         for one, other in zip(alone, together, strict=True):
             np.testing.assert_allclose(one.importance, other.importance, atol=1e-5)
             assert one.predicted == other.predicted
@@ -249,12 +249,12 @@ def test_batches_of_pictures_equal_singles(vit):
 
 def test_predictions_and_confidences_of_pictures(vit):
     given = pictures(6)
-    for picture, reading in zip(given, read_images(vit, processor_of(vit), given), strict=True):
+    for picture, result in zip(given, read_images(vit, processor_of(vit), given), strict=True):
         with torch.no_grad():
             logits = vit(pixel_values=pixels_of(picture, vit)).logits[0].tolist()
         chosen = max(range(2), key=logits.__getitem__)
-        assert reading.predicted == ["ship", "moon"][chosen]
-        assert reading.confidence == pytest.approx(softmax(logits)[chosen], abs=1e-5)
+        assert result.predicted == ["ship", "moon"][chosen]
+        assert result.confidence == pytest.approx(softmax(logits)[chosen], abs=1e-5)
 
 
 @pytest.mark.parametrize("tokens", ["all", "content"])
@@ -276,8 +276,8 @@ def test_a_feature_map_has_a_cell_for_each_of_its_places():
     half = {"image_mean": [0.5], "image_std": [0.5]}
     kind = transformers.models.vit.image_processing_pil_vit.ViTImageProcessorPil
     picture = pictures(1)[0].resize((48, 32))
-    reading = read_images(model, kind(size={"height": 32, "width": 48}, **half), [picture])[0]
+    result = read_images(model, kind(size={"height": 32, "width": 48}, **half), [picture])[0]
     array = np.asarray(picture.convert("L"), np.float32) / 127.5 - 1
     values = model.atom_importance(pixel_values=torch.from_numpy(array)[None, None])[0]
-    assert reading.importance.shape == (4, 6)  # 32 x 48 at a stride of 8
-    np.testing.assert_allclose(reading.importance.ravel(), values.numpy(), atol=1e-5)
+    assert result.importance.shape == (4, 6)  # 32 x 48 at a stride of 8
+    np.testing.assert_allclose(result.importance.ravel(), values.numpy(), atol=1e-5)

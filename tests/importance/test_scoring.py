@@ -22,19 +22,19 @@ def test_the_atom_of_a_sample(name):
     if name == "vit":
         grey = ViTImageProcessorPil(size={"height": 8, "width": 8}, image_mean=[0.5], image_std=[0.5])
         images = [Image.fromarray(np.full((8, 8), level, np.uint8)) for level in (0, 90, 255)]
-        readings = read_images(model, grey, images)
+        results = read_images(model, grey, images)
         inputs = grey(images, return_tensors="pt")
     else:
-        readings = read_texts(model, make_tokenizer(), TEXTS[:3])
+        results = read_texts(model, make_tokenizer(), TEXTS[:3])
         inputs = make_tokenizer()(TEXTS[:3], return_tensors="pt", padding=True)
     with torch.no_grad():
         atoms = Atoms.unpack(model(**inputs, return_atoms=True).atoms)
-    for row, reading in enumerate(readings):
-        assert reading.atom.positive == pytest.approx(float(atoms.positive[row]), abs=1e-5)
-        assert reading.atom.negative == pytest.approx(float(atoms.negative[row]), abs=1e-5)
-        assert reading.atom.radius == pytest.approx(float(atoms.radius[row]), abs=1e-5)
-        np.testing.assert_allclose(reading.atom.center, atoms.center[row].numpy(), atol=1e-5)
-        assert reading.atom.center.dtype == np.float32
+    for row, result in enumerate(results):
+        assert result.atom.positive == pytest.approx(float(atoms.positive[row]), abs=1e-5)
+        assert result.atom.negative == pytest.approx(float(atoms.negative[row]), abs=1e-5)
+        assert result.atom.radius == pytest.approx(float(atoms.radius[row]), abs=1e-5)
+        np.testing.assert_allclose(result.atom.center, atoms.center[row].numpy(), atol=1e-5)
+        assert result.atom.center.dtype == np.float32
 
 
 def test_predictions_of_every_kind_of_classifier():
@@ -48,17 +48,17 @@ def test_predictions_of_every_kind_of_classifier():
     assert predict(None, config) == (None, None)
 
 
-def test_models_that_cannot_be_read_are_refused():
+def test_models_that_cannot_be_read_are_rejected():
     tokenizer = make_tokenizer()
     vit, bert = ready(tiny("vit"), None), ready(tiny("bert"), tokenizer)
-    with pytest.raises(AtomError, match="takes pixel_values: it reads no texts"):
+    with pytest.raises(AtomError, match="takes pixel_values, not texts"):
         read_texts(vit, tokenizer, TEXTS)
-    with pytest.raises(AtomError, match="takes input_ids: it reads no images"):
+    with pytest.raises(AtomError, match="takes input_ids, not images"):
         read_images(bert, None, [])
     with pytest.raises(AtomError, match="has no heads; load it with load_atom_model"):
         read_texts(tiny("bert"), tokenizer, TEXTS)
     bart = attach_atoms(MODELS["BART"](), AtomConfig(layer=-1, side="decoder"), tokenizer)
-    with pytest.raises(AtomError, match="what the decoder writes"):
+    with pytest.raises(AtomError, match="the decoder's output"):
         read_texts(bart, tokenizer, TEXTS)
     config = transformers.FunnelConfig(
         **SMALL, block_sizes=[1, 1], num_decoder_layers=1, d_model=16, n_head=2, d_head=8
@@ -68,7 +68,7 @@ def test_models_that_cannot_be_read_are_refused():
         read_texts(funnel, tokenizer, ["the sea and the moon of great rivers"])
 
 
-def test_lists_that_do_not_fit_are_refused():
+def test_lists_that_do_not_fit_are_rejected():
     bert = ready(tiny("bert"), make_tokenizer())
     for given, says in (
         (("the sea",), "texts must be a list, got one string"),

@@ -19,31 +19,31 @@ def test_a_batch_is_read_as_its_texts_alone(kind, side):
     before = tokenizer.padding_side, model.config.pad_token_id
     tokenizer.padding_side = side
     try:
-        readings = read_texts(model, tokenizer, TEXTS)
+        results = read_texts(model, tokenizer, TEXTS)
     finally:
         tokenizer.padding_side = before[0]
     assert model.config.pad_token_id == before[1]
-    for text, reading in zip(TEXTS, readings, strict=True):
+    for text, result in zip(TEXTS, results, strict=True):
         encoded = tokenizer(text, return_tensors="pt")
         values = model.atom_importance(**encoded)[0]
-        found = [piece.importance for piece in reading.pieces]
+        found = [piece.importance for piece in result.pieces]
         assert found == pytest.approx(values[~values.isnan()].tolist(), abs=1e-5) and len(found) == len(values) - 2
         with torch.no_grad():
             outputs = model(
                 **encoded, **({"decoder_input_ids": torch.zeros(1, 1, dtype=torch.long)} if kind == "T5" else {})
             )
         if kind == "T5":
-            assert reading.predicted is None and reading.confidence is None
+            assert result.predicted is None and result.confidence is None
         else:
             scores = outputs.logits.softmax(-1)[0]
-            assert reading.confidence == pytest.approx(float(scores.max()), abs=1e-5)
-            assert reading.predicted == model.config.id2label[int(scores.argmax())]
+            assert result.confidence == pytest.approx(float(scores.max()), abs=1e-5)
+            assert result.predicted == model.config.id2label[int(scores.argmax())]
 
 
 def test_a_text_without_tokens_is_no_atom():
     model = ready(tiny("bert"), make_tokenizer())
-    (reading,) = read_texts(model, make_tokenizer(), [""])
-    assert reading.words == [] and reading.atom is None and reading.predicted
+    (result,) = read_texts(model, make_tokenizer(), [""])
+    assert result.words == [] and result.atom is None and result.predicted
 
 
 def test_a_language_model_is_not_asked_for_the_logits_of_every_token():
@@ -60,7 +60,7 @@ def test_roberta_counts_its_places_from_behind_the_padding():
     model = ready(tiny("roberta"), tokenizer)
     tokenizer.model_max_length, before = int(1e30), tokenizer.model_max_length
     try:
-        (reading,) = read_texts(model, tokenizer, [" ".join(["the"] * 100)])
+        (result,) = read_texts(model, tokenizer, [" ".join(["the"] * 100)])
     finally:
         tokenizer.model_max_length = before
-    assert sum(not math.isnan(word.importance) for word in reading.words) == 47 and reading.truncated
+    assert sum(not math.isnan(word.importance) for word in result.words) == 47 and result.truncated

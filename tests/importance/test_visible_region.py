@@ -1,4 +1,4 @@
-"""Where the pixels of a processor were: told by a bright square whose place is known, and by what each processor documents."""
+"""The place of a processor's pixels: by a bright square whose place is known, and by what each processor documents."""
 
 import importlib
 from types import SimpleNamespace

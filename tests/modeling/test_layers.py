@@ -12,8 +12,8 @@ from transformers.utils import ModelOutput
 from atom_hf import AtomConfig, AtomError, AtomMixin, AtomTrainer, attach_atoms, load_atom_model
 from atom_hf.modeling.layers import hidden_size_of, is_image_model, pick_layer
 from atom_hf.modeling.tokens import patch_grid
+from helpers.error_messages import error_message
 from helpers.models import TINY, attached, batch_for, tiny
-from helpers.refusals import refusal
 from helpers.token_ids import ATTENTION, IDS, PATCHES, PIXELS, SMALL
 from helpers.training import arguments
 
@@ -24,7 +24,7 @@ def test_a_layer_that_does_not_exist(name):
         attached(name, AtomConfig(layer=layer)).atom_importance(**batch_for(name))
     for layer in (-4, 3):
         model = tiny(name)
-        refusal(
+        error_message(
             lambda m=model, k=layer: attach_atoms(m, AtomConfig(layer=k)), f"layer {layer}", "-3 to 2", TINY[name][0]
         )
         assert not isinstance(model, AtomMixin)
@@ -40,14 +40,14 @@ def test_each_stage_has_its_own_width(layer):
 
 def test_a_stage_that_does_not_exist():
     model = attached("resnet", AtomConfig(layer=5))
-    refusal(lambda: model.atom_importance(**batch_for("resnet")), "layer 5", "-3 to 2")
+    error_message(lambda: model.atom_importance(**batch_for("resnet")), "layer 5", "-3 to 2")
 
 
 def test_heads_of_another_width(tmp_path):
-    refusal(lambda: attach_atoms(tiny("bert"), AtomConfig(hidden_size=16)), "16", "32", "do not fit")
+    error_message(lambda: attach_atoms(tiny("bert"), AtomConfig(hidden_size=16)), "16", "32", "do not fit")
     attached("bert").save_pretrained(tmp_path)
     tiny("bert", hidden_size=16).save_pretrained(tmp_path)
-    refusal(lambda: load_atom_model(tmp_path), "16", "32", "do not fit")
+    error_message(lambda: load_atom_model(tmp_path), "16", "32", "do not fit")
 
 
 def unsaid_width():
@@ -70,14 +70,14 @@ def test_a_width_that_is_not_said_is_found_by_the_trainer_or_given(tmp_path):
 
     # Who trains in a loop of their own is told what to give, and can.
     model = attach_atoms(unsaid_width()[0])
-    refusal(lambda: model(pixels), f"is {width} wide", f"AtomConfig(hidden_size={width})")
+    error_message(lambda: model(pixels), f"is {width} wide", f"AtomConfig(hidden_size={width})")
     model = attach_atoms(unsaid_width()[0], AtomConfig(hidden_size=width))
     assert model(pixels).atoms.shape == (4, width + 3)
     # What is given is not replaced without a word.
     other = next(n for n in (16, 24, 32, 40) if n != width)
     model = attach_atoms(unsaid_width()[0], AtomConfig(hidden_size=other))
     trainer = AtomTrainer(model=model, args=arguments(tmp_path / "run", atom=True), train_dataset=rows)
-    refusal(trainer.train, f"is {width} wide", f"made for {other}")
+    error_message(trainer.train, f"is {width} wide", f"made for {other}")
 
 
 READ = {"input_ids": IDS, "attention_mask": ATTENTION}

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from atom_hf import AtomConfig, AtomHeads, AtomMixin, AtomTrainer, load_atom_model
+from helpers.error_messages import error_message
 from helpers.models import AUTO, TINY, attached, batch_for, collator_for, rows_for, same_outputs, tiny
-from helpers.refusals import refusal
 from helpers.training import arguments
 
 WITHOUT_THE_PACKAGE = """
@@ -129,13 +129,13 @@ def test_a_damaged_or_foreign_heads_file(saved):
     whole = file.read_bytes()
     for damage in (whole[:-100], whole[:5], b"", b"no safetensors file"):
         file.write_bytes(damage)
-        refusal(lambda: load_atom_model(saved), file)
+        error_message(lambda: load_atom_model(saved), file)
     heads = load_file(saved / "model.safetensors")
     save_file(heads, file)
-    refusal(lambda: load_atom_model(saved), file, "do not fit", "position.weight")
+    error_message(lambda: load_atom_model(saved), file, "do not fit", "position.weight")
     heads = AtomHeads(16).state_dict()
     save_file(heads, file)
-    refusal(lambda: load_atom_model(saved), file, "do not fit", "(16, 16)", "(32, 32)")
+    error_message(lambda: load_atom_model(saved), file, "do not fit", "(16, 16)", "(32, 32)")
 
 
 def test_a_configuration_of_another_version(saved):
@@ -148,26 +148,26 @@ def test_a_configuration_of_another_version(saved):
         ({"layer": "last"}, "layer"),
     ):
         file.write_text(json.dumps({**data, **change}))
-        refusal(lambda: load_atom_model(saved), word)
+        error_message(lambda: load_atom_model(saved), word)
     file.write_text("{")
-    refusal(lambda: load_atom_model(saved), file)
+    error_message(lambda: load_atom_model(saved), file)
     file.write_text("[1]")
-    refusal(lambda: load_atom_model(saved), "JSON object")
+    error_message(lambda: load_atom_model(saved), "JSON object")
 
 
 def test_a_folder_without_atoms_or_without_heads(saved):
     (saved / "atom_heads.safetensors").unlink()
-    refusal(lambda: load_atom_model(saved), saved)
+    error_message(lambda: load_atom_model(saved), saved)
     (saved / "atom_config.json").unlink()
-    refusal(lambda: load_atom_model(saved), saved, "atom_config.json")
+    error_message(lambda: load_atom_model(saved), saved, "atom_config.json")
 
 
 def test_remote_code_is_never_run(saved):
-    refusal(lambda: load_atom_model(saved, trust_remote_code=True), "trust_remote_code")
+    error_message(lambda: load_atom_model(saved, trust_remote_code=True), "trust_remote_code")
 
 
 def test_a_folder_that_names_no_class(saved):
     config = json.loads((saved / "config.json").read_text())
     (saved / "config.json").write_text(json.dumps({**config, "architectures": ["NoSuchModel"]}))
-    refusal(lambda: load_atom_model(saved), "auto_class")
+    error_message(lambda: load_atom_model(saved), "auto_class")
     assert isinstance(load_atom_model(saved, AUTO["bert"]), AtomMixin)

@@ -14,8 +14,8 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 from atom_hf import AtomConfig, AtomMixin, AtomTrainer, attach_atoms
 from atom_hf.finetune.pretrained import find_model
 from atom_hf.modeling.layers import pick_layer
+from helpers.error_messages import error_message
 from helpers.models import TEXT, TINY, attached, batch_for, make_tokenizer, same_outputs, tiny
-from helpers.refusals import refusal
 from helpers.training import arguments
 
 
@@ -276,10 +276,10 @@ def test_autocast_leaves_the_heads_in_float32():
 
 
 def test_only_a_transformers_model_is_attached_to_and_once():
-    refusal(lambda: attach_atoms(torch.nn.Linear(2, 2)), "PreTrainedModel", "Linear")
-    refusal(lambda: attach_atoms(torch.nn.Sequential(tiny("bert"))), "Sequential", "before the model is wrapped")
-    refusal(lambda: attach_atoms(attached("bert")), "already")
-    refusal(lambda: attach_atoms(tiny("bert"), {"layer": 1}), "config", "AtomConfig", "dict")
+    error_message(lambda: attach_atoms(torch.nn.Linear(2, 2)), "PreTrainedModel", "Linear")
+    error_message(lambda: attach_atoms(torch.nn.Sequential(tiny("bert"))), "Sequential", "before the model is wrapped")
+    error_message(lambda: attach_atoms(attached("bert")), "already")
+    error_message(lambda: attach_atoms(tiny("bert"), {"layer": 1}), "config", "AtomConfig", "dict")
 
 
 class SilentConfig(PreTrainedConfig):
@@ -307,5 +307,5 @@ def test_a_model_without_hidden_states_is_refused_before_training(tmp_path):
     before = model.layer.weight.detach().clone()
     rows = [{"values": torch.rand(4), "labels": 0} for _ in range(8)]
     trainer = AtomTrainer(model=model, args=arguments(tmp_path, atom=True), train_dataset=rows)
-    refusal(trainer.train, "Silent", "no hidden states", "logits")
+    error_message(trainer.train, "Silent", "no hidden states", "logits")
     assert trainer.state.global_step == 0 and torch.equal(model.layer.weight, before)

@@ -14,7 +14,7 @@ from torch import equal
 
 import atom_hf
 from atom_hf import AtomError, AtomTrainer
-from helpers.hub_client import LINES, client, has_no_token, refusal, succeeded
+from helpers.hub_client import LINES, client, error_line, has_no_token, succeeded
 from helpers.hub_server import TOKEN
 from helpers.models import rows_for, tiny
 from helpers.pushing_runs import ATOMS, PLAIN, STATE, WRITER, steps, strategy, train
@@ -143,12 +143,12 @@ def test_a_run_goes_on_from_what_was_pulled(answers, folder, name):
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
 def test_a_checkpoint_that_was_fetched_by_half_is_refused(answers, name):
-    assert f"no-{name} is not whole" in refusal(answers[f"no {name}"])
+    assert f"no-{name} is not whole" in error_line(answers[f"no {name}"])
 
 
 def test_a_checkpoint_without_all_that_trains_is_refused(answers):
     succeeded(answers["strip"])
-    message = refusal(answers["stripped"])
+    message = error_line(answers["stripped"])
     assert "the optimizer's state and the scheduler's state and the random state is missing" in message
 
 
@@ -217,7 +217,7 @@ def test_a_push_that_breaks_off_is_said_and_training_goes_on(answers, hub):
 
 
 def test_a_push_that_fails_in_the_end_loses_no_results(answers, hub, folder):
-    message = refusal(answers["end cut"])
+    message = error_line(answers["end cut"])
     assert "broke off" in message
     assert "the model is saved in end-cut, and `atom-hf push end-cut --repo org/end-cut` pushes it" in message
     out = answers["end cut"]["out"]
@@ -239,7 +239,7 @@ def test_a_push_that_fails_in_the_end_loses_no_results(answers, hub, folder):
     ],
 )
 def test_a_run_that_could_not_push_does_not_begin(answers, folder, step, says):
-    assert says in refusal(answers[step])
+    assert says in error_line(answers[step])
     assert not (folder / "none").exists() or not list((folder / "none").iterdir())
 
 

@@ -77,7 +77,7 @@ def test_many_atoms_are_thinned_evenly():
     assert found.index[0] == 0 and found.index[-1] == MOST_ATOMS + 499
 
 
-def test_refusals():
+def test_error_messages():
     with pytest.raises(AtomError, match=r"\[2, 3\] wide"):
         map_atoms([atom(1, 0, [0, 0], 1), atom(1, 0, [0, 0, 0], 1)])
     with pytest.raises(AtomError, match="two atoms"):

@@ -22,9 +22,9 @@ def pixels_of(path):
 
 
 def test_marks_stand_where_the_drawing_has_them(tmp_path):
-    readings = [text("a", [0.5], atom=one, label=f"class {i}") for i, one in enumerate(random_atoms(SHAPES, width=3))]
-    pixels = pixels_of(write_atoms(tmp_path / "new" / "atoms.png", readings))
-    drawn = charts.drawing(map_atoms([reading.atom for reading in readings]))
+    results = [text("a", [0.5], atom=one, label=f"class {i}") for i, one in enumerate(random_atoms(SHAPES, width=3))]
+    pixels = pixels_of(write_atoms(tmp_path / "new" / "atoms.png", results))
+    drawn = charts.drawing(map_atoms([result.atom for result in results]))
     for x, y, _, i in drawn.spots:
         middle = pixels[round(y * FINE / 2), round(x * FINE / 2)]
         assert np.abs(middle - CLASSES[i]).max() < 30
@@ -32,12 +32,12 @@ def test_marks_stand_where_the_drawing_has_them(tmp_path):
 
 def test_a_wrong_sample_is_ringed(tmp_path):
     # So far apart that nothing else is drawn around a mark.
-    readings = [text("a", [0.5], label="a", predicted="a", atom=atom(0.5, 0.1, [10 * i, i % 2], 0.0)) for i in range(4)]
-    (x, y, _, _) = charts.drawing(map_atoms([reading.atom for reading in readings])).spots[0]
+    results = [text("a", [0.5], label="a", predicted="a", atom=atom(0.5, 0.1, [10 * i, i % 2], 0.0)) for i in range(4)]
+    (x, y, _, _) = charts.drawing(map_atoms([result.atom for result in results])).spots[0]
     around = []
     for label in ("a", "b"):
-        readings[0] = replace(readings[0], label=label)
-        pixels = pixels_of(write_atoms(tmp_path / "atoms.png", readings))
+        results[0] = replace(results[0], label=label)
+        pixels = pixels_of(write_atoms(tmp_path / "atoms.png", results))
         around.append(pixels[round((y - 8.2) * FINE / 2), round(x * FINE / 2)].sum())
     assert around[0] > 700 and around[1] < 300
 
@@ -52,7 +52,7 @@ def test_sets_of_every_kind(tmp_path):
     write_atoms(tmp_path / "atoms.png", coincident)
 
 
-def test_refusals(tmp_path):
+def test_error_messages(tmp_path):
     with pytest.raises(AtomError, match="two atoms"):
         write_atoms(tmp_path / "atoms.png", [text("a", [0.5])])
     with pytest.raises(AtomError, match="importance up to 7"):

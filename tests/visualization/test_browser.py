@@ -31,7 +31,7 @@ def page_of(tmp_path_factory):
     long = text(" ".join(f"word{i}" for i in range(10_000)), np.random.default_rng(0).uniform(-1, 1, 10_000).tolist())
     table = Table("Scores", ["metric", "plain", "atom"], [["accuracy", "0.71 ± 0.01", "0.72 ± 0.02"]] * 3, "A note.")
     contents = {
-        "set": {"title": "A set", "intro": "Made by hand.", "tables": [table], **samples, "tied": True},
+        "set": {"title": "A set", "intro": "Made by hand.", "tables": [table], **samples, "fitted": True},
         "one": {"title": "One text", "texts": [one]},
         "hostile": {
             "title": HOSTILE,

@@ -1,4 +1,4 @@
-"""How figures are set up and written."""
+"""Set-up and files of figures."""
 
 import sys
 

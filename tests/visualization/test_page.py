@@ -1,4 +1,4 @@
-"""The page as HTML: what it must hold, escape, survive and refuse. In a browser: test_browser.py."""
+"""The page as HTML: what it must hold, escape, survive and reject. In a browser: test_browser.py."""
 
 import base64
 import hashlib
@@ -17,7 +17,7 @@ from helpers.importances import HOSTILE, NAN, atom, picture, random_atoms, sampl
 VOID = {"meta", "img", "br", "hr", "link", "input"}
 
 
-class Reader(HTMLParser):
+class PageParser(HTMLParser):
     """Fails on tags that do not nest; keeps the tags with their attributes, and the text."""
 
     def __init__(self, html: str):
@@ -47,9 +47,9 @@ class Reader(HTMLParser):
         return [found for name, found in self.tags if name == tag and wanted.items() <= found.items()]
 
 
-def written(tmp_path, **what) -> tuple[str, Reader]:
+def written(tmp_path, **what) -> tuple[str, PageParser]:
     html = write_page(tmp_path / "page.html", **{"title": "Heads", **what}).read_text(encoding="utf-8")
-    return html, Reader(html)
+    return html, PageParser(html)
 
 
 @pytest.fixture
@@ -109,9 +109,9 @@ def test_tables_have_a_caption_scopes_and_aligned_numbers(tmp_path, full):
 
 def test_words_carry_their_value_and_the_text_stays_as_it_was_written(tmp_path):
     source = "  Rough winds,\n\n do\tshake the darling buds"
-    reading = text(source, [0.42, -0.42, NAN, 0.001, 1, -1, 0.5])
-    reading = replace(reading, pieces=[WordImportance("Ro", 2, 4, 0.1), WordImportance("ugh", 4, 7, 0.74)])
-    html, page = written(tmp_path, texts=[reading])
+    result = text(source, [0.42, -0.42, NAN, 0.001, 1, -1, 0.5])
+    result = replace(result, pieces=[WordImportance("Ro", 2, 4, 0.1), WordImportance("ugh", 4, 7, 0.74)])
+    html, page = written(tmp_path, texts=[result])
     marks = page.all("mark")
     assert [(found["class"], found["title"]) for found in marks] == [
         ("w p8", "+0.42, mean of Ro +0.10, ugh +0.74"), ("w n8", "−0.42"), ("w none", "no token"), ("w z", "0.00"),
@@ -125,9 +125,9 @@ def test_words_carry_their_value_and_the_text_stays_as_it_was_written(tmp_path):
 
 
 def test_pairs_and_cut_texts(tmp_path):
-    reading = replace(text("one two", [0.5, NAN], truncated=True), pair="three four")
+    result = replace(text("one two", [0.5, NAN], truncated=True), pair="three four")
     html, page = written(
-        tmp_path, texts=[replace(reading, words=[*reading.words, WordImportance("three", 0, 5, 0.1, 1)])]
+        tmp_path, texts=[replace(result, words=[*result.words, WordImportance("three", 0, 5, 0.1, 1)])]
     )
     assert html.count('<div class="words"') == 2 and "read only the beginning" in page.text
     assert '<mark class="w none cut" title="no token">two</mark>' in html and '<span class="cut"> four</span>' in html
@@ -148,7 +148,7 @@ def test_the_legend(tmp_path, full):
     assert "+1 carries meaning and tells the sample apart; −1 tells it apart without" in page.text
     assert "hatched ones have no value" in page.text and "did not see" not in page.text
     assert "Pictures" in page.text and "eight.png" in page.text
-    _, page = written(tmp_path, texts=[text("a b", [0.1, -0.2])], tied=True)
+    _, page = written(tmp_path, texts=[text("a b", [0.1, -0.2])], fitted=True)
     assert "the prediction leans on it" in page.text and "carries meaning" not in page.text
     assert "+0.2" in page.text and "are small" in page.text
     assert "are of the charges" not in page.text  # of a single sample none are shown
@@ -157,10 +157,10 @@ def test_the_legend(tmp_path, full):
     assert "what is dark, the model did not see" in page.text
 
 
-def test_what_is_of_the_charges_where_importance_is_tied(tmp_path):
-    for tied in (False, True):
-        _, page = written(tmp_path, **sample_set(2), tied=tied)
-        assert ("net charges, radii and distances are not of this importance" in page.text) == tied
+def test_what_is_of_the_charges_where_importance_is_fitted(tmp_path):
+    for fitted in (False, True):
+        _, page = written(tmp_path, **sample_set(2), fitted=fitted)
+        assert ("net charges, radii and distances are not of this importance" in page.text) == fitted
         assert "Importance of tokens" in page.text
 
 
@@ -192,12 +192,12 @@ def test_a_few_samples_come_before_their_overview(tmp_path, count, order):
 
 
 def test_samples_without_an_atom_are_left_out_of_the_map(tmp_path):
-    readings = sample_set(4)["texts"]
-    readings[1] = replace(readings[1], atom=None)
-    readings[2] = replace(readings[2], atom=replace(readings[2].atom, radius=-1.0))
-    _, page = written(tmp_path, texts=readings)
+    results = sample_set(4)["texts"]
+    results[1] = replace(results[1], atom=None)
+    results[2] = replace(results[2], atom=replace(results[2].atom, radius=-1.0))
+    _, page = written(tmp_path, texts=results)
     assert [found["data-s"] for found in page.all("g") if "data-s" in found] == ["1", "4"]
-    _, page = written(tmp_path, texts=readings[:3])
+    _, page = written(tmp_path, texts=results[:3])
     assert "Distance and rest distance" not in page.text and "Importance of tokens" in page.text
 
 
@@ -274,13 +274,13 @@ def test_many_pictures_are_small(tmp_path):
 @pytest.mark.parametrize(
     "what, says",
     [
-        ({}, "at least one table or reading"),
+        ({}, "at least one table or result"),
         ({"tables": [Table("T", ["a", "b"], [["1"]])]}, "'T': 2 cells in the header but 1 in a row"),
         ({"texts": [text("a", [7])]}, r"texts\[0\]: importance up to 7"),
         ({"texts": [text("a", [0], atom=atom(1, 0, [0] * n, 1)) for n in (2, 3)]}, r"\[2, 3\] wide"),
     ],
 )
-def test_what_does_not_fit_is_refused(tmp_path, what, says):
+def test_what_does_not_fit_is_rejected(tmp_path, what, says):
     with pytest.raises(AtomError, match=says):
         write_page(tmp_path / "page.html", title="x", **what)
     assert not list(tmp_path.iterdir())

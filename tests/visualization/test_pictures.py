@@ -56,7 +56,7 @@ def test_heat_map_colours_only_what_the_model_saw():
     assert np.ptp(pixels[:, :40], axis=2).max() == 0 == np.ptp(pixels[:, 120:], axis=2).max()
     assert pixels[:, :40].max() < 100
     assert pixels[5, 45, 0] > pixels[5, 45, 2] + 100 and pixels[5, 115, 2] > pixels[5, 115, 0] + 80
-    # The same as the reading says of the picture's own pixels (above the marks of the signs).
+    # The same as the result says of the picture's own pixels (above the marks of the signs).
     assert (np.isnan(wide.on_pixels()[:8]) == (pixels[:16:2, ::2].max(axis=2) < 100)).all()
     # Padding: what lies beyond the picture is not drawn.
     padded = replace(wide, importance=np.array([[1.0], [-1.0], [0.5]]), box=(0, -40, 80, 80))
@@ -66,8 +66,8 @@ def test_heat_map_colours_only_what_the_model_saw():
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "1"])
 def test_pictures_of_any_mode(mode):
-    reading = ImageImportance(Image.new("RGB", (8, 8), "white").convert(mode), np.zeros((2, 2)))
-    assert heat_map(reading).getpixel((5, 5)) == (250, 250, 250)
+    result = ImageImportance(Image.new("RGB", (8, 8), "white").convert(mode), np.zeros((2, 2)))
+    assert heat_map(result).getpixel((5, 5)) == (250, 250, 250)
 
 
 def test_the_sign_shows_without_colour(tmp_path):
@@ -105,8 +105,8 @@ def test_a_wrong_sample_has_a_frame(tmp_path):
         (write_words, text("a", [1], label="a", predicted="a"), text("a", [1], label="b", predicted="a")),
     ):
         dark = []
-        for reading in (right, wrong):
-            with Image.open(write(tmp_path / "x.png", [reading])) as image:
+        for result in (right, wrong):
+            with Image.open(write(tmp_path / "x.png", [result])) as image:
                 dark.append((np.asarray(image.convert("L")) < 60).sum(axis=1).max())
         assert dark[1] > dark[0] + 8
 
@@ -134,8 +134,8 @@ def test_lines_of_the_text_stay_lines(tmp_path):
 
 def test_the_legend_and_the_scale_are_in_the_picture(tmp_path):
     pictures = []
-    for values, tied in (([0.1, -0.2], False), ([1, -0.2], False), ([1, -0.2], True)):
-        pictures.append(write_words(tmp_path / "words.png", [text("a b", values)], tied=tied).read_bytes())
+    for values, fitted in (([0.1, -0.2], False), ([1, -0.2], False), ([1, -0.2], True)):
+        pictures.append(write_words(tmp_path / "words.png", [text("a b", values)], fitted=fitted).read_bytes())
     assert len(set(pictures)) == 3
 
 
@@ -159,7 +159,7 @@ def test_hostile_and_long_texts(tmp_path):
         (write_words, {"texts": [text("a", [0])], "width": 100}, "width 100"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(tmp_path, write, what, says):
+def test_what_cannot_be_drawn_is_rejected(tmp_path, write, what, says):
     with pytest.raises(AtomError, match=says):
         write(tmp_path / "out", **what)
     assert not list(tmp_path.iterdir())

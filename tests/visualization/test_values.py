@@ -1,4 +1,4 @@
-"""What readings must be, how strong their colours are, and their numbers in words."""
+"""Checks of results, the strength of their colours, and their numbers in words."""
 
 import math
 from dataclasses import replace
@@ -41,7 +41,7 @@ ONE = text("a b", [0.5, -0.5])
         ({"images": [picture([[0]], box=(4, 0, 4, 8))]}, "left < right"),
     ],
 )
-def test_what_does_not_fit_is_refused(what, says):
+def test_what_does_not_fit_is_rejected(what, says):
     with pytest.raises(AtomError, match=says):
         checked_scale(**what)
 
@@ -55,9 +55,9 @@ def test_the_scale_is_1_unless_all_is_faint():
 
 
 def test_tokens_are_pieces_where_there_are_any():
-    reading = replace(ONE, pieces=[WordImportance("a", 0, 1, 0.1), WordImportance("b", 2, 3, NAN)])
-    assert tokens(reading).tolist() == [0.1] and tokens(ONE).tolist() == [0.5, -0.5]
-    assert len(importances(reading)) == 4
+    result = replace(ONE, pieces=[WordImportance("a", 0, 1, 0.1), WordImportance("b", 2, 3, NAN)])
+    assert tokens(result).tolist() == [0.1] and tokens(ONE).tolist() == [0.5, -0.5]
+    assert len(importances(result)) == 4
     assert tokens(picture([[0.5, NAN]])).tolist() == [0.5]
 
 
@@ -122,4 +122,4 @@ def test_levels():
 
 
 def test_the_legend_follows_how_importance_was_learned():
-    assert "carries meaning" in " ".join(meaning()) and "the prediction leans on it" in " ".join(meaning(tied=True))
+    assert "carries meaning" in " ".join(meaning()) and "the prediction leans on it" in " ".join(meaning(fitted=True))

@@ -16,8 +16,8 @@ def spans(source, cuts, which=0):
 
 @pytest.mark.parametrize("source", ["", " ", "a", "  two\n\n words\t", HOSTILE])
 def test_runs_join_to_the_text(source):
-    reading = text(source, [0.1] * len(source.split()))
-    (found,) = runs(reading)
+    result = text(source, [0.1] * len(source.split()))
+    (found,) = runs(result)
     assert "".join(run.text for run in found) == source
     assert [run.text for run in found if run.word] == source.split()
     assert not any(run.text.strip() for run in found if run.word is None)
@@ -33,22 +33,22 @@ def test_any_spans_in_any_order_join_to_the_text(source, cuts):
 
 
 def test_a_pair_is_cut_by_itself():
-    reading = TextImportance("one two", spans("one two", [(0, 3), (4, 7)]) + spans("three", [(0, 5)], 1), pair="three")
-    first, second = runs(reading)
+    result = TextImportance("one two", spans("one two", [(0, 3), (4, 7)]) + spans("three", [(0, 5)], 1), pair="three")
+    first, second = runs(result)
     assert [run.text for run in first] == ["one", " ", "two"] and [run.text for run in second] == ["three"]
 
 
 def test_a_word_of_several_pieces_names_them():
     pieces = [WordImportance("un", 0, 2, 0.5), WordImportance("able", 2, 6, -0.25), WordImportance("so", 7, 9, 0.1)]
-    reading = TextImportance(
+    result = TextImportance(
         "unable so", [WordImportance("unable", 0, 6, 0.125), WordImportance("so", 7, 9, 0.1)], pieces
     )
-    one, _, other = runs(reading)[0]
+    one, _, other = runs(result)[0]
     assert one.says == "+0.12, mean of un +0.50, able −0.25" and other.says == "+0.10"
 
 
 def test_what_was_cut_off_is_told_from_what_is_no_token():
-    reading = text("[a] b c d", [NAN, 0.5, NAN, NAN])
-    assert not any(run.cut for run in runs(reading)[0])
-    assert [run.text for run in runs(replace(reading, truncated=True))[0] if run.cut] == [" ", "c", " ", "d"]
+    result = text("[a] b c d", [NAN, 0.5, NAN, NAN])
+    assert not any(run.cut for run in runs(result)[0])
+    assert [run.text for run in runs(replace(result, truncated=True))[0] if run.cut] == [" ", "c", " ", "d"]
     assert all(run.cut for run in runs(text("a b", [NAN, NAN], truncated=True))[0])

@@ -1,11 +1,11 @@
-"""What an error must say."""
+"""Check an error's message."""
 
 import pytest
 
 from atom_hf import AtomError
 
 
-def refusal(call, *words):
+def error_message(call, *words):
     """The message of the AtomError that `call` raises, which must hold all of `words`."""
     with pytest.raises(AtomError) as caught:
         call()
