@@ -1,7 +1,7 @@
 """Models that were saved in format 1, one with importance fitted to its prediction and one without.
 
-`tests/data/format_1` holds them as they were written, a ViT of width 8 trained on digits, with the pixels of four digits and what
-the version that wrote them made of these.
+`tests/data/format_1` holds them as they were written, a ViT of width 8 trained on digits, with the pixels of four digits and
+the outputs that the version that wrote them gave for these.
 """
 
 import dataclasses
@@ -48,7 +48,7 @@ def test_what_a_file_of_format_1_leaves_out_has_the_default_of_then(monkeypatch)
     given = {"format_version": 1, "hidden_size": 8, "tied_classes": 3, "tied_width": 16}
     found = AtomConfig.from_dict(given)
     assert (found.explainer_classes, found.explainer_width, found.hidden_size) == (3, 16, 8)
-    assert format_1.DEFAULTS == {name: getattr(found, name) for name in format_1.DEFAULTS}
+    assert {name: getattr(found, name) for name in format_1.DEFAULTS} == format_1.DEFAULTS
 
     # A default that changes changes nothing for a model of format 1.
     @dataclasses.dataclass
