@@ -1,7 +1,7 @@
-"""The data sets and models that are built in, each with all that is said of it.
+"""Built-in data sets and models, with their descriptions.
 
-Nothing is loaded here: `sources.py` loads the data sets, `tasks.py` finds the models, and `card_facts.py` describes what was
-trained from one.
+Nothing is loaded here: `data/sources.py` loads the data sets, `finetune/pretrained.py` finds the models, and
+`hub/card_facts.py` describes a model that was trained from one.
 """
 
 from collections.abc import Mapping
@@ -13,18 +13,18 @@ ASSETS = Path(__file__).parent / "assets"
 
 @dataclass(frozen=True)
 class BuiltInDataset:
-    """A data set that needs no file of the user's and no Hub."""
+    """A data set that needs neither a file nor the Hub."""
 
     about: str
     license: str
-    """As the README says it."""
+    """As stated in the README."""
     folder: Path | None = None
-    """Where it is, unless a package has it or it is drawn at random."""
+    """Its folder; None if it comes from a package or is drawn at random."""
 
 
 @dataclass(frozen=True)
 class BuiltInModel:
-    """A checkpoint that needs no folder of the user's and no Hub."""
+    """A checkpoint that needs neither a folder nor the Hub."""
 
     about: str
     package: str
@@ -32,12 +32,12 @@ class BuiltInModel:
     folder: str
     """Its folder within the package."""
     card: Mapping[str, str]
-    """What a model card says of it as the base, by the names of `CardFacts`."""
+    """Its description as the base in a model card, by the names of `CardFacts`."""
     extra: str | None = None
     """The extra of atom-hf that installs the package."""
 
     def is_in(self, path: str | Path) -> bool:
-        """Whether a path ends in the model's folder: so it does in every environment, on this machine or another."""
+        """Whether a path ends in the model's folder, whatever the environment or machine."""
         own = Path(self.package, self.folder).parts
         return Path(path).parts[-len(own) :] == own
 

@@ -1,4 +1,4 @@
-"""Makes the pipeline "token-importance" known to Transformers, without importing what takes seconds to import."""
+"""Register the pipeline "token-importance" with Transformers, without importing what takes seconds to import."""
 
 import functools
 import importlib.abc
@@ -13,13 +13,13 @@ PIPELINES = "transformers.pipelines"
 
 
 class AtomModel:
-    """What `pipeline` takes for the class of the model: it loads the base with its heads."""
+    """Stands in for the model class in `pipeline`: loads the base with its heads."""
 
     @classmethod
     def from_pretrained(cls, name_or_folder: str, **kwargs: Any) -> functools.partial:
-        """The call of `load_atom_model` that the pipeline makes when it is made itself.
+        """Return the call of `load_atom_model`, which the pipeline makes in its own `__init__`.
 
-        Were it made here, `pipeline` would take whatever is refused for a wrong class, and go on to the plain model.
+        If it were made here, `pipeline` would take any error for a wrong class, and load the plain model instead.
         """
         from .modeling.load import load_atom_model
 
@@ -28,7 +28,7 @@ class AtomModel:
 
 
 def register() -> None:
-    """Registers the pipeline now, or as soon as Transformers' pipelines are imported."""
+    """Register the pipeline now, or as soon as Transformers' pipelines are imported."""
     if PIPELINES in sys.modules:
         _add(sys.modules[PIPELINES])
     else:
@@ -36,18 +36,18 @@ def register() -> None:
 
 
 def _add(pipelines: Any) -> None:
-    # By the name of its class, as Transformers lists its own: `register_pipeline` would mark it as code that `save_pretrained`
-    # copies beside the model, which then asks for trust_remote_code wherever it is loaded.
+    # By class name, as Transformers lists its own: `register_pipeline` would mark it as custom code that `save_pretrained`
+    # copies beside the model, which then needs trust_remote_code wherever it is loaded.
     pipelines.PIPELINE_REGISTRY.supported_tasks[TASK] = {
         "impl": f"{__package__}.importance.pipeline.TokenImportancePipeline",
         "pt": (AtomModel,),
         "type": "multimodal",
-        "default": {},  # none: a model has to be given
+        "default": {},  # none: the user must give a model
     }
 
 
 class _Watch(importlib.abc.MetaPathFinder):
-    """Finds Transformers' pipelines as they would have been found, and has the task added when they have run."""
+    """Import hook: finds Transformers' pipelines as usual, and adds the task after the module has run."""
 
     _is_asking = False
 

@@ -1,26 +1,28 @@
-"""The arithmetic of energy.py, and its gradients written out: what autograd would keep is many times as large.
+"""Closed-form computation of energy.py, with hand-written gradients.
 
-Everything is computed in float32 or wider, with autocast off: sums of squares overflow in float16. (Where TF32 is turned on,
-a GPU's products of matrices are in that.)
+Everything is computed in float32 or wider, with autocast off: sums of squares overflow in float16. (Where TF32 is enabled,
+a GPU's matrix products use it.)
 """
+
+# Gradients by hand rather than by autograd, which would save tensors many times as large, of size [B, B] and [B, N, h].
 
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-# Above this many entries a pair matrix is built in blocks of rows.
+# Pair matrices with more entries than this are built in blocks of rows.
 BLOCK_ENTRIES = 2**24
 
-# On a CPU positions are gone through in blocks of samples of about this many entries, which stay in its cache.
+# On a CPU positions are processed in blocks of samples of about this many entries, which fit in its cache.
 CACHED_ENTRIES = 2**20
 
 
 class Describe(torch.autograd.Function):
     """(Z+ [B], Z- [B], mu [B, h], r [B]) of tokens. Eqs. 9 to 11.
 
-    The gradient is written out, because autograd's would keep three more tensors as large as the positions. With
-    `w_i = (1 - m_i) / ||p_i - mu||`, `g` the incoming gradients and `G = g_mu - (g_r / N) sum_i w_i (p_i - mu)`, the whole
+    The gradient is explicit, because autograd would save three more tensors as large as the positions. With
+    `w_i = (1 - m_i) / ||p_i - mu||`, `g` the incoming gradients and `G = g_mu - (g_r / N) sum_i w_i (p_i - mu)`, the total
     gradient of the centre:
 
         dL/dp_i       = (g_r / N) w_i (p_i - mu) + (m_i / N) G
@@ -59,7 +61,7 @@ class Describe(torch.autograd.Function):
             charges = torch.stack([positive, negative], dim=1)
             positive, negative = (charges / n if ctx.mean else charges).split(1, dim=1)
             outer = (radius * (size >= 0)).unsqueeze(1) / n
-            # A token that sits on the centre is left there, whatever this weight is.
+            # A token exactly on the centre has offset 0, whatever this weight is.
             pull = outer * electron / distance.clamp(min=torch.finfo(q.dtype).tiny ** 0.5)
             center, along, gradient = center.unsqueeze(1), torch.empty_like(q), torch.empty_like(position)
             for rows in _sample_blocks(position):
@@ -75,11 +77,11 @@ class Describe(torch.autograd.Function):
 
 
 class WithGradient(torch.autograd.Function):
-    """A function of atoms that computes its own gradient, made one that autograd knows.
+    """Autograd function of atoms whose gradient is computed along with the value.
 
-    `compute(wanted, *atoms)` returns values, the first of which has a gradient, and that gradient if it is wanted: with respect
-    to the charges [B, 2], the centres and the radii. It costs little more than the value, and where it is computed along
-    with it nothing of size [B, B] has to be kept.
+    `compute(wanted, *atoms)` returns values, the first of which has a gradient, and, if `wanted`, that gradient with respect to
+    the charges [B, 2], the centres and the radii. It costs little more than the value, and nothing of size [B, B] has to be
+    saved for the backward pass.
     """
 
     @staticmethod
@@ -114,7 +116,7 @@ def mean_over_pairs(
     size = len(center)
     rows = max(1, BLOCK_ENTRIES // max(1, size))
     if min(rows, size) * center.numel() > BLOCK_ENTRIES:
-        # A large common offset would ruin distances taken by a matrix product; no distance depends on it.
+        # Distances by a matrix product lose precision under a large common offset, on which no distance depends.
         parts = (charge, center - exists @ center / count.clamp(min=1), *parts[2:])
     blocks = [
         _row_sums(tuple(part[i : i + rows] for part in parts), parts, i, softening, with_gradient)
@@ -162,15 +164,15 @@ def _row_sums(rows: tuple, columns: tuple, offset: int, softening: float, with_g
 
 
 def _sample_blocks(position: Tensor) -> list[slice]:
-    """Which samples of [B, N, h] are gone through at once."""
+    """Slices of the samples of [B, N, h] to process at once."""
     size = len(position)
     rows = size if position.device.type != "cpu" else CACHED_ENTRIES // max(1, position[:1].numel())
     return [slice(i, i + max(1, rows)) for i in range(0, size, max(1, rows))]
 
 
 def _without_holes(position: Tensor, hole: Tensor, dtype: torch.dtype) -> Tensor:
-    """A copy that is 0 where there is no token."""
-    if position.device.type != "cpu":  # an index would make an accelerator wait
+    """A copy in `dtype` that is 0 where there is no token."""
+    if position.device.type != "cpu":  # indexing would synchronize an accelerator
         return position.to(dtype).masked_fill(hole.unsqueeze(2), 0)
     copy = position.to(dtype, copy=True)
     copy[hole.nonzero(as_tuple=True)] = 0
@@ -178,7 +180,7 @@ def _without_holes(position: Tensor, hole: Tensor, dtype: torch.dtype) -> Tensor
 
 
 def _narrow(gradient: Tensor, dtype: torch.dtype) -> Tensor:
-    """A gradient in the dtype of its input. One too large for that saturates instead of becoming infinite."""
+    """Cast a gradient to the dtype of its input, clamped to the largest finite number."""
     if gradient.dtype == dtype:
         return gradient
     largest = torch.finfo(dtype).max

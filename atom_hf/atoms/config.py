@@ -1,4 +1,4 @@
-"""`AtomConfig`: what is attached to a model, and how the atom loss joins the task loss."""
+"""`AtomConfig`: options of the atom heads and the atom loss."""
 
 import json
 import sys
@@ -34,94 +34,94 @@ def _option(default: Any, help: str) -> Any:
 
 @dataclass
 class AtomConfig:
-    """Which tokens become atoms, and how the atom loss joins the task loss.
+    """Options of the atom heads and the atom loss: which tokens form an atom, and how the loss is weighted.
 
     Every field but the last five, which describe the model, is also a flag of `AtomTrainingArguments`, named `atom_` + field.
-    All are this library's own choices but `token_reduction="sum"` and `softening=0`, which give the paper's Eq. 5;
-    `recipes/study/README.md` is the evidence for the defaults.
-    `AtomConfig()` is the set of defaults. Raises `AtomError` for a value that cannot be used.
+    All are this library's own choices, except `token_reduction="sum"` and `softening=0`, which give the paper's Eq. 5;
+    `recipes/study/README.md` is the evidence for the defaults. Raises `AtomError` for an invalid value.
     """
 
     weight: float = _option(
         0.1,
-        "How strongly the model feels the atom loss. Relative (the default): the norm of the atom loss's gradient at the "
-        "hidden states, as a fraction of the task's there. Absolute: loss = task + weight * atom loss. More pushes samples "
-        "further apart; 0 leaves the model as a plain run would.",
+        "Strength of the atom loss. With weighting 'relative' (the default): the norm of its gradient at the hidden states, "
+        "as a fraction of the task gradient's norm there. With 'absolute': loss = task + weight * atom loss. A larger weight "
+        "separates samples further; with 0 the model trains as in a plain run.",
     )
     weighting: str = _option(
         "relative",
-        "'relative' measures both gradients and keeps their ratio at the weight, so that one weight suits a model from "
-        "nothing and a pretrained one; 'absolute' is a weighted sum of losses.",
+        "'relative' measures both gradients and keeps their ratio at the weight, so that one weight suits models trained from "
+        "scratch and pretrained ones; 'absolute' is a weighted sum of losses.",
     )
     layer: int = _option(
         -2,
-        "Which hidden states are the tokens: an index into the model's hidden_states (0 is the embeddings, -1 the last). "
-        "The energy trains this layer and those before it; the last layer's tokens are the task's own.",
+        "Layer whose hidden states are the tokens: an index into the model's hidden_states (0 is the embeddings, -1 the "
+        "last). The energy trains this layer and those before it; the task head reads the last layer.",
     )
     tokens: str = _option(
         "content",
-        "Which tokens belong to an atom: 'content' leaves out padding, special tokens and a vision model's [CLS] or "
+        "Tokens that belong to an atom: 'content' leaves out padding, special tokens and a vision model's [CLS] or "
         "register tokens; 'all' leaves out padding only.",
     )
     side: str = _option(
         "encoder",
-        "Which side of an encoder-decoder the tokens are taken from: 'encoder', what is read, or 'decoder', what is written. "
-        "Every other model has one side, and 'encoder' is it.",
+        "Side of an encoder-decoder that the tokens are taken from: 'encoder' (the input) or 'decoder' (the output). Any other "
+        "model has one side only: 'encoder'.",
     )
     token_reduction: str = _option(
         "mean",
         "'mean' averages charges over a sample's tokens, so that the weight means the same at any length; 'sum' is the "
-        "paper's Eq. 5, and then the charge floor and the neutrality are of sums too.",
+        "paper's Eq. 5, and the charge floor and the neutrality then refer to sums too.",
     )
     softening: float = _option(
         0.1,
-        "Distances are softened to sqrt(D^2 + softening^2), in units of the positions, so that samples that coincide are "
-        "pushed apart with a finite force. 0 is the paper's formula.",
+        "Distances are softened to sqrt(D^2 + softening^2), in units of the positions, so that the energy and its gradient are "
+        "finite for coincident samples. 0 is the paper's formula.",
     )
     energy_weight: float = _option(
-        1.0, "Weight, within the atom loss, of the energy itself; 0 leaves the constraints alone, for comparison."
+        1.0, "Weight of the energy within the atom loss; 0 leaves only the constraints, for comparison."
     )
     neutrality: float = _option(
-        1.0, "Weight, within the atom loss, of the squared net charge per token: keeps both signs of importance in use."
+        1.0,
+        "Weight of the squared net charge per token within the atom loss; it keeps both signs of importance in use.",
     )
     charge_floor: float = _option(
         0.5,
-        "Mean |importance| of a sample below which it is penalised: without a floor the energy shrinks charges to 0.",
+        "Mean |importance| below which a sample is penalised: without a floor the energy shrinks charges to 0.",
     )
     charge_floor_weight: float = _option(
-        10.0, "Weight, within the atom loss, of the squared shortfall from the charge floor."
+        10.0, "Weight of the squared shortfall from the charge floor within the atom loss."
     )
     warmup_ratio: float = _option(
         0.0,
-        "Fraction of the training steps during which only the heads feel the atom loss, so that a pretrained model is not "
-        "moved by heads that know nothing yet. (Their gradients count in the norm that max_grad_norm clips.)",
+        "Fraction of the training steps during which the atom loss trains only the heads, so that untrained heads do not "
+        "disturb a pretrained model. (Their gradients count in the norm that max_grad_norm clips.)",
     )
     schedule: str = _option(
         "linear",
-        "How the weight goes on after the warm-up: 'linear' falls to 0 at the end of training, so that the model settles "
-        "on the task alone; 'constant' stays.",
+        "Schedule of the weight after the warm-up: 'linear' falls to 0 at the end of training, so that the model finishes "
+        "on the task alone; 'constant' keeps the weight.",
     )
-    head_learning_rate: float = _option(1e-3, "Peak learning rate of the two heads; the schedule is the model's.")
+    head_learning_rate: float = _option(1e-3, "Peak learning rate of the two heads; they follow the model's schedule.")
     importance_std: float = _option(
-        1.5, "Standard deviation of the importance head's output at the start: at 1.5 mean |importance| is about 0.5."
+        1.5, "Initial standard deviation of the importance head's output; at 1.5 mean |importance| is about 0.5."
     )
     position_init: str = _option(
         "random",
-        "How the position head starts: 'random' as any linear layer, or 'identity', so that positions are the tokens.",
+        "Initialization of the position head: 'random' like any linear layer, or 'identity', so that positions are the tokens.",
     )
 
-    # What describes the model that was attached to; filled in by attach_atoms.
+    # These describe the model; set by attach_atoms.
     hidden_size: int | None = None
     special_token_ids: list[int] | None = None
     base_model_class: str | None = None
-    # What describes the explainer, if one has been fitted (explainer/fit.py).
+    # These describe the explainer, if one has been fitted (explainer/fit.py).
     explainer_classes: int | None = None
     explainer_width: int | None = None
 
     def __post_init__(self):
         def check(condition: bool, name: str, what: str) -> None:
             if not condition:
-                shown = repr(getattr(self, name))  # of what may be a stranger's file
+                shown = repr(getattr(self, name))  # may come from an untrusted file
                 raise AtomError(f"{name} must be {what}; got {shown if len(shown) < 200 else shown[:200] + '...'}")
 
         for name in ("weight", "softening", "energy_weight", "neutrality", "charge_floor_weight", "head_learning_rate"):
@@ -149,24 +149,24 @@ class AtomConfig:
         both = (self.explainer_classes is None) == (self.explainer_width is None)
         check(both, "explainer_classes", "given together with explainer_width, or neither of them")
         if isinstance(ids, list) and len(ids) > MAX_SPECIAL_TOKENS:
-            raise AtomError(f"special_token_ids holds {len(ids)} ids; no more than {MAX_SPECIAL_TOKENS} are taken")
+            raise AtomError(f"special_token_ids holds {len(ids)} ids; at most {MAX_SPECIAL_TOKENS} are allowed")
         whole = ids is None or (isinstance(ids, list) and all(_is_whole(i) and abs(i) < 2**31 for i in ids))
         check(whole, "special_token_ids", "a list of whole numbers of at most 31 bits")
         check(base is None or isinstance(base, str), "base_model_class", "the name of a class")
 
     @property
     def has_explainer(self) -> bool:
-        """Whether importance is fitted to the prediction (explainer/fit.py); else it is the charge that the energy knows."""
+        """Whether importance is the explainer's, fitted to the prediction (explainer/fit.py); else it is the charge."""
         return self.explainer_classes is not None
 
     def strength(self, progress: float) -> float:
-        """The share of the weight in force at `progress` in [0, 1] of a training run."""
+        """The multiplier of the weight by the schedule at `progress` in [0, 1] of a training run."""
         if progress < self.warmup_ratio:
             return 0.0
         return 1.0 - progress if self.schedule == "linear" else 1.0
 
     def to_dict(self) -> dict[str, Any]:
-        """A dictionary that JSON holds exactly and `from_dict` takes back."""
+        """A dictionary that JSON stores exactly; `from_dict` restores it."""
         return {"format_version": FORMAT_VERSION, **asdict(self)}
 
     @classmethod
@@ -174,7 +174,7 @@ class AtomConfig:
         """The inverse of `to_dict`; also reads format 1.
 
         Raises:
-            AtomError: another format, or fields that it does not know.
+            AtomError: another format, or unknown fields.
         """
         if not isinstance(data, dict):
             raise AtomError(f"an atom configuration must be a JSON object, got {type(data).__name__}")
@@ -189,7 +189,7 @@ class AtomConfig:
         known = {*format_1.DEFAULTS, *format_1.OTHERS} if is_old else {f.name for f in fields(cls)}
         unknown = sorted(set(data) - known)
         if unknown:
-            # A stranger's names: what would steer a terminal is shown, not sent.
+            # Untrusted names: terminal escape sequences are shown, not sent.
             shown = ", ".join(name[:60] if name.isprintable() else repr(name[:60]) for name in unknown[:10])
             raise AtomError(
                 f"the atom configuration has unknown fields {shown}{', ...' if len(unknown) > 10 else ''}; "
@@ -198,13 +198,13 @@ class AtomConfig:
         return cls(**(format_1.upgrade_config(data) if is_old else data))
 
     def save(self, folder: str | Path) -> None:
-        """Writes `atom_config.json` into `folder`."""
+        """Write `atom_config.json` to `folder`."""
         text = json.dumps(self.to_dict(), indent=2, allow_nan=False)
         Path(folder, CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
 
     @classmethod
     def load(cls, file: str | Path) -> "AtomConfig":
-        """Reads an `atom_config.json`. Raises `AtomError`, naming the file, if it is not one."""
+        """Read an `atom_config.json`. Raises `AtomError`, naming the file, if it is not one."""
         data = read_json(file, MAX_BYTES, "atom configuration")
         try:
             return cls.from_dict(data)
@@ -213,7 +213,7 @@ class AtomConfig:
 
 
 def _is_number(value: Any, at_least: float) -> bool:
-    # Compared, not converted: a whole number may be too large for a float.
+    # Compared, not converted: an int may be too large for a float.
     return isinstance(value, int | float) and not isinstance(value, bool) and at_least <= value <= sys.float_info.max
 
 

@@ -19,7 +19,7 @@ double sum over tokens collapses exactly, from O(B^2 N^2) to O(B N h) for the at
 The signs in Eqs. 8 and 11 are the ones that the paper's own statements demand (README, "What is the paper's and what is
 ours"). The closed form, the softening, the averages over tokens and both constraints are this library's.
 
-How it is computed, with its gradient, is in closed_form.py.
+closed_form.py computes it and its gradient.
 """
 
 from typing import NamedTuple
@@ -34,12 +34,12 @@ TOKEN_REDUCTIONS = ("sum", "mean")
 
 
 class Atoms(NamedTuple):
-    """What the energy knows of a batch of samples: h + 3 numbers each, all float32 (float64 if made from float64)."""
+    """The atoms of a batch of samples: h + 3 numbers each, all float32 (float64 if made from float64)."""
 
     positive: Tensor
     """`Z+` [B]: the positive importance, summed over tokens (or averaged: `token_reduction`)."""
     negative: Tensor
-    """`Z-` [B]: the size of the negative importance, likewise."""
+    """`Z-` [B]: the magnitude of the negative importance, likewise."""
     center: Tensor
     """`mu` [B, h]: Eq. 9, in the units of the positions."""
     radius: Tensor
@@ -54,8 +54,7 @@ class Atoms(NamedTuple):
         Args:
             importance: [B, N], `q` in [-1, 1] (Eq. 6).
             position: [B, N, h], `p` (Eq. 12).
-            mask: bool [B, N], which entries are tokens of their atom; all of them if None. What stands at the others
-                is never read, not even a NaN.
+            mask: bool [B, N], True for the tokens of an atom; all if None. Other entries are never read, not even NaN.
             token_reduction: "sum" is the paper's Eq. 5; "mean" divides the charges by the number of tokens, so that the
                 energy does not grow with the length of a sample (ours).
 
@@ -73,7 +72,7 @@ class Atoms(NamedTuple):
         return self.radius >= 0
 
     def pack(self) -> Tensor:
-        """[B, h + 3]: all that has to leave `forward`, cross a device boundary or be cached."""
+        """Pack into one tensor [B, h + 3], to return from `forward`, to gather over processes or to cache."""
         scalars = (self.positive, self.negative, self.radius)
         return torch.cat([*(scalar.unsqueeze(1) for scalar in scalars), self.center], dim=1)
 
@@ -85,7 +84,7 @@ class Atoms(NamedTuple):
 
 
 class PairMeans(NamedTuple):
-    """Means over the ordered pairs of distinct atoms; both 0, and still attached to the graph, where there is no pair."""
+    """Means over the ordered pairs of distinct atoms; both 0, and still differentiable, if there is no pair."""
 
     energy: Tensor
     """Eq. 5."""
@@ -96,9 +95,9 @@ class PairMeans(NamedTuple):
 def pair_means(atoms: Atoms, softening: float = 0.0) -> PairMeans:
     """The mean pair energy (Eqs. 5, 7 and 8) and distance.
 
-    `softening` is Plummer's, the usual cure of N-body codes for coincident bodies: `D = sqrt(||mu_A - mu_B||^2 +
-    softening^2)`, in the units of the positions. At 0 the formula is the paper's; distances under the machine epsilon are
-    then taken as that, so that coincident atoms stay finite.
+    `softening` is Plummer's, as in N-body codes for coincident bodies: `D = sqrt(||mu_A - mu_B||^2 + softening^2)`, in the
+    units of the positions. At 0 the formula is the paper's; distances below the machine epsilon are then clamped to it, so
+    that the energy of coincident atoms stays finite.
 
     Memory: O(B^2) up to 4,096 atoms; beyond, blocks of rows, so that the peak grows as O(B h) plus a few blocks of 64 MiB.
     """
@@ -110,15 +109,15 @@ def rest_distance(atoms: Atoms, softening: float = 0.0) -> Tensor:
 
         D*_AB = R / (sqrt(opposite_AB / like_AB) - 1),   R = (r_A + r_B)/2
 
-    where opposite > like, that is where their net charges `Z+ - Z-` have opposite signs: closer than that they repel each
-    other, further away they attract each other. inf where they repel each other at every distance; nan for an atom with
-    itself, for a sample without a token, and for a pair without any charge. In the units of the positions; `softening` as
-    in `pair_means`: the energy then depends on `sqrt(D^2 + softening^2)`.
+    where opposite > like, that is where their net charges `Z+ - Z-` have opposite signs: below this distance they repel each
+    other, above it they attract each other. inf where they repel each other at every distance; nan for an atom with itself,
+    for a sample without a token, and for a pair without any charge. In the units of the positions; `softening` as in
+    `pair_means`: the energy then depends on `sqrt(D^2 + softening^2)`.
     """
     positive, negative = atoms.positive.double(), atoms.negative.double()
     like = torch.outer(positive, positive) + torch.outer(negative, negative)
     net = positive - negative
-    # opposite - like, and the formula freed of a difference that would leave no digit where both are nearly the same.
+    # opposite - like; the formula is rearranged to avoid cancellation where both are nearly equal.
     excess = -torch.outer(net, net)
     reach = (atoms.radius.unsqueeze(0) + atoms.radius.unsqueeze(1)).double() / 2
     rest = reach * ((like * (like + excess)).clamp(min=0).sqrt() + like) / excess
@@ -146,10 +145,15 @@ def atomic_energy(
         token_reduction: "sum" (the paper's) or "mean" over the tokens of each atom (what training uses by default).
 
     Returns:
-        A scalar, float32 or wider; 0 and still differentiable where fewer than two samples have a token.
+        A scalar, float32 or wider; 0 and still differentiable if fewer than two samples have a token.
+
+    Example:
+        >>> importance, position = torch.tanh(torch.randn(4, 7)), torch.randn(4, 7, 16)
+        >>> atomic_energy(importance, position, softening=0.1, token_reduction="mean").shape
+        torch.Size([])
 
     Raises:
-        AtomError: shapes that do not fit, or an option that does not exist.
+        AtomError: shapes that do not fit, or an invalid option.
     """
     if not 0 <= softening < float("inf"):
         raise AtomError(f"softening must be a finite number that is not negative, got {softening}")

@@ -1,7 +1,7 @@
-"""Format 1 of a model's `atom_config.json` and heads: other names for the explainer's fields, and defaults of its own.
+"""Format 1 of a model's `atom_config.json` and heads: old names of the explainer's fields, and the defaults of that time.
 
-Only this module knows the old names. A model of format 1 keeps the form of energy that it was trained with: what its file
-leaves out has the default of then, whatever the default is now.
+Only this module knows the old names. A model of format 1 keeps the form of energy that it was trained with: a field that its
+file leaves out has the default of that time, whatever the default is now.
 """
 
 from typing import Any

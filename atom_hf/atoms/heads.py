@@ -1,4 +1,4 @@
-"""The heads that read a model's tokens: importance Q (Eq. 6), position P (Eq. 12), and the explainer (ours)."""
+"""Heads on a model's tokens: importance Q (Eq. 6), position P (Eq. 12), and the explainer (ours)."""
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ POSITION_INITS = ("random", "identity")
 class AtomHeads(nn.Module):
     """Importance and position of each token of width `hidden_size`.
 
-        e_i = LayerNorm(token_i), without parameters of its own               (ours)
+        e_i = LayerNorm(token_i), without learned parameters                  (ours)
         q_i = 2 sigmoid(Q(e_i)) - 1 = tanh(Q(e_i) / 2),   Q: R^h -> R linear  (Eq. 6)
         p_i = P(e_i),                                     P: R^h -> R^h linear (Eq. 12)
 
@@ -19,9 +19,9 @@ class AtomHeads(nn.Module):
 
     Args:
         hidden_size: h, the width of the tokens.
-        importance_std: standard deviation of Q's output at the start. At 1.5 the charges start alive, with a mean
-            |importance| of about 0.5 and as many of either sign.
-        position_init: how P starts: "random" as any linear layer, or "identity", so that positions are the tokens.
+        importance_std: initial standard deviation of Q's output. At 1.5 the mean |importance| starts at about 0.5, with as
+            many charges of either sign.
+        position_init: initialization of P: "random" like any linear layer, or "identity", so that positions are the tokens.
     """
 
     def __init__(self, hidden_size: int, *, importance_std: float = 1.5, position_init: str = "random"):
@@ -29,7 +29,7 @@ class AtomHeads(nn.Module):
         self.hidden_size = hidden_size
         self.importance = _Linear(hidden_size, 1, dtype=torch.float32)
         self.position = _Linear(hidden_size, hidden_size, dtype=torch.float32)
-        # A layer-normalised token has squared norm h, so this weight gives Q(e) the asked standard deviation.
+        # A layer-normalised token has squared norm h, so this weight gives Q(e) the standard deviation asked for.
         nn.init.normal_(self.importance.weight, std=importance_std / hidden_size**0.5)
         nn.init.zeros_(self.importance.bias)
         if position_init == "identity":
@@ -49,7 +49,7 @@ class AtomHeads(nn.Module):
             return self.explainer(F.layer_norm(tokens.float(), (self.hidden_size,)), classes)
 
     def trained_parameters(self) -> list[nn.Parameter]:
-        """The parameters that training trains: all but the explainer's, which is fitted after it."""
+        """The parameters of the training run: all but the explainer's, which is fitted after it."""
         return [*self.importance.parameters(), *self.position.parameters()]
 
     def _apply(self, fn, recurse=True):
@@ -67,7 +67,7 @@ class ExplainerHead(nn.Module):
 
     Args:
         hidden_size: h, the width of the tokens.
-        classes: C, how many classes the model tells apart.
+        classes: C, the number of classes of the model.
         width: of the hidden layer.
     """
 
@@ -86,8 +86,7 @@ class ExplainerHead(nn.Module):
 
 
 class _Linear(nn.Module):
-    """`nn.Linear`, but not for those who look for one: PEFT's `target_modules="all-linear"` and quantizers replace each
-    that they find in a model."""
+    """A linear layer that is not an `nn.Linear`: PEFT's `target_modules="all-linear"` and quantizers replace each of those."""
 
     def __init__(self, in_features: int, out_features: int, dtype: torch.dtype):
         super().__init__()

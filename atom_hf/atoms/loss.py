@@ -1,4 +1,4 @@
-"""The atom loss: the energy of a batch and the two constraints that keep charges in use (ours)."""
+"""Atom loss: the energy of a batch and two constraints that keep charges in use (ours)."""
 
 from typing import NamedTuple
 
@@ -28,7 +28,7 @@ def atom_loss(
     charge_floor_weight: float,
     energy_weight: float = 1.0,
 ) -> AtomLoss:
-    """The energy and the two constraints that keep charges alive (ours: without them charges shrink to nothing).
+    """The energy and two constraints that keep charges in use (ours: without them charges shrink to 0).
 
         loss = energy_weight * L_A + neutrality * mean_A (Z+ - Z-)^2
                + charge_floor_weight * mean_A max(0, charge_floor - (Z+ + Z-))^2
@@ -54,7 +54,7 @@ def atom_loss(
 
 
 def loss_of(atoms: Atoms, config: AtomConfig) -> AtomLoss:
-    """The atom loss that a configuration asks for."""
+    """The atom loss with the options of a configuration."""
     return atom_loss(
         atoms,
         softening=config.softening,

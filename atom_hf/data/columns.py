@@ -1,4 +1,4 @@
-"""Which columns of a table hold the text, the image and the label."""
+"""Find the columns of a table that hold the text, the image and the label."""
 
 from __future__ import annotations
 
@@ -27,11 +27,10 @@ TEXT_PAIRS = (
 NEVER_TEXT = ("idx", "id", "index", "source")
 
 
-# Which columns
 def find_columns(
     rows: datasets.Dataset, task: str | None, given: dict[str, str | None], dataset: str
 ) -> tuple[str, dict[str, str]]:
-    """The task, and which column holds the "text", "text_pair", "image" and "label" that it needs."""
+    """The task, and the columns of the "text", "text_pair", "image" and "label" that it needs, by role."""
     features = rows.features
     present = f"the columns of {dataset!r} are {', '.join(features)}"
     chosen = {role: column for role, column in given.items() if column is not None}
@@ -39,7 +38,7 @@ def find_columns(
         if column not in features:
             raise AtomError(f"--{role}_column {column!r} does not exist; {present}")
         if list(chosen.values()).count(column) > 1:
-            raise AtomError(f"--{role}_column {column!r} is given for two purposes; give another: {present}")
+            raise AtomError(f"--{role}_column {column!r} is given for two roles; give another: {present}")
 
     free = {column.lower(): column for column in features if column not in chosen.values()}
     label = chosen.get("label") or next((free[name] for name in LABEL_NAMES if name in free), None)
@@ -81,7 +80,7 @@ def find_columns(
 
 
 def _find_text(rows: datasets.Dataset, candidates: list[str]) -> str | None:
-    """The column with a usual name, else that of the longest strings."""
+    """The column with a usual name for text, else the one with the longest strings."""
     lower = {column.lower(): column for column in candidates}
     if named := next((lower[name] for name in TEXT_NAMES if name in lower), None):
         return named
@@ -91,20 +90,22 @@ def _find_text(rows: datasets.Dataset, candidates: list[str]) -> str | None:
 
 
 def is_text(feature: object) -> bool:
+    """Whether a column of this feature holds strings."""
     return isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string", "string_view")
 
 
 def _is_image(feature: object) -> bool:
-    # An image column that was written by pandas comes back as the struct that stands behind datasets.Image.
+    # An image column that pandas wrote is read as the struct behind datasets.Image.
     return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})
 
 
 def column_values(rows: datasets.Dataset, name: str) -> list:
+    """All values of one column."""
     return rows.select_columns([name])[:][name]
 
 
 def select_columns(rows: datasets.Dataset, columns: dict[str, str], given: str) -> datasets.Dataset:
-    """The rows with only these columns, called after their roles, and without rows that hold no text to model."""
+    """The rows with only these columns, renamed to their roles; for language modeling without blank rows."""
     if absent := [column for column in columns.values() if column not in rows.column_names]:
         raise AtomError(
             f"{given} has no column {', '.join(absent)} as the training data has; it has {', '.join(rows.features)}"

@@ -1,4 +1,4 @@
-"""Rows as model inputs: tokenized texts, processed images."""
+"""Encode rows as model inputs: tokenized texts, processed images."""
 
 from typing import Any
 
@@ -6,13 +6,13 @@ from ..modeling.layers import is_image_model
 
 
 def image_inputs(images: list[Any], processor: Any, model_config: Any) -> Any:
-    """`pixel_values` [B, C, H, W] for PIL images of any mode, in the number of channels that the model takes."""
+    """`pixel_values` [B, C, H, W] for PIL images of any mode, with the number of channels that the model takes."""
     mode = "L" if getattr(model_config, "num_channels", 3) == 1 else "RGB"
     return processor([image.convert(mode) for image in images], return_tensors="pt")["pixel_values"]
 
 
 def encode_rows(rows: list[dict[str, Any]], model: Any, processor: Any, max_length: int = 128) -> dict[str, Any]:
-    """Rows of a data set ("text" and perhaps "text_pair", or "image") as a classifier's inputs, on its device."""
+    """Encode rows ("text" and optionally "text_pair", or "image") as a classifier's inputs, on its device."""
     if is_image_model(model):
         return {"pixel_values": image_inputs([row["image"] for row in rows], processor, model.config).to(model.device)}
     know_padding(model, processor)
@@ -28,6 +28,7 @@ def encode_rows(rows: list[dict[str, Any]], model: Any, processor: Any, max_leng
 
 
 def know_padding(model: Any, tokenizer: Any) -> None:
+    """Set the padding token of a tokenizer (by default its end-of-text token) and of the model, where they have none."""
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     if model.config.get_text_config().pad_token_id is None:
@@ -35,5 +36,6 @@ def know_padding(model: Any, tokenizer: Any) -> None:
 
 
 def longest_length(model: Any, tokenizer: Any, max_length: int) -> int:
+    """`max_length`, or less if the model or the tokenizer allows fewer tokens."""
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None) or max_length
     return min(max_length, limit, tokenizer.model_max_length)

@@ -1,4 +1,4 @@
-"""Labels of any kind as class ids with names."""
+"""Convert labels of any type to class ids with names."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from ..errors import AtomError
 from .columns import column_values, is_text
 
 
-# Which classes
 def _labels(rows: datasets.Dataset, column: str, given: str) -> tuple[list[str], list[str]]:
     """The names of the classes in the order of their ids, and the name of each row's class."""
     feature, values = rows.features["label"], column_values(rows, "label")
@@ -25,6 +24,7 @@ def _labels(rows: datasets.Dataset, column: str, given: str) -> tuple[list[str],
 
 
 def train_labels(rows: datasets.Dataset, column: str, dataset: str) -> tuple[datasets.Dataset, list[str]]:
+    """The training rows with a ClassLabel, and the names of the classes. Raises `AtomError` for unusable labels."""
     names, labels = _labels(rows, column, f"--dataset {dataset!r}")
     found = set(labels)
     if len(found) == 1:
@@ -35,6 +35,7 @@ def train_labels(rows: datasets.Dataset, column: str, dataset: str) -> tuple[dat
 
 
 def eval_labels(rows: datasets.Dataset, names: list[str], column: str, given: str) -> datasets.Dataset:
+    """The evaluation rows with the ClassLabel of the training data. Raises `AtomError` for labels that are not in it."""
     _, labels = _labels(rows, column, given)
     if unknown := sorted(set(labels) - set(names)):
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""

@@ -1,7 +1,7 @@
-"""Any data set that `--dataset` may name, as rows to train on and rows to evaluate on.
+"""Load any data set that `--dataset` may name: training rows and evaluation rows.
 
-A name is a built-in data set, else a path that exists, else an id on the Hugging Face Hub. The result has the same few columns
-whatever the source, and whatever is wrong with it is rejected before training.
+A name is a built-in data set, else an existing path, else an id on the Hugging Face Hub. The result has the same few columns
+whatever the source, and unusable data are rejected before training.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ __all__ = ["BUILT_IN_DATASETS", "TASKS", "TaskData", "load_data"]
 class TaskData:
     """A data set ready for its task: the same columns in both parts, and no others.
 
-    The columns are "text" and perhaps "text_pair", or "image", and for classification "label" (a ClassLabel).
+    The columns are "text" and optionally "text_pair", or "image", and for classification "label" (a ClassLabel).
     `labels` are the names of the classes in the order of their ids, None for causal-lm. `splits` are the names of the splits
-    that the rows are of, the second None where rows of the first were held out.
+    of both parts, the second None if rows of the first were held out.
     """
 
     name: str
@@ -41,7 +41,7 @@ class TaskData:
 
     @property
     def is_image(self) -> bool:
-        """Whether images are classified; else the rows are texts."""
+        """Whether the rows are images; else they are texts."""
         return self.task == "image-classification"
 
 
@@ -63,28 +63,28 @@ def load_data(
     hold_out: bool = False,
     sample_seed: int = 0,
 ) -> TaskData:
-    """Load a data set, find its columns and its classes, and draw the rows that are asked for.
+    """Load a data set, find its columns and classes, and draw the requested rows.
 
     Args:
         dataset: the name of a built-in data set (`BUILT_IN_DATASETS`); or a path: a csv, tsv, jsonl, json, parquet, txt or npz
             file, a folder of such files, or a folder with one sub-folder of images per class; or an id on the Hub.
         task: one of `TASKS`; by default the one that the columns suggest.
-        dataset_config: which configuration of a data set on the Hub.
+        dataset_config: the configuration of a data set on the Hub.
         eval_dataset: another data set whose rows are the evaluation data.
         text_column, text_pair_column, image_column, label_column: names of columns; by default they are found.
         train_split: by default "train", or the only split.
         eval_split: by default a validation split, else a test split, else `eval_fraction` of the training rows. Several
             are joined by "+", as in "validation+test".
-        max_train_samples, max_eval_samples: draw so many rows, every class in proportion.
-        eval_fraction: the part of the training rows that is held out where there is no evaluation split.
-        hold_out: hold it out even where there is one: settings are chosen on such rows, not on those that judge them.
+        max_train_samples, max_eval_samples: draw this many rows, every class in proportion.
+        eval_fraction: the fraction of the training rows to hold out if there is no evaluation split.
+        hold_out: hold rows out even if there is one: settings are to be chosen on other rows than those that judge them.
         sample_seed: the same seed draws the same rows.
 
     Returns:
         The data set's name, its task, the rows of both parts, and the names of the classes.
 
     Raises:
-        AtomError: an argument is wrong, or the data set cannot be had or does not fit the task.
+        AtomError: an argument is wrong, or the data set cannot be loaded or does not fit the task.
     """
     if task is not None and task not in TASKS:
         raise AtomError(f"--task {task!r} is unknown; give one of {', '.join(TASKS)}")

@@ -1,4 +1,4 @@
-"""Where rows come from: built-in data sets, files, folders, and the Hugging Face Hub."""
+"""Read rows from built-in data sets, files, folders and the Hugging Face Hub."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ..hub.messages import LOG_IN, without_token
 
 EVAL_SPLITS = ("validation", "valid", "val", "dev", "test")
 
-# Only an empty cell is missing: pandas would also take the words "None", "NA" and "null", which are good class names.
+# Only an empty cell is missing: pandas would also take "None", "NA" and "null" for it, which are valid class names.
 _CSV = {"keep_default_na": False, "na_values": [""]}
 
-# In the order in which a folder that holds several kinds is read: the later ones often just describe the earlier ones.
+# In order of priority for a folder with several kinds: the later ones often just describe the earlier ones.
 _READERS = {
     ".parquet": ("parquet", {}),
     ".csv": ("csv", _CSV),
@@ -43,8 +43,8 @@ def load_source(dataset: str, config: str | None, flag: str) -> dict[str, datase
 
     Args:
         dataset: the name of a built-in data set, else a path that exists, else an id on the Hub.
-        config: which configuration of a data set on the Hub.
-        flag: the argument that named it, for the message of an error.
+        config: the configuration of a data set on the Hub.
+        flag: the argument that named it, for error messages.
 
     Returns:
         The rows of each split, by its name.
@@ -74,7 +74,7 @@ def load_source(dataset: str, config: str | None, flag: str) -> dict[str, datase
         why = "HF_HUB_OFFLINE keeps the Hub from being asked" if offline else "the Hugging Face Hub cannot be reached"
         raise AtomError(f"{flag} {dataset!r}: there is no such path, and {why}; give {would_do}") from error
     except datasets.exceptions.DatasetNotFoundError as error:
-        # Datasets drops the error that it comes from: its message alone tells one case from the other.
+        # `datasets` drops the original error: only the message tells the two cases apart.
         gated = "gated" in str(error)
         page = f"{huggingface_hub.constants.ENDPOINT}/datasets/{dataset}"
         why = (
@@ -83,13 +83,13 @@ def load_source(dataset: str, config: str | None, flag: str) -> dict[str, datase
             else "no such data set on the Hugging Face Hub that you may read"
         )
         raise AtomError(f"{flag} {dataset!r}: there is no such path, and {why} ({LOG_IN}); give {would_do}") from error
-    except Exception as error:  # a builder raises what it likes, a missing configuration is a ValueError
+    except Exception as error:  # builders raise errors of any type; a missing configuration is a ValueError
         why = f"cannot be loaded from the Hugging Face Hub: {without_token(_reason(error))}"
         raise AtomError(f"{flag} {dataset!r} {why}; give --dataset_config or {would_do}") from error
 
 
 def short_name(dataset: str, config: str | None) -> str:
-    """A name for the data set that can be part of a folder's name, such as "poem_sentiment_train" or "glue-cola"."""
+    """A name of the data set that is valid in a folder's name, such as "poem_sentiment_train" or "glue-cola"."""
     path = Path(dataset).expanduser()
     name = (path.stem if path.is_file() else path.resolve().name) if path.exists() else dataset.split("/")[-1]
     return re.sub(r"[^\w.-]+", "-", f"{name}-{config}" if config else name)
@@ -149,7 +149,7 @@ def _load_path(path: Path, given: str) -> dict[str, datasets.Dataset]:
             which = ", ".join(f.name for f in unnamed)
             raise AtomError(f"{given}: some files name a split but not {which}; name all of them (train, test) or none")
         groups = {"train": unnamed}
-    # Each on its own, so that a test file without labels does not stop the others.
+    # Each on its own, so that a test file without labels does not fail the others.
     return {split: _read(group, given) for split, group in groups.items()}
 
 
@@ -159,7 +159,7 @@ def _split_in(name: str) -> str | None:
 
 
 def _load_image_folder(path: Path, given: str) -> dict[str, datasets.Dataset]:
-    # "train" may also be a class, but then it holds the images themselves.
+    # "train" may also be a class, which then holds images directly.
     splits = {
         folder.name.lower(): [f"{escape(str(folder))}/**"]
         for folder in sorted(path.iterdir())
@@ -183,11 +183,11 @@ def _builder(builder: str, files: dict[str, list[str]], given: str, **options) -
     except Exception as error:  # the readers raise whatever pandas, pyarrow and json raise
         if "corresponds to no data" in str(error):
             raise AtomError(f"{given} is empty: it has no rows; give a file with at least one row") from error
-        raise AtomError(f"{given} cannot be read as {builder}: {_reason(error)}; mend it or give {_FILES}") from error
+        raise AtomError(f"{given} cannot be read as {builder}: {_reason(error)}; fix it or give {_FILES}") from error
 
 
 def _reason(error: BaseException) -> str:
-    """What the reader says, in one line: `datasets` wraps it in an error that says nothing."""
+    """The reader's own message in one line: `datasets` wraps it in an uninformative error."""
     return " ".join(str(error.__cause__ or error).split())[:300].rstrip(".")
 
 
@@ -196,7 +196,7 @@ def _load_npz(path: Path, given: str) -> dict[str, datasets.Dataset]:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except Exception as error:  # zipfile, numpy and the file system each have their own
-        raise AtomError(f"{given} cannot be read as npz: {_reason(error)}; mend it or give {_FILES}") from error
+        raise AtomError(f"{given} cannot be read as npz: {_reason(error)}; fix it or give {_FILES}") from error
     wanted = "x_train, y_train, x_test and y_test (or x and y): uint8 images [n, H, W] or [n, H, W, 1 or 3], labels [n]"
     splits = {}
     for split, end in (("train", "_train"), ("train", ""), ("test", "_test")):

@@ -1,4 +1,4 @@
-"""Which rows are trained on and which are evaluated on: splits, held-out rows, stratified samples."""
+"""Choose the training and evaluation rows: splits, held-out rows, stratified samples."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ logger = logging.getLogger(__name__)
 
 
 def stratified_rows(classes: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Draw `count` of the rows whose class ids are given: in ascending order, each class in proportion.
+    """Draw `count` of the rows whose class ids are given, each class in proportion; returns indices in ascending order.
 
     Every class keeps at least one row where `count` allows it. The same seed draws the same rows.
     """
+    # Not scikit-learn's train_test_split, which draws other rows: committed results must not change.
     rng = np.random.default_rng(seed)
     ids, sizes = np.unique(classes, return_counts=True)
     share = sizes * count / len(classes)
@@ -33,8 +34,8 @@ def stratified_rows(classes: np.ndarray, count: int, seed: int) -> np.ndarray:
     return np.sort(np.concatenate(drawn))
 
 
-# Which rows
 def named_split(splits: dict[str, datasets.Dataset], name: str, flag: str, dataset: str) -> datasets.Dataset:
+    """The rows of a split, or of several joined by "+"."""
     parts = name.split("+")
     if not set(parts) <= set(splits):
         raise AtomError(f"{flag} {name!r}: {dataset!r} has no such split; give one of {', '.join(splits)}")
@@ -42,6 +43,7 @@ def named_split(splits: dict[str, datasets.Dataset], name: str, flag: str, datas
 
 
 def main_split(splits: dict[str, datasets.Dataset], wanted: str | None, flag: str, dataset: str) -> str:
+    """The name of the wanted split; by default "train", or the only one."""
     name = wanted or ("train" if "train" in splits else next(iter(splits)))
     if wanted is None and "train" not in splits and len(splits) > 1:
         raise AtomError(f"{flag}: {dataset!r} has no split called train; give one of {', '.join(splits)}")
@@ -51,7 +53,7 @@ def main_split(splits: dict[str, datasets.Dataset], wanted: str | None, flag: st
 
 
 def first_eval_split(splits: dict[str, datasets.Dataset], train_name: str, columns: dict[str, str]) -> str | None:
-    """The first validation or test split with rows whose labels are known: a benchmark's test labels are often -1."""
+    """The first non-empty validation or test split with known labels: a benchmark's test labels are often -1."""
     for start in EVAL_SPLITS:
         for name, rows in splits.items():
             if name in (train_name, *train_name.split("+")) or not name.startswith(start) or not len(rows):
@@ -64,6 +66,7 @@ def first_eval_split(splits: dict[str, datasets.Dataset], train_name: str, colum
 
 
 def hold_out_rows(rows: datasets.Dataset, fraction: float, seed: int, dataset: str) -> tuple[datasets.Dataset, ...]:
+    """(training rows, evaluation rows): a stratified fraction of the rows is held out for evaluation."""
     count = len(rows) - max(1, round(len(rows) * fraction))
     if count < 1:
         raise AtomError(f"--eval_dataset is missing and {dataset!r} has too few rows ({len(rows)}) to hold any out")
@@ -73,6 +76,7 @@ def hold_out_rows(rows: datasets.Dataset, fraction: float, seed: int, dataset: s
 
 
 def draw_rows(rows: datasets.Dataset, count: int | None, seed: int, flag: str) -> datasets.Dataset:
+    """`count` rows, stratified by class; all if None or if there are not as many."""
     if count is None:
         return rows
     if count >= len(rows):

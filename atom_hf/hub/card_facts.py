@@ -1,7 +1,6 @@
-"""What is known of a model, a trainer and a run: the facts that `card.py` writes.
+"""Facts for model cards, gathered from a model, a trainer and a run.
 
-What is taken from arguments is chosen here one by one, and of a path no more than its last part: no folder of a machine and no
-token gets into a card.
+Arguments are chosen one by one, and of a path only its last part is used: no local folder and no token gets into a card.
 """
 
 import functools
@@ -38,19 +37,19 @@ class Base(NamedTuple):
     """Where the weights of a model were loaded from."""
 
     name: str
-    """As it was named to `from_pretrained`."""
+    """The name given to `from_pretrained`."""
     folder: str | None
-    """The whole path of a folder."""
+    """The absolute path, if it is a folder."""
     on_hub: bool
-    """Whether `name` is an id on the Hub; False where that is not known."""
+    """Whether `name` is an id on the Hub; False if unknown."""
 
 
 def base_of_weights(model: Any) -> Base | None:
-    """Where the weights of a model were loaded from; None if they never were.
+    """Where the weights of a model were loaded from; None if they were not loaded.
 
-    To be asked soon after loading: what is a folder now may be none from another working directory, or gone.
+    Call it soon after loading: a relative folder may not be found from another working directory, or may be gone.
     """
-    # A model whose weights were never loaded has no base, though its configuration may name where that was read from.
+    # A model whose weights were not loaded has no base, though its configuration may name its own source.
     name = getattr(model.config, "_name_or_path", "") if hasattr(model, "_weight_conversions") else ""
     if not name:
         return None
@@ -61,12 +60,12 @@ def base_of_weights(model: Any) -> Base | None:
 
 
 def describes(model: Any) -> bool:
-    """Whether a card can be written for a model: one of Transformers, or an adapter of one."""
+    """Whether a card can be written for a model: it is from Transformers, or an adapter of such a model."""
     return isinstance(_base_of(model), PreTrainedModel)
 
 
 def facts_of_model(model: Any) -> CardFacts:
-    """What a model alone tells: its class, its base, its heads' settings; not how or on what it was trained."""
+    """Facts from a model alone: its class, its base, its heads' settings; not how or on what it was trained."""
     base = _base_of(model)
     name = type(base).__name__
     labels = list((getattr(base.config, "id2label", None) or {}).values())
@@ -76,7 +75,7 @@ def facts_of_model(model: Any) -> CardFacts:
         library="transformers" if base is model else "peft",
         atoms=getattr(base, "atom_config", None),
         versions=_versions("peft" if base is not model else ""),
-        # Transformers names classes that nobody named.
+        # Transformers' default names of classes are no names.
         labels=None if labels == [f"LABEL_{i}" for i in range(len(labels))] else labels,
     )
     source = getattr(base, "_atom_base", None) or base_of_weights(base)
@@ -84,7 +83,7 @@ def facts_of_model(model: Any) -> CardFacts:
 
 
 def write_model_card(model: Any, folder: str | Path) -> None:
-    """Writes the card of a model alone into a folder. The card of a run stays where the model was loaded from there."""
+    """Write the card of a model without a run to a folder; if the model was loaded from there, the card of its run stays."""
     base = getattr(_base_of(model), "_atom_base", None)
     if base and base.folder == str(Path(folder).resolve()) and keeps_card(folder):
         file = Path(folder, CARD_NAME)
@@ -95,12 +94,12 @@ def write_model_card(model: Any, folder: str | Path) -> None:
 
 
 def facts_of_trainer(trainer: Any, given: Mapping[str, Any] | None = None) -> CardFacts:
-    """What a trainer knows of its model and of the run so far.
+    """Facts from a trainer: its model and the run so far.
 
     Args:
-        trainer: a Trainer with the flag on. What its `card_facts` hold, by the names of `CardFacts`, wins over what is found.
-        given: what `create_model_card` was called with (language, license, tags, model_name, finetuned_from, tasks,
-            dataset_tags, dataset, dataset_args, dataset_name), which wins over that.
+        trainer: a Trainer with the flag on. Its `card_facts`, by the names of `CardFacts`, override what is found.
+        given: the arguments of `create_model_card` (language, license, tags, model_name, finetuned_from, tasks,
+            dataset_tags, dataset, dataset_args, dataset_name), which override both.
     """
     check_facts(trainer.card_facts, "card_facts")
     args, state = trainer.args, trainer.state
@@ -122,10 +121,10 @@ def facts_of_trainer(trainer: Any, given: Mapping[str, Any] | None = None) -> Ca
 
 
 def base_facts(source: str | Base) -> dict[str, Any]:
-    """What is known of the checkpoint that training began with.
+    """Facts about the checkpoint that training started from.
 
     Args:
-        source: as it was named to `from_pretrained` or `--model` just now; or what `base_of_weights` found then.
+        source: the name given to `from_pretrained` or `--model`; or what `base_of_weights` returned after loading.
     """
     if isinstance(source, str):
         if source in BUILT_IN_MODELS:
@@ -145,7 +144,7 @@ def base_facts(source: str | Base) -> dict[str, Any]:
 def training_facts(
     args: TrainingArguments, steps: int | None = None, dtype: torch.dtype | None = None
 ) -> dict[str, Any]:
-    """The arguments that say how a model was trained, in words."""
+    """The training arguments to state in a card, as text."""
     each, accumulated = args.per_device_train_batch_size, args.gradient_accumulation_steps
     batch = str(each * accumulated * args.world_size)
     if accumulated * args.world_size > 1:
@@ -182,7 +181,7 @@ def training_facts(
 
 
 def pipeline_tag(class_name: str) -> str | None:
-    """The task of a model class, by the tables that Trainer takes it from; multiple choice, which they lack, beside them."""
+    """The task of a model class, by Trainer's own tables, plus multiple choice, which they lack."""
     tables = {**TASK_MAPPING, "multiple-choice": MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES}
     found = None
     for task, table in tables.items():
@@ -193,36 +192,35 @@ def pipeline_tag(class_name: str) -> str | None:
 
 
 def _base_of(model: Any) -> Any:
-    """The model of Transformers within an adapter, else the model itself."""
+    """The Transformers model within an adapter, else the model itself."""
     inner = getattr(model, "get_base_model", None)
     return inner() if inner is not None and not isinstance(model, PreTrainedModel) else model
 
 
 def _versions(*more: str) -> dict[str, str]:
-
     others = (sys.modules.get(name) for name in ("transformers", "torch", "datasets", "tokenizers", *more))
     return {"atom-hf": __version__, **{m.__name__: m.__version__ for m in others if hasattr(m, "__version__")}}
 
 
 @functools.cache
 def _license_of(source: str) -> str | None:
-    """The licence that the base's own card states, if it is one that the Hub takes without further text."""
+    """The licence in the base's own card, if it is one that the Hub accepts without further text."""
     try:
         if Path(source).is_dir():
             found = (metadata_load(Path(source, CARD_NAME)) or {}).get("license")
         elif hub_id(source):
-            # A single request, as for Trainer's own card; with HF_HUB_OFFLINE none.
+            # One request, as for Trainer's own card; none with HF_HUB_OFFLINE.
             tags = hf_api().model_info(source, timeout=5).tags or []
             found = next((tag.removeprefix("license:") for tag in tags if tag.startswith("license:")), None)
         else:
             return None
-    except Exception:  # a base whose card cannot be had or read: nothing is said of its licence
+    except Exception:  # a base whose card cannot be read: its licence is unknown
         return None
     return found if isinstance(found, str) and found in LICENSES else None
 
 
 def _facts_of_rows(train: Any, evaluation: Any) -> dict[str, Any]:
-    """How many samples, and the data set's id if the rows say that they came from the Hub."""
+    """The numbers of samples, and the data set's id if the rows came from the Hub."""
     found = {
         "train_samples": len(train) if train is not None and has_length(train) else None,
         "eval_samples": len(evaluation) if not isinstance(evaluation, dict | None) and has_length(evaluation) else None,
@@ -231,7 +229,7 @@ def _facts_of_rows(train: Any, evaluation: Any) -> dict[str, Any]:
         splits = [str(rows.split) if getattr(rows, "split", None) else None for rows in (train, evaluation)]
         config = train.info.config_name
         found |= {"dataset": name.split("/")[-1], "dataset_id": name, "train_split": splits[0]}
-        # Rows that were held out go on to bear the name of the split that they were taken from.
+        # Held-out rows still have the name of the split that they were taken from.
         found["eval_split"] = splits[1] if splits[1] != splits[0] else None
         found["dataset_config"] = config if config != "default" else None
         whole = (getattr(getattr(evaluation, "info", None), "splits", None) or {}).get(splits[1])
@@ -242,18 +240,18 @@ def _facts_of_rows(train: Any, evaluation: Any) -> dict[str, Any]:
 
 
 def _data_id(rows: Any) -> str | None:
-    """The id on the Hub of the data set that rows came from, if they tell."""
+    """The Hub id of the data set that rows came from, if known."""
     files = getattr(getattr(rows, "info", None), "download_checksums", None) or {}
     ids = {match[1] for match in (re.match(r"hf://datasets/([^@]+)@", str(file)) for file in files) if match}
     return hub_id(ids.pop()) if len(ids) == 1 else None
 
 
 def _facts_of_log(args: TrainingArguments, state: Any) -> dict[str, Any]:
-    """The evaluation that belongs to the weights as they are, and what training last logged of importances."""
+    """The evaluation of the current weights, and the importances that training last logged."""
     log = state.log_history
     evaluations = [line for line in log if "eval_loss" in line]
     trained = max((i for i, line in enumerate(log) if "train_runtime" in line), default=None)
-    # The best checkpoint's weights are loaded as training ends: until then, those at hand are the last ones.
+    # The best checkpoint's weights are loaded when training ends: until then, the current weights are the last ones.
     best = getattr(state, "best_global_step", None) if args.load_best_model_at_end and trained is not None else None
     if best and not any("eval_loss" in line for line in log[trained:]):
         evaluations = [line for line in evaluations if line.get("step") == best]

@@ -1,4 +1,4 @@
-"""Update an existing card on save or push."""
+"""Update an existing model card on save or push."""
 
 import re
 from pathlib import Path
@@ -14,19 +14,20 @@ SAVED_AGAIN = (
     "told here is of those before."
 )
 
-_RUN = "\n## Training\n"  # of a card that tells of a run
+_RUN = "\n## Training\n"  # only in the card of a run
 
 _READING, _LIMITS = "\n## Reading importances\n\n", "\n## Limits\n\n"
 
 
 def card_to_push(folder: str | Path, repo_id: str, there: str | None, revision: str | None = None) -> str | None:
-    """The text of the card that a push of a folder brings; None where the repository is to keep what it has.
+    """The text of the card to push with a folder; None if the repository keeps the card that it has.
 
-    A card of somebody's own is pushed as it is, and one that was generated never goes over it: it learns the name of its
-    repository, and stays behind where the card that is `there` is somebody's own. Where a model goes back to where it came
-    from without a run, the card of the run that is `there` stays, and says so.
+    A card that somebody wrote is pushed unchanged. A generated card gets the name of its repository, and never replaces a
+    card `there` that somebody wrote. If a model is pushed back to where it was loaded from without a new run, the card of the
+    run that is `there` stays, with a note.
 
-    Raises `AtomError` for a card that is no text.
+    Raises:
+        AtomError: the card is not UTF-8 text.
     """
     file = Path(folder, CARD_NAME)
     try:
@@ -34,7 +35,7 @@ def card_to_push(folder: str | Path, repo_id: str, there: str | None, revision: 
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
-        raise AtomError(f"{file} is no text in UTF-8, as a model card must be: mend it or remove it") from error
+        raise AtomError(f"{file} is no text in UTF-8, as a model card must be: fix or remove it") from error
     if not is_generated(text):
         return text
     if there is not None and not is_generated(there):
@@ -45,26 +46,26 @@ def card_to_push(folder: str | Path, repo_id: str, there: str | None, revision: 
 
 
 def saved_again(text: str, new: str) -> str:
-    """A generated card whose model was loaded and saved again without a run that would have written another.
+    """Add a note to a generated card whose model was loaded and saved again without a new run.
 
-    Of the `new` card, which knows the model alone, it takes what importance is where that has changed: it may have been tied
-    to the prediction in between.
+    The section on importances is taken from the `new` card of the model alone if it differs: an explainer may have been
+    fitted in between.
     """
     known, now = (part.split(_READING, 1)[-1].split(_LIMITS, 1)[0] for part in (text, new))
-    # Numbers of the run stand in front of it.
+    # In the card of a run, the section begins with the run's numbers.
     if _READING in text and not known.endswith(now):
         text = text.replace(_READING + known, _READING + now, 1)
     return text if SAVED_AGAIN in text else text.replace(_LIMITS, f"{_LIMITS}- {SAVED_AGAIN}\n", 1)
 
 
 def keeps_card(folder: str | Path) -> bool:
-    """Whether the card of a folder is one of a run. A model that is loaded from there and saved again knows less."""
+    """Whether the card in a folder is that of a run, about which a model that was loaded from there knows less."""
     file = Path(folder, CARD_NAME)
     return not is_own(folder) and file.is_file() and _RUN in file.read_text(encoding="utf-8")
 
 
 def _load_from(text: str, repo_id: str, revision: str | None) -> str:
-    """A generated card whose lines of code load from a repository, whatever they loaded from before."""
+    """Make the code in a generated card load from this repository."""
     known = re.search(r'(?m)^model = load_atom_model\(("(?:[^"\\]|\\.)*")', text)
     if known is None:
         return text
@@ -79,7 +80,7 @@ def _base_in(text: str) -> str | None:
 
 
 def _not_its_own_base(text: str, repo_id: str) -> str:
-    """A generated card that does not name the repository where it lies as the base of its model, which makes a circle."""
+    """Remove the base model from a generated card's metadata if it is the repository itself."""
     card = ModelCard(text, ignore_metadata_errors=True)
     if card.data.get("base_model") != repo_id or card.data.get("library_name") == "peft":
         return text

@@ -1,4 +1,4 @@
-"""Read single files of a model, from a folder or the Hugging Face Hub."""
+"""Find single files of a model, in a folder or on the Hugging Face Hub."""
 
 from pathlib import Path
 from typing import Any
@@ -19,25 +19,25 @@ from .messages import HUB_ERRORS, LOG_IN, reason
 
 
 class NotInCache(AtomError):
-    """Offline, nobody knows whether there is such a file."""
+    """Offline, and the cache does not tell whether there is such a file."""
 
 
 def find_file(
     source: str, name: str, *, revision: str | None = None, token: Any = None, cache_dir: str | Path | None = None
 ) -> str | None:
-    """The path of a file of a model folder or Hub repository; None if it is known that there is no such file.
+    """The local path of a file of a model folder or Hub repository; None if it is known not to exist.
 
-    Not being able to find out is an error: heads that could not be fetched are not heads that do not exist.
+    If that cannot be found out, it is an error: heads that could not be fetched may exist.
 
     Args:
         source: a folder, or an id on the Hub.
         name: the file's name.
         revision: a branch, tag or commit on the Hub; see `pin`.
         token: as `huggingface_hub` takes it.
-        cache_dir: where downloads are kept, if not in the usual place.
+        cache_dir: where downloads are cached, if not in the usual place.
 
     Raises:
-        AtomError: a repository that may not or cannot be read; `NotInCache` if that is for being offline.
+        AtomError: the repository cannot be read or accessed; `NotInCache` if that is because of being offline.
     """
     if Path(source).is_dir():
         file = Path(source, name)
@@ -57,23 +57,25 @@ def find_file(
 
 
 def pin(source: str, revision: str | None, **hub: Any) -> str | None:
-    """The revision as one commit, so that all files of a load are of the same push. `hub` is token and cache_dir.
+    """Resolve a revision to one commit, so that all files of a model come from the same push. `hub` is token and cache_dir.
 
-    Raises `AtomError`: a token that cannot be sent.
+    Raises:
+        AtomError: the token cannot be sent.
     """
     check_sendable(hub.get("token"))
     return resolve_revision(source, revision, **hub)
 
 
 def check_sendable(token: Any = None) -> None:
-    """Refuses a token that cannot be in a header: the client logs the header that it could not send. Raises `AtomError`."""
+    """Reject a token that cannot be in a header. Raises `AtomError`."""
+    # Checked here, since the client would log the header that it could not send, token included.
     secret = token.strip() if isinstance(token, str) else get_token() or ""
     if not (secret.isascii() and secret.isprintable() and " " not in secret):
-        raise AtomError(f"the token cannot be sent as it is, since a token has plain letters alone: {LOG_IN}")
+        raise AtomError(f"the token cannot be sent as it is: it has characters that no token has; {LOG_IN}")
 
 
 def _known_to_be_none(source: str, name: str, options: dict[str, Any]) -> bool:
-    """Whether the cache itself tells that there is no such file: it was asked for once, or the whole was fetched."""
+    """Whether the cache itself tells that there is no such file: requested before, or the whole repository fetched."""
     if try_to_load_from_cache(source, name, **options) is _CACHED_NO_EXIST:
         return True
     try:

@@ -1,9 +1,9 @@
-"""The licences that the Hub knows by an id: a card with any other is refused when it is pushed.
+"""Licence ids of the Hub, which rejects a pushed card with any other.
 
-From huggingface/hub-docs (`docs/hub/repositories-licenses.md`), but for "other" and "unknown", which say nothing alone.
+From huggingface/hub-docs (`docs/hub/repositories-licenses.md`), but for "other" and "unknown", which say nothing by themselves.
 """
 
-# Kept here for cards that are not on the Hub: huggingface_hub has no such list, and the Hub tells only when it is asked.
+# Listed by hand, for cards that are not on the Hub: huggingface_hub has no such list, and the Hub validates online only.
 LICENSES = frozenset(
     [
         "apache-2.0",

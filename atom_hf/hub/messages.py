@@ -1,4 +1,7 @@
-"""Hub errors as one-line messages, without a token in them."""
+"""Hub errors as one-line messages without a token.
+
+By hand: the client's own messages run over several lines, and may hold the token or the header that it was sent in.
+"""
 
 import re
 from collections.abc import Iterator
@@ -24,14 +27,14 @@ _TOKEN = re.compile(r"\b(hf_(oauth|jwt)_[\w.-]+|(hf|api_org)_[A-Za-z0-9]{16,})")
 
 
 def without_token(text: str) -> str:
-    """`text` without anything that looks like a token of the Hub, or is the one in use."""
+    """`text` without anything that looks like a Hub token, or is the current one."""
     from huggingface_hub import get_token
 
     token = get_token()
     return _TOKEN.sub("<token>", text.replace(token, "<token>") if token else text)
 
 
-# All that the client raises; a connection that breaks off is an `HTTPError`, which is no `OSError`.
+# All that the client raises; a lost connection is an `HTTPError`, which is no `OSError`.
 HUB_ERRORS = (OSError, ValueError, RuntimeError, HTTPError)
 
 CLIENT_ERRORS = (HTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled)
@@ -40,12 +43,12 @@ LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
 def reason(error: BaseException, repository: str, revision: str | None = None) -> str:
-    """What the Hub's client means by an error, and what would do, in one line and without a token.
+    """The cause of an error of the Hub's client, and a remedy, in one line and without a token.
 
     Args:
-        error: what was raised; what it was raised from counts too, since Transformers wraps the client's errors.
-        repository: the id that was asked for.
-        revision: the branch, tag or commit that was asked for.
+        error: the exception; its causes are searched too, since Transformers wraps the client's errors.
+        repository: the id that was requested.
+        revision: the branch, tag or commit that was requested.
     """
     chain = list(_chain(error))
     if card := next((e for e in chain if str(e).startswith("Invalid metadata in README.md")), None):
@@ -78,18 +81,18 @@ def reason(error: BaseException, repository: str, revision: str | None = None) -
 def as_atom_error(
     what: str, repository: str, revision: str | None = None, errors: tuple[type[Exception], ...] = HUB_ERRORS
 ) -> Iterator[None]:
-    """Raises what the Hub's client raises within it as an `AtomError` of one line that begins with `what`."""
+    """Context manager: turns errors of the Hub's client into an `AtomError` of one line that begins with `what`."""
     try:
         yield
     except AtomError:
         raise
     except errors as error:
-        # Not "from error": a client's own message may hold the header that it could not send, and the token in it.
+        # Not "from error": the client's message may hold the header that it could not send, token included.
         raise AtomError(f"{what}: {reason(error, repository, revision)}") from None
 
 
 def page_of(repository: str) -> str:
-    """Where a model is shown on the Hub."""
+    """The URL of a model on the Hub."""
     return f"{constants.ENDPOINT}/{repository}"
 
 
@@ -102,7 +105,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _answer(error: HfHubHTTPError, repository: str, revision: str | None) -> str:
-    """An answer of the server in a user's words."""
+    """The message for an HTTP error status of the Hub."""
     status, page = error.response.status_code, page_of(repository)
     with_token = "authorization" in error.response.request.headers
     writing = error.response.request.method not in ("GET", "HEAD")
@@ -131,7 +134,7 @@ def _answer(error: HfHubHTTPError, repository: str, revision: str | None) -> str
 
 
 def _revisions(repository: str, error: HfHubHTTPError) -> str:
-    """The names that there are, as an advice; nothing if they cannot be had."""
+    """A hint with the names of existing revisions; empty if they cannot be listed."""
     sent = error.response.request.headers.get("authorization", "").removeprefix("Bearer ")
     try:
         refs = hf_api().list_repo_refs(repository, token=sent or False)

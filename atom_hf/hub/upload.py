@@ -1,4 +1,4 @@
-"""A repository on the Hugging Face Hub that is written to: made, checked, and changed by one commit at a time."""
+"""Push to a repository on the Hugging Face Hub: create it, check it, and commit to it, one commit per push."""
 
 import re
 from collections.abc import Collection, Mapping
@@ -19,9 +19,9 @@ from .card_update import card_to_push
 from .files import check_sendable
 from .messages import LOG_IN, as_atom_error, without_token
 
-CHECKPOINT = "checkpoint-"  # how Trainer's begin; its own name for it would import all that Trainer needs
+CHECKPOINT = "checkpoint-"  # prefix of Trainer's checkpoint folders; importing it would import all that Trainer needs
 
-LAST_CHECKPOINT = "last-checkpoint"  # what the newest of them is called in a repository
+LAST_CHECKPOINT = "last-checkpoint"  # name of the newest one in a repository
 
 _READ_BYTES = 2**24  # files up to this size are searched for the token
 
@@ -35,7 +35,7 @@ _ADAPTER = (ADAPTER_SAFE_WEIGHTS_NAME, ADAPTER_WEIGHTS_NAME, ADAPTER_CONFIG_NAME
 
 
 def check_repository(name: str, flag: str) -> None:
-    """Refuses a name that cannot be one on the Hub, or would publish a token. Raises `AtomError`, naming the flag."""
+    """Reject a name that is invalid on the Hub, or looks like a token. Raises `AtomError`, naming the flag."""
     if without_token(name) != name:
         raise AtomError(f"{flag} looks like a token, and names of repositories are public: give org/name")
     try:
@@ -45,7 +45,7 @@ def check_repository(name: str, flag: str) -> None:
 
 
 def check_token(token: Any = None) -> None:
-    """Refuses to push where there is no token, or none that could be sent. Raises `AtomError`."""
+    """Check that there is a token that can be sent, and that the Hub is not offline. Raises `AtomError`."""
     if constants.HF_HUB_OFFLINE:
         raise AtomError("HF_HUB_OFFLINE is set, and nothing can be pushed; unset it")
     if not isinstance(token, str) and get_token() is None:
@@ -54,12 +54,12 @@ def check_token(token: Any = None) -> None:
 
 
 def check_base(base: Any, repository: str, what: str) -> None:
-    """Refuses an adapter that nobody could load from the Hub, by the base that it names. Raises `AtomError`.
+    """Reject an adapter that nobody could load from the Hub because of the base that it names. Raises `AtomError`.
 
     Args:
         base: its base_model_name_or_path.
-        repository: where it is to be pushed; the base's own files would be taken away there.
-        what: which adapter, for the message.
+        repository: where it is to be pushed; if that is the base's own, the push would delete the base's files.
+        what: names the adapter in the message.
     """
     advice = "name a base on the Hub as base_model_name_or_path in adapter_config.json, or merge it into the base and push that"
     if not base:
@@ -71,16 +71,15 @@ def check_base(base: Any, repository: str, what: str) -> None:
 
 
 def open_repository(name: str, *, token: Any = None, private: bool | None = None, write: bool = True) -> str:
-    """Makes a model repository unless it is there, and makes sure that it may be written to. Returns its full name.
+    """Create a model repository unless it exists, and check write access. Returns its full name.
 
     Raises:
-        AtomError: no token, no right to write (if it is to be written to), a public repository where a private one was
-            asked for.
+        AtomError: no token, no write access (with `write`), a public repository where a private one was asked for.
     """
     check_token(token)
     with as_atom_error(f"{name!r} cannot be pushed to", name):
         full = hf_api().create_repo(name, token=token, private=private, exist_ok=True).repo_id
-        # That it exists does not say that it may be written to, and it should be known before hours of training.
+        # An existing repository may not be writable, which should be known before hours of training.
         if write:
             hf_api().auth_check(full, token=token, write=True)
         if private and not hf_api().repo_info(full, token=token).private:
@@ -89,10 +88,10 @@ def open_repository(name: str, *, token: Any = None, private: bool | None = None
 
 
 def files_to_push(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
-    """The files of a saved model by their path in a repository, and the names of what is left out.
+    """The files of a saved model by their path in a repository, and the names of those left out.
 
     Left out are checkpoints, hidden files and those that begin with _, code, and pickles: `training_args.bin`, for one, holds
-    the token of a run that was given one.
+    the token that was given to a run.
 
     Raises:
         AtomError: a link to a file outside the folder, whose content would be published.
@@ -119,7 +118,7 @@ def files_to_push(folder: str | Path) -> tuple[dict[str, Path], list[str]]:
 
 
 def check_secret(files: Mapping[str, Path], token: Any = None) -> None:
-    """Refuses to publish the token that is pushed with. Raises `AtomError`, naming the file."""
+    """Reject files that hold the token that is used to push. Raises `AtomError`, naming the file."""
     secret = token if isinstance(token, str) else get_token()
     for name, file in files.items():
         if secret and file.stat().st_size < _READ_BYTES and secret.encode() in file.read_bytes():
@@ -136,23 +135,22 @@ def commit(
     revision: str | None = None,
     create_pr: bool = False,
 ) -> CommitInfo:
-    """All files as one commit: until it is there, the repository is what it was.
+    """Push all files as one commit: until it is made, the repository is unchanged.
 
-    `HfApi.upload_folder` would make several of a large folder. What an earlier push has left and would be loaded in place of
-    these files is deleted by the same commit; see `_stale`.
-    A generated card never goes over one that somebody wrote there.
+    (`HfApi.upload_folder` makes several commits of a large folder.) The same commit deletes files of an earlier push that
+    would be loaded instead of these; see `_stale`. A generated card never replaces one that somebody wrote there.
 
     Args:
         repository: its full name; see `open_repository`.
         files: local files by their path in the repository.
         message: the commit's first line.
-        description: the rest of it.
+        description: the rest of the commit message.
         token: as `huggingface_hub` takes it.
-        revision: a branch, made where there is none.
-        create_pr: as a pull request to the main branch.
+        revision: a branch, created if it does not exist.
+        create_pr: whether to open a pull request to the main branch.
 
     Raises:
-        AtomError: whatever stopped it, in one line; a file with the token in it; an adapter of a base that nobody else has.
+        AtomError: any failure, in one line; a file that holds the token; an adapter whose base is not available to others.
     """
     api = hf_api()
     check_secret(files, token)
@@ -197,19 +195,19 @@ def push_model(
     create_pr: bool = False,
     tags: list[str] | None = None,
 ) -> CommitInfo:
-    """A saved model as one commit, in a repository that is made if there is none.
+    """Push a saved model as one commit, to a repository that is created if it does not exist.
 
-    The folder's model card goes with it. Where it has none, that of the repository stays, or Transformers' own is made.
+    The folder's model card is pushed too. If it has none, that of the repository stays, or Transformers' own is made.
 
     Args:
         folder: what `save_pretrained` wrote.
         name: org/name, or a name within one's own account.
-        only: the files at the top of the folder that are meant, beside the card; all by default.
-        tags: added to the card's.
+        only: the files at the top of the folder to push, besides the card; all by default.
+        tags: tags to add to the card.
         **the rest: as in `commit` and `open_repository`.
 
     Raises:
-        AtomError: whatever stopped it, in one line.
+        AtomError: any failure, in one line.
     """
     check_repository(name, "repo_id")
     full = open_repository(name, token=token, private=private, write=not create_pr)
@@ -229,10 +227,10 @@ def push_model(
 
 
 def _stale(there: Collection[str], files: Collection[str]) -> list[str]:
-    """The files of a repository that would be taken for those of the model that is pushed.
+    """The files of a repository that a load would take for those of the pushed model.
 
-    These are weights of a model that now comes in other files; of the same folder the files of an adapter where a whole model
-    is pushed, and of a whole model where an adapter is; and all of an earlier checkpoint of the same name.
+    These are weights of a model that is now split into other files; in the same folder the files of an adapter if a whole
+    model is pushed, and of a whole model if an adapter is; and all of an earlier checkpoint of the same name.
     """
     folders: dict[str, set[str]] = {}
     for path in files:

@@ -1,4 +1,4 @@
-"""Models with adapters (PEFT): the heads train beside the adapter and travel in its folder."""
+"""Adapters (PEFT): the heads train along with the adapter and are saved in its folder."""
 
 import functools
 import inspect
@@ -22,35 +22,33 @@ from .unwrap import adapter_bases
 
 
 class AdapterMixin:
-    """What `attach_atoms` adds to a `PeftModel`, whose base is the `AtomMixin`.
+    """Mixin that `attach_atoms` adds to a `PeftModel`, whose base is the `AtomMixin`.
 
-    The adapter's own files hold nothing of ours: `PeftModel.from_pretrained` loads them on the plain base, without this
-    package. There is one set of heads, whichever adapter is active.
+    The adapter's own files stay PEFT's: `PeftModel.from_pretrained` loads them on the plain base, without this package.
+    There is one set of heads, whichever adapter is active.
     """
 
     def atom_importance(self, **inputs: Any) -> Tensor:
-        """The importance of each token, with the active adapter, as `AtomMixin.atom_importance`: [B, N] without virtual
-        tokens."""
+        """The importance [B, N] of each token with the active adapter, as `AtomMixin.atom_importance`, without virtual ones."""
         importance = AtomMixin.atom_importance(self, **inputs)
         if self.active_peft_config.is_prompt_learning and torch.is_tensor(inputs.get("input_ids")):
             importance = importance[:, -inputs["input_ids"].shape[1] :]
         return importance
 
     def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
-        """Saves the adapters as if nothing had been attached, and the heads and their configuration beside them.
+        """Save the adapters as PEFT does, and the heads and their configuration beside them.
 
         Arguments are those of `PeftModel.save_pretrained`. `load_atom_model` loads the folder: base, adapter and heads. With
-        `push_to_hub` what was written is one commit on the Hub, as of `AtomMixin.save_pretrained`.
+        `push_to_hub` the files become one commit on the Hub, as in `AtomMixin.save_pretrained`.
         """
         with pushing(save_directory, kwargs, getattr(self, "model_tags", None), kwargs.get("is_main_process", True)):
             self._atom_save(save_directory, *args, **kwargs)
 
     def push_to_hub(self, repo_id: str, **kwargs: Any) -> CommitInfo:
-        """Pushes the adapters, the heads and their configuration as one commit. Arguments are those of
-        `AtomMixin.push_to_hub`.
+        """Push the adapters, the heads and their configuration as one commit. Arguments are those of `AtomMixin.push_to_hub`.
 
         Raises:
-            AtomError: an adapter whose base nobody else has; and what `AtomMixin.push_to_hub` raises.
+            AtomError: the base is not available to others; and what `AtomMixin.push_to_hub` raises.
         """
         for base in adapter_bases(self):
             check_base(base, repo_id, "push_to_hub: the adapter")
@@ -59,9 +57,10 @@ class AdapterMixin:
     def _atom_save(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
         state = kwargs.pop("state_dict", None) or self.state_dict()
         heads = {key: value for key, value in state.items() if f".{HEADS_PREFIX}" in f".{key}"}
-        # An adapter of all biases (LoRA's bias="all") would take the heads' along.
+        # LoRA's bias="all" would save the biases of the heads in the adapter.
         plain = {key: value for key, value in state.items() if key not in heads}
-        kept = is_own(save_directory)  # asked before: PEFT writes a card, and the base's path into it
+        # Checked before saving: PEFT writes a card of its own, with the base's path in it.
+        kept = is_own(save_directory)
         super().save_pretrained(str(save_directory), *args, state_dict=plain, **kwargs)
         if kwargs.get("is_main_process", True):
             if not kept:
@@ -78,17 +77,17 @@ class AdapterMixin:
 
 
 def enroll(model: PeftModel) -> PeftModel:
-    """Makes the heads of an adapter's base part of what the adapter trains and saves. Doing so again changes nothing.
+    """Make the heads of an adapter's base train and be saved along with the adapter. Idempotent.
 
-    PEFT freezes whatever is no adapter when one is made or added, heads that were there before included.
+    PEFT freezes everything but the adapter when one is made or added, existing heads included.
 
     Raises:
-        AtomError: the heads are an adapter's own copies (modules_to_save).
+        AtomError: the adapter has copies of the heads (modules_to_save).
     """
     base = model.get_base_model()
     if not isinstance(base.atom_heads, AtomHeads):
         raise AtomError(
-            "modules_to_save: the adapter has copies of the atom heads of its own; leave atom_heads out of it: the heads are "
+            "modules_to_save: the adapter has its own copies of the atom heads; leave atom_heads out of it: the heads are "
             "trained and saved beside any adapter"
         )
     for parameter in base.atom_heads.trained_parameters():
@@ -103,14 +102,14 @@ def _base_of(cls: type) -> type:
 
 
 def _blank(base: type) -> Any:
-    """An empty instance, to be filled by `pickle` or `copy`."""
+    """An uninitialized instance for `pickle` or `copy` to fill."""
     cls = _adapter_class(base)
     return cls.__new__(cls)
 
 
 @functools.cache
 def _adapter_class(base: type) -> type:
-    """A subclass of `base` and `AdapterMixin` under the base's own name."""
+    """A subclass of `base` and `AdapterMixin` with the name of `base`."""
     _, *names = inspect.signature(base.forward).parameters
 
     def forward(self, *args, **kwargs):
@@ -124,8 +123,10 @@ def _adapter_class(base: type) -> type:
 
 @contextmanager
 def _showing_text(model: PeftModel, inputs: dict[str, Any]):
-    """Within it the base knows the ids and the mask of a text, though a prompt's adapter hands it embeddings, and a mask over
-    virtual tokens too. Those stand in front of what is shown here, and so belong to no atom."""
+    """Context manager: gives the base the ids and mask of the text, where a prompt-learning adapter passes it embeddings.
+
+    Virtual tokens stand in front of the text and are not in this mask, and so belong to no atom.
+    """
     if not model.active_peft_config.is_prompt_learning:
         yield
         return

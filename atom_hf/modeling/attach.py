@@ -1,4 +1,4 @@
-"""Attach atom heads to a model, and detach them."""
+"""Attach atom heads to a model and detach them; add and remove its explainer."""
 
 import inspect
 from dataclasses import replace
@@ -23,19 +23,19 @@ from .unwrap import inner_model, is_adapter, is_sentence_transformer, show_heads
 def attach_atoms(
     model: PreTrainedModel, config: AtomConfig | None = None, processing_class: Any = None
 ) -> PreTrainedModel:
-    """Gives `model` its atom heads: the same object, now also an `AtomMixin`.
+    """Attach atom heads to `model` in place, and return it: the same object, now also an `AtomMixin`.
 
-    Attach before a Trainer, DDP, FSDP or `torch.compile` sees the model. The class keeps its name and its
-    module, so that configuration, pipelines and `generate` go on as before.
+    Attach before a Trainer, DDP, FSDP or `torch.compile` wraps the model. The class keeps its name and module, so that
+    configuration, pipelines and `generate` work as before.
 
-    A `PeftModel` gets them on its base, and saves them beside its adapter. Heads that were there before
-    `get_peft_model`, which freezes them, are enrolled by `attach_atoms(peft_model)`.
+    A `PeftModel` gets the heads on its base, and saves them beside its adapter. If `get_peft_model` was called on a model
+    with heads, which freezes them, call `attach_atoms(peft_model)` to train and save them with the adapter.
 
     Args:
-        model: any Transformers model that gives hidden states, one with adapters (PEFT), or a SentenceTransformer.
-        config: an `AtomConfig`; its defaults if None. It is copied.
-        processing_class: the tokenizer, to know which tokens are special. Without one the ids in the model's own
-            configuration count, and BERT's, for one, does not name [CLS] and [SEP].
+        model: any Transformers model that returns hidden states, one with adapters (PEFT), or a SentenceTransformer.
+        config: an `AtomConfig`, which is copied; None for the defaults.
+        processing_class: the tokenizer, which knows the special tokens. Without one the ids in the model's configuration
+            are used, and BERT's, for one, does not name [CLS] and [SEP].
 
     Raises:
         AtomError: not a Transformers model, no hidden states, a layer that the model does not have, atoms already attached.
@@ -58,7 +58,7 @@ def attach_atoms(
         raise AtomError("model already has atoms attached")
     parameters = inspect.signature(model.forward).parameters
     if "output_hidden_states" not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
-        raise AtomError(f"{type(model).__name__} gives no hidden states (its forward takes no output_hidden_states)")
+        raise AtomError(f"{type(model).__name__} returns no hidden states (its forward takes no output_hidden_states)")
     if "forward" in vars(model) and not hasattr(model, "_old_forward"):
         raise AtomError(
             f"the forward of this {type(model).__name__} was replaced on the instance (model.forward = ...), and atoms "
@@ -66,9 +66,8 @@ def attach_atoms(
         )
     if config is not None and not isinstance(config, AtomConfig):
         raise AtomError(f"config must be an AtomConfig, got {type(config).__name__}")
-    config = replace(
-        config or AtomConfig(), explainer_classes=None, explainer_width=None
-    )  # that of another model says nothing here
+    # An explainer belongs to the model that it was fitted on.
+    config = replace(config or AtomConfig(), explainer_classes=None, explainer_width=None)
 
     check_layer(model, config.layer, config.side)
     check_width(model, config)
@@ -87,21 +86,21 @@ def attach_atoms(
     model._atom_width_given = width_given
     model._atom_forward_state = ForwardState()
     model._atom_before = before
-    model._atom_base = base_of_weights(model)  # what is a folder now may be none when the card is written
-    # FSDP shards the heads as a unit of their own: they are float32 in a model that may be bfloat16.
+    model._atom_base = base_of_weights(model)  # found now: the folder may be gone when the card is written
+    # FSDP shards the heads as a separate unit: they are float32 in a model that may be bfloat16.
     name_units(model)
     model._no_split_modules.append("AtomHeads")
     return model
 
 
 def detach_atoms(model: PreTrainedModel) -> PreTrainedModel:
-    """Takes the heads off again: the same object, exactly what it was before `attach_atoms` but for what it has learned.
+    """Remove the heads in place, and return the model: the same object as before `attach_atoms`, except for trained weights.
 
-    An optimizer made with the heads goes on to hold their parameters; make a new one. What Transformers itself leaves in a
-    model that has given hidden states stays (hooks, with which the whole model cannot be pickled).
+    An optimizer made with the heads still holds their parameters; make a new one. The hooks that Transformers itself installs
+    on a model that returns hidden states stay (with them the whole model cannot be pickled).
 
     Raises:
-        AtomError: no atoms attached.
+        AtomError: no atoms are attached.
     """
     if is_adapter(model) or is_sentence_transformer(model):
         detach_atoms(inner_model(model))
@@ -117,22 +116,22 @@ def detach_atoms(model: PreTrainedModel) -> PreTrainedModel:
     del model._no_split_modules
     vars(model).update(before)
     if getattr(vars(model).get("forward"), "_reads_atoms", False):
-        model.forward = model.forward.__wrapped__  # what another library's trainer had put there
+        model.forward = model.forward.__wrapped__  # the forward that another library's trainer had set
     become(model, without_atoms(type(model)))
     return model
 
 
 def refit_heads(model: Any, width: int) -> None:
-    """Makes the heads of a model anew for hidden states of another width than its configuration says.
+    """Replace the heads of a model by new ones for hidden states of width `width`.
 
-    Only before anything holds their parameters, an optimizer or a wrapper.
+    Call it before an optimizer or a wrapper holds their parameters.
     """
     model.atom_config.hidden_size = width
     model.atom_heads = _make_heads(model, model.atom_config)
 
 
 def add_explainer(model: Any, classes: int, width: int) -> ExplainerHead:
-    """Gives the heads of a model an explainer for so many classes, and its configuration the sizes."""
+    """Add an untrained explainer to the heads of a model, and its sizes to the configuration."""
     config = model.atom_config
     with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
         torch.manual_seed(0)
@@ -143,16 +142,16 @@ def add_explainer(model: Any, classes: int, width: int) -> ExplainerHead:
 
 
 def remove_explainer(model: Any) -> None:
-    """Removes the explainer, if there is one: it was fitted to weights that are about to change."""
+    """Remove the explainer, if any: it was fitted to weights that are about to change."""
     model.atom_heads.explainer = None
     model.atom_config.explainer_classes = model.atom_config.explainer_width = None
 
 
 def _make_heads(model: Any, config: AtomConfig) -> AtomHeads:
-    # The run's random numbers go on as if nothing had been attached: a paired plain run sees the same data order.
+    # Attaching draws no random numbers of the run: a paired plain run sees the same data order.
     devices = [model.device] if model.device.type == "cuda" else []
     with torch.random.fork_rng(devices):
-        # A width that the configuration does not say is found by the first forward pass of a trainer.
+        # If the configuration does not give a width, a trainer's first forward pass finds it.
         return AtomHeads(
             config.hidden_size or 1, importance_std=config.importance_std, position_init=config.position_init
         ).to(model.device)

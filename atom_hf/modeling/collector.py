@@ -1,4 +1,4 @@
-"""Collect the atoms of the forward passes of a step, whatever a trainer makes of the model's outputs."""
+"""Collect the atoms of a step's forward passes, whatever a trainer does with the model's outputs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,14 +12,15 @@ from .unwrap import inner_model
 
 
 class AtomCollector:
-    """What the forward passes of a model gave while they were collected, in their order.
+    """The packed atoms and the importance of each forward pass of a model, in order.
 
-    A trainer's loss may drop the model's outputs (TRL's), or pass a batch column by column (sentence-transformers'): atoms
-    are therefore taken where the model makes them. Passes without a gradient, such as a reference model's, have none.
+    A trainer's loss may drop the model's outputs (TRL), or run one forward pass per column of a batch
+    (sentence-transformers); atoms are therefore collected inside the model. Passes without a gradient, such as a reference
+    model's, are skipped.
 
     Args:
-        most: how many passes are read; those after them run as if the model had no atoms. None for all.
-        always: also read passes in evaluation or without a gradient.
+        most: the number of passes to collect; later ones run as if the model had no atoms. None collects all.
+        always: also collect passes in eval mode or without a gradient.
     """
 
     def __init__(self, most: int | None = None, always: bool = False):
@@ -28,18 +29,18 @@ class AtomCollector:
         self._passes: list[tuple[Tensor, Tensor]] = []
 
     def wants(self, model: Any) -> bool:
-        """Whether the pass that begins now is read."""
+        """Whether to collect the forward pass that is about to run."""
         if self.most is not None and len(self._passes) >= self.most:
             return False
         return self.always or (model.training and torch.is_grad_enabled())
 
     def add(self, atoms: Tensor, importance: Tensor) -> None:
-        """Keeps the packed atoms [B, h + 3] and the importance [B, N] of a pass."""
+        """Append the packed atoms [B, h + 3] and the importance [B, N] of one pass."""
         self._passes.append((atoms, importance))
 
     def join(self) -> tuple[Tensor, Tensor] | None:
-        """Atoms [B, h + 3] and importance [B, N] of all passes: the rows of one below those of another, the shorter of them
-        filled up with NaN. None if there was no pass.
+        """Concatenate the atoms [B, h + 3] and the importance [B, N] of all passes along the batch, shorter importance rows
+        padded with NaN. None if there was no pass.
         """
         if len(self._passes) < 2:
             return self._passes[0] if self._passes else None
@@ -50,51 +51,51 @@ class AtomCollector:
 
 
 class ForwardState:
-    """What holds while forward passes of a model run.
+    """Per-model state of a forward pass.
 
-    One for the model and its shallow copies: what Accelerate compiles by regions is such a copy, and runs in its place.
+    Shared by the model and its shallow copies: Accelerate's regional compilation runs such a copy in the model's place.
     """
 
     def __init__(self) -> None:
-        self.passes: AtomCollector | None = None
-        """Where a trainer collects what forward passes give."""
+        self.collector: AtomCollector | None = None
+        """The collector of a trainer, while one is collecting."""
         self.reading = False
-        """Whether atoms are read around the forward pass that is running."""
+        """Whether a forward pass that reads atoms is running."""
         self.text: dict[str, Tensor] | None = None
-        """The ids and the mask behind embeddings that a prompt's adapter gives."""
+        """The ids and mask of the text whose embeddings a prompt-learning adapter passes to the base."""
         self.keeps_all_states = False
-        """For a model that does not give the one layer's hidden states when it is asked for them alone."""
+        """Whether to request all hidden states: the model does not return those of one layer alone."""
 
 
 @contextmanager
 def collecting(model: Any, most: int | None = None, always: bool = False) -> Iterator[AtomCollector]:
-    """Within it the `AtomCollector` that it gives holds what the forward passes of `model`, an `AtomMixin`, make.
+    """Context manager: yields an `AtomCollector` of the forward passes of `model` (an `AtomMixin`); restores the previous one.
 
-    Nothing of it stays with the model afterwards. `most` and `always` are those of `AtomCollector`.
+    `most` and `always` are those of `AtomCollector`.
     """
-    running = model._atom_forward_state
-    before, running.passes = running.passes, AtomCollector(most, always)
+    state = model._atom_forward_state
+    before, state.collector = state.collector, AtomCollector(most, always)
     try:
-        yield running.passes
+        yield state.collector
     finally:
-        running.passes = before
+        state.collector = before
 
 
 def to_be_read(model: Any, return_atoms: bool | None) -> bool:
-    """Whether a forward pass of `model`, an `AtomMixin`, gives atoms: as it was asked, else as whoever collects them wants it,
-    else in training."""
+    """Whether a forward pass of `model` (an `AtomMixin`) returns atoms: `return_atoms` if given, else what the collector wants,
+    else whether the model trains with gradients."""
     if model._atom_forward_state.reading:
         return False
     if return_atoms is not None:
         return return_atoms
-    if model._atom_forward_state.passes is not None:
-        return model._atom_forward_state.passes.wants(model)
+    if model._atom_forward_state.collector is not None:
+        return model._atom_forward_state.collector.wants(model)
     return model.training and torch.is_grad_enabled()
 
 
 @contextmanager
 def reading_once(model: Any, backbone: Any = None) -> Iterator[list[Any]]:
-    """The forward pass within it is not read a second time. The list that it gives holds what the backbone, if any, gave."""
+    """Context manager: inner forward passes read no atoms; yields a list that receives the outputs of `backbone`, if given."""
     given: list[Any] = []
     modules = [] if backbone is None else [backbone]
     hooks = [module.register_forward_hook(lambda _, inputs, outputs: given.append(outputs)) for module in modules]
@@ -109,7 +110,7 @@ def reading_once(model: Any, backbone: Any = None) -> Iterator[list[Any]]:
 
 @contextmanager
 def reading_tokens(model: Any) -> Iterator[list[Tensor]]:
-    """Within it, the tokens [B, N, h] that the heads of a model read in each forward pass, as they come."""
+    """Context manager: yields a list that receives the tokens [B, N, h] which the heads read in each forward pass."""
     seen: list[Tensor] = []
     hook = inner_model(model).atom_heads.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     try:

@@ -1,4 +1,4 @@
-"""The forward pass of a model with atoms: its own, one layer's hidden states of it, and the heads on those."""
+"""Forward pass of a model with atoms: the base's own forward, then the heads on one layer's hidden states."""
 
 import functools
 import inspect
@@ -19,7 +19,7 @@ OUTPUT_KEYS = ("atoms", "atom_importance")
 
 
 class WidthError(AtomError):
-    """Hidden states of another width than the heads were made for."""
+    """The hidden states have another width than the heads were made for."""
 
     def __init__(self, message: str, width: int):
         super().__init__(message)
@@ -29,8 +29,8 @@ class WidthError(AtomError):
 def forward_with_atoms(
     model: Any, base_forward: Any, args: tuple, kwargs: dict[str, Any], backbone: Any = None
 ) -> ModelOutput:
-    """Runs a forward and adds the atoms to its outputs. `backbone` is the module whose outputs hold the hidden states, where
-    the forward's own do not."""
+    """Run a forward and add the atoms to its outputs. `backbone` is the module whose outputs hold the hidden states, where
+    those of the forward itself do not."""
     learns = model.training and torch.is_grad_enabled()
     if learns and not all(parameter.requires_grad for parameter in model.atom_heads.trained_parameters()):
         raise AtomError(
@@ -55,15 +55,15 @@ def forward_with_atoms(
     return result if return_dict else result.to_tuple()
 
 
-# The gate's hooks act on the running model, which a compiled graph cannot see.
+# The balancer's hooks act at run time, and a compiled graph would not call them.
 @torch.compiler.disable
 def _add_atoms(
     model: Any, outputs: ModelOutput, states: ModelOutput, inputs: dict[str, Any], keep_states: bool
 ) -> ModelOutput | None:
-    """`outputs` with the atoms of `states`, and without the hidden states if nobody else wants them.
+    """`outputs` with the atoms of `states`, and without the hidden states if the caller did not ask for them.
 
-    None if the model was asked for one layer's and gave others': some count their layers otherwise than their configuration, or
-    do not know the choice. It is asked for all of them from then on.
+    None if one layer's states were requested and the model returned others: some models count layers differently from their
+    configuration, or do not support the choice. All states are requested from then on.
     """
     layer, asked_for_all = model.atom_config.layer, inputs["output_hidden_states"] is True
     try:
@@ -76,20 +76,20 @@ def _add_atoms(
         model._atom_forward_state.keeps_all_states = True
         return None
     atoms, importance = _read_atoms(model, hidden, inputs, outputs)
-    if model._atom_forward_state.passes is not None:
-        model._atom_forward_state.passes.add(atoms, importance)
+    if model._atom_forward_state.collector is not None:
+        model._atom_forward_state.collector.add(atoms, importance)
     values = {name: value for name, value in outputs.items() if keep_states or not _are_states(name, value)}
     return _output_class(type(outputs))(**values, atoms=atoms, atom_importance=importance)
 
 
 def _are_states(name: str, value: Any) -> bool:
-    # A tensor of that name, such as the features of an image, is an output of its own, whoever asks for hidden states.
+    # A tensor of that name, such as the features of an image, is a regular output, whether or not states are requested.
     return name.endswith("hidden_states") and isinstance(value, tuple | list)
 
 
 @torch.compiler.disable
 def _named(model: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a call by name."""
+    """The arguments of a forward call, by name."""
     _, *names = _signature(type(model).forward).parameters
     return {**dict(zip(names, args, strict=False)), **kwargs, **(model._atom_forward_state.text or {})}
 
@@ -97,14 +97,14 @@ def _named(model: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
 def _read_atoms(model: Any, hidden: Tensor, inputs: dict[str, Any], outputs: ModelOutput) -> tuple[Tensor, Tensor]:
     """The packed atoms [B, h + 3] and the importance [B, N] of one layer's hidden states.
 
-    The importance is the charge; in evaluation, where it has been fitted to the prediction, that for the class in `outputs`.
+    The importance is the charge; in eval mode, with an explainer, its importance for the class that `outputs` predict.
     """
     config = model.atom_config
     if torch.is_grad_enabled():
-        _refuse_without_gradient(model, hidden)
+        _check_gradient(model, hidden)
         hidden = model.atom_balancer(hidden)
     if len(set(getattr(model, "hf_device_map", {}).values())) > 1:
-        # Spread over devices, layers give their states where they are. The heads are where the inputs come in.
+        # With several devices (device_map), a layer's states lie on its own device. The heads are on the inputs' device.
         hidden = hidden.to(model.atom_heads.importance.weight.device)
     tokens, mask = find_tokens(hidden, inputs, config, model.config, model)
     width = tokens.shape[-1]
@@ -123,8 +123,8 @@ def _read_atoms(model: Any, hidden: Tensor, inputs: dict[str, Any], outputs: Mod
     return atoms.pack(), importance.detach().masked_fill(~mask, float("nan"))
 
 
-def _refuse_without_gradient(model: Any, hidden: Tensor) -> None:
-    """Raises `AtomError` for hidden states that are cut off from a model in training: the flag would do nothing to it."""
+def _check_gradient(model: Any, hidden: Tensor) -> None:
+    """Raise `AtomError` if hidden states in training carry no gradient: the atom loss could not reach the model."""
     if hidden.requires_grad or not model.training:
         return
     try:
@@ -133,17 +133,17 @@ def _refuse_without_gradient(model: Any, hidden: Tensor) -> None:
         return
     if embedding is not None and any(parameter.requires_grad for parameter in embedding.parameters()):
         raise AtomError(
-            f"layer {model.atom_config.layer} of {type(model).__name__} comes without gradients, as reversible layers give it, "
-            "and the energy would not reach the model; choose layer 0, or another model"
+            f"layer {model.atom_config.layer} of {type(model).__name__} comes without gradients, as from reversible layers, "
+            "so the energy cannot reach the model; choose layer 0, or another model"
         )
 
 
 def _states_to_keep(model: Any) -> bool | list[int]:
-    """What to ask for as `output_hidden_states`, so that of all hidden states only the one that is read is kept.
+    """The value of `output_hidden_states` that keeps only the hidden states that are read.
 
-    A model that knows no such choice takes the list for True, and gives them all. One that does not say how many layers
-    it has cannot count from the end. One made of several would hand the choice on to all of them, and a vision tower whose
-    own layer is read by the rest needs to keep that.
+    A model without support for the choice takes the list for True, and returns them all. Negative layers need the number of
+    layers in the configuration. A composite model would hand the choice on to all its parts, and a vision tower whose own
+    layer is read by the rest needs to keep that one: such models are asked for all.
     """
     layer = model.atom_config.layer
     if model._atom_forward_state.keeps_all_states or getattr(model.config, "sub_configs", None):
@@ -158,7 +158,7 @@ _signature = functools.cache(inspect.signature)
 
 @functools.cache
 def _output_class(base: type) -> type:
-    """`base` with the atom fields declared: DDP rebuilds outputs from their fields and fails on undeclared ones."""
+    """A subclass of `base` with the atom fields declared: DDP rebuilds outputs from fields and fails on undeclared ones."""
     annotations = {name: Tensor | None for name in OUTPUT_KEYS}
     namespace = {"__annotations__": annotations, "__module__": __name__, **dict.fromkeys(OUTPUT_KEYS)}
     return dataclass(type("Atom" + base.__name__, (base,), namespace))

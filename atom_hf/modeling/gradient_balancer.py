@@ -1,4 +1,4 @@
-"""Scale the atom gradient to a fixed ratio of the task's (ours)."""
+"""Scale the atom gradient to a fixed ratio of the task gradient (ours)."""
 
 import functools
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from torch import Tensor
 from ..atoms.config import AtomConfig
 from .sharding import watch_gradient
 
-# What autograd calls the operations that give another view, or a copy, of one tensor.
+# Autograd's names for the operations that return a view or a copy of one tensor.
 _VIEWS = {
     f"{name}Backward0"
     for name in ("Clone", "Slice", "View", "Alias", "Permute", "Transpose", "Unsqueeze", "UnsafeView", "Select")
@@ -18,19 +18,19 @@ _VIEWS = {
 
 
 class GradientBalancer:
-    """Sits between the hidden states and the heads: identity forward, and backward a factor that follows the task.
+    """Identity between the hidden states and the heads, whose backward pass scales the atom gradient by that of the task.
 
-    No one absolute weight suits a model from nothing and a pretrained one: at the hidden states of the second the atom
-    loss's gradient starts several times the task's, and costs accuracy. The gate measures the norms of both there, and
-    scales what passes to the model so that it is `ratio` of the task's. The heads themselves always learn at full
-    strength.
+    No single absolute weight suits both a model trained from scratch and a pretrained one: at the hidden states of the latter
+    the atom gradient starts several times as large as the task's, and costs accuracy. The balancer measures the norms of both
+    there, and scales the atom gradient that reaches the model to `ratio` times the task's. The heads themselves always learn
+    at full strength.
 
-    Norms are taken over all samples of a step and, by `update`, over processes; the factor in force comes from the steps
-    before. So it does not depend on how a batch is split over processes or accumulation steps. It is part of a
-    checkpoint (`state`, `load`).
+    Norms are taken over all samples of a step and, by `update`, over processes; the current factor comes from the previous
+    steps. So it does not depend on how a batch is split over processes or accumulation steps. It is part of a checkpoint
+    (`state`, `load`).
 
     Args:
-        ratio: of the two norms; None passes the gradient as it is.
+        ratio: norm of the atom gradient over that of the task; None passes the gradient unchanged.
     """
 
     MOMENTUM = 0.9  # of the running norms, per step
@@ -39,9 +39,9 @@ class GradientBalancer:
     def __init__(self, ratio: float | None) -> None:
         self.ratio = ratio
         self.strength = 1.0
-        """The share of the factor that is in force: 0 while the heads warm up, and what the schedule says after that."""
-        # Tensors, on the device of the hidden states: a number would make an accelerator wait at every step.
-        # Before anything has been measured nothing passes, unless nothing is to be measured.
+        """The multiplier of the factor by the schedule, in [0, 1]: 0 while the heads warm up."""
+        # Tensors, on the device of the hidden states: Python numbers would synchronize an accelerator at every step.
+        # Until norms have been measured nothing passes, unless the gradient is passed unchanged.
         self._scale = torch.tensor(1.0 if ratio is None else 0.0)
         self._norms = torch.zeros(2)  # of the task's gradient and of the atom term's, running
         self._steps = torch.tensor(0)
@@ -49,11 +49,11 @@ class GradientBalancer:
 
     @classmethod
     def of(cls, config: AtomConfig) -> "GradientBalancer":
-        """The gate that a configuration asks for."""
+        """The balancer for a configuration."""
         return cls(config.weight if config.weighting == "relative" else None)
 
     def __call__(self, hidden: Tensor) -> Tensor:
-        """`hidden` as the heads see it: equal in value, its gradient scaled by `scale` on the way back."""
+        """Return `hidden` unchanged, with the gradient that flows back through it scaled by `scale`."""
         if not hidden.requires_grad:
             return hidden
         if self._sums is None:
@@ -61,8 +61,8 @@ class GradientBalancer:
             self._scale, self._norms, self._steps = (
                 state.to(hidden.device) for state in (self._scale, self._norms, self._steps)
             )
-        # The hook sees the whole gradient of the hidden states, after both the task's part and the gate's have arrived.
-        # A step may have several forward passes: each knows what passed of its own.
+        # The hook sees the whole gradient of the hidden states, after both the task's part and the balancer's have arrived.
+        # A step may have several forward passes: each keeps track of its own gradients.
         seen = _Seen()
         watch_gradient(hidden, functools.partial(self._measure_task, seen))
         view, (source, index) = None, (hidden.grad_fn, hidden.output_nr)
@@ -70,8 +70,8 @@ class GradientBalancer:
             view = source
             source, index = source.next_functions[0]
         if view is not None and source is not None:
-            # A model may go on with what the hidden states are but a view of (Longformer cuts its own padding off them, XLNet
-            # turns them round): no gradient of the task's passes the view then. The hooks hold no node of the graph: that
+            # A model may compute on with the tensor that the hidden states are a view of (Longformer cuts its own padding off,
+            # XLNet transposes): the task's gradient then does not pass the view. The hooks hold no node of the graph, which
             # would be a cycle that is never freed.
             view.register_hook(seen.take_view)
             source.register_prehook(functools.partial(self._measure_source, seen, index))
@@ -79,11 +79,11 @@ class GradientBalancer:
 
     @property
     def scale(self) -> float:
-        """The factor in force."""
+        """The current factor of the atom gradient, schedule included."""
         return self.strength * self._scale.item()
 
     def update(self, reduce: Callable[[Tensor], Tensor]) -> None:
-        """Ends a step and sets the factor for the next. `reduce` sums a tensor [2] over processes."""
+        """End a step and set the factor for the next one. `reduce` sums a tensor [2] over processes."""
         if self._sums is None:
             return
         norms = reduce(self._sums).sqrt()
@@ -97,16 +97,16 @@ class GradientBalancer:
             self._scale = torch.where(atom > 0, (self.ratio * task / atom).clamp(max=self.LIMIT), self._scale)
 
     def drop(self) -> None:
-        """Forgets what was measured in a step that did not come to its end."""
+        """Discard the measurements of an unfinished step."""
         self._sums = None
 
     def state(self) -> dict[str, float]:
-        """What a resumed run needs; `load` takes it back."""
+        """The state for a checkpoint; `load` restores it."""
         task, atom = self._norms.tolist()
         return {"scale": self._scale.item(), "task_norm": task, "atom_norm": atom, "steps": self._steps.item()}
 
     def load(self, state: dict[str, float]) -> None:
-        """The inverse of `state`."""
+        """Restore what `state` returned."""
         self._scale = torch.tensor(float(state["scale"]))
         self._norms = torch.tensor([float(state["task_norm"]), float(state["atom_norm"])])
         self._steps = torch.tensor(int(state["steps"]))
@@ -117,14 +117,14 @@ class GradientBalancer:
         return seen.passed[-1]
 
     def _measure_task(self, seen: "_Seen", gradient: Tensor) -> None:
-        # One for each backward pass: a graph may be gone through more than once.
+        # One entry for each backward pass: a graph may be traversed more than once.
         seen.task = _squared_norm(gradient - seen.passed.pop() if seen.passed else gradient)
         self._sums[0] += seen.task
 
     def _measure_source(self, seen: "_Seen", index: int, gradients: tuple[Tensor | None, ...]) -> None:
         in_view, through, gradient = seen.task, seen.through, gradients[index]
         seen.task = seen.through = None
-        # Where none of the task's is in the view, all that came through it is what the gate has let pass.
+        # If the view carries no task gradient, all that came through it is the scaled atom gradient.
         if gradient is None:
             return
         task = _squared_norm(gradient if through is None else gradient - through)
@@ -132,31 +132,31 @@ class GradientBalancer:
 
 
 class _Seen:
-    """What was seen of the gradients of one forward pass, on the way back."""
+    """The gradients of one forward pass that the backward pass has measured."""
 
     def __init__(self) -> None:
         self.passed: list[Tensor] = []
-        """What went through the gate."""
+        """The scaled atom gradients."""
         self.task: Tensor | None = None
         """The task's squared norm at the hidden states."""
         self.through: Tensor | None = None
-        """What went from them on to the tensor that they are a view of."""
+        """The gradient that the view passed on to the tensor behind the hidden states."""
 
     def take_view(self, gradients: tuple[Tensor | None, ...], _: Any) -> None:
         self.through = gradients[0]
 
 
 def _squared_norm(x: Tensor) -> Tensor:
-    """In float32 or wider, without a copy of `x` in it."""
+    """||x||^2 in float32 or wider, without casting a copy of `x`."""
     return torch.linalg.vector_norm(x, dtype=torch.promote_types(x.dtype, torch.float32)).square()
 
 
 class _Balance(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, hidden: Tensor, gate: GradientBalancer, seen: _Seen) -> Tensor:
-        ctx.gate, ctx.seen = gate, seen
+    def forward(ctx, hidden: Tensor, balancer: GradientBalancer, seen: _Seen) -> Tensor:
+        ctx.balancer, ctx.seen = balancer, seen
         return hidden.view_as(hidden)
 
     @staticmethod
     def backward(ctx, gradient: Tensor):
-        return ctx.gate._measure_atom(ctx.seen, gradient), None, None
+        return ctx.balancer._measure_atom(ctx.seen, gradient), None, None

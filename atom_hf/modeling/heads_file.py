@@ -1,6 +1,6 @@
-"""Where heads are kept: a file of their own beside a plain model, or, in a checkpoint, inside the model's.
+"""Read and write the heads: a file of their own beside a plain model, or, in a checkpoint, part of the model's weights.
 
-Files come from strangers: what is read here is safetensors or bounded JSON, of the shapes that the base calls for.
+Files are untrusted: only safetensors and size-limited JSON are read, with the shapes that the base model calls for.
 """
 
 import math
@@ -26,11 +26,11 @@ _DTYPES = ("F64", "F32", "F16", "BF16")
 
 _HEADER_BYTES = 2**20
 
-_INDEX_BYTES = 2**26  # a model of a million parameters' names has some 100 bytes for each of them
+_INDEX_BYTES = 2**26  # some 100 bytes for each parameter tensor
 
 
 def write_heads(heads: dict[str, Tensor], folder: str | Path) -> None:
-    """Writes a state dict of `AtomHeads` as `atom_heads.safetensors` into `folder`."""
+    """Write a state dict of `AtomHeads` to `atom_heads.safetensors` in `folder`."""
     tensors = {name: tensor.detach().cpu().float().contiguous() for name, tensor in heads.items()}
     save_file(tensors, Path(folder, HEADS_NAME), metadata={"format": "pt"})
 
@@ -40,18 +40,17 @@ def read_heads(
 ) -> tuple[dict[str, Tensor], str]:
     """(state dict of `AtomHeads` in float32, the file that it was read from) of a model folder or Hub repository.
 
-    No number is read before the file's header has the expected names, shapes and a floating type: a file that is far too
-    large is not taken into memory.
+    The header is checked for names, shapes and dtypes before any tensor is read, so that an oversized file never gets into
+    memory.
 
     Args:
         source: a folder, or an id on the Hub.
-        expected: the shape of each tensor.
-        fits: what the shapes are those of, for the message of an error.
+        expected: the shape of each tensor, by name.
+        fits: what the heads must fit, such as the model's class; for error messages.
         **hub: revision, token, cache_dir.
 
     Raises:
-        AtomError: no heads there, a file that is truncated or no safetensors file, heads of other shapes, numbers that are
-            not finite.
+        AtomError: no heads, a file that is truncated or not safetensors, unexpected shapes, non-finite numbers.
     """
     file = find_file(source, HEADS_NAME, **hub)
     parts = [(file, "")] if file is not None else [(f, HEADS_PREFIX) for f in _files_with_heads(source, **hub)]
@@ -87,10 +86,10 @@ def read_heads(
 
 
 def check_index(source: str, **hub: Any) -> dict[str, str]:
-    """Which file of a model holds which tensor; empty if it comes in one file.
+    """The weight map (tensor name -> file name) of a sharded model; empty if the model is one file.
 
     Raises:
-        AtomError: an index that cannot be read, or that names files outside its folder.
+        AtomError: the index cannot be read, or names files outside its folder.
     """
     index = find_file(source, SAFE_WEIGHTS_INDEX_NAME, **hub)
     if index is None:
@@ -118,6 +117,6 @@ def _files_with_heads(source: str, **hub: Any) -> list[str]:
 
 
 def _some(found: Mapping[str, Any]) -> str:
-    """Names and shapes in an error, a few of what may be many."""
+    """The first few names and shapes, for an error message."""
     shown = {name[:60]: tuple(getattr(value, "shape", value)) for name, value in list(found.items())[:6]}
     return f"{shown}{f' and {len(found) - 6} more' if len(found) > 6 else ''}"

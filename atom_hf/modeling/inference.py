@@ -8,7 +8,7 @@ import torch
 
 @contextmanager
 def evaluating(model: Any):
-    """Puts a model into evaluation within it, and each of its modules back into its own mode after."""
+    """Context manager: eval mode; restores each module's mode."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -19,14 +19,14 @@ def evaluating(model: Any):
 
 
 def default_device() -> str:
-    """Where a command puts a model that nobody placed: the GPU if there is one."""
+    """The device for a model that was not placed on one: "cuda" if available, else "cpu"."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def without_labels(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
-    """`inputs` without labels, where these are not what the decoder's input is made of.
+    """`inputs` without labels, unless the decoder's input is made from them.
 
-    A decoder that writes needs something to start from even where only the encoder is read: then its first token.
+    A generating encoder-decoder needs decoder input even if only its encoder is read: its start token is added then.
     """
     writes = getattr(model.config, "is_encoder_decoder", False) and model.can_generate()
     if not writes or not {"decoder_input_ids", "decoder_inputs_embeds"}.isdisjoint(inputs):

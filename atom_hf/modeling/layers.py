@@ -1,4 +1,4 @@
-"""Which hidden states the heads read: picking a layer, its width, the configuration that describes it."""
+"""Pick the layer that the heads read, and look up its width and number in the model's configuration."""
 
 from typing import Any
 
@@ -10,12 +10,10 @@ from ..errors import AtomError
 
 
 def pick_layer(outputs: Any, layer: int, model: Any) -> Tensor | None:
-    """The hidden states of one layer; None if the model kept those of other layers only.
-
-    Those of the side that the model's `atom_config` names: what an encoder-decoder reads, or what it writes.
+    """The hidden states of one layer, on the side that `atom_config` names; None if the model kept only other layers.
 
     Raises:
-        AtomError: the output has no hidden states, or not that many, or not that side.
+        AtomError: the outputs have no hidden states, too few of them, or none of that side.
     """
     side = model.atom_config.side if hasattr(model, "atom_config") else "encoder"
     states = _states_of(outputs, side)
@@ -36,28 +34,29 @@ def pick_layer(outputs: Any, layer: int, model: Any) -> Tensor | None:
 def _states_of(outputs: Any, side: str) -> Any:
     if side == "decoder":
         return getattr(outputs, "decoder_hidden_states", None)
-    # A model that reads two kinds of things names the states of each, that of its main input first.
+    # A model of two modalities names the states of each, those of its main input first.
     names = ["hidden_states", "encoder_hidden_states", *(name for name in outputs if name.endswith("hidden_states"))]
     found = [getattr(outputs, name, None) for name in names if not name.startswith("decoder")]
-    # One made of several models may hand on their outputs as they are, the language model's last.
+    # A composite model may return its parts' outputs as they are, the language model's last.
     found += [_states_of(part, side) for part in reversed(outputs.values()) if isinstance(part, ModelOutput)]
     return next((states for states in found if isinstance(states, tuple | list) and states), None)
 
 
 def text_config(model_config: Any) -> Any:
-    """The part of a model's configuration that describes its text, or the whole."""
+    """The text part of a model's configuration, or the whole."""
     try:
         return model_config.get_text_config()
-    except (AttributeError, ValueError):  # none of Transformers', or of two models with a text each
+    except (AttributeError, ValueError):  # not a Transformers configuration, or one of two text models
         return model_config
 
 
 def vision_part(model_config: Any) -> Any:
+    """The vision part of a model's configuration, or the whole."""
     return getattr(model_config, "vision_config", None) or model_config
 
 
 def _part_of(model: Any, side: str) -> Any:
-    """The part of a configuration that the hidden states of one side belong to."""
+    """The part of a model's configuration that describes the hidden states of one side."""
     config = model.config
     if getattr(config, side, None) is not None and hasattr(getattr(config, side), "to_dict"):
         return text_config(getattr(config, side))
@@ -67,28 +66,28 @@ def _part_of(model: Any, side: str) -> Any:
 
 
 def is_image_model(model: Any) -> bool:
-    """Whether a model's main input is images; else it is texts, or audio."""
+    """Whether a model's main input is images, not text or audio."""
     return getattr(model, "main_input_name", None) == "pixel_values"
 
 
 def hidden_size_of(model: Any, layer: int, side: str = "encoder") -> int | None:
-    """The width of one layer's hidden states, as the configuration says; None if it does not say."""
+    """The width of one layer's hidden states according to the model's configuration; None if it does not say."""
     config = _part_of(model, side)
     named = (
         getattr(config, name, None) for name in ("hidden_size", "hidden_sizes", "d_model", "embed_dims", "embed_dim")
     )
     size = next((value for value in named if value), None)
     if isinstance(size, list | tuple):
-        # A hierarchical model: one width a stage, and before the stages its embeddings.
+        # A hierarchical model: one width per stage, after that of the embeddings.
         widths = [getattr(config, "embedding_size", size[0]), *size]
         size = widths[layer] if -len(widths) <= layer < len(widths) else widths[-1]
     return size if isinstance(size, int) else None
 
 
 def check_width(model: Any, config: AtomConfig) -> None:
-    """Raises `AtomError` if heads that a configuration describes cannot fit the model.
+    """Raise `AtomError` if the heads that a configuration describes cannot fit the model.
 
-    Hidden states may have another width than the model's configuration says, but not one that none of its weights has.
+    Hidden states may have another width than the model's configuration says, but only one that occurs in its weights.
     """
     hidden_size = hidden_size_of(model, config.layer, config.side)
     if config.hidden_size in (None, hidden_size):
@@ -101,7 +100,7 @@ def check_width(model: Any, config: AtomConfig) -> None:
 
 
 def check_layer(model: Any, layer: int, side: str = "encoder") -> None:
-    """Raises `AtomError` if the model is known not to have the side or the layer."""
+    """Raise `AtomError` if the model is known to lack the side or the layer."""
     if side == "decoder" and not getattr(model.config, "is_encoder_decoder", False):
         raise AtomError(
             f"side 'decoder': {type(model).__name__} is no encoder-decoder and has one side only; use side 'encoder'"

@@ -29,20 +29,20 @@ logger = logging.getLogger(__name__)
 def load_atom_model(
     name_or_folder: str | Path, auto_class: Any = None, *, revision: str | None = None, **kwargs: Any
 ) -> PreTrainedModel:
-    """The base model of the right class, with its heads.
+    """Load a saved or pushed model, in its own class, with its heads.
 
     Args:
-        name_or_folder: a Hub id, or a folder that an AtomTrainer or `save_pretrained` wrote; a `checkpoint-*` will do. Of an
-            adapter (PEFT): its base is loaded too, by the name that the adapter has for it.
+        name_or_folder: a Hub id, or a folder written by an AtomTrainer (a `checkpoint-*` too) or `save_pretrained`. For an
+            adapter (PEFT) the base is loaded too, under the name in the adapter's configuration.
         auto_class: the class to load the base with, such as `AutoModelForSequenceClassification`; by default the one that
             its configuration names.
         revision: a branch, tag or commit on the Hub.
         **kwargs: passed on to `from_pretrained` (dtype, device_map, token, ...). Remote code is never run, and weights are
-            safetensors alone. For an adapter also `is_trainable`.
+            read from safetensors only. For an adapter also `is_trainable`.
 
     Raises:
-        AtomError: no heads there, heads that do not fit the base, a truncated or foreign heads file, a repository that may
-            not or cannot be read.
+        AtomError: no heads, heads that do not fit the base, a truncated or invalid heads file, a repository that cannot be
+            read or accessed.
     """
     if not (isinstance(name_or_folder, str | Path) and str(name_or_folder).strip()):
         raise AtomError(f"name_or_folder must be an id on the Hub or a folder; got {name_or_folder!r}")
@@ -52,15 +52,15 @@ def load_atom_model(
         if not Path(source).is_dir():
             raise AtomError(f"{str(name_or_folder)!r}: no such folder")
     if kwargs.pop("trust_remote_code", False):
-        raise AtomError("trust_remote_code is not taken: atom models need no remote code")
+        raise AtomError("trust_remote_code is not supported: atom models need no remote code; leave it out")
     if kwargs.pop("subfolder", None):
         raise AtomError(
-            "subfolder is not taken: fetch the repository (huggingface_hub.snapshot_download) and give the folder in it"
+            "subfolder is not supported: fetch the repository (huggingface_hub.snapshot_download) and give the folder in it"
         )
     hub = {"token": kwargs.get("token"), "cache_dir": kwargs.get("cache_dir")}
-    # The base and its heads are of one commit, whatever is pushed between the requests for them.
+    # Base and heads come from one commit, even if something is pushed between the requests.
     hub["revision"] = revision = pin(source, revision, **hub)
-    # A base is asked for first: what is in the cache of a base says nothing of an adapter.
+    # Look for a base first: the cache of a base cannot tell whether there is an adapter.
     if find_file(source, BASE_CONFIG_NAME, **hub) is None and find_file(source, ADAPTER_CONFIG_NAME, **hub) is not None:
         if not is_peft_available():
             raise AtomError(f"{source} is an adapter, and peft is not installed: pip install 'atom-hf[peft]'")
@@ -68,11 +68,11 @@ def load_atom_model(
     config_file = find_file(source, CONFIG_NAME, **hub)
     if config_file is None:
         raise AtomError(f"{source} has no {CONFIG_NAME}: it is not an atom model; load it with from_pretrained")
-    AtomConfig.load(config_file)  # refused, if it is, before weights are fetched
+    AtomConfig.load(config_file)  # an invalid one is rejected before weights are fetched
     check_index(source, **hub)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False, **hub)
-    except Exception as error:  # what is wrong with a stranger's configuration shows in many ways
+    except Exception as error:  # an invalid configuration raises errors of many types
         raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, revision)}") from None
     names = config.architectures or []
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
@@ -82,21 +82,21 @@ def load_atom_model(
         auto_class = getattr(transformers, names[0], None) if names else None
         if not (isinstance(auto_class, type) and issubclass(auto_class, PreTrainedModel)):
             raise AtomError(f"the configuration of {source} names no model class of Transformers; give auto_class")
-    # A checkpoint of a run in progress keeps the heads in the model's own file.
+    # A checkpoint of a run in progress keeps the heads among the model's own weights.
     inside = find_file(source, HEADS_NAME, **hub) is None
     options = {"ignore_mismatched_sizes": own_class, **kwargs}
     options |= {"revision": revision, "trust_remote_code": False, "use_safetensors": True}
     try:
         _check_size(auto_class, config, source, **hub)
         model, found = _load_base(auto_class, source, inside, options)
-    except Exception as error:  # and so does what is wrong with its weights
+    except Exception as error:  # and so do invalid weights
         raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, revision)}") from None
-    # Another class may have parameters of its own that begin at random; in the class that was saved nothing may be missing.
+    # Another class may have new, randomly initialized parameters; in the saved class none may be missing.
     amiss = [*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])]
     if own_class and amiss:
         shown = f"{', '.join(sorted(amiss)[:5])}{', ...' if len(amiss) > 5 else ''}"
         raise AtomError(
-            f"{source} does not hold a whole {type(model).__name__}: {shown} is missing or of another shape"
+            f"{source} does not hold a complete {type(model).__name__}: {shown} is missing or of another shape"
         )
     restore_heads(model, source, **hub)
     return model
@@ -105,13 +105,13 @@ def load_atom_model(
 def _load_adapter_model(
     source: str, auto_class: Any, hub: dict[str, Any], is_trainable: bool = False, **kwargs: Any
 ) -> Any:
-    """`load_atom_model` of the folder or Hub repository of an adapter: base, adapter and heads.
+    """`load_atom_model` for the folder or Hub repository of an adapter: loads base, adapter and heads.
 
     Args:
-        source: where the adapter is; its configuration names the base.
-        auto_class: the class to load the base with; by default that which the heads were attached to.
+        source: folder or Hub id of the adapter, whose configuration names the base.
+        auto_class: the class to load the base with; by default the one that the heads were attached to.
         hub: revision, token and cache_dir of the adapter.
-        is_trainable: whether the adapter is to be trained further.
+        is_trainable: whether to train the adapter further.
         **kwargs: passed on to the base's `from_pretrained`.
 
     Raises:
@@ -124,7 +124,7 @@ def _load_adapter_model(
         raise AtomError(f"{source} has no {CONFIG_NAME}: no heads beside this adapter; load it with PeftModel")
     try:
         adapter = PeftConfig.from_pretrained(source, **hub)
-    except Exception as error:  # what is wrong with a stranger's configuration shows in many ways
+    except Exception as error:  # an invalid configuration raises errors of many types
         raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, hub.get('revision'))}") from None
     name = adapter.base_model_name_or_path
     if not name:
@@ -134,19 +134,19 @@ def _load_adapter_model(
         if not (isinstance(auto_class, type) and issubclass(auto_class, PreTrainedModel)):
             raise AtomError(f"the heads in {source} name no model class of Transformers; give auto_class")
     if find_file(source, ADAPTER_SAFE_WEIGHTS_NAME, **hub) is None:
-        # Asked for here: PEFT would look for a folder's missing file on the Hub, under the folder's name.
-        raise AtomError(f"{source} has no {ADAPTER_SAFE_WEIGHTS_NAME}: the adapter is not whole, or in pickles")
+        # Checked here: PEFT would look for a folder's missing file on the Hub, under the folder's name.
+        raise AtomError(f"{source} has no {ADAPTER_SAFE_WEIGHTS_NAME}: the adapter is incomplete, or pickled")
     options = {"use_safetensors": True, **kwargs, "revision": adapter.revision, "trust_remote_code": False}
     try:
         base = auto_class.from_pretrained(name, **options)
-    except Exception as error:  # and so does what is wrong with its weights
+    except Exception as error:  # and so do invalid weights
         why = reason(error, name, adapter.revision)
         raise AtomError(f"{name!r}, the base of the adapter {source}, cannot be loaded: {why}") from None
     restore_heads(base, source, **hub)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "Found missing adapter keys")
-            # What a stranger's configuration asks for is made without numbers until the file turns out to have them.
+            # Of an untrusted configuration nothing is allocated until the file turns out to hold the weights.
             empty = not adapter.is_prompt_learning
             options = {"is_trainable": is_trainable, "low_cpu_mem_usage": empty, **hub}
             model = PeftModel.from_pretrained(base, source, **options)
@@ -157,16 +157,16 @@ def _load_adapter_model(
 
 
 def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, *, explainer: bool = True, **hub: Any) -> bool:
-    """Attaches the heads that were saved with a model, if any, to `model`. Returns whether there were.
+    """Attach the heads that were saved with a model, if any, to `model`. Returns whether there were any.
 
-    Offline, the cache of a model that was fetched by other means does not tell that it has no heads. It is taken for a model
-    without any, with a warning.
+    Offline, the cache of a model that was fetched by other means cannot tell whether the model has heads. It is taken for a
+    model without heads, with a warning.
 
     Args:
         model: a base of the class and width that the heads were trained on.
         name_or_folder: a Hub id or a folder.
-        explainer: whether the explainer is restored too. It was fitted to the classes of the saved model, and is left out
-            of a model of another class.
+        explainer: whether to restore the explainer too. It was fitted to the classes of the saved model; leave it out for a
+            model of another class.
         **hub: revision, token, cache_dir.
 
     Raises:
@@ -206,20 +206,20 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, *, explain
     attach_atoms(model, config)
     if explainer:
         add_explainer(model, config.explainer_classes, config.explainer_width)
-    if model.device.type != "meta":  # a model without numbers, made to see whether all fits
+    if model.device.type != "meta":  # a model without weights, made to check that everything fits
         model.atom_heads.load_state_dict({name: heads[name] for name in model.atom_heads.state_dict()})
     return True
 
 
 def _check_size(auto_class: Any, config: Any, source: str, **hub: Any) -> None:
-    """Refuses a configuration that describes far more numbers than the files hold: `from_pretrained` would draw the rest."""
-    if getattr(config, "quantization_config", None):  # several numbers in one
+    """Reject a configuration with far more parameters than the files hold: `from_pretrained` would initialize the rest."""
+    if getattr(config, "quantization_config", None):  # several weights packed in one number
         return
     held = 0
     for name in set(check_index(source, **hub).values()) or {SAFE_WEIGHTS_NAME}:
         file = find_file(source, name, **hub)
         if file is None:
-            raise AtomError(f"it has no {name}; weights are taken from safetensors alone, and pickles are not")
+            raise AtomError(f"it has no {name}; weights are loaded from safetensors only, not from pickles")
         with safe_open(file, framework="pt") as tensors:
             held += sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
     make = getattr(auto_class, "from_config", None) or auto_class._from_config
@@ -231,7 +231,7 @@ def _check_size(auto_class: Any, config: Any, source: str, **hub: Any) -> None:
 
 
 def _load_base(auto_class: Any, source: str, heads_inside: bool, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """`from_pretrained`, and what it found; without its report on the heads where they are in the same file."""
+    """(model, loading info) of `from_pretrained`, without its warnings about heads in the same file."""
     logger = transformers.utils.logging.get_logger("transformers.modeling_utils")
 
     def drop(record: Any) -> bool:
@@ -245,5 +245,5 @@ def _load_base(auto_class: Any, source: str, heads_inside: bool, options: dict[s
         logger.removeFilter(drop)
     foreign = [key for key in found["unexpected_keys"] if not key.startswith(HEADS_PREFIX)]
     if heads_inside and foreign:
-        raise AtomError(f"it holds what {type(model).__name__} has not: {', '.join(sorted(foreign)[:5])}")
+        raise AtomError(f"it holds weights that {type(model).__name__} does not have: {', '.join(sorted(foreign)[:5])}")
     return model, found

@@ -1,4 +1,4 @@
-"""`AtomMixin`: what a model with atoms can do besides its own: read importance, save, push."""
+"""`AtomMixin`: the methods of a model with atoms: importance, saving, pushing."""
 
 import functools
 import inspect
@@ -28,18 +28,18 @@ HUB_OPTIONS = ("repo_id", "commit_message", "commit_description", "private", "re
 
 
 class AtomMixin:
-    """What `attach_atoms` adds to a model.
+    """Mixin that `attach_atoms` adds to a model.
 
-    `forward` keeps its signature and, in evaluation, its outputs. In training, and wherever `return_atoms=True` is passed,
-    the output also holds `atoms` [B, h + 3] (`Atoms.pack`, with their gradient) and `atom_importance` [B, N] (detached;
-    NaN where there is no token). Heads run inside `forward`, since DDP, FSDP and compiled models require it.
+    `forward` keeps its signature and, in eval mode, its outputs. In training, and with `return_atoms=True`, the output also
+    holds `atoms` [B, h + 3] (`Atoms.pack`, with their gradient) and `atom_importance` [B, N] (detached; NaN where there is
+    no token). Heads run inside `forward`, as DDP, FSDP and compiled models require.
     """
 
     atom_config: AtomConfig
     atom_heads: AtomHeads
     atom_balancer: GradientBalancer
 
-    _atom_heads_inside = False  # whether a checkpoint is being saved, with the heads in the model's own file
+    _atom_heads_inside = False  # whether a checkpoint is being saved, with the heads among the model's weights
     _atom_forward_state: ForwardState
 
     @torch.no_grad()
@@ -47,8 +47,8 @@ class AtomMixin:
         """The importance of each token, in one forward pass.
 
         Args:
-            **inputs: what the model's `forward` takes, as tensors with a batch dimension. Labels are not needed, but for what
-                a decoder writes (`side`): then labels or the decoder's own inputs.
+            **inputs: the arguments of the model's `forward`, tensors with a batch dimension. Labels are not needed, except for
+                the decoder's side (`side`): give labels or the decoder's inputs then.
 
         Returns:
             [B, N] in [-1, 1], float32, NaN where there is no token. N is the length of the hidden states: for text that of
@@ -60,11 +60,11 @@ class AtomMixin:
     def save_pretrained(
         self, save_directory: str | Path, is_main_process: bool = True, state_dict: dict | None = None, **kwargs: Any
     ) -> None:
-        """Saves the base model as if nothing had been attached, and the heads and their configuration beside it.
+        """Save the base model as Transformers does, and the heads and their configuration beside it.
 
         `AutoModelFor...from_pretrained` loads the folder without this package; `load_atom_model` loads it with its heads.
-        A model card goes beside them, unless the folder has one that is the user's own.
-        Arguments are those of `PreTrainedModel.save_pretrained`. With `push_to_hub` what was written is one commit on the Hub.
+        A model card is written too, unless the folder has one that the user wrote.
+        Arguments are those of `PreTrainedModel.save_pretrained`. With `push_to_hub` the files become one commit on the Hub.
         """
         writes = is_main_process and not Path(save_directory).is_file()
         with pushing(save_directory, kwargs, self.model_tags, writes):
@@ -77,7 +77,7 @@ class AtomMixin:
         if writes:
             Path(save_directory).mkdir(parents=True, exist_ok=True)
             self.atom_config.save(save_directory)
-        # Of a model that Transformers has given an adapter (`add_adapter`) only that is saved: no file that heads could be in.
+        # Of a model with an adapter of Transformers' own (`add_adapter`) only that is saved, without the model's weights.
         if self._atom_heads_inside and not getattr(self, "_hf_peft_config_loaded", False):
             # Trainer resumes by the names that parameters have in memory, not by those of an original checkpoint.
             kwargs["save_original_format"] = False
@@ -103,10 +103,10 @@ class AtomMixin:
         max_shard_size: int | str | None = "50GB",
         tags: list[str] | str | None = None,
     ) -> CommitInfo:
-        """Pushes the base, the heads and their configuration as one commit. Arguments are those of `PreTrainedModel`'s.
+        """Push the base, the heads and their configuration as one commit. Arguments are those of `PreTrainedModel.push_to_hub`.
 
         Raises:
-            AtomError: no token, no right to write, a name that is none, a connection that broke off; in one line.
+            AtomError: no token, no write access, an invalid name, a lost connection; in one line.
         """
         options = {"commit_message": commit_message, "commit_description": commit_description, "create_pr": create_pr}
         tags = [*(getattr(self, "model_tags", None) or []), *([tags] if isinstance(tags, str) else tags or [])]
@@ -124,12 +124,12 @@ class AtomMixin:
             )
 
     def __reduce__(self) -> tuple:
-        # The class is made at run time: `pickle` would look for it where the base stands.
+        # The class is made at run time: `pickle` would look for it in the base's module.
         return _blank, (without_atoms(type(self)),), vars(self)
 
     @contextmanager
     def _atom_checkpoint(self):
-        """Within it `save_pretrained` keeps the heads in the model's own file, as a checkpoint that resumes needs."""
+        """Context manager: `save_pretrained` keeps the heads among the model's weights, as resuming from a checkpoint needs."""
         self._atom_heads_inside = True
         try:
             yield
@@ -138,7 +138,7 @@ class AtomMixin:
 
 
 def become(model: Any, cls: type) -> None:
-    """Makes `model` an instance of `cls`."""
+    """Change the class of `model` to `cls`."""
     model.__class__ = cls
     if hasattr(model, "_old_forward"):
         # Accelerate's hooks (device_map over several devices) keep the forward that they found on the instance.
@@ -146,10 +146,9 @@ def become(model: Any, cls: type) -> None:
 
 
 def show_as(function: Callable, shown: Callable) -> None:
-    """Gives a function the name, documentation and signature of another.
+    """Give a function the name, docstring and signature of another.
 
-    Not by `functools.wraps` alone: Accelerate takes its own wrapping off again by going back to what was wrapped, and would go
-    on past this one.
+    Not by `functools.wraps` alone: Accelerate removes its own wrapper by following `__wrapped__`, and would remove this one.
     """
     functools.update_wrapper(function, shown)
     del function.__wrapped__
@@ -157,22 +156,22 @@ def show_as(function: Callable, shown: Callable) -> None:
 
 
 def without_atoms(cls: type) -> type:
-    """What a class with atoms was made from."""
+    """The class that `with_atoms` made this one from."""
     return cls.__mro__[cls.__mro__.index(AtomMixin) + 1]
 
 
 def _blank(base: type) -> Any:
-    """An empty instance, to be filled by `pickle` or `copy`."""
+    """An uninitialized instance for `pickle` or `copy` to fill."""
     cls = with_atoms(base)
     return cls.__new__(cls)
 
 
 @functools.cache
 def with_atoms(base: type) -> type:
-    """A subclass of `base` and `AtomMixin` under the base's own name."""
+    """A subclass of `base` and `AtomMixin` with the name of `base`."""
 
     def forward(self, *args, return_atoms: bool | None = None, **kwargs):
-        if not isinstance(self, AtomMixin):  # detached, and called by what wrapped this forward before
+        if not isinstance(self, AtomMixin):  # detached, and called through an earlier wrapper of this forward
             return base.forward(self, *args, **kwargs)
         if not to_be_read(self, return_atoms):
             return base.forward(self, *args, **kwargs)
@@ -181,7 +180,7 @@ def with_atoms(base: type) -> type:
     show_as(forward, base.forward)
     namespace = {
         "forward": forward,
-        "from_pretrained": base.from_pretrained,  # of the class gives the plain model, as it always did
+        "from_pretrained": base.from_pretrained,  # called on the class it returns the plain model, as before
         "__module__": base.__module__,
         "__qualname__": base.__qualname__,
         "__doc__": base.__doc__,
@@ -191,7 +190,7 @@ def with_atoms(base: type) -> type:
 
 @contextmanager
 def pushing(folder: str | Path, kwargs: dict[str, Any], tags: list[str] | None, writes: bool):
-    """Takes what `save_pretrained` has for the Hub out of its `kwargs`, and pushes what is written within it if asked to."""
+    """Context manager: takes the Hub options out of the `kwargs` of `save_pretrained`; pushes what was written, if asked to."""
     push_to_hub = kwargs.pop("push_to_hub", False)
     hub = {name: kwargs.pop(name) for name in HUB_OPTIONS if name in kwargs}
     before = _times(folder)
@@ -203,5 +202,5 @@ def pushing(folder: str | Path, kwargs: dict[str, Any], tags: list[str] | None, 
 
 
 def _times(folder: str | Path) -> dict[str, int]:
-    """When each file of a folder was written."""
+    """The modification time of each file in a folder, in ns."""
     return {path.name: path.stat().st_mtime_ns for path in Path(folder).glob("*") if path.is_file()}

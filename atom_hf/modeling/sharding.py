@@ -1,4 +1,4 @@
-"""Models whose parameters are sharded over processes (FSDP, DeepSpeed ZeRO)."""
+"""Sharded models (FSDP, DeepSpeed ZeRO): units, precision, and gradients of hidden states."""
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -10,9 +10,9 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 
 
 def name_units(model: Any) -> None:
-    """Names the classes that FSDP shards as units of their own, of a Transformers model, so that Accelerate can use them.
+    """Set the classes that FSDP shards as separate units (`_no_split_modules`) so that Accelerate can shard the model.
 
-    Accelerate shards the input embedding as a unit of its own, after these classes: one that holds the embedding
+    Accelerate shards the input embedding as a separate unit, after these classes. A class that contains the embedding
     (BertEmbeddings, ViTEmbeddings) has sharded it by then, and Accelerate 1.15 fails on such models, with atoms or without.
     """
     try:
@@ -29,7 +29,7 @@ def name_units(model: Any) -> None:
 
 
 def gathered_parameters(parameters: Iterable[nn.Parameter]) -> AbstractContextManager:
-    """Within it parameters that ZeRO-3 has sharded are whole and may be written to; what rank 0 writes is kept."""
+    """Context manager: gathers parameters that ZeRO-3 has sharded, to read or write; keeps what rank 0 writes."""
     if not is_deepspeed_zero3_enabled():
         return nullcontext()
     import deepspeed
@@ -38,25 +38,26 @@ def gathered_parameters(parameters: Iterable[nn.Parameter]) -> AbstractContextMa
 
 
 def prepare_precision(accelerator: Any, model: Any) -> None:
-    """What mixed precision needs before a model with atom heads is sharded."""
+    """Set up mixed precision before a model with atom heads is sharded."""
     if is_deepspeed_zero3_enabled():
-        # DeepSpeed shards parameters of one precision only, and has float32 copies of its own; with ZeRO-3 it cast the model's
-        # when they were made, and leaves others as they are.
+        # DeepSpeed shards parameters of one dtype only, and keeps float32 copies of them; with ZeRO-3 it cast the model's when
+        # they were created, but does not cast the heads.
         for parameter in model.atom_heads.parameters():
             parameter.data = parameter.data.to(next(model.parameters()).dtype)
     plugin = getattr(accelerator.state, "fsdp_plugin", None)
     policy = getattr(plugin, "mixed_precision_policy", None)
     if policy is not None and plugin.fsdp_version == 2:
-        # FSDP2 would cast all that a model gives, the float32 atoms too.
+        # FSDP2 would cast all outputs of the model, the float32 atoms included.
         plugin.mixed_precision_policy = replace(policy, output_dtype=None)
 
 
 def watch_gradient(hidden: Tensor, measure: Callable[[Tensor], None]) -> None:
-    """Calls `measure` with the whole gradient of `hidden`, once it is there.
+    """Call `measure` with the whole gradient of `hidden`, once backward has computed it.
 
-    Under ZeRO-3 what a module gives are copies of its tensors, one for each place in its output: the task's gradient goes past
-    the one that was picked, and meets it at the tensor that they are copies of.
+    Under ZeRO-3 a module returns copies of its tensors, one for each place in its outputs: the task's gradient does not flow
+    through the copy that was picked, but joins it at the tensor that was copied.
     """
+    # Not `Tensor.register_hook` alone, for these copies.
     node, index = hidden.grad_fn, hidden.output_nr
     while type(node).__name__.startswith(("PreBackwardFunction", "PostBackwardFunction")):
         node, index = next((before, at) for before, at in node.next_functions if before is not None)

@@ -1,4 +1,4 @@
-"""Tokens [B, N, h] and mask bool [B, N] of any model's hidden states, located by their shape and by the inputs."""
+"""Tokens [B, N, h] and mask bool [B, N] of any model, located by the shape of the hidden states and by the inputs."""
 
 import functools
 import inspect
@@ -16,26 +16,25 @@ from .layers import text_config, vision_part
 def find_tokens(
     hidden: Tensor, inputs: dict[str, Any], config: AtomConfig, model_config: Any, model: Any = None
 ) -> tuple[Tensor, Tensor]:
-    """The tokens of a batch and which of them belong to their atom.
+    """The tokens of a batch, and a mask of those that belong to their sample's atom.
 
-    What the hidden states are is read from their shape and from the inputs:
+    Hidden states are recognized by their shape and the inputs:
 
-    - [B, N, h]: a sequence. Where each sample has C choices (`input_ids` [B, C, N]) it is [B * C, N, h], and each choice is a
-      sample of its own.
+    - [B, N, h]: a sequence. With C choices per sample (`input_ids` [B, C, N]) it is [B * C, N, h], and each choice is a
+      separate sample.
     - [B, h, H, W] or [B, H, W, h]: a feature map, whose cells become H * W tokens in reading order.
-    - [B, N, S, h] or [S, B, N, h] beside a text: S parallel streams for each of its tokens (hyper-connections), whose mean
-      the token is.
+    - [B, N, S, h] or [S, B, N, h] with a text: S parallel streams per token (hyper-connections), which are averaged.
 
     Args:
         hidden: the hidden states of one layer.
-        inputs: the arguments of the model's `forward` by name: masks, ids, labels, `pixel_values` and `input_values` are
-            looked at, each if it is there.
-        config: `tokens`, `special_token_ids`, `side` and `hidden_size` decide.
+        inputs: the arguments of the model's `forward` by name; masks, ids, labels, `pixel_values` and `input_values` are used
+            where present.
+        config: its `tokens`, `special_token_ids`, `side` and `hidden_size` are used.
         model_config: the model's configuration, for a vision model's patch size.
-        model: the model, for how a model that hears shortens its sequence.
+        model: the model, for the downsampling of an audio model.
 
     Returns:
-        tokens [B, N, h] and mask bool [B, N], N as the model has it (special and prefix tokens are masked, not removed).
+        tokens [B, N, h] and mask bool [B, N], N as in the model (special and prefix tokens are masked, not removed).
 
     Raises:
         AtomError: hidden states of another shape, or an attention mask that does not fit them.
@@ -45,7 +44,7 @@ def find_tokens(
     batch, length = hidden.shape[:2]
     mask = torch.ones(batch, length, dtype=torch.bool, device=hidden.device)
     if length == getattr(model_config, "num_latents", None):
-        return hidden, mask  # each latent reads the whole input: none of them is padding
+        return hidden, mask  # each latent attends to the whole input: none is padding
 
     if attention is not None:
         mask &= align(attention, length, model)
@@ -55,9 +54,9 @@ def find_tokens(
     if ids is not None and config.special_token_ids:
         special = torch.isin(ids, _on_device(tuple(config.special_token_ids), ids.device))
         if len(ids) > batch and len(ids) % batch == 0:
-            special = special.view(batch, -1, ids.shape[1]).all(1)  # a row of ids for each codebook
+            special = special.view(batch, -1, ids.shape[1]).all(1)  # one row of ids per codebook
         if config.side == "decoder":
-            special[:, 0] = True  # what a decoder starts from is no part of what it writes
+            special[:, 0] = True  # the start token is no part of the text that the decoder writes
         mask &= align(~special, length, model)
     pixels = next(
         (inputs[name] for name in ("pixel_values", "input_values") if torch.is_tensor(inputs.get(name))), None
@@ -84,29 +83,29 @@ def _as_sequence(hidden: Tensor, text: Tensor | None, width: int | None) -> Tens
 
 
 def read_text(inputs: dict[str, Any]) -> tuple[Tensor | None, Tensor | None]:
-    """(ids [B, N], attention bool [B, N]) of what a model reads, each None if it is not there. Choices become samples."""
+    """(ids [B, N], attention bool [B, N]) of the text that a model reads, None where absent. Choices become samples."""
     ids, attention = (inputs.get(name) for name in ("input_ids", "attention_mask"))
     ids = ids if torch.is_tensor(ids) and ids.dim() in (2, 3) else None
     attention = attention if torch.is_tensor(attention) else None
     if ids is not None and ids.dim() == 3:
         ids = ids.flatten(0, 1)
         attention = attention if attention is None or attention.dim() != 3 else attention.flatten(0, 1)
-    # A mask over pairs of tokens (packed sequences) says nothing about single ones.
+    # A mask over pairs of tokens (packed sequences) does not mark padding.
     attention = attention.bool() if attention is not None and attention.dim() == 2 else None
     return ids, attention
 
 
 def written_text(inputs: dict[str, Any], model_config: Any = None) -> tuple[Tensor | None, Tensor | None]:
-    """(ids [B, N], attention bool [B, N]) of what a decoder is fed, each None if the inputs do not tell.
+    """(ids [B, N], attention bool [B, N]) of a decoder's input, None where the inputs do not tell.
 
-    Models make the decoder's input from the labels if it is not given, and for want of labels from the text itself: moved on by
-    one place, behind the token that they start from. Labels of -100 are padding.
+    If it is not given, models make it from the labels, and without labels from the text itself: shifted right by one place,
+    behind the start token. Labels of -100 are padding.
     """
     ids, attention = (inputs.get(name) for name in ("decoder_input_ids", "decoder_attention_mask"))
     attention = attention.bool() if torch.is_tensor(attention) and attention.dim() == 2 else None
     if not torch.is_tensor(ids):
         labels = inputs.get("labels")
-        # Labels that are no whole numbers are classes, several of which may hold.
+        # Labels of a floating dtype are classes (multi-label).
         if torch.is_tensor(labels) and labels.dim() == 2 and not labels.is_floating_point():
             ids, real = _moved_on(labels), _moved_on(labels.ne(-100))
         else:
@@ -114,7 +113,7 @@ def written_text(inputs: dict[str, Any], model_config: Any = None) -> tuple[Tens
             ids, real = (None if value is None else _moved_on(value) for value in (ids, real))
         return ids, real if attention is None else attention
     if attention is None:
-        # A decoder may start from the padding token, and starts with the first.
+        # The start token, which comes first, may be the padding token.
         pad = getattr(model_config, "pad_token_id", None)
         attention = torch.ones_like(ids, dtype=torch.bool) if pad is None else ids.ne(pad)
         attention[:, 0] = True
@@ -127,12 +126,12 @@ def _moved_on(values: Tensor) -> Tensor:
 
 @functools.cache
 def _on_device(ids: tuple[int, ...], device: torch.device) -> Tensor:
-    # Copied there once: each copy makes an accelerator wait.
+    # Copied once: each copy synchronizes an accelerator.
     return torch.tensor(ids, device=device)
 
 
 def patch_grid(pixels: Tensor, model_config: Any) -> tuple[int, int] | None:
-    """(rows, columns) of a model's patches of images [B, C, H, W] or spectrograms [B, T, bins]; None if it has no patches."""
+    """(rows, columns) of a model's patches for images [B, C, H, W] or spectrograms [B, T, bins]; None if it has no patches."""
     config = vision_part(model_config)
     patch = getattr(config, "patch_size", None)
     if patch is None:
@@ -146,26 +145,25 @@ def patch_grid(pixels: Tensor, model_config: Any) -> tuple[int, int] | None:
 
 
 def prefix_length(length: int, pixels: Tensor, model_config: Any) -> int:
-    """How many of a vision model's `length` tokens stand before its patches: [CLS], distillation and register tokens.
+    """The number of tokens before the patches among a vision model's `length` tokens: [CLS], distillation, register tokens.
 
-    Found by counting, since every model of the kind puts them first. A hierarchical model has fewer tokens than patches,
-    and then none of them is a prefix.
+    By counting, since all such models put them first. A hierarchical model has fewer tokens than patches, and no prefix.
     """
     grid = patch_grid(pixels, model_config)
     return max(0, length - grid[0] * grid[1]) if grid else 0
 
 
 def special_token_ids(model_config: Any, processing_class: Any = None) -> list[int]:
-    """The ids that stand for no part of a text: what the tokenizer says, and where there is none the model's configuration.
+    """The ids of special tokens, from the tokenizer, or without one from the model's configuration.
 
-    The unknown-word token is not among them: it stands for a word. Nor are the placeholders of images, videos and recordings:
-    their hidden states are what the model sees and hears. Image, audio and plain models have none.
+    The unknown-word token is not among them: it stands for a word. Nor are the placeholders of images, videos and audio:
+    their hidden states are the content of these. Image, audio and plain models have none.
     """
     tokenizer = getattr(processing_class, "tokenizer", processing_class)
     ids = getattr(tokenizer, "all_special_ids", None)
     if ids is not None:
         marks = {getattr(tokenizer, f"{name}_token_id", None) for name in ("bos", "eos", "pad", "cls", "sep", "mask")}
-        # GPT-2's end-of-text token is its unknown token too, and is a mark all the same.
+        # GPT-2's end-of-text token is its unknown token too, and special nevertheless.
         found = set(ids) - ({getattr(tokenizer, "unk_token_id", None)} - marks)
     else:
         names = (
@@ -186,14 +184,14 @@ def special_token_ids(model_config: Any, processing_class: Any = None) -> list[i
 
 
 def align(mask: Tensor, length: int, model: Any = None) -> Tensor:
-    """A mask over what a model is given, bool [B, n], as one over its `length` hidden states.
+    """Convert a mask over a model's inputs, bool [B, n], to one over its `length` hidden states.
 
-    Where these are more, virtual tokens such as a prompt's stand in front, and are masked. Where they are fewer the model
-    shortens its sequence: one that hears says how (`_get_feat_extract_output_lengths`), another pools, and a hidden state that
-    stands for several tokens counts if any of them does.
+    If there are more of these, virtual tokens such as a prompt's come first, and are masked. If there are fewer, the model
+    shortens its sequence: an audio model says how (`_get_feat_extract_output_lengths`); others pool, and a hidden state that
+    covers several tokens counts if any of them does.
 
     Raises:
-        AtomError: fewer hidden states than that, but too many for a sequence that was pooled.
+        AtomError: fewer hidden states than inputs, but too many for a pooled sequence.
     """
     given = mask.shape[1]
     if length >= given:
@@ -208,18 +206,18 @@ def align(mask: Tensor, length: int, model: Any = None) -> Tensor:
             f"the hidden states have {length} tokens, the inputs {given}: another layer may fit (layer), "
             "or the model shortens its sequence"
         )
-    # Pooling takes the positions in equal spans, in their order: the j-th of L stands for those from j n / L on.
+    # Pooling covers the positions in equal spans, in order: the j-th of L covers those from j n / L on.
     return torch.nn.functional.adaptive_max_pool1d(mask.float()[:, None], length)[:, 0] > 0
 
 
 def _frames(mask: Tensor, model: Any) -> Iterator[tuple[int, Tensor]]:
-    """(frames of a whole recording, frames of each [B]) after a model's convolutions, and after each step that it tells of."""
+    """(frames of a full-length recording, frames of each sample [B]) after each step that a model reports."""
     name = "_get_feat_extract_output_lengths"
     modules = model.modules() if model is not None else ()
     lengths = next((getattr(module, name) for module in modules if hasattr(module, name)), None)
     if lengths is None:
         return
-    # The adapter of a speech encoder stands behind its hidden states.
+    # The adapter of a speech encoder comes after its hidden states.
     options = {"add_adapter": False} if "add_adapter" in inspect.signature(lengths).parameters else {}
     counts = torch.cat([mask.sum(1), mask.new_tensor([mask.shape[1]], dtype=torch.long)])
     found = lengths(counts, **options)

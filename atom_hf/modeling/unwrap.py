@@ -1,4 +1,4 @@
-"""Models inside others: the base of an adapter (PEFT), the transformer of a SentenceTransformer."""
+"""Unwrap models: the base of an adapter (PEFT), the transformer of a SentenceTransformer."""
 
 import sys
 from typing import Any
@@ -11,7 +11,7 @@ from ..errors import AtomError
 
 def is_adapter(model: Any) -> bool:
     """Whether `model` is a `PeftModel`."""
-    library = sys.modules.get("peft")  # else nobody has made one
+    library = sys.modules.get("peft")  # not imported: no such model exists
     return library is not None and isinstance(model, library.PeftModel)
 
 
@@ -22,8 +22,8 @@ def is_sentence_transformer(model: Any) -> bool:
 
 
 def inner_model(model: Any) -> Any:
-    """The model that atoms are attached to: the base of an adapter, the transformer that a SentenceTransformer begins with,
-    or `model` itself. Raises `AtomError` for a SentenceTransformer that begins with anything else."""
+    """The model that atoms are attached to: the base of an adapter, the first module of a SentenceTransformer, or `model`
+    itself. Raises `AtomError` for a SentenceTransformer whose first module is not a Transformers model."""
     if is_adapter(model):
         return model.get_base_model()
     if not is_sentence_transformer(model):
@@ -38,7 +38,7 @@ def inner_model(model: Any) -> Any:
 
 
 def adapter_bases(model: Any) -> list[str | None]:
-    """The names that the adapters of a model, if it has any, have for their base."""
+    """The base that each adapter of a model names (`base_model_name_or_path`); empty without adapters."""
     if not is_adapter(model):
         model = inner_model(model)
         if not getattr(model, "_hf_peft_config_loaded", False):  # adapters of Transformers' own `add_adapter`
@@ -47,8 +47,11 @@ def adapter_bases(model: Any) -> list[str | None]:
 
 
 def show_heads(model: Any, _: Any, features: dict[str, Any]) -> None:
-    """Lets DDP see that the heads are in use, in what a SentenceTransformer gives: atoms are no part of that, and a parameter
-    that DDP takes for unused must get no gradient. Later columns do not use the heads, and DDP goes by the last."""
+    """Forward hook: adds the heads' parameters to the outputs of a SentenceTransformer, so that DDP sees that they are used.
+
+    Atoms are not among those outputs, and a parameter that DDP takes for unused must get no gradient. Later columns do not
+    use the heads, and DDP goes by the last.
+    """
     inner = inner_model(model)
     if dist.is_available() and dist.is_initialized() and model.training and hasattr(inner, "atom_heads"):
         features["atom_heads"] = torch.stack([parameter.sum() for parameter in inner.atom_heads.parameters()])

@@ -1,4 +1,4 @@
-"""`AtomArguments`, the fields of `AtomConfig` for the arguments of any trainer, and what is refused of them."""
+"""`AtomArguments`: the fields of `AtomConfig` for any trainer's arguments, and their checks."""
 
 import inspect
 import os
@@ -17,16 +17,16 @@ PREFIX = "atom_"
 
 
 def _from_config(name: str) -> Any:
-    """The field of `AtomConfig` as an argument: same default, same help text."""
+    """A field of `AtomConfig` as an argument, with the same default and help text."""
     source = next(f for f in fields(AtomConfig) if f.name == name)
     return field(default=source.default, metadata=dict(source.metadata))
 
 
 @dataclass
 class AtomArguments:
-    """The flag, and the fields of `AtomConfig` as `atom_` + name. With `atom=False` none of them does anything.
+    """The flag `atom`, and the fields of `AtomConfig` as `atom_` + name. With `atom=False` none of them has an effect.
 
-    They join the arguments of any trainer, in front of them:
+    To use them with another trainer, put them first among the bases of its arguments:
 
         class MyArguments(AtomArguments, SFTConfig): ...
         class MyTrainer(AtomTrainerMixin, SFTTrainer): ...
@@ -35,15 +35,15 @@ class AtomArguments:
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         if not inspect.get_annotations(cls):
-            # Without fields of its own the class need not be declared a dataclass: by Python's rules its __init__ would be
-            # that of these arguments alone. (The bases' own repr leaves tokens out.)
+            # A subclass without fields need not be declared a dataclass: by Python's rules its __init__ would take these
+            # arguments alone. (The bases' own repr leaves tokens out.)
             dataclass(repr=False)(cls)
 
     atom: bool = field(
         default=False,
         metadata={
-            "help": "Train with the atom loss: the one difference between a plain fine-tune and an atom fine-tune. (Over "
-            "accumulation steps or processes, task losses that Trainer scales wrongly are scaled rightly with it.)"
+            "help": "Train with the atom loss. Without it the run is an ordinary fine-tune. (With it, task losses that Trainer "
+            "scales wrongly over accumulation steps or processes are scaled correctly.)"
         },
     )
     atom_weight: float = _from_config("weight")
@@ -66,14 +66,14 @@ class AtomArguments:
     atom_pair_batch: int | None = field(
         default=None,
         metadata={
-            "help": "How many samples pairs are drawn from, over all processes and gradient accumulation steps: a multiple of "
-            "per_device_train_batch_size times the processes. Each batch is then passed forward twice, and memory "
-            "grows by the atoms alone (gradient caching). By default the samples of one forward pass on all processes."
+            "help": "Number of samples that pairs are drawn from, over all processes and accumulation steps: a multiple of "
+            "per_device_train_batch_size times the number of processes. Each batch then takes a second forward pass, and "
+            "memory grows only by the atoms (gradient caching). Default: the samples of one forward pass on all processes."
         },
     )
 
     def atom_config(self) -> AtomConfig:
-        """The `AtomConfig` that these arguments describe. Raises `AtomError`, naming the argument."""
+        """The `AtomConfig` of these arguments. Raises `AtomError`, naming the argument."""
         values = {f.name: getattr(self, PREFIX + f.name) for f in fields(AtomConfig) if hasattr(self, PREFIX + f.name)}
         try:
             return AtomConfig(**values)
@@ -86,11 +86,11 @@ class AtomTrainingArguments(AtomArguments, TrainingArguments):
 
 
 def check_class(args: Any, trainer: type) -> None:
-    """Refuses arguments that are not those of a trainer: TRL, for one, would make its own of them and not know the flag.
+    """Reject arguments of another class than a trainer's own: TRL, for one, would convert them and drop the flag.
 
     Args:
         args: the arguments given.
-        trainer: the class that takes them, whose `__init__` says what they should be.
+        trainer: the trainer's class, whose `__init__` annotates what it takes.
     """
     asked = inspect.signature(trainer.__init__).parameters["args"].annotation
     if isinstance(asked, str):
@@ -108,11 +108,11 @@ def check_class(args: Any, trainer: type) -> None:
 
 
 def check_arguments(args: TrainingArguments) -> None:
-    """Refuses arguments of a run with the flag on that cannot work. Raises `AtomError`, naming the argument."""
+    """Reject arguments that cannot work with `atom` on. Raises `AtomError`, naming the argument."""
     packed = getattr(args, "packing", False) and getattr(args, "packing_strategy", None) != "wrapped"
     if packed or getattr(args, "padding_free", False):
         raise AtomError(
-            f"{'packing' if packed else 'padding_free'}: several samples share a row, and atoms are made of rows; leave it "
+            f"{'packing' if packed else 'padding_free'}: several samples share a row, and each row becomes an atom; leave it "
             "out, or use packing_strategy 'wrapped' with padding_free off, where each row is a sample"
         )
     if getattr(args, "sync_ref_model", False):
@@ -129,7 +129,7 @@ def check_arguments(args: TrainingArguments) -> None:
     if any(getattr(parallel, f"{kind}_size", 1) > 1 for kind in ("tp", "cp", "sp")):
         raise AtomError(
             "parallelism_config: with tensor, context or sequence parallelism several processes hold the same samples, and "
-            "the atom loss would push them from themselves; use data parallelism (DDP, FSDP, ZeRO)"
+            "the atom loss would separate samples from their own copies; use data parallelism (DDP, FSDP, ZeRO)"
         )
     if args.accelerator_config.split_batches:
         raise AtomError(
@@ -155,21 +155,21 @@ def check_arguments(args: TrainingArguments) -> None:
             )
         if args.auto_find_batch_size:
             raise AtomError(
-                "auto_find_batch_size changes the batch size that atom_pair_batch is made of; leave one of them out"
+                "auto_find_batch_size changes the batch size that atom_pair_batch is a multiple of; leave one of them out"
             )
 
 
 def check_processes(args: Any) -> None:
-    """Refuses processes that know nothing of each other, and makes FSDP work over CPUs.
+    """Reject processes that are not connected, and let FSDP run on CPUs.
 
     Args:
-        args: the TrainingArguments, just made: the processes have met, and the Accelerator is not there yet.
+        args: the TrainingArguments, just made: the process group is initialized, and there is no Accelerator yet.
     """
     started = int(os.environ.get("WORLD_SIZE", 1)) if "LOCAL_RANK" in os.environ else 1
     if started > 1 and args.world_size == 1:
         raise AtomError(f"{started} processes were started, and there is no GPU to train on; give --use_cpu")
     asked = os.environ.get("ACCELERATE_USE_FSDP") == "true"
     if asked and args.use_cpu and PartialState().distributed_type == DistributedType.MULTI_CPU:
-        # Accelerate leaves FSDP out over CPUs without a word. The device is the CPU and the backend gloo by now; of what is
-        # left only the choice of FSDP goes by this type.
+        # Accelerate silently ignores FSDP on CPUs. The device is the CPU and the backend gloo by now; from here on only the
+        # choice of FSDP depends on this type.
         PartialState._shared_state["distributed_type"] = DistributedType.MULTI_GPU

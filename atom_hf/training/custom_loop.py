@@ -14,12 +14,11 @@ from .model_setup import check_compiled
 
 
 def start_step(model: nn.Module, progress: float) -> None:
-    """Begins an optimizer step, before its first forward pass: what the step before has measured sets the factor of the
-    relative weight, and the schedule goes on.
+    """Begin an optimizer step, before its first forward pass: updates the gradient balancer and the schedule.
 
     Args:
-        model: a model with atoms, wrapped or not. On several processes all of them call this.
-        progress: the share of the training steps that is done, in [0, 1).
+        model: a model with atoms, wrapped or not. With several processes, call it on all of them.
+        progress: the fraction of the training steps that is done, in [0, 1).
     """
     check_compiled(model, "torch.compile of the whole model")
     inner = _atom_model(model)
@@ -29,19 +28,19 @@ def start_step(model: nn.Module, progress: float) -> None:
 
 
 def atom_term(model: nn.Module, outputs: Any) -> Tensor:
-    """What joins the task loss: the weight times the atom loss of a batch, a scalar with its gradient.
+    """The term to add to the task loss: the weight times the atom loss of a batch, a scalar with its gradient.
 
-    Pairs are drawn from the batches of all processes together. Under gradient accumulation it is scaled as the task loss is.
+    Pairs are drawn from the batches of all processes together. Under gradient accumulation scale it like the task loss.
 
     Args:
         model: a model with atoms, wrapped or not.
-        outputs: what its forward gave in training.
+        outputs: the outputs of its forward pass in training.
 
     Raises:
-        AtomError: outputs without atoms, as in evaluation.
+        AtomError: outputs without atoms, as in eval mode.
     """
     if "atoms" not in outputs:
-        raise AtomError("outputs have no atoms: in evaluation, or without a gradient, a forward pass gives none")
+        raise AtomError("outputs have no atoms: in eval mode or without gradients a forward pass returns none")
     config = _atom_model(model).atom_config
     return config.weight * loss_of(Atoms.unpack(gather_rows(outputs["atoms"])), config).loss
 

@@ -1,4 +1,4 @@
-"""`trainer.fit_explainer()`: fit importance to the prediction of the model that the trainer has trained."""
+"""`trainer.fit_explainer()`: fit an explainer to the predictions of the trained model."""
 
 from typing import Any
 
@@ -15,13 +15,13 @@ class ExplainerMixin:
     """Part of `AtomTrainerMixin`."""
 
     def fit_explainer(self, samples: int = SAMPLES, **options: Any) -> ExplainerFit:
-        """Fits the importance of tokens to the prediction of the trained model, on samples of the training data.
+        """Fit the importance of tokens to the predictions of the trained model, on samples of the training data.
 
-        After `train` and before `save_model`. The model and its charges do not change. Options are
-        those of `atom_hf.explainer.fit.fit_explainer`. On several processes each runs its share.
+        Call it after `train` and before `save_model`. The model and its charges do not change. Options are those of
+        `atom_hf.explainer.fit.fit_explainer`. With several processes each runs a share of the samples.
 
         Raises:
-            AtomError: the flag is off, a model that is sharded or no classifier, training data that can be read but once.
+            AtomError: `atom` is off, the model is sharded or not a classifier, the training data are a stream.
         """
         if not self._atom_on:
             raise AtomError("atom: with the flag off there are no heads to fit an explainer for")
@@ -45,10 +45,10 @@ class ExplainerMixin:
             return fit_explainer(model, self.processing_class, loader, samples=samples, seed=self.args.seed, **options)
 
     def _atom_loader(self, rows: Any) -> DataLoader:
-        """Batches of just these rows, every one of them."""
+        """A DataLoader over exactly these rows, the last batch included."""
         before, self.args.dataloader_drop_last = self.args.dataloader_drop_last, False
         try:
-            # One for evaluation may be kept for the evaluation data, with its workers.
+            # Not the evaluation loader: with persistent workers Trainer keeps it for the evaluation data.
             return self.get_test_dataloader(rows)
         finally:
             self.args.dataloader_drop_last = before

@@ -1,4 +1,4 @@
-"""The training loss of a trainer with the flag on: its own, and the atom loss of the forward passes that it runs."""
+"""Training loss with the flag on: the trainer's own plus the atom loss of its forward passes."""
 
 import functools
 from collections.abc import Callable
@@ -21,12 +21,12 @@ from .pair_cache import PairCache
 
 
 class LossMixin:
-    """Part of `AtomTrainerMixin`. With the flag off it is the Trainer's own loss."""
+    """Part of `AtomTrainerMixin`. With the flag off the loss is the Trainer's own."""
 
     _atom_on: bool
-    _atom_one_column: bool  # only the first forward pass of a step is read, and of it the first column
+    _atom_one_column: bool  # only the first column of the first forward pass of a step is read
     _atom_checked: bool
-    _atom_joined: bool  # whether the atom loss is in the loss of this step
+    _atom_joined: bool  # whether the loss of this step includes the atom loss
     _atom_loss_scale: TaskLossScale
     _atom_pairs: PairCache | None
     _atom_log: LossLog
@@ -41,7 +41,7 @@ class LossMixin:
     def training_step(self, model, inputs, num_items_in_batch=None):
         if self._atom_on and self._atom_pairs is not None:
             model.train()
-            # A schedule-free optimizer has weights of its own to train at.
+            # A schedule-free optimizer switches to its training weights.
             if callable(getattr(self.optimizer, "train", None)):
                 self.optimizer.train()
             self._atom_pairs.enter(
@@ -54,30 +54,35 @@ class LossMixin:
         if not (self._atom_on and model.training):
             return super().compute_loss(model, inputs, **options)
         share, rows = self._atom_loss_scale.of(inputs, num_items_in_batch), self._atom_rows(inputs)
-        with self._atom_collecting() as passes:
+        with self._atom_collecting() as collector:
             found = super().compute_loss(model, inputs, **options)
-        return self._atom_join(found, passes, rows, num_items_in_batch, share)
+        return self._atom_join(found, collector, rows, num_items_in_batch, share)
 
     def _atom_collecting(self) -> Any:
         return collecting(self._atom_model, most=1 if self._atom_one_column else None)
 
     def _atom_join(
-        self, found: Any, passes: AtomCollector, rows: int | None, num_items_in_batch: Any, share: Tensor | None = None
+        self,
+        found: Any,
+        collector: AtomCollector,
+        rows: int | None,
+        num_items_in_batch: Any,
+        share: Tensor | None = None,
     ) -> Any:
-        """A loss, or a loss and outputs, with the atom loss of the forward passes that it was made of.
+        """Add the atom loss of a `compute_loss`'s forward passes to what it returned.
 
         Args:
-            found: what a `compute_loss` gave.
-            passes: the forward passes that it ran.
-            rows: how many rows of them are samples; None for all.
-            num_items_in_batch: how many labels the step has.
-            share: what the task loss is to be multiplied by, if it is scaled wrongly.
+            found: what `compute_loss` returned: a loss, or a loss and outputs.
+            collector: the forward passes that it ran.
+            rows: the number of rows that are samples; None for all.
+            num_items_in_batch: the number of labels in the step.
+            share: the factor that corrects the scale of the task loss, if needed.
         """
         self._atom_joined = True
         loss, *outputs = found if isinstance(found, tuple) else (found,)
         loss = loss if share is None else loss * share
-        packed, importance = self._atom_rows_of(passes, rows)
-        if not self._atom_checked:  # data that can be read but once
+        packed, importance = self._atom_rows_of(collector, rows)
+        if not self._atom_checked:  # a stream, which `check_atoms` could not read in advance
             self._atom_check(packed, importance, self.args.per_device_train_batch_size)
         if self._atom_pairs is not None:
             cached = self._atom_pairs.of(packed)
@@ -95,36 +100,36 @@ class LossMixin:
         return loss_of(atoms, self._atom_model.atom_config)
 
     def _atom_read(self, model: Any, inputs: Any) -> tuple[Tensor, Tensor]:
-        """The packed atoms and the importance of a batch, as `compute_loss` will see them again."""
+        """The packed atoms and the importance of a batch, the same as in the later `compute_loss`."""
         inputs = self._prepare_inputs(inputs)
-        with self.compute_loss_context_manager(), collecting(self._atom_model, most=1, always=True) as passes:
+        with self.compute_loss_context_manager(), collecting(self._atom_model, most=1, always=True) as collector:
             if self._atom_one_column:
                 model(self.collect_features(dict(inputs))[0][0])
             else:
                 model(**self._atom_inputs(inputs))
-        packed, importance = self._atom_rows_of(passes, self._atom_rows(inputs))
+        packed, importance = self._atom_rows_of(collector, self._atom_rows(inputs))
         return packed.float(), importance
 
     def _atom_inputs(self, inputs: Any) -> dict[str, Any]:
-        """What the model is given of a batch."""
+        """The arguments of the model's `forward` in a batch."""
         if self.label_smoother is not None or self.compute_loss_func is not None:
-            # Where the loss is not the model's own, Trainer keeps the labels from it.
+            # Trainer computes this loss outside the model, and does not pass it the labels.
             return {name: value for name, value in inputs.items() if name != "labels"}
         if self._atom_loss_scale.computes is not Trainer or type(self).compute_loss is not LossMixin.compute_loss:
-            # The batches of another trainer, or for a loss of one's own, may hold more than the model takes.
+            # The batches of another trainer or a custom loss may hold more than the model takes.
             taken = parameter_names(type(self._atom_model).forward)
             return {name: value for name, value in inputs.items() if name in taken}
         return inputs
 
     def _atom_rows(self, inputs: Any) -> int | None:
-        """How many rows of the first forward pass are samples: sentence-transformers may pass all columns at once."""
+        """The number of samples in a first pass that sentence-transformers may run over all columns at once; else None."""
         if not self._atom_one_column:
             return None
         first = self.collect_features(dict(inputs))[0][0]
         return next(len(value) for value in first.values() if torch.is_tensor(value))
 
-    def _atom_rows_of(self, passes: AtomCollector, rows: int | None) -> tuple[Tensor, Tensor]:
-        joined = passes.join()
+    def _atom_rows_of(self, collector: AtomCollector, rows: int | None) -> tuple[Tensor, Tensor]:
+        joined = collector.join()
         if joined is None:
             raise AtomError(
                 f"compute_loss of {self._atom_loss_scale.computes.__name__} runs no forward pass of the model with a gradient, "
@@ -133,12 +138,12 @@ class LossMixin:
         return joined[0][:rows], joined[1][:rows]
 
     def _atom_check(self, packed: Tensor, importance: Tensor, samples: int) -> None:
-        """Refuses what the first samples show: rows that are no samples, or samples without a token."""
+        """Reject first samples that share a row, or that have no token."""
         self._atom_checked = True
         if len(packed) < min(2, samples):
             raise AtomError(
-                "data_collator: it puts several samples into one row (packing, padding-free), and atoms are made of rows; use "
-                "one that pads"
+                "data_collator: it puts several samples into one row (packing, padding-free), and each row becomes an atom; "
+                "use one that pads"
             )
         if torch.isnan(importance).all():
             raise AtomError(
@@ -148,15 +153,15 @@ class LossMixin:
 
 
 def joining(compute_loss: Callable) -> Callable:
-    """A `compute_loss` that a class defines in front of the mixin's: where it does not call that, the atom loss joins here."""
+    """Wrap a subclass's own `compute_loss`: adds the atom loss unless it was added by a call of `super().compute_loss`."""
 
     @functools.wraps(compute_loss)
     def compute(self, model, inputs, *args, **kwargs):
         if not (self._atom_on and model.training):
             return compute_loss(self, model, inputs, *args, **kwargs)
         self._atom_joined, rows = False, self._atom_rows(inputs)
-        with self._atom_collecting() as passes:
+        with self._atom_collecting() as collector:
             found = compute_loss(self, model, inputs, *args, **kwargs)
-        return found if self._atom_joined else self._atom_join(found, passes, rows, kwargs.get("num_items_in_batch"))
+        return found if self._atom_joined else self._atom_join(found, collector, rows, kwargs.get("num_items_in_batch"))
 
     return compute

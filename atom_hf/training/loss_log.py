@@ -26,8 +26,8 @@ class LossLog:
 
     @torch.no_grad()
     def add(self, task: Tensor, parts: AtomLoss, atoms: Atoms, importance: Tensor) -> None:
-        """Adds a batch: its task loss, its atom loss, the atoms that this is of, and the importance [B, N] of its tokens."""
-        # Sums and counts rather than indexing by masks, which would make an accelerator wait at every step.
+        """Add a batch: its task loss, its atom loss, the atoms, and the importance [B, N] of the tokens."""
+        # Sums and counts, not indexing by masks, which would synchronize an accelerator at every step.
         charge = importance.nan_to_num(0.0)
         tokens = (importance.numel() - importance.isnan().sum()).clamp(min=1)
         exists = atoms.exists
@@ -43,7 +43,7 @@ class LossLog:
         self._count += 1
 
     def take(self, reduce: Callable[[Tensor], Tensor]) -> dict[str, float]:
-        """The means, and begins anew. `reduce` averages a tensor over processes."""
+        """Return the means and reset. `reduce` averages a tensor over processes."""
         means = reduce(self._sums / self._count)
         self.__init__()
         return dict(zip(LOGGED, means.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""Rescale the loss of models that ignore `num_items_in_batch`, and the atom loss likewise."""
+"""Rescale the loss of models that ignore `num_items_in_batch`, and scale the atom loss to match."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,16 +14,16 @@ from .random_state import keeping_random_state
 
 
 class TaskLossScale:
-    """Makes the task loss of a model that ignores `num_items_in_batch` what Trainer takes it for.
+    """Rescale the task loss of a model that ignores `num_items_in_batch`.
 
-    Trainer hands the number of labels of the whole step to every model that takes further arguments, and then counts on it
-    that the loss is a sum over that number. BERT, DistilBERT, RoBERTa and GPT-2 classifiers, among others, go on to return
-    the mean over their own batch (transformers issue 47688), and the step becomes larger with every accumulation step and
-    process. Whether a model does so is tried out, once.
+    Trainer passes the number of labels in the whole step to every model that takes keyword arguments, and then expects the
+    loss to be a sum divided by that number. BERT, DistilBERT, RoBERTa and GPT-2 classifiers, among others, still return the
+    mean over their own batch (transformers issue 47688), so that the step grows with every accumulation step and process.
+    Whether a model does so is tried once.
 
     Args:
         trainer: any Trainer.
-        computes: the class whose `compute_loss` it runs, below the mixin. Another than Trainer's is its own affair.
+        computes: the class whose `compute_loss` runs, below the mixin; any but Trainer's is left alone.
     """
 
     def __init__(self, trainer: Trainer, computes: type):
@@ -32,7 +32,7 @@ class TaskLossScale:
         self._ignores_items: bool | None = None
 
     def of(self, inputs: Any, num_items_in_batch: Any) -> Tensor | None:
-        """The factor for the task loss of a batch, a scalar; None where there is nothing to mend."""
+        """The factor for the task loss of a batch, a scalar; None if its scale is right."""
         trainer = self.trainer
         own_loss = trainer.label_smoother is None and trainer.compute_loss_func is None
         own_loss = own_loss and self.computes is Trainer and trainer.loss_is_scaled_for_ga is None
@@ -56,22 +56,21 @@ class TaskLossScale:
             for factor in (1, 2):
                 outputs = model(**inputs, num_items_in_batch=factor * num_items_in_batch)
                 losses.append(abs(float(outputs["loss"] if isinstance(outputs, dict) else outputs[0])))
-        return losses[1] > 0.75 * losses[0]  # a sum over the number would be half as large
+        return losses[1] > 0.75 * losses[0]  # a loss divided by the number would be half as large
 
 
 @contextmanager
 def trying_out(model: Any, device: torch.device) -> Iterator[None]:
-    """Forward passes within it leave no trace: no gradients, no dropout, no random numbers drawn."""
+    """Context manager: eval mode, no gradients; restores each module's mode and the random state."""
     with evaluating(model), keeping_random_state(device), torch.no_grad():
         if getattr(inner_model(model), "is_loaded_in_4bit", False):
-            # On a CPU bitsandbytes packs the weights for inference in the first pass in evaluation, and has no gradients then.
+            # On a CPU the first pass in eval mode makes bitsandbytes pack the weights for inference, without gradients.
             model.train()
         yield
 
 
 def loss_divisor(trainer: Trainer, num_items_in_batch: Any) -> int:
-    """What the atom term is divided by in `compute_loss` so that, after what Trainer does, it is a mean over accumulation
-    steps."""
+    """The divisor of the atom term in `compute_loss` that makes it, after Trainer's scaling, a mean over the step."""
     scaled = trainer.loss_is_scaled_for_ga
     if scaled is None:
         scaled = (trainer.model_accepts_loss_kwargs and num_items_in_batch is not None) or trainer.compute_loss_func

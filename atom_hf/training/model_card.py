@@ -1,4 +1,4 @@
-"""The model card that a trainer with the flag on writes beside whatever it saves in the end."""
+"""Model card of a trainer's run, written with the saved model when the flag is on."""
 
 import functools
 import inspect
@@ -12,13 +12,13 @@ from ..hub.card_facts import describes, facts_of_trainer
 
 
 class CardMixin:
-    """Part of `AtomTrainerMixin`. With the flag off no card is written but by the Trainer's own `create_model_card`."""
+    """Part of `AtomTrainerMixin`. With the flag off only the Trainer's own `create_model_card` writes a card."""
 
     _atom_on: bool
 
     @functools.cached_property
     def card_facts(self) -> dict[str, Any]:
-        """What the card shall say that a trainer cannot know, by the names of `CardFacts`: a dictionary to write into."""
+        """Facts for the card that a trainer cannot know, by the names of `CardFacts`: a dictionary to fill."""
         return {}
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
@@ -29,17 +29,17 @@ class CardMixin:
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         folder = output_dir or self.args.output_dir
         checkpoint = _internal_call and os.path.basename(folder).startswith(PREFIX_CHECKPOINT_DIR)
-        # Whose the card is, is asked before: an adapter writes one of its own when it is saved.
+        # Checked before saving: PEFT writes a card of its own when an adapter is saved.
         writes = self._atom_on and not checkpoint and not is_own(folder)
         super().save_model(output_dir, _internal_call)
         if writes:
             self._atom_write_card(folder)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """Writes the card of the run into `output_dir`, unless one of the user's own is there.
+        """Write the card of the run to `output_dir`, unless the user's own card is there.
 
-        Takes what the Trainer's own `create_model_card` takes. With the flag off it is that; so it is for a model that is none
-        of Transformers.
+        Arguments are those of the Trainer's own `create_model_card`, which runs instead with the flag off, or for a model that
+        is not from Transformers.
         """
         make = super().create_model_card
         if not (self._atom_on and describes(self.accelerator.unwrap_model(self.model))):

@@ -27,14 +27,14 @@ logger = logging.get_logger(__name__)
 
 
 def prepare_model(model: Any, config: AtomConfig, processing_class: Any, seed: int | None = None) -> Any:
-    """`model` with atoms that train as `config` says: attached, or, where it has them, with its own layer, tokens and charges.
+    """Prepare `model` to train atoms: attaches them, or keeps its existing heads with their layer, tokens and side.
 
     Args:
         model: a Transformers model, a `PeftModel`, a `SentenceTransformer`, or the name of a model that the trainer loads
-            itself: that is given back as it is, and what the trainer made of it is to be prepared then.
-        config: of new heads, and how all train.
+            itself: a name is returned unchanged, and the loaded model has to be prepared later.
+        config: configures new heads, and the training of all.
         processing_class: the tokenizer.
-        seed: of new heads' weights; by default they go on with the process's random numbers.
+        seed: of new heads' weights; by default the process's random state is used.
     """
     if isinstance(model, str):
         return model
@@ -42,7 +42,7 @@ def prepare_model(model: Any, config: AtomConfig, processing_class: Any, seed: i
     if not isinstance(inner, AtomMixin):
         with _class_forward(inner), torch.random.fork_rng(enabled=seed is not None):
             if seed is not None:
-                # A model that was made before the trainer seeds anything: the run is to be its seed's all the same.
+                # The model was made before the trainer sets the seed, which should determine the heads all the same.
                 torch.manual_seed(seed)
             attach_atoms(model, config, processing_class)
     else:
@@ -52,15 +52,14 @@ def prepare_model(model: Any, config: AtomConfig, processing_class: Any, seed: i
 
 
 def reclaim_heads(model: Any, kept: dict[str, Tensor] | None = None) -> None:
-    """Takes the heads back from what a trainer did to its model: froze them for an adapter, cast them, or put a forward of its
-    own on the model.
+    """Undo what a trainer did to the heads of its model: unfreeze them, cast them back to float32, wrap a replaced forward.
 
     Args:
-        model: the trainer's.
-        kept: the weights that the heads had before, for where they were cast.
+        model: the trainer's model.
+        kept: the heads' state dict from before, to restore the weights of heads that were cast.
     """
     if is_adapter(model):
-        attach_atoms(model)  # once more: enrolls the heads in what the adapter trains and saves
+        attach_atoms(model)  # again: enrolls the heads in what the adapter trains and saves
     inner = inner_model(model)
     if is_sentence_transformer(model) and show_heads not in model._forward_hooks.values():
         model.register_forward_hook(show_heads)
@@ -68,26 +67,25 @@ def reclaim_heads(model: Any, kept: dict[str, Tensor] | None = None) -> None:
     for parameter in inner.atom_heads.trained_parameters():  # never frozen, even where the model is
         parameter.requires_grad_(True)
     for name, parameter in inner.atom_heads.named_parameters():
-        # TRL trains the adapter of a quantized base in bfloat16, and all else that has a gradient.
+        # For a quantized base TRL casts every trainable parameter to bfloat16, the heads included.
         if parameter.dtype != torch.float32 and not is_deepspeed_zero3_enabled():
             source = parameter.data if kept is None else kept[name]
             parameter.data = source.to(parameter.device, torch.float32)
 
 
 def check_wrapped(trainer: Any) -> None:
-    """Refuses what a trainer cannot do with the flag on where its model stands inside another.
+    """Reject unsupported training of wrapped models: adapters and SentenceTransformers.
 
     Raises:
-        AtomError: an adapter or a SentenceTransformer that is to be sharded; a loss of sentence-transformers that passes a
-            batch through the model out of the trainer's sight: once without a gradient, and again while the gradients are
-            being computed (GradCache).
+        AtomError: sharding (FSDP, DeepSpeed) of such a model; a sentence-transformers loss with gradient caching (GradCache),
+            which runs each batch first without a gradient, and again during the backward pass.
     """
     if inner_model(trainer.model) is trainer.model:
         return
     kind = type(trainer.model).__name__
     if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
         raise AtomError(
-            f"model: the checkpoints of a {kind} under FSDP or DeepSpeed would leave its atom heads out; use DDP, or a model "
+            f"model: checkpoints of a {kind} under FSDP or DeepSpeed would lack its atom heads; use DDP, or a model "
             "without adapters"
         )
     if not is_sentence_transformer(trainer.model):
@@ -100,13 +98,13 @@ def check_wrapped(trainer: Any) -> None:
     ]
     if cached:
         raise AtomError(
-            f"loss: {cached[-1]} passes each batch through the model once more while its gradients are computed, where atoms "
-            "cannot join the loss; use one without a gradient cache, such as MultipleNegativesRankingLoss"
+            f"loss: {cached[-1]} runs each batch through the model again during the backward pass, where the atom loss "
+            "cannot be added; use one without a gradient cache, such as MultipleNegativesRankingLoss"
         )
 
 
 def init_class(bases: Iterable[type]) -> type:
-    """The first of a Trainer's classes whose `__init__` says what the arguments are called."""
+    """The first class in a Trainer's MRO whose `__init__` names its arguments."""
     for base in bases:
         parameters = inspect.signature(base.__init__).parameters if "__init__" in vars(base) else {}
         if "args" in parameters and parameters["args"].kind is inspect.Parameter.POSITIONAL_OR_KEYWORD:
@@ -115,17 +113,18 @@ def init_class(bases: Iterable[type]) -> type:
 
 
 def parameter_names(method: Callable) -> list[str]:
-    """The names of a method's arguments, without that of the object."""
+    """The names of a method's arguments, without `self`."""
     return list(inspect.signature(method).parameters)[1:]
 
 
 def _take_on(model: AtomMixin, config: AtomConfig) -> None:
+    """Configure a model that has heads: what they were made for stays, and `config` says how they train."""
     own = model.atom_config
     for name in ("layer", "tokens", "side"):
         asked, kept = getattr(config, name), getattr(own, name)
         if asked != kept:
             logger.warning_once(
-                f"atom_{name}: the model's heads were made for {kept!r}, and go on with it, not {asked!r}"
+                f"atom_{name}: the model's heads were made for {kept!r}, which is used instead of {asked!r}"
             )
     kept = (
         "layer",
@@ -144,10 +143,10 @@ def _take_on(model: AtomMixin, config: AtomConfig) -> None:
 
 
 def _adopt_forward(model: AtomMixin) -> None:
-    """Reads atoms around a forward that was put on the instance (`model.forward = ...`), past the class's.
+    """Wrap a forward that was set on the instance (`model.forward = ...`), so that atoms are read around it.
 
-    TRL does so: its forward runs the backbone and gives the log-probabilities of the labels, without hidden states. Does
-    nothing where there is no such forward.
+    TRL sets one: it runs the backbone and returns the log-probabilities of the labels, without hidden states. Does nothing
+    if the instance has no such forward.
     """
     theirs = vars(model).get("forward")
     if theirs is None or hasattr(model, "_old_forward") or getattr(theirs, "_reads_atoms", False):
@@ -166,7 +165,7 @@ def _adopt_forward(model: AtomMixin) -> None:
 
 @contextmanager
 def _class_forward(model: Any) -> Iterator[None]:
-    """Within it a forward that a trainer put on the model is not there."""
+    """Context manager: removes a forward that a trainer set on the instance; restores it."""
     theirs = getattr(model, "__dict__", {}).pop("forward", None)
     try:
         yield
@@ -176,11 +175,11 @@ def _class_forward(model: Any) -> Iterator[None]:
 
 
 def check_compiled(model: nn.Module, what: str) -> None:
-    """Refuses the relative weight for a model compiled as a whole. Raises `AtomError` that begins with `what`."""
+    """Reject the relative weight for a model compiled as a whole. Raises an `AtomError` that begins with `what`."""
     whole = [module._orig_mod for module in model.modules() if is_compiled_module(module)]
     whole += [module for module in model.modules() if getattr(module, "_compiled_call_impl", None) is not None]
     if any(isinstance(module, AtomMixin) and module.atom_balancer.ratio for module in whole):
         raise AtomError(
-            f"{what}: compiled as a whole it hides its gradients from the relative weight; use atom_weighting 'absolute' "
-            "(AtomConfig.weighting), or leave it out"
+            f"{what}: compiled as a whole, the model hides its gradients from the relative weight; use atom_weighting "
+            "'absolute' (AtomConfig.weighting), or leave it out"
         )

@@ -1,4 +1,4 @@
-"""Pairs over more samples than fit in memory at once, in the manner of gradient caching (arXiv 2101.06983)."""
+"""Cache atoms to draw pairs from more samples than fit in memory at once (gradient caching, arXiv 2101.06983)."""
 
 import warnings
 from collections.abc import Callable
@@ -15,59 +15,59 @@ from .random_state import random_state, set_random_state
 
 
 class CachedAtoms(NamedTuple):
-    """What one batch needs of the atom loss of its group of batches."""
+    """What one batch needs from the atom loss of its group of batches."""
 
     loss: AtomLoss
-    """Of the whole group, over all processes, detached."""
+    """The loss of the whole group, over all processes, detached."""
     atoms: Atoms
-    """Of the whole group, over all processes, detached."""
+    """The atoms of the whole group, over all processes, detached."""
     packed: Tensor
     """[B, h + 3]: this batch's own atoms."""
     gradient: Tensor
-    """[B, h + 3]: of the group's loss with respect to them."""
+    """[B, h + 3]: the gradient of the group's loss with respect to `packed`."""
     batches: int
-    """How many batches the group has."""
+    """The number of batches in the group."""
 
     def term(self, packed: Tensor) -> Tensor:
-        """A scalar: the group's loss in value. The mean of its gradients over a group's batches is the loss's own."""
+        """A scalar whose value is the group's loss. Averaged over the group's batches, its gradient is that of the loss."""
         along = (packed * self.gradient.to(packed.dtype)).sum()
         return self.batches * (along - along.detach()) + self.loss.loss
 
 
 class PairCache:
-    """Draws the pairs of several batches of one optimizer step together.
+    """Draw pairs from several batches of one optimizer step together.
 
-    An atom is `h + 3` numbers, while the activations behind it are many megabytes. So each group of `size` batches is passed
-    through the model twice. First without a graph: that gives all its atoms, and with them the loss and its gradient with
-    respect to each. Then batch by batch as ever, each adding the product of its atoms and their gradients. Both
-    passes draw the same random numbers, so that dropout is the same, and the sum of the gradients is exactly that of a
-    batch as large as the group.
+    An atom is `h + 3` numbers, while the activations behind it are many megabytes. So each group of `size` batches runs
+    through the model twice. The first pass, without a graph, gives all atoms of the group, and from them the loss and its
+    gradient with respect to each atom. The second runs batch by batch as usual, each adding the product of its atoms and
+    their gradients. Both passes draw the same random numbers, so that dropout is the same, and the sum of the gradients is
+    exactly that of a batch as large as the group.
 
-    The price is one more forward pass for each batch. Memory grows by the atoms.
+    The cost is one more forward pass for each batch. Memory grows by the atoms.
 
     Args:
-        size: how many batches of an optimizer step form a group. The last group of a step may have fewer.
+        size: the number of batches in a group. The last group of a step may have fewer.
     """
 
     def __init__(self, size: int):
         self.size = size
         self._batches: list[Any] = []
-        self._next = self._asked = 0  # how many batches were entered, and for how many of them the cache was asked
+        self._next = self._asked = 0  # the numbers of calls of `enter` and of `of` in this step
         self._cached: list[tuple[CachedAtoms, list[Any]]] = []
         self._checked = False
 
     def start(self, batches: list[Any]) -> None:
-        """Begins an optimizer step of these batches."""
+        """Begin an optimizer step over these batches."""
         self._batches, self._next, self._asked, self._cached = batches, 0, 0, []
 
     def enter(self, model: Any, device: torch.device, read: Callable[[Any], Tensor], loss: Callable[[Atoms], AtomLoss]):
-        """Prepares the next batch, which is about to be passed through `model` with its gradient.
+        """Prepare for the next batch, which is about to run through `model` with gradients.
 
         Args:
-            model: its buffers, such as the running statistics of a batch norm, are left as they were.
-            device: whose random numbers the model draws.
-            read: gives the packed atoms of a batch.
-            loss: the atom loss of the atoms of all processes.
+            model: its buffers, such as the running statistics of a batch norm, are restored.
+            device: the device whose random state the model uses.
+            read: returns the packed atoms of a batch.
+            loss: returns the atom loss of the atoms of all processes.
         """
         position = self._next % self.size
         if position == 0:
@@ -77,16 +77,16 @@ class PairCache:
         set_random_state(self._cached[position][1], device)
 
     def of(self, packed: Tensor) -> CachedAtoms:
-        """What was cached for the batch whose atoms are `packed`.
+        """The cache entry of the current batch, whose atoms are `packed`.
 
         Raises:
-            AtomError: the first batch of a run had other atoms when it was passed through again, or any is asked for twice:
-                the cached gradient is not theirs.
+            AtomError: the first batch of a run had different atoms in its second pass, or a batch is asked for twice: the
+                cached gradient does not belong to these atoms.
         """
         self._asked += 1
         if self._asked != self._next:
             raise AtomError(
-                "atom_pair_batch: this trainer passes a batch through the model more than once, each time with other dropout; "
+                "atom_pair_batch: this trainer runs a batch through the model more than once, each with different dropout; "
                 "leave atom_pair_batch out"
             )
         cached = self._cached[(self._next - 1) % self.size][0]
@@ -95,9 +95,9 @@ class PairCache:
             scale = cached.packed.abs().amax()
             if not same or (packed.detach() - cached.packed).abs().amax() > 0.05 * scale:
                 raise AtomError(
-                    "atom_pair_batch: the model gave a batch other atoms when it was passed through it again. The trainer "
-                    "changes its batches, or something draws random numbers that torch, numpy and random do not know "
-                    "of; leave atom_pair_batch out"
+                    "atom_pair_batch: a batch had different atoms in its second forward pass. The trainer changes its batches, "
+                    "or something draws random numbers from other generators than those of torch, numpy and random; "
+                    "leave atom_pair_batch out"
                 )
             self._checked = True
         return cached
@@ -106,11 +106,11 @@ class PairCache:
     @torch.no_grad()
     def _first_pass(group: list[Any], model: Any, device: torch.device, read: Callable, loss: Callable) -> list:
         buffers = [(buffer, buffer.clone()) for buffer in model.buffers()]
-        # DDP makes the buffers of all processes alike in the first forward pass of a step: that is to be the next one.
+        # DDP synchronizes buffers in the first forward pass of a step, which should be the one with gradients.
         synchronizes = getattr(model, "require_forward_param_sync", None)
         packed, states = [], []
         with warnings.catch_warnings():
-            # Reentrant activation checkpointing says so of every pass that wants no gradient.
+            # Reentrant activation checkpointing warns so in every pass without gradients.
             warnings.filterwarnings("ignore", "None of the inputs have requires_grad=True")
             for batch in group:
                 states.append(random_state(device))

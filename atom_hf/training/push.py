@@ -1,4 +1,4 @@
-"""What a trainer with the flag on puts on the Hub, and when: the plain model with its heads, and checkpoints to resume from."""
+"""Push from a trainer with the flag on: the plain model with its heads, and checkpoints to resume from."""
 
 import functools
 import json
@@ -23,16 +23,16 @@ from ..modeling.unwrap import adapter_bases
 
 logger = logging.get_logger(__name__)
 
-STAGING = "_push-"  # a name that is passed over when the folder around it is pushed
+STAGING = "_push-"  # such names are skipped when the folder around them is pushed
 
 
 class PushMixin:
-    """Part of `AtomTrainerMixin`. With the flag off it is the Trainer's own pushing.
+    """Part of `AtomTrainerMixin`. With the flag off pushing is the Trainer's own.
 
     With it on, every push is one commit: at the root the model as `save_model` writes it, which loads without this package
-    and without a warning, and under the strategies that ask for one the checkpoint beside it. Trainer would copy the
-    checkpoint's weights to the root, where the heads in them are foreign to a plain load; make two commits, between which the
-    two do not agree; and go on without a word when a push in the background fails.
+    and without a warning, and beside it the checkpoint, if the hub strategy includes one. Trainer would copy the checkpoint's
+    weights to the root, where a plain load finds unexpected heads among them; make two commits, between which the two do not
+    agree; and silently ignore a failed push in the background.
     """
 
     _atom_on: bool
@@ -58,10 +58,10 @@ class PushMixin:
         private: bool | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Pushes the model, its heads and the processing class as one commit. Arguments are those of `Trainer.push_to_hub`.
+        """Push the model, its heads and the processing class as one commit. Arguments are those of `Trainer.push_to_hub`.
 
         Raises:
-            AtomError: the push was refused or broke off; the repository is as it was.
+            AtomError: the Hub rejected the push, or the connection was lost; the repository is unchanged.
         """
         if not self._atom_on:
             return super().push_to_hub(commit_message, blocking, token, revision, private, **kwargs)
@@ -110,7 +110,7 @@ class PushMixin:
             if self.args.save_strategy == SaveStrategy.STEPS
             else f"epoch {int(self.state.epoch)}"
         )
-        # As they are now: while a model is saved the arguments have no token.
+        # Read now: while a model is being saved the arguments have no token.
         options = {"token": self.args.hub_token, "revision": self.args.hub_revision}
         job = hf_api().run_as_future(
             self._atom_push, staging, files, beside, message=f"Training in progress, {at}", **options
@@ -121,10 +121,10 @@ class PushMixin:
             self.push_in_progress.jobs.append(job)
 
     def _atom_staging(self) -> str | None:
-        """A folder for one push, the same on every process; None where the last push is not done and is not to be waited for.
+        """A staging folder for one push, the same on every process; None to skip this push while the last one is running.
 
-        Training goes on while files are uploaded: the next push may not write over them, and a checkpoint that is removed
-        stays until it is there.
+        Training continues during an upload: the next push must not overwrite its files, and a checkpoint that is removed
+        meanwhile is kept here until it is uploaded.
         """
         found: list[str | None] = [None]
         if self.is_world_process_zero():
@@ -143,7 +143,7 @@ class PushMixin:
 
     @contextmanager
     def _atom_whole_state(self) -> Iterator[None]:
-        """Whatever form FSDP's checkpoints have, the model at the root is whole."""
+        """Context manager: full state dicts under FSDP, for the model at the root; restores the state dict type."""
         plugin = self.accelerator.state.fsdp_plugin if self.is_fsdp_enabled else None
         before = plugin.state_dict_type if plugin is not None else None
         if plugin is not None:
@@ -156,19 +156,19 @@ class PushMixin:
 
     @functools.cached_property
     def _atom_outstanding(self) -> list[tuple[str, dict[str, Path]]]:
-        """Checkpoints whose push has failed, as (staging folder, its files by their path in the repository)."""
+        """Checkpoints whose push failed, as (staging folder, its files by path in the repository)."""
         return []
 
     def _atom_push(
         self, staging: str, files: dict[str, Path], beside: dict[str, Path], *, message: str, **options: Any
     ) -> None:
-        """Runs in the background. What fails is said at once, and its checkpoint, `beside` the model, is kept for the next."""
+        """Push in the background. A failure is logged at once, and its checkpoint (`beside`) is kept for the next push."""
         kept = False
         try:
             self._atom_commit({**files, **beside}, message=message, **options)
         except AtomError as error:
             logger.error(
-                f"{message}: {error}; the repository is as it was, training goes on, and the next push holds all"
+                f"{message}: {error}; the repository is unchanged, training continues, and the next push includes everything"
             )
             if beside:
                 self._atom_outstanding.append((staging, beside))
@@ -179,12 +179,11 @@ class PushMixin:
                 shutil.rmtree(staging, ignore_errors=True)
 
     def _atom_commit(self, files: dict[str, Path], **options: Any) -> Any:
-        """One commit of the files and of the checkpoints that earlier ones have failed to bring."""
+        """One commit of the files and of the checkpoints whose earlier pushes failed."""
         whole: dict[str, Path] = {}
         for _, beside in self._atom_outstanding:
-            names = {
-                path.split("/")[0] for path in beside
-            }  # a later checkpoint takes the place of one of the same name
+            # A later checkpoint replaces one of the same name.
+            names = {path.split("/")[0] for path in beside}
             whole = {path: file for path, file in whole.items() if path.split("/")[0] not in names} | beside
         names = {path.split("/")[0] for path in files}
         whole = {path: file for path, file in whole.items() if path.split("/")[0] not in names}
@@ -196,7 +195,7 @@ class PushMixin:
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if not self._atom_on:
             return super()._save(output_dir, state_dict=state_dict)
-        # The arguments are pickled into training_args.bin as they are.
+        # The arguments, with any token in them, are pickled into training_args.bin.
         token, self.args.hub_token = self.args.hub_token, None
         try:
             super()._save(output_dir, state_dict=state_dict)
@@ -205,13 +204,14 @@ class PushMixin:
 
 
 def check_whole(checkpoint: str, only_model: bool | None) -> None:
-    """Refuses a checkpoint that was fetched by half: Trainer begins anew, without a word, what a file is missing for.
+    """Reject an incomplete checkpoint: Trainer silently starts anew whatever lacks its file.
 
     Args:
         checkpoint: its folder.
-        only_model: whether it was saved with `save_only_model`, and has none of these files; None where it does not say.
+        only_model: whether it was saved with `save_only_model`, without these files; None if unknown.
 
-    Raises `AtomError`.
+    Raises:
+        AtomError: a file is missing.
     """
     parts = {
         "optimizer.*": "the optimizer's state",
@@ -219,7 +219,7 @@ def check_whole(checkpoint: str, only_model: bool | None) -> None:
         "rng_state*": "the random state",
     }
     if list(Path(checkpoint).glob("global_step*")) or list(Path(checkpoint).glob("optimizer_*")):
-        return  # DeepSpeed and FSDP have forms of their own
+        return  # DeepSpeed and FSDP use other files
     missing = [what for pattern, what in parts.items() if not list(Path(checkpoint).glob(pattern))]
     if missing and not only_model and (only_model is False or len(missing) < len(parts)):
         raise AtomError(
@@ -228,7 +228,7 @@ def check_whole(checkpoint: str, only_model: bool | None) -> None:
 
 
 def _checkpoint_files(checkpoint: str, staging: str, name: str) -> dict[str, Path]:
-    """The files of a checkpoint, held in the staging folder, by their path in the repository."""
+    """The files of a checkpoint, linked into the staging folder, by their path in the repository."""
     files = {}
     for path in sorted(Path(checkpoint).rglob("*")):
         steps = path.relative_to(checkpoint)
@@ -248,7 +248,7 @@ def _checkpoint_files(checkpoint: str, staging: str, name: str) -> dict[str, Pat
 
 
 def _write_state(file: Path, copy: Path) -> None:
-    """Trainer's state without the folders of this machine: where there is no such folder Trainer looks for the best anew."""
+    """Copy Trainer's state without this machine's folders: without such a folder Trainer looks for the best model anew."""
     state = json.loads(file.read_text(encoding="utf-8"))
     if state.get("best_model_checkpoint"):
         state["best_model_checkpoint"] = Path(state["best_model_checkpoint"]).name

@@ -1,4 +1,4 @@
-"""The random numbers of a process: those of Python, numpy and torch."""
+"""Random state of a process (Python, numpy, torch): save, restore, keep."""
 
 import random
 from contextlib import contextmanager
@@ -9,13 +9,14 @@ import torch
 
 
 def random_state(device: torch.device) -> list[Any]:
-    """Where every generator stands that augmentation or dropout draws from; `set_random_state` puts it back."""
+    """The state of every generator that augmentation or dropout draws from; `set_random_state` restores it."""
+    # Not torch.random.fork_rng, which knows nothing of Python's and numpy's generators.
     on_device = torch.cuda.get_rng_state(device) if device.type == "cuda" else None
     return [random.getstate(), np.random.get_state(), torch.get_rng_state(), on_device]
 
 
 def set_random_state(state: list[Any], device: torch.device) -> None:
-    """The inverse of `random_state`."""
+    """Restore what `random_state` returned."""
     random.setstate(state[0])
     np.random.set_state(state[1])
     torch.set_rng_state(state[2])
@@ -25,10 +26,10 @@ def set_random_state(state: list[Any], device: torch.device) -> None:
 
 @contextmanager
 def keeping_generators(collator: Any):
-    """Within it a data collator may draw from a generator of its own, and leaves no trace in it."""
-    # Trainer wraps collators to leave columns out.
+    """Context manager: restores a data collator's attributes and the state of its own generators."""
+    # Trainer wraps collators to remove columns.
     owners = [owner for owner in (collator, getattr(collator, "data_collator", None)) if hasattr(owner, "__dict__")]
-    # As they are: one that makes its generator when it is first used makes it again.
+    # All attributes: a collator that makes its generator on first use makes it again.
     before = [(owner, dict(vars(owner))) for owner in owners]
     torchs = [(v, v.get_state()) for _, own in before for v in own.values() if isinstance(v, torch.Generator)]
     numpys = [
@@ -51,7 +52,7 @@ def keeping_generators(collator: Any):
 
 @contextmanager
 def keeping_random_state(device: torch.device):
-    """What runs within it leaves no trace in any of these generators."""
+    """Context manager: restores the random state of the process."""
     state = random_state(device)
     try:
         yield

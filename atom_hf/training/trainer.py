@@ -38,26 +38,26 @@ STATE_NAME = "atom_state.json"
 class AtomTrainerMixin(CardMixin, PushMixin, ExplainerMixin, LossMixin):
     """Adds the atom loss to any Trainer: `class MyTrainer(AtomTrainerMixin, Seq2SeqTrainer): ...`
 
-    With `args.atom` off, or with arguments that have no such field, nothing is changed: the run is the Trainer's own, bit for
-    bit. With it on, atoms are attached to the model (unless it has them already: then its own layer, tokens and charges
-    stay, and the arguments say how it trains), and each training loss is `task + atom_weight * atom loss`. `eval_loss` is
-    the task's alone. What is saved in the end carries a model card of the run, with `card_facts` in it.
+    With `args.atom` off, or with arguments that have no such field, nothing changes: the run is the Trainer's own, bit for
+    bit. With it on, atoms are attached to the model (a model that has them keeps its layer, tokens and charges, and the
+    arguments say how it trains), and each training loss is `task + atom_weight * atom loss`. `eval_loss` is that of the task
+    alone. The saved model has a model card of the run, which includes `card_facts`.
 
-    The arguments are made of `AtomArguments` and the Trainer's own. Samples are the rows of the forward passes that the
-    Trainer's `compute_loss` runs with a gradient; of a `SentenceTransformer` those of the first column (the anchors) alone,
-    since a pair is not to be pushed apart.
+    The arguments derive from `AtomArguments` and the Trainer's own. Samples are the rows of the forward passes that the
+    Trainer's `compute_loss` runs with a gradient; for a `SentenceTransformer` only those of the first column (the anchors),
+    because positive pairs must stay close.
     """
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         behind = cls.__mro__[: cls.__mro__.index(AtomTrainerMixin)]
         if Trainer in behind:
-            raise AtomError(f"class {cls.__name__}: AtomTrainerMixin comes first, in front of the trainer")
+            raise AtomError(f"class {cls.__name__}: AtomTrainerMixin must come before the trainer among the bases")
         if "compute_loss" in vars(cls):
             cls.compute_loss = joining(cls.compute_loss)
 
     def __init__(self, *positional: Any, **named: Any):
-        bases = type(self).__mro__[type(self).__mro__.index(LossMixin) + 1 :]  # what the mixin was added to
+        bases = type(self).__mro__[type(self).__mro__.index(LossMixin) + 1 :]  # the trainer that the mixin was added to
         places = parameter_names(init_class(bases).__init__)
         if len(positional) > len(places) or (twice := set(places[: len(positional)]) & set(named)):
             what = (
@@ -73,7 +73,7 @@ class AtomTrainerMixin(CardMixin, PushMixin, ExplainerMixin, LossMixin):
             check_arguments(args)
             tokenizer, make = named.get("processing_class"), named.get("model_init")
             if make is not None:
-                # A search changes `self.args` between its trials.
+                # A hyperparameter search changes `self.args` between trials.
                 @functools.wraps(make)
                 def make_with_atoms(*trial: Any) -> Any:
                     return prepare_model(make(*trial), getattr(self, "args", args).atom_config(), tokenizer)
@@ -87,7 +87,7 @@ class AtomTrainerMixin(CardMixin, PushMixin, ExplainerMixin, LossMixin):
         if self._atom_on:
             if isinstance(inner_model(self.model), AtomMixin):
                 reclaim_heads(self.model, kept)
-            else:  # a model that the trainer has loaded itself
+            else:  # a model that the trainer loaded itself
                 prepare_model(self.model, args.atom_config(), self.processing_class, args.seed)
             check_wrapped(self)
             self._atom_one_column = is_sentence_transformer(self.model)
@@ -110,8 +110,8 @@ class AtomTrainerMixin(CardMixin, PushMixin, ExplainerMixin, LossMixin):
         remove_explainer(self._atom_model)
         if not self._atom_checked:
             self.check_atoms()
-        # Compiled as a whole, a model's gradients at its hidden states would be out of the gate's sight. The plugin is one for
-        # all trainers of the process.
+        # Compiled as a whole, a model would hide the gradients at its hidden states from the balancer. All trainers of the
+        # process share this plugin.
         compiler = self.accelerator.state.dynamo_plugin
         before = compiler.use_regional_compilation
         compiler.use_regional_compilation = True
@@ -121,23 +121,23 @@ class AtomTrainerMixin(CardMixin, PushMixin, ExplainerMixin, LossMixin):
             compiler.use_regional_compilation = before
 
     def check_atoms(self) -> None:
-        """One forward pass of two samples, so that a model or data that cannot be used is refused before training.
+        """Run one forward pass of two samples, so that an unusable model or data set is rejected before training.
 
-        `train` begins with it. Raises `AtomError`.
+        Called by `train`. Raises `AtomError`.
         """
         if not has_length(self.train_dataset) or len(self.train_dataset) < 2:
-            return  # data can be read but once; the first step says the same
+            return  # a stream; the first step makes the same checks
         if type(self)._prepare_inputs is not Trainer._prepare_inputs:
-            return  # a trainer that makes its batches of prompts, such as GRPO's
+            return  # a trainer that generates its batches from prompts, such as GRPO
         if (self.is_fsdp_enabled or self.is_deepspeed_enabled) and not self.is_in_train:
-            return  # a model that is to be sharded runs only once it is: `train` comes back then
+            return  # a model cannot run before it is sharded: `on_train_begin` calls again
         loader = self.get_train_dataloader()
         with trying_out(self.model, self.args.device), keeping_generators(loader.collate_fn):
             inputs = loader.collate_fn([loader.dataset[0], loader.dataset[1]])
             try:
                 packed, importance = self._atom_read(self.model_wrapped, inputs)
             except WidthError as error:
-                # Some configurations name another width than their layers have. Heads that nothing holds yet can be made anew.
+                # Some configurations name another width than their layers have. Heads can be replaced while nothing holds them.
                 if self._atom_model._atom_width_given or self.optimizer is not None:
                     raise
                 refit_heads(self._atom_model, error.width)
@@ -145,7 +145,7 @@ class AtomTrainerMixin(CardMixin, PushMixin, ExplainerMixin, LossMixin):
         self._atom_check(packed, importance, samples=2)
 
     def _atom_begin(self) -> None:
-        """A run begins: the first, the next of a search, or anew in the middle of a step, where memory was too small."""
+        """Set up a run: the first, the next of a search, or a restart in the middle of a step (auto_find_batch_size)."""
         check_arguments(self.args)
         batches = (self.args.atom_pair_batch or 0) // (self.args.per_device_train_batch_size * self.args.world_size)
         self._atom_pairs = PairCache(batches) if batches > 1 else None
@@ -178,7 +178,7 @@ class AtomTrainerMixin(CardMixin, PushMixin, ExplainerMixin, LossMixin):
                 "make it after attach_atoms(model), or leave it to the trainer"
             )
         if fresh:
-            # Groups of their own, at their own learning rate, behind the model's: the first is what Trainer reports.
+            # Separate groups with their own learning rate, after the model's: Trainer reports that of the first.
             learning_rate = self._atom_model.atom_config.head_learning_rate
             for group in list(optimizer.param_groups):
                 mine = [p for p in group["params"] if p in heads]
@@ -190,7 +190,7 @@ class AtomTrainerMixin(CardMixin, PushMixin, ExplainerMixin, LossMixin):
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if self._atom_on and self._atom_log and "loss" in logs:
             logs.update(self._atom_log.take(lambda means: self.accelerator.reduce(means, "mean")))
-            logs["atom_balancer"] = self._atom_model.atom_balancer.scale
+            logs["atom_gradient_scale"] = self._atom_model.atom_balancer.scale
         super().log(logs, *args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
@@ -203,7 +203,7 @@ class AtomTrainerMixin(CardMixin, PushMixin, ExplainerMixin, LossMixin):
         else:
             super().save_model(output_dir, _internal_call)
         if self.args.should_save:
-            os.makedirs(output_dir, exist_ok=True)  # where FSDP saves shards, Trainer has not made it yet
+            os.makedirs(output_dir, exist_ok=True)  # when FSDP saves shards, Trainer has not made it yet
             with open(os.path.join(output_dir, STATE_NAME), "w", encoding="utf-8") as file:
                 only_model = bool(self.args.save_only_model)
                 json.dump({**self._atom_model.atom_balancer.state(), "save_only_model": only_model}, file)
@@ -231,8 +231,8 @@ class AtomTrainerMixin(CardMixin, PushMixin, ExplainerMixin, LossMixin):
         self._atom_load_beside(self.state.best_model_checkpoint, super()._load_best_model)
 
     def _atom_load_beside(self, checkpoint: str, load: Callable[[], None]) -> None:
-        """Loads a checkpoint, and after it the heads if they lie beside the model there: an adapter or a SentenceTransformer
-        has no place for them, and is loaded as if they were not there."""
+        """Load a checkpoint without the heads, and then the heads, if these are a file of their own there, as with an adapter
+        or a SentenceTransformer; else load it as it is."""
         if not self._atom_on or not os.path.isfile(os.path.join(checkpoint, HEADS_NAME)):
             return load()
         model = self._atom_model
@@ -252,11 +252,11 @@ class AtomTrainerMixin(CardMixin, PushMixin, ExplainerMixin, LossMixin):
 
 
 class AtomTrainer(AtomTrainerMixin, Trainer):
-    """`transformers.Trainer` with the atom loss. Everything else is Trainer."""
+    """`transformers.Trainer` with the atom loss. Everything else is Trainer's."""
 
 
 class _AtomCallback(TrainerCallback):
-    """Opens the gradient gate by the schedule, and moves it on after each optimizer step."""
+    """Sets the balancer's strength by the schedule, and updates the balancer after each optimizer step."""
 
     def __init__(self, trainer: AtomTrainerMixin):
         self.trainer = trainer
@@ -271,17 +271,17 @@ class _AtomCallback(TrainerCallback):
         model.atom_balancer.strength = model.atom_config.strength(state.global_step / max(1, state.max_steps))
 
     def on_step_end(self, args, state, control, **kwargs):
-        gate = self.trainer._atom_model.atom_balancer
-        gate.update(lambda sums: self.trainer.accelerator.reduce(sums, "sum"))
-        if state.global_step > 1 or not gate.ratio:
+        balancer = self.trainer._atom_model.atom_balancer
+        balancer.update(lambda sums: self.trainer.accelerator.reduce(sums, "sum"))
+        if state.global_step > 1 or not balancer.ratio:
             return
-        layer, found = self.trainer._atom_model.atom_config.layer, gate.state()
+        layer, found = self.trainer._atom_model.atom_config.layer, balancer.state()
         if found["steps"] == 0:
             logger.warning(
-                f"atom_layer {layer}: nothing before this layer is trained, and the energy trains the heads alone"
+                f"atom_layer {layer}: no parameter up to this layer is trained, so the energy trains only the heads"
             )
         elif found["task_norm"] == 0:
             logger.warning(
-                f"atom_layer {layer}: the task's loss does not depend on this layer, and the relative weight passes nothing of "
+                f"atom_layer {layer}: the task loss does not depend on this layer, so the relative weight passes nothing of "
                 "the atom loss to the model; choose another layer"
             )

@@ -1,4 +1,4 @@
-"""Gathering rows over processes, with their gradient, and sums."""
+"""Gather rows over processes, with their gradient, and sum over processes."""
 
 import torch
 import torch.distributed as dist
@@ -6,22 +6,21 @@ from torch import Tensor
 
 
 def processes() -> int:
-    """How many there are."""
+    """The number of processes."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def is_first_process() -> bool:
-    """Whether this one is the first, or the only one."""
+    """Whether this process is the first, or the only one."""
     return processes() == 1 or dist.get_rank() == 0
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """The rows [b, k] of every process, one below the other in the order of ranks; `rows` itself on one process.
+    """Concatenate the rows [b, k] of all processes in the order of ranks; `rows` itself on one process.
 
-    For a loss that every process computes alike from all the rows: its gradient is then known to each without asking the
-    others, and arrives at a process's own rows times the number of processes, so that, averaged over processes as
-    DDP and FSDP do, it is the gradient of one process that holds the whole batch. Processes may hold different
-    numbers of rows.
+    For a loss that every process computes alike from all rows: each process then knows its gradient without communication.
+    A process's own rows receive it times the number of processes, so that, averaged over processes as DDP and FSDP do, it is
+    the gradient of a single process with the whole batch. Processes may hold different numbers of rows.
     """
     if processes() == 1:
         return rows
@@ -35,7 +34,7 @@ def gather_rows(rows: Tensor) -> Tensor:
 
 
 class _AllGather(torch.autograd.Function):
-    # The all_gather of torch.distributed.nn.functional asks every process for its gradient, and announces its own end.
+    # By hand: the all_gather of torch.distributed.nn.functional communicates in backward too, and warns of its own removal.
     @staticmethod
     def forward(ctx, rows: Tensor) -> Tensor:
         rows = rows.contiguous()
@@ -50,7 +49,7 @@ class _AllGather(torch.autograd.Function):
 
 
 def sum_over_processes(values: Tensor) -> Tensor:
-    """The sum of a tensor over all processes, to each; itself on one process."""
+    """Sum a tensor over all processes; the tensor itself on one process."""
     if processes() == 1:
         return values
     total = values.clone()

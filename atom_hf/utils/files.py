@@ -1,4 +1,4 @@
-"""Files and folders that a command is given: read safely, checked before work starts."""
+"""Read untrusted files safely, and check output paths before work starts."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from ..errors import AtomError, first_line
 
 
 def read_json(file: str | Path, max_bytes: int, what: str) -> dict[str, Any]:
-    """A JSON object from a file that may be anybody's. Raises `AtomError` for another content, or more than `max_bytes`."""
+    """Read a JSON object from an untrusted file. Raises `AtomError` for other content, or more than `max_bytes`."""
     try:
         with Path(file).open("rb") as stream:
             content = stream.read(max_bytes + 1)
@@ -19,7 +19,7 @@ def read_json(file: str | Path, max_bytes: int, what: str) -> dict[str, Any]:
         data = json.loads(content.decode())
     except AtomError:
         raise
-    except (OSError, ValueError, RecursionError) as error:  # as deep as the stack of the interpreter
+    except (OSError, ValueError, RecursionError) as error:  # RecursionError: nested too deeply
         raise AtomError(f"{file} is not a readable {what}: {first_line(error)}") from error
     if not isinstance(data, dict):
         raise AtomError(f"{file} is not a readable {what}: it must be a JSON object, got {type(data).__name__}")
@@ -27,7 +27,7 @@ def read_json(file: str | Path, max_bytes: int, what: str) -> dict[str, Any]:
 
 
 def read_yaml(path: str, given: str) -> Any:
-    """What a YAML file holds. Raises `AtomError`, naming the argument that gave it."""
+    """The content of a YAML file. Raises `AtomError`, naming the argument that gave it."""
     try:
         return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -35,13 +35,13 @@ def read_yaml(path: str, given: str) -> Any:
 
 
 def check_page(page: str, flag: str = "--page") -> None:
-    """Refuses a file that could not be written when all the work is done."""
+    """Reject the path of a file that could not be written when the work is done."""
     parents = [path for path in Path(page).absolute().parents if path.exists()]
     if Path(page).is_dir() or not parents[0].is_dir():
         raise AtomError(f"{flag} {page!r} cannot be written: give the path of a file in a folder")
 
 
 def check_output_folder(folder: str | Path, flag: str = "--output_dir") -> None:
-    """Refuses a path where no folder can be made because a file is there."""
+    """Reject the path of a folder where there is a file."""
     if Path(folder).exists() and not Path(folder).is_dir():
         raise AtomError(f"{flag} {str(folder)!r} is a file; give a folder")

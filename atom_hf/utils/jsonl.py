@@ -1,4 +1,4 @@
-"""Results kept line by line in a JSON Lines file, so that what was interrupted goes on where it stopped."""
+"""Results in a JSON Lines file, one line each, so that an interrupted command resumes where it stopped."""
 
 import hashlib
 import json
@@ -11,14 +11,14 @@ RESULTS_NAME = "results.jsonl"
 
 
 def hashed(settings: dict[str, Any]) -> str:
-    """Sixteen hexadecimal digits that stand for the settings."""
+    """A hash of the settings: sixteen hexadecimal digits."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The results that were written whole: a last line that was cut short as it was written is a run to be done again.
+    """The complete results: a last line that was cut off while being written is dropped, and its run is to be repeated.
 
-    Raises `AtomError` for another line that is no result.
+    Raises `AtomError` for any other line that is not JSON.
     """
     lines = []
     for number, text in enumerate(path.read_text(encoding="utf-8").splitlines(True) if path.exists() else [], 1):
@@ -32,7 +32,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
 
 
 def start_lines(path: Path, head: dict[str, Any] | None = None) -> None:
-    """Makes a results file that lines can be appended to; of one that exists it drops a last line that was cut short."""
+    """Create a results file, with `head` as its first line; in an existing one, drop a last line that was cut off."""
     texts = path.read_text(encoding="utf-8").splitlines(True) if path.exists() else []
     whole = [text for text in texts if text.endswith("\n")]
     first = [json.dumps(head) + "\n"] if head else []
@@ -41,6 +41,6 @@ def start_lines(path: Path, head: dict[str, Any] | None = None) -> None:
 
 
 def append_line(path: Path, line: dict[str, Any]) -> None:
-    """Adds one result."""
+    """Append one result."""
     with path.open("a", encoding="utf-8") as file:
         file.write(json.dumps(line) + "\n")

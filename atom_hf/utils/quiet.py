@@ -1,4 +1,4 @@
-"""Silence while many runs go on."""
+"""Silence logs and progress bars of libraries."""
 
 import logging
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ import transformers
 
 @contextmanager
 def quiet():
-    """One bar over all runs, instead of several bars and lines for each."""
+    """Context manager: no logs below warnings and no progress bars but one's own; restores them."""
     ours, theirs = logging.getLogger("atom_hf"), transformers.utils.logging
     levels = ours.level, theirs.get_verbosity()
     ours.setLevel(logging.WARNING)

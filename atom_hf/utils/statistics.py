@@ -59,7 +59,7 @@ def _t_test(values: Any) -> tuple[Interval, float]:
 
 def median_interval(values: Sequence[float] | np.ndarray, resamples: int = 10_000) -> tuple[float, float]:
     """The bounds of the 95 % percentile bootstrap interval of the median; the same values always give the same bounds."""
-    # Not scipy.stats.bootstrap, which draws in another order: published intervals are to stay as they are.
+    # Not scipy.stats.bootstrap, which draws in another order: published intervals must not change.
     drawn = np.random.default_rng(0).choice(values, (resamples, len(values)))
     low, high = np.quantile(np.median(drawn, axis=1), [0.025, 0.975])
     return float(low), float(high)

@@ -1,10 +1,10 @@
-"""Tables as a terminal and as Markdown show them."""
+"""Format tables for a terminal and for Markdown."""
 
 import math
 
 
 def format_table(header: list[str], rows: list[list[str]]) -> str:
-    """Columns aligned, the first to the left and the others to the right."""
+    """A table with aligned columns: the first to the left, the others to the right."""
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
 
     def line(row: list[str]) -> str:
@@ -16,7 +16,7 @@ def format_table(header: list[str], rows: list[list[str]]) -> str:
 
 
 def format_number(value: float) -> str:
-    """Four significant digits; whole numbers as they are."""
+    """Four significant digits or decimals; ints unchanged."""
     if isinstance(value, int) or not math.isfinite(value):
         return str(value)
     return f"{value:.4f}" if 0.001 <= abs(value) < 10 else f"{value:.4g}"

@@ -1,7 +1,7 @@
 """Models that were saved in format 1, one with importance fitted to its prediction and one without.
 
 `tests/data/format_1` holds them as they were written, a ViT of width 8 trained on digits, with the pixels of four digits and
-what the version that wrote them made of these.
+the outputs that the version that wrote them gave for these.
 """
 
 import dataclasses

@@ -43,7 +43,7 @@ def test_wrong_columns(tmp_path):
     assert "--image_column 'idx' does not hold images" in error_of(
         path, task="image-classification", image_column="idx"
     )
-    assert "is given for two purposes" in error_of(path, text_column="label", label_column="label")
+    assert "is given for two roles" in error_of(path, text_column="label", label_column="label")
     path = write(tmp_path / "b.csv", {"a": [1, 2], "b": [0.5, 1.5]})
     assert "no column of images or text is found" in error_of(path) and "are a, b" in error_of(path)
     path = write(tmp_path / "c.jsonl", {"text": [["a", "b"], ["c"]], "title": ["x", "y"]})

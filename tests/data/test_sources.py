@@ -277,7 +277,7 @@ def test_empty_file(tmp_path, name):
 )
 def test_file_that_cannot_be_parsed(tmp_path, name, content):
     (tmp_path / name).write_text(content)
-    with pytest.raises(AtomError, match=r"--dataset .* cannot be read as .*; mend it or give \.parquet, ") as caught:
+    with pytest.raises(AtomError, match=r"--dataset .* cannot be read as .*; fix it or give \.parquet, ") as caught:
         load_data(str(tmp_path / name))
     assert caught.value.__cause__ is not None and "\n" not in str(caught.value)
 

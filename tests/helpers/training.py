@@ -23,7 +23,7 @@ def arguments(folder, cls=None, **options):
 SUM = {"atom": True, "atom_weighting": "absolute", "atom_warmup_ratio": 0.0, "atom_schedule": "constant"}
 LOGGED = {
     *("task_loss", "atom_loss", "atom_energy", "atom_constraint", "atom_importance", "atom_positive_share"),
-    *("atom_negative_share", "atom_distance", "atom_radius", "atom_net_charge", "atom_balancer"),
+    *("atom_negative_share", "atom_distance", "atom_radius", "atom_net_charge", "atom_gradient_scale"),
 }
 NOT_THE_SAME_TWICE = ("runtime", "per_second")
 

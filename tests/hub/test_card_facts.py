@@ -83,7 +83,7 @@ def test_the_card_of_a_run_outlives_loading_and_saving(tmp_path):
     assert "the weights of `run` (a local checkpoint)" in other and "## Training" not in other
 
 
-def test_a_card_says_whether_importance_is_tied_to_the_prediction(tmp_path):
+def test_a_card_says_whether_importance_is_fitted_to_the_prediction(tmp_path):
     trainer = make_trainer(tmp_path / "run")
     trainer.train()
     trainer.save_model()
@@ -108,7 +108,7 @@ def test_a_card_says_whether_importance_is_tied_to_the_prediction(tmp_path):
     model.save_pretrained(tmp_path / "run")
     # The section of a run without its numbers.
     assert run.endswith(back := section((tmp_path / "run" / "README.md").read_text(), "Reading importances")[1:])
-    assert "It\ndoes not come from the prediction" in back
+    assert "It does not come from the prediction" in back
     add_explainer(trainer.model, model.config.num_labels, 8)
     trainer.save_model()
     told = section((tmp_path / "run" / "README.md").read_text(), "Reading importances")

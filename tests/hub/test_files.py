@@ -264,7 +264,7 @@ def test_explaining_a_model_that_may_not_be_read(trained, step):
     assert "org/" in message and "not an atom model" not in message
 
 
-def test_a_refused_run_writes_nothing(trained):
-    # Of the runs above without --output_dir, one trains and the others are refused.
+def test_a_rejected_run_writes_nothing(trained):
+    # Of the runs above without --output_dir, one trains and the others are rejected.
     folder, _ = trained
     assert sorted(p.name for p in (folder / "runs").iterdir()) == ["data-atoms-atom"]

@@ -91,7 +91,7 @@ def test_enrolling_again_and_taking_off(tmp_path):
     )
 
 
-def test_copies_of_the_heads_in_the_adapter_are_refused(tmp_path):
+def test_copies_of_the_heads_in_the_adapter_are_rejected(tmp_path):
     config = adapter("lora", "bert")
     config.modules_to_save = ["atom_heads"]
     model = get_peft_model(attach_atoms(base("bert", tmp_path)), config)
@@ -100,7 +100,7 @@ def test_copies_of_the_heads_in_the_adapter_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("plugin", ["is_fsdp_enabled", "is_deepspeed_enabled"])
-def test_an_adapter_that_is_to_be_sharded_is_refused(plugin, tmp_path, monkeypatch):
+def test_an_adapter_that_is_to_be_sharded_is_rejected(plugin, tmp_path, monkeypatch):
     trainer = make("bert", tmp_path, model=adapted("lora", "bert", tmp_path), max_steps=1)
     monkeypatch.setattr(trainer, plugin, True)
     with pytest.raises(AtomError, match=r"model: the checkpoints of a PeftModelForSequenceClassification.*use DDP"):
@@ -135,7 +135,7 @@ def test_the_adapter_loads_on_a_plain_base_and_with_its_heads(name, kind, tmp_pa
     assert importance.shape == batch["input_ids"].shape
 
 
-def test_an_adapter_without_heads_or_base_is_refused(tmp_path):
+def test_an_adapter_without_heads_or_base_is_rejected(tmp_path):
     model = get_peft_model(base("bert", tmp_path), adapter("lora", "bert"))
     model.save_pretrained(tmp_path / "plain")
     with pytest.raises(AtomError, match=r"has no atom_config\.json: no heads beside this adapter"):

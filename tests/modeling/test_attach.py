@@ -89,7 +89,7 @@ def test_under_the_hooks_of_a_device_map(hook):
     assert same_outputs(detach_atoms(model)(**batch), tiny("bert")(**batch))
 
 
-def test_a_replaced_forward_is_refused():
+def test_a_replaced_forward_is_rejected():
     model = tiny("bert")
     model.forward = lambda *args, **kwargs: None
     with pytest.raises(AtomError, match=r"replaced on the instance \(model.forward = ...\)"):

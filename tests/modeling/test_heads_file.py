@@ -1,4 +1,4 @@
-"""Files of strangers: whatever is in a heads file or an index, it is read as it is or refused in one line."""
+"""Files of strangers: whatever is in a heads file or an index, it is read as it is or rejected in one line."""
 
 import json
 import struct
@@ -52,20 +52,20 @@ def test_any_floating_type_is_read_as_float32(tmp_path, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.float8_e4m3fn, torch.complex64])
-def test_other_types_are_refused(tmp_path, dtype):
+def test_other_types_are_rejected(tmp_path, dtype):
     save_file({name: tensor.to(dtype) for name, tensor in heads().items()}, tmp_path / HEADS_NAME)
     refusal(tmp_path, "not floating numbers")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
-def test_numbers_that_are_not_finite_are_refused(tmp_path, value):
+def test_numbers_that_are_not_finite_are_rejected(tmp_path, value):
     state = heads()
     state["position.weight"][3, 4] = value
     write_heads(state, tmp_path)
     refusal(tmp_path, "not finite", "position.weight")
 
 
-def test_tensors_too_many_or_too_few_are_refused(tmp_path):
+def test_tensors_too_many_or_too_few_are_rejected(tmp_path):
     write_heads({**heads(), "extra": torch.zeros(3)}, tmp_path)
     refusal(tmp_path, "do not fit a model", "'extra': (3,)")
     state = heads()
@@ -76,7 +76,7 @@ def test_tensors_too_many_or_too_few_are_refused(tmp_path):
     refusal(tmp_path, "and 4994 more")
 
 
-def test_a_file_far_too_large_is_refused_before_its_numbers_are_read(tmp_path):
+def test_a_file_far_too_large_is_rejected_before_its_numbers_are_read(tmp_path):
     # Four terabytes by its header, in a sparse file of a few blocks on the disk.
     size = 2**42
     header = json.dumps({"position.weight": {"dtype": "F32", "shape": [size // 4], "data_offsets": [0, size]}}).encode()
@@ -137,7 +137,7 @@ HEADER = 8 + struct.unpack("<Q", WHOLE[:8])[0]
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(cut=st.integers(0, len(WHOLE) - 1))
-def test_a_file_that_ends_too_soon_is_refused(tmp_path_factory, cut):
+def test_a_file_that_ends_too_soon_is_rejected(tmp_path_factory, cut):
     folder = tmp_path_factory.mktemp("cut")
     (folder / HEADS_NAME).write_bytes(WHOLE[:cut])
     refusal(folder, HEADS_NAME)
@@ -145,7 +145,7 @@ def test_a_file_that_ends_too_soon_is_refused(tmp_path_factory, cut):
 
 @settings(max_examples=600, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_a_garbled_header_is_refused_or_says_the_same(tmp_path_factory, data):
+def test_a_garbled_header_is_rejected_or_says_the_same(tmp_path_factory, data):
     content = np.frombuffer(WHOLE, dtype=np.uint8).copy()
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, HEADER - 1))] = data.draw(st.integers(0, 255))
@@ -169,7 +169,7 @@ def test_a_garbled_header_is_refused_or_says_the_same(tmp_path_factory, data):
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(content=st.binary(max_size=300))
-def test_any_bytes_at_all_are_refused(tmp_path_factory, content):
+def test_any_bytes_at_all_are_rejected(tmp_path_factory, content):
     folder = tmp_path_factory.mktemp("bytes")
     (folder / HEADS_NAME).write_bytes(content)
     refusal(folder, HEADS_NAME)
@@ -250,11 +250,11 @@ def test_architectures_that_are_no_names(saved, names):
 def test_a_base_in_pickles_is_not_taken(saved):
     torch.save(load_file(saved / "model.safetensors"), saved / "pytorch_model.bin")
     (saved / "model.safetensors").unlink()
-    with pytest.raises(AtomError, match=r"it has no model.safetensors; weights are taken from safetensors alone"):
+    with pytest.raises(AtomError, match=r"it has no model.safetensors; weights are loaded from safetensors only"):
         load_atom_model(saved)
 
 
-def test_a_configuration_far_larger_than_its_files_is_refused_before_it_is_made(saved, monkeypatch):
+def test_a_configuration_far_larger_than_its_files_is_rejected_before_it_is_made(saved, monkeypatch):
     config = json.loads((saved / "config.json").read_text())
     (saved / "config.json").write_text(json.dumps({**config, "vocab_size": 2 * 10**7}))
     monkeypatch.setattr("atom_hf.modeling.load._load_base", lambda *a: pytest.fail("the model was made"))
@@ -266,5 +266,5 @@ def test_what_names_no_model(saved):
     for name in ("", "  ", None, 5):
         with pytest.raises(AtomError, match="name_or_folder must be"):
             load_atom_model(name)
-    with pytest.raises(AtomError, match="subfolder is not taken"):
+    with pytest.raises(AtomError, match="subfolder is not supported"):
         load_atom_model(saved, subfolder="v1")

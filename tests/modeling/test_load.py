@@ -1,4 +1,4 @@
-"""What is saved and loaded: plain models beside their heads, and refusals of folders that are none."""
+"""What is saved and loaded: plain models beside their heads, and error messages for folders that are none."""
 
 import json
 import subprocess
@@ -115,7 +115,7 @@ def test_saving_on_another_process_writes_nothing(tmp_path):
     assert not list(tmp_path.glob("rank1/*.safetensors")) and not list(tmp_path.glob("rank1/atom*"))
 
 
-# What is refused
+# What is rejected
 
 
 @pytest.fixture

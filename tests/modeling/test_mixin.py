@@ -1,4 +1,4 @@
-"""Atoms on real models: what attaching leaves alone, what is read, and what is refused."""
+"""Atoms on real models: what attaching leaves alone, what is read, and what is rejected."""
 
 import copy
 import inspect
@@ -165,7 +165,7 @@ def test_a_deep_copy_is_a_model_of_its_own():
 @pytest.mark.parametrize("name", TINY)
 def test_importance_is_equation_6_on_the_chosen_layer(name, layer):
     if name in ("resnet", "swin") and layer != -1:
-        layer = -1  # earlier stages have another width: see the refusals
+        layer = -1  # earlier stages have another width: see the error messages
     model, batch = attached(name, AtomConfig(layer=layer)), batch_for(name)
     importance = model.atom_importance(**batch)
     real = ~importance.isnan()
@@ -272,7 +272,7 @@ def test_autocast_leaves_the_heads_in_float32():
     torch.testing.assert_close(importance[real].double(), expected[real], atol=1e-6, rtol=0)
 
 
-# What is refused
+# What is rejected
 
 
 def test_only_a_transformers_model_is_attached_to_and_once():
@@ -302,7 +302,7 @@ class Silent(PreTrainedModel):
         return SequenceClassifierOutput(torch.nn.functional.cross_entropy(logits, labels), logits)
 
 
-def test_a_model_without_hidden_states_is_refused_before_training(tmp_path):
+def test_a_model_without_hidden_states_is_rejected_before_training(tmp_path):
     model = Silent(SilentConfig())
     before = model.layer.weight.detach().clone()
     rows = [{"values": torch.rand(4), "labels": 0} for _ in range(8)]

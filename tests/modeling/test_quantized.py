@@ -78,6 +78,6 @@ def test_trl_casts_the_adapter_of_a_quantized_base_and_not_the_heads(kind, tmp_p
 
 
 @pytest.mark.parametrize("bits", [4, 8])
-def test_without_an_adapter_it_is_refused(bits, tmp_path):
+def test_without_an_adapter_it_is_rejected(bits, tmp_path):
     with pytest.raises(ValueError, match=r"purely quantized models. Please attach trainable adapters"):
         make("bert", tmp_path / "run", model=quantized("bert", bits, tmp_path), atom=True)

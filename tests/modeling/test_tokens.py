@@ -105,13 +105,13 @@ def test_a_text_with_images_keeps_its_first_tokens():
 @pytest.mark.parametrize(
     "inputs", [{"input_ids": IDS}, {"attention_mask": ATTENTION}], ids=["input_ids", "attention_mask"]
 )
-def test_fewer_hidden_states_than_inputs_are_refused(inputs):
+def test_fewer_hidden_states_than_inputs_are_rejected(inputs):
     with pytest.raises(AtomError, match="hidden states have 4 tokens, the inputs 5"):
         find_tokens(torch.zeros(2, 4, 4), inputs, CONTENT, TEXT)
 
 
 @pytest.mark.parametrize("shape", [(2, 4), (4,), (2, 3, 4, 5, 6)])
-def test_hidden_states_of_another_shape_are_refused(shape):
+def test_hidden_states_of_another_shape_are_rejected(shape):
     with pytest.raises(AtomError, match="hidden states must be"):
         find_tokens(torch.zeros(shape), {}, CONTENT, TEXT)
 

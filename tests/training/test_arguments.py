@@ -1,4 +1,4 @@
-"""The arguments of a run: each a flag, and each refused by its name."""
+"""The arguments of a run: each a flag, and each rejected by its name."""
 
 import dataclasses
 
@@ -64,21 +64,21 @@ def test_flags_from_the_command_line(tmp_path):
         ("atom_importance_std", 0),
     ],
 )
-def test_a_bad_value_is_refused_by_the_name_of_its_flag(flag, value, tmp_path):
+def test_a_bad_value_is_rejected_by_the_name_of_its_flag(flag, value, tmp_path):
     model = tiny("bert")
     with pytest.raises(AtomError, match=rf"^{flag} must be .*{value}"):
         make("bert", tmp_path, model=model, atom=True, **{flag: value})
     assert not isinstance(model, AtomMixin)
 
 
-def test_a_batch_of_one_is_refused(tmp_path):
+def test_a_batch_of_one_is_rejected(tmp_path):
     with pytest.raises(AtomError, match=r"per_device_train_batch_size is 1.*at least 2"):
         make("bert", tmp_path, atom=True, per_device_train_batch_size=1, gradient_accumulation_steps=4)
     make("bert", tmp_path, atom=True, per_device_train_batch_size=2)
     make("bert", tmp_path, atom=False, per_device_train_batch_size=1)
 
 
-def test_a_layer_that_does_not_exist_is_refused(tmp_path):
+def test_a_layer_that_does_not_exist_is_rejected(tmp_path):
     with pytest.raises(AtomError, match=r"layer 3 does not exist.*-3 to 2"):
         make("bert", tmp_path, atom=True, atom_layer=3)
 
@@ -90,7 +90,7 @@ def test_pairs_are_drawn_from_whole_batches(pairs, tmp_path):
 
 
 @pytest.mark.parametrize("pairs", [0, -4, 2, 5, 8, 24])
-def test_a_pair_batch_that_is_no_whole_number_of_batches_is_refused(pairs, tmp_path):
+def test_a_pair_batch_that_is_no_whole_number_of_batches_is_rejected(pairs, tmp_path):
     with pytest.raises(AtomError, match=rf"^atom_pair_batch is {pairs}: .*gradient_accumulation_steps \(3\).* 4, 12"):
         make("bert", tmp_path, atom=True, atom_pair_batch=pairs, gradient_accumulation_steps=3)
     make("bert", tmp_path, atom=False, atom_pair_batch=pairs, gradient_accumulation_steps=3)
@@ -103,7 +103,7 @@ def test_batches_of_one_may_be_paired(tmp_path):
         make("bert", tmp_path, **options, atom_pair_batch=1, gradient_accumulation_steps=4)
 
 
-def test_processes_that_share_samples_are_refused(tmp_path):
+def test_processes_that_share_samples_are_rejected(tmp_path):
     with pytest.raises(AtomError, match="split_batches"):
         make("bert", tmp_path, atom=True, accelerator_config={"split_batches": True})
     args = arguments(tmp_path, atom=True)
@@ -112,13 +112,13 @@ def test_processes_that_share_samples_are_refused(tmp_path):
         make("bert", tmp_path, pieces={"args": args})
 
 
-def test_a_pair_batch_of_a_batch_size_still_to_be_found_is_refused(tmp_path):
+def test_a_pair_batch_of_a_batch_size_still_to_be_found_is_rejected(tmp_path):
     options = {"atom_pair_batch": 8, "gradient_accumulation_steps": 2, "auto_find_batch_size": True}
     with pytest.raises(AtomError, match="auto_find_batch_size"):
         make("bert", tmp_path, atom=True, **options)
 
 
-def test_a_reference_that_follows_the_model_is_refused(tmp_path):
+def test_a_reference_that_follows_the_model_is_rejected(tmp_path):
     class Arguments(AtomTrainingArguments):
         sync_ref_model = True
 

@@ -78,13 +78,17 @@ def run_uneven(folder):
 
 
 def result(trainer):
-    return {"weights": trainer.model.state_dict(), "gate": trainer.model.atom_balancer.state(), "log": history(trainer)}
+    return {
+        "weights": trainer.model.state_dict(),
+        "balancer": trainer.model.atom_balancer.state(),
+        "log": history(trainer),
+    }
 
 
 @pytest.mark.parametrize("key", RUNS)
 def test_two_processes_end_as_one_with_the_whole_batch(key, two_processes, tmp_path):
     first, second = two_processes(run, key, tmp_path / "two", 2)
-    assert equal(first["weights"], second["weights"]) and first["gate"] == second["gate"]
+    assert equal(first["weights"], second["weights"]) and first["balancer"] == second["balancer"]
     alone = run(key, tmp_path, processes=1)
     start = make(RUNS[key][0], tmp_path, **SUM).model.state_dict()
     for name, value in alone["weights"].items():
@@ -93,8 +97,8 @@ def test_two_processes_end_as_one_with_the_whole_batch(key, two_processes, tmp_p
     assert max(moved.values()) > 1e-3 and moved["atom_heads.position.weight"] > 1e-3
 
     # The global norms are those of the whole batch, up to the number of processes, which both have in common.
-    ratio = [gate["task_norm"] / gate["atom_norm"] for gate in (first["gate"], alone["gate"])]
-    assert first["gate"]["scale"] == pytest.approx(alone["gate"]["scale"], rel=1e-3)
+    ratio = [balancer["task_norm"] / balancer["atom_norm"] for balancer in (first["balancer"], alone["balancer"])]
+    assert first["balancer"]["scale"] == pytest.approx(alone["balancer"]["scale"], rel=1e-3)
     assert ratio[0] == pytest.approx(ratio[1], rel=1e-3)
     for name in ("loss", "task_loss", "atom_loss", "atom_energy", "atom_constraint", "atom_distance", "atom_radius"):
         assert first["log"][0][name] == pytest.approx(alone["log"][0][name], rel=1e-4), name

@@ -236,7 +236,7 @@ def test_compilation_is_by_region_and_for_the_run_alone(how, tmp_path, monkeypat
     assert trainer.model.atom_balancer.scale > 0
 
 
-def test_a_model_compiled_as_a_whole_is_refused_the_relative_weight(tmp_path, monkeypatch):
+def test_a_model_compiled_as_a_whole_is_rejected_the_relative_weight(tmp_path, monkeypatch):
     monkeypatch.setattr("accelerate.accelerator.compile_regions", torch.compile)
     options = {"atom": True, "torch_compile": True, "torch_compile_backend": "aot_eager", "max_steps": 1}
     with pytest.raises(AtomError, match=r"torch_compile: .*atom_weighting 'absolute'"):
@@ -293,6 +293,6 @@ def test_a_batch_size_that_is_found(tmp_path):
     )
 
 
-def test_a_batch_size_of_one_that_is_found_is_refused(tmp_path):
+def test_a_batch_size_of_one_that_is_found_is_rejected(tmp_path):
     with pytest.raises(AtomError, match="auto_find_batch_size"):
         first_step("bert", tmp_path, auto_find_batch_size=True, pieces={"callbacks": [OutOfMemory(fits=1)]})

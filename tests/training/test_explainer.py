@@ -1,4 +1,4 @@
-"""Trainers tie importance to what they have trained: by which samples, what stays, what training further does."""
+"""Trainers fit an explainer to what they have trained: on which samples, what stays, what further training does."""
 
 import random
 
@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import IterableDataset
 
 from atom_hf import AtomConfig, AtomError, AtomTrainer, attach_atoms, load_atom_model
-from atom_hf.explainer import fit as tie
+from atom_hf.explainer import fit
 from helpers.models import collator_for, make_tokenizer, rows_for, tiny
 from helpers.training import arguments
 
@@ -73,7 +73,7 @@ class Stream(IterableDataset):
         return iter(rows_for("bert", 20))
 
 
-def test_what_cannot_be_tied_is_refused_in_words(tmp_path):
+def test_what_cannot_be_explained_is_rejected_in_words(tmp_path):
     for given, words in (
         (trainer_of(tmp_path, rows=Stream()), "this one is a stream"),
         (trainer_of(tmp_path, atom=False), "with the flag off"),
@@ -90,7 +90,7 @@ def test_what_cannot_be_tied_is_refused_in_words(tmp_path):
 
 def on_each_process(folder):
     """Two processes with their halves of 36 samples; in the end one more call in which the second has none."""
-    tie.STEPS, tie.LOOK = 20, 10  # of the processes that stay: every test here wants few
+    fit.STEPS, fit.LOOK = 20, 10  # of the processes that stay: every test here wants few
     trainer = trainer_of(folder, "vit", rows=rows_for("vit", 36), per_device_eval_batch_size=4)
     trainer.train()
     found = trainer.fit_explainer(36, **FEW)
@@ -98,20 +98,20 @@ def on_each_process(folder):
     kept = {key: value.clone() for key, value in model.atom_heads.explainer.state_dict().items()}
     rank = trainer.args.process_index
     batches = [{"pixel_values": torch.stack([row["pixel_values"] for row in rows_for("vit", 20)])}][: 1 - rank]
-    again = tie.fit_explainer(model, None, batches, samples=40, **FEW)
-    return {"tied": kept, "found": (found.samples, found.explained), "again": again.samples}
+    again = fit.fit_explainer(model, None, batches, samples=40, **FEW)
+    return {"explainer": kept, "found": (found.samples, found.explained), "again": again.samples}
 
 
 @pytest.mark.slow
 def test_two_processes_end_with_the_same_and_all_samples_count(two_processes, tmp_path):
     one, two = two_processes(on_each_process, tmp_path)
     assert one["found"] == two["found"] and one["found"][0] == 36 and one["again"] == two["again"] == 20
-    assert all(torch.equal(value, two["tied"][key]) for key, value in one["tied"].items())
+    assert all(torch.equal(value, two["explainer"][key]) for key, value in one["explainer"].items())
 
 
-def test_a_tied_head_is_no_part_of_what_is_trained(few_steps):
+def test_an_explainer_is_no_part_of_what_is_trained(few_steps):
     model = attach_atoms(tiny("bert"), AtomConfig(), make_tokenizer())
     batches = [{k: v for k, v in collator_for("bert")(rows_for("bert", 16)).items() if k != "labels"}]
-    tie.fit_explainer(model, make_tokenizer(), batches, **FEW)
-    tied = set(model.atom_heads.explainer.parameters())
-    assert tied.isdisjoint(model.atom_heads.trained_parameters()) and not any(p.requires_grad for p in tied)
+    fit.fit_explainer(model, make_tokenizer(), batches, **FEW)
+    fitted = set(model.atom_heads.explainer.parameters())
+    assert fitted.isdisjoint(model.atom_heads.trained_parameters()) and not any(p.requires_grad for p in fitted)

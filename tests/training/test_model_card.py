@@ -45,10 +45,10 @@ def test_a_trainer_of_ones_own_script_says_what_it_knows(tmp_path):
     assert (result.dataset_name, result.metric_value, result.dataset_split) == ("my reviews", 0.5, None)
 
 
-def test_facts_that_no_card_knows_are_refused_before_training(tmp_path):
+def test_facts_that_no_card_knows_are_rejected_before_training(tmp_path):
     trainer = make_trainer(tmp_path)
     trainer.card_facts["datset"] = "my reviews"
-    with pytest.raises(AtomError, match="card_facts has datset, which no card knows; it may have name, repo_id"):
+    with pytest.raises(AtomError, match="card_facts has datset, which no card has; it may have name, repo_id"):
         trainer.train()
     assert trainer.state.global_step == 0
 

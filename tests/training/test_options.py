@@ -34,7 +34,7 @@ def test_odd_batches_train_on(kind, softening, tmp_path):
     assert all(value.isfinite().all() for value in trainer.model.state_dict().values())
 
 
-def test_rows_without_any_token_are_refused_before_training(tmp_path):
+def test_rows_without_any_token_are_rejected_before_training(tmp_path):
     trainer = make("bert", tmp_path, rows=[EMPTY] * 8, atom=True, atom_tokens="content")
     with pytest.raises(AtomError, match=r"atom_tokens.*'content'.*'all'"):
         trainer.train()

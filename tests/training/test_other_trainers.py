@@ -55,7 +55,7 @@ def test_arguments_join_those_of_any_trainer(tmp_path):
     assert "secret" not in repr(joined) and "secret" not in repr(AtomTrainingArguments("out", hub_token="secret"))
 
 
-def test_arguments_of_another_trainer_are_refused(tmp_path):
+def test_arguments_of_another_trainer_are_rejected(tmp_path):
     rows = sft_rows()
     with pytest.raises(AtomError, match=r"args: SFTTrainer takes SFTConfig.*AtomArguments, SFTConfig"):
         AtomSFTTrainer(tiny("gpt2"), arguments(tmp_path, atom=True), train_dataset=rows, processing_class=tokenizer())
@@ -108,7 +108,7 @@ def test_the_rows_of_several_passes_are_one_batch(options, tmp_path):
         trainer = make_own(cls, tmp_path, callbacks=[runs[-1]], **{**ONE_STEP, **options})
         trainer.train()
         gates.append(trainer.model.atom_balancer.state())
-        assert trainer.model._atom_forward_state.passes is None
+        assert trainer.model._atom_forward_state.collector is None
     what = f"a batch in two passes, {options.get('atom_weighting', 'absolute')} weight"
     compare(what, "in one", runs[1].steps[-1], runs[0].steps[-1])
     assert gates[1] == pytest.approx(gates[0], rel=1e-4) and gates[0]["atom_norm"] > 0
@@ -117,7 +117,7 @@ def test_the_rows_of_several_passes_are_one_batch(options, tmp_path):
     assert relative_difference(without.steps[-1], runs[1].steps[-1]) > 1e-2
 
 
-def test_a_loss_without_a_forward_pass_is_refused(tmp_path):
+def test_a_loss_without_a_forward_pass_is_rejected(tmp_path):
     with pytest.raises(AtomError, match="compute_loss of Blind runs no forward pass"):
         make_own(AtomBlind, tmp_path, atom=True).train()
 

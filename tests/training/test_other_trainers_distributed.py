@@ -60,7 +60,11 @@ def run(key, folder, processes):
     trainer = make_run(key, folder, processes)
     before = {name: value.clone() for name, value in trainer.model.state_dict().items()}
     trainer.train()
-    return {"before": before, "weights": trainer.model.state_dict(), "gate": trainer._atom_model.atom_balancer.state()}
+    return {
+        "before": before,
+        "weights": trainer.model.state_dict(),
+        "balancer": trainer._atom_model.atom_balancer.state(),
+    }
 
 
 def run_loop(processes):
@@ -80,7 +84,7 @@ def run_loop(processes):
         optimizer.zero_grad()
     start_step(model, 1.0)
     model = accelerator.unwrap_model(model)
-    return {"before": before, "weights": model.state_dict(), "gate": model.atom_balancer.state()}
+    return {"before": before, "weights": model.state_dict(), "balancer": model.atom_balancer.state()}
 
 
 @pytest.fixture(scope="module")
@@ -103,4 +107,7 @@ def test_two_processes_end_as_one_with_the_whole_batch(key, two_processes, folde
     assert {name.rpartition("atom_heads.")[2] for name in moved if "atom_heads." in name} == {
         *("importance.weight", "importance.bias", "position.weight", "position.bias")
     }
-    assert first["gate"]["scale"] == pytest.approx(alone["gate"]["scale"], rel=1e-3) and first["gate"]["atom_norm"] > 0
+    assert (
+        first["balancer"]["scale"] == pytest.approx(alone["balancer"]["scale"], rel=1e-3)
+        and first["balancer"]["atom_norm"] > 0
+    )

@@ -1,4 +1,4 @@
-"""The cache of pairs: what it costs in memory, what it leaves as it was, and what it refuses."""
+"""The cache of pairs: what it costs in memory, what it leaves as it was, and what it rejects."""
 
 import pytest
 import torch
@@ -76,16 +76,16 @@ class Shuffling(AtomTrainer):
         return super().compute_loss(model, {**inputs, "input_ids": inputs["input_ids"].flip(0)}, **kwargs)
 
 
-def test_another_batch_in_the_second_pass_is_refused(tmp_path):
+def test_another_batch_in_the_second_pass_is_rejected(tmp_path):
     gradients = Gradients()
     trainer = make("bert", tmp_path, cls=Shuffling, pieces={"callbacks": [gradients]}, **STEP, atom_pair_batch=4)
     trainer.train()  # one batch needs no cache
     options = {**STEP, "gradient_accumulation_steps": 2, "atom_pair_batch": 8}
-    with pytest.raises(AtomError, match="atom_pair_batch: the model gave a batch other atoms"):
+    with pytest.raises(AtomError, match="atom_pair_batch: a batch had different atoms"):
         make("bert", tmp_path, cls=Shuffling, **options).train()
 
 
-def test_a_batch_that_is_passed_more_than_once_is_refused(tmp_path):
+def test_a_batch_that_is_passed_more_than_once_is_rejected(tmp_path):
     args = arguments(tmp_path, StudyTrainingArguments, **STEP, gradient_accumulation_steps=2, atom_pair_batch=8)
     args.regularizer, args.regularizer_weight = "rdrop", 1.0
     with pytest.raises(AtomError, match=r"atom_pair_batch: .*more than once"):

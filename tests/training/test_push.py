@@ -142,11 +142,11 @@ def test_a_run_goes_on_from_what_was_pulled(answers, folder, name):
 
 
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
-def test_a_checkpoint_that_was_fetched_by_half_is_refused(answers, name):
+def test_a_checkpoint_that_was_fetched_by_half_is_rejected(answers, name):
     assert f"no-{name} is not whole" in error_line(answers[f"no {name}"])
 
 
-def test_a_checkpoint_without_all_that_trains_is_refused(answers):
+def test_a_checkpoint_without_all_that_trains_is_rejected(answers):
     succeeded(answers["strip"])
     message = error_line(answers["stripped"])
     assert "the optimizer's state and the scheduler's state and the random state is missing" in message

@@ -19,7 +19,7 @@ from helpers.paths import environment
 from helpers.training import equal, history, make
 
 # The second checkpoint stands in the middle of an epoch of four steps; dropout needs the random numbers to be restored,
-# and the relative weight what the gate has measured.
+# and the relative weight what the balancer has measured.
 RUN = {"save_strategy": "steps", "save_steps": 3, "max_steps": 9, "train_sampling_strategy": "random", "dropout": 0.1}
 ATOM = {"atom": True, "atom_weighting": "relative", "atom_weight": 0.5, "atom_warmup_ratio": 0.2}
 
@@ -74,7 +74,7 @@ def test_a_killed_run_goes_on_as_if_left_alone(name, killed, tmp_path):
     assert [entry for entry in history(resumed) if "loss" in entry] == [e for e in history(alone) if "loss" in e]
 
 
-def test_a_checkpoint_holds_heads_and_gate(killed):
+def test_a_checkpoint_holds_heads_and_balancer(killed):
     checkpoint = killed["bert"] / "checkpoint-6"
     model = load_atom_model(checkpoint)
     assert not model.atom_importance(**batch_for("bert")).isnan().all()
@@ -99,7 +99,7 @@ def test_a_checkpoint_in_shards_is_loaded_and_resumed(tmp_path, monkeypatch):
     assert equal(last.state_dict(), alone.model.state_dict())
 
 
-def test_a_checkpoint_of_a_plain_run_is_refused(tmp_path):
+def test_a_checkpoint_of_a_plain_run_is_rejected(tmp_path):
     make("bert", tmp_path, max_steps=2, save_strategy="steps", save_steps=1).train()
     trainer = make("bert", tmp_path, max_steps=3, **ATOM)
     before = {key: value.clone() for key, value in trainer.model.state_dict().items()}

@@ -154,13 +154,13 @@ def test_pairs_over_more_batches(folder, tmp_path):
     ],
     ids=["cached", "inside another"],
 )
-def test_losses_with_a_gradient_cache_are_refused(loss, folder, tmp_path):
+def test_losses_with_a_gradient_cache_are_rejected(loss, folder, tmp_path):
     with pytest.raises(AtomError, match=r"loss: CachedMultipleNegativesRankingLoss passes each batch"):
         make(folder, tmp_path, loss, atom=True)
     assert not isinstance(make(folder, tmp_path, loss).model[0].auto_model, AtomMixin)
 
 
-def test_arguments_of_another_trainer_and_models_of_another_kind_are_refused(folder, tmp_path):
+def test_arguments_of_another_trainer_and_models_of_another_kind_are_rejected(folder, tmp_path):
     model = sentences(folder)
     with pytest.raises(AtomError, match=r"args: \w+ takes SentenceTransformerTrainingArguments.*class Args"):
         AtomSentenceTransformerTrainer(model=model, args=arguments(tmp_path, atom=True), train_dataset=pairs())

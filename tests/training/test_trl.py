@@ -1,4 +1,4 @@
-"""Trainers of TRL with the flag: gradients by the definition, logs, refusals, and what they save."""
+"""Trainers of TRL with the flag: gradients by the definition, logs, errors, and what they save."""
 
 import pytest
 import torch
@@ -234,7 +234,7 @@ def test_gradients_of_trl_with_an_adapter(kind, how, tmp_path):
     else:
         prompts = [len(row["prompt_ids"]) for row in rows]
         sides = [[row["prompt_ids"] + row[name] for row in rows] for name in ("chosen_ids", "rejected_ids")]
-        # An adapter starts from nothing: the reference, whichever it is, is the base.
+        # A new adapter changes nothing: the reference, whichever it is, is the base.
         now, before = ([log_probabilities(model, side, prompts) for side in sides] for model in (twin, tiny("gpt2")))
         task = -F.logsigmoid(0.5 * ((now[0] - before[0]) - (now[1] - before[1]))).mean()
         rows = sides[0] + sides[1]
@@ -255,12 +255,12 @@ def test_gradients_of_trl_with_an_adapter(kind, how, tmp_path):
         ({"padding_free": True, "max_length": None}, "padding_free: several samples share a row"),
     ],
 )
-def test_samples_that_share_a_row_are_refused(options, words, tmp_path):
+def test_samples_that_share_a_row_are_rejected(options, words, tmp_path):
     with pytest.raises(AtomError, match=words):
         make_trl("sft", tmp_path, atom=True, **options)
 
 
-def test_a_collator_that_flattens_is_refused(tmp_path):
+def test_a_collator_that_flattens_is_rejected(tmp_path):
     from transformers import DataCollatorWithFlattening
 
     rows = [{name: row[name] for name in ("input_ids", "labels")} for row in rows_for("gpt2")]

@@ -26,7 +26,7 @@ def test_a_json_object_is_read(tmp_path):
     ],
     ids=["cut short", "empty", "not UTF-8", "too deep", "a list", "null"],
 )
-def test_another_content_is_refused_in_one_line(tmp_path, content, says):
+def test_another_content_is_rejected_in_one_line(tmp_path, content, says):
     file = tmp_path / "state.json"
     file.write_bytes(content)
     with pytest.raises(AtomError) as caught:
@@ -35,7 +35,7 @@ def test_another_content_is_refused_in_one_line(tmp_path, content, says):
     assert text.startswith(f"{file} is not a readable atom state: ") and says in text and "\n" not in text
 
 
-def test_a_json_file_that_is_not_there_is_refused(tmp_path):
+def test_a_json_file_that_is_not_there_is_rejected(tmp_path):
     for file in (tmp_path / "nothing.json", tmp_path):
         with pytest.raises(AtomError, match="is not a readable atom state"):
             read_json(file, 100, "atom state")
@@ -57,7 +57,7 @@ def test_a_yaml_file_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe\x00", b"!!python/object/apply:os.getcwd []"])
-def test_a_yaml_file_that_cannot_be_read_is_refused_in_one_line(tmp_path, content):
+def test_a_yaml_file_that_cannot_be_read_is_rejected_in_one_line(tmp_path, content):
     file = tmp_path / "arms.yaml"
     file.write_bytes(content)
     with pytest.raises(AtomError) as caught:
@@ -65,13 +65,13 @@ def test_a_yaml_file_that_cannot_be_read_is_refused_in_one_line(tmp_path, conten
     assert str(caught.value).startswith(f"--arms {str(file)!r} cannot be read: ") and "\n" not in str(caught.value)
 
 
-def test_a_yaml_file_that_is_not_there_is_refused(tmp_path):
+def test_a_yaml_file_that_is_not_there_is_rejected(tmp_path):
     for path in (tmp_path / "nothing.yaml", tmp_path):
         with pytest.raises(AtomError, match=r"study '.*' cannot be read: "):
             read_yaml(str(path), "study")
 
 
-def test_a_page_that_cannot_be_written_is_refused_first(tmp_path):
+def test_a_page_that_cannot_be_written_is_rejected_first(tmp_path):
     (tmp_path / "file").write_text("")
     check_page(str(tmp_path / "new" / "page.html"))
     for page in (tmp_path, tmp_path / "file" / "page.html"):
@@ -81,7 +81,7 @@ def test_a_page_that_cannot_be_written_is_refused_first(tmp_path):
             check_page(str(page), "--output")
 
 
-def test_a_file_where_a_folder_would_be_made_is_refused(tmp_path):
+def test_a_file_where_a_folder_would_be_made_is_rejected(tmp_path):
     (tmp_path / "taken").touch()
     with pytest.raises(AtomError, match=r"^--output_dir '.*taken' is a file; give a folder$"):
         check_output_folder(tmp_path / "taken")
