@@ -27,7 +27,7 @@ def read(folder):
     return read_heads(str(folder), SHAPES, "a model")[0]
 
 
-def refusal(folder, *words):
+def rejection(folder, *words):
     with pytest.raises(AtomError) as caught:
         read(folder)
     message = str(caught.value)
@@ -54,7 +54,7 @@ def test_any_floating_type_is_read_as_float32(tmp_path, dtype):
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.float8_e4m3fn, torch.complex64])
 def test_other_types_are_rejected(tmp_path, dtype):
     save_file({name: tensor.to(dtype) for name, tensor in heads().items()}, tmp_path / HEADS_NAME)
-    refusal(tmp_path, "not floating numbers")
+    rejection(tmp_path, "not floating numbers")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
@@ -62,18 +62,18 @@ def test_numbers_that_are_not_finite_are_rejected(tmp_path, value):
     state = heads()
     state["position.weight"][3, 4] = value
     write_heads(state, tmp_path)
-    refusal(tmp_path, "not finite", "position.weight")
+    rejection(tmp_path, "not finite", "position.weight")
 
 
 def test_tensors_too_many_or_too_few_are_rejected(tmp_path):
     write_heads({**heads(), "extra": torch.zeros(3)}, tmp_path)
-    refusal(tmp_path, "do not fit a model", "'extra': (3,)")
+    rejection(tmp_path, "do not fit a model", "'extra': (3,)")
     state = heads()
     del state["importance.bias"]
     write_heads(state, tmp_path)
-    refusal(tmp_path, "do not fit a model", "importance.bias")
+    rejection(tmp_path, "do not fit a model", "importance.bias")
     write_heads({f"layer.{i}": torch.zeros(1) for i in range(5000)}, tmp_path)
-    refusal(tmp_path, "and 4994 more")
+    rejection(tmp_path, "and 4994 more")
 
 
 def test_a_file_far_too_large_is_rejected_before_its_numbers_are_read(tmp_path):
@@ -83,15 +83,15 @@ def test_a_file_far_too_large_is_rejected_before_its_numbers_are_read(tmp_path):
     with (tmp_path / HEADS_NAME).open("wb") as file:
         file.write(struct.pack("<Q", len(header)) + header)
         file.truncate(8 + len(header) + size)
-    refusal(tmp_path, "do not fit a model")
+    rejection(tmp_path, "do not fit a model")
 
 
 def test_a_pickle_is_never_read(tmp_path):
     torch.save(heads(), tmp_path / "atom_heads.bin")
     torch.save({f"atom_heads.{name}": tensor for name, tensor in heads().items()}, tmp_path / "pytorch_model.bin")
-    refusal(tmp_path, "has neither atom_heads.safetensors nor model.safetensors")
+    rejection(tmp_path, "has neither atom_heads.safetensors nor model.safetensors")
     torch.save(heads(), tmp_path / HEADS_NAME)
-    refusal(tmp_path, "truncated or not a safetensors file")
+    rejection(tmp_path, "truncated or not a safetensors file")
 
 
 def write_index(folder, names):
@@ -107,7 +107,7 @@ def test_an_index_cannot_lead_out_of_its_folder(tmp_path, name):
     inside.mkdir()
     save_file({f"atom_heads.{key}": tensor for key, tensor in heads().items()}, tmp_path / "out.safetensors")
     write_index(inside, [name] * 4)
-    refusal(inside, "names files outside its folder, or that are not safetensors")
+    rejection(inside, "names files outside its folder, or that are not safetensors")
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_an_index_cannot_lead_out_of_its_folder(tmp_path, name):
 )
 def test_an_index_that_is_none(tmp_path, content):
     (tmp_path / "model.safetensors.index.json").write_text(content)
-    refusal(tmp_path, "model.safetensors.index.json", "index of weights")
+    rejection(tmp_path, "model.safetensors.index.json", "index of weights")
 
 
 def test_heads_in_several_files_of_a_checkpoint(tmp_path):
@@ -126,9 +126,9 @@ def test_heads_in_several_files_of_a_checkpoint(tmp_path):
     write_index(tmp_path, ["one.safetensors"] * 3 + ["two.safetensors"])
     assert all(torch.equal(tensor, heads()[name]) for name, tensor in read(tmp_path).items())
     (tmp_path / "two.safetensors").unlink()
-    refusal(tmp_path, "two.safetensors")
+    rejection(tmp_path, "two.safetensors")
     write_index(tmp_path, ["one.safetensors"] * 3)
-    refusal(tmp_path, "do not fit a model", "expected", "found")
+    rejection(tmp_path, "do not fit a model", "expected", "found")
 
 
 WHOLE = save(heads(), metadata={"format": "pt"})
@@ -140,7 +140,7 @@ HEADER = 8 + struct.unpack("<Q", WHOLE[:8])[0]
 def test_a_file_that_ends_too_soon_is_rejected(tmp_path_factory, cut):
     folder = tmp_path_factory.mktemp("cut")
     (folder / HEADS_NAME).write_bytes(WHOLE[:cut])
-    refusal(folder, HEADS_NAME)
+    rejection(folder, HEADS_NAME)
 
 
 @settings(max_examples=600, deadline=None, derandomize=True)
@@ -172,7 +172,7 @@ def test_a_garbled_header_is_rejected_or_says_the_same(tmp_path_factory, data):
 def test_any_bytes_at_all_are_rejected(tmp_path_factory, content):
     folder = tmp_path_factory.mktemp("bytes")
     (folder / HEADS_NAME).write_bytes(content)
-    refusal(folder, HEADS_NAME)
+    rejection(folder, HEADS_NAME)
 
 
 MARKER = """
