@@ -1,4 +1,4 @@
-"""Arguments of data sets that are refused, and evaluation data beside training data."""
+"""Arguments of data sets that are rejected, and evaluation data beside training data."""
 
 import pytest
 

@@ -103,7 +103,7 @@ def test_copies_of_the_heads_in_the_adapter_are_rejected(tmp_path):
 def test_an_adapter_that_is_to_be_sharded_is_rejected(plugin, tmp_path, monkeypatch):
     trainer = make("bert", tmp_path, model=adapted("lora", "bert", tmp_path), max_steps=1)
     monkeypatch.setattr(trainer, plugin, True)
-    with pytest.raises(AtomError, match=r"model: the checkpoints of a PeftModelForSequenceClassification.*use DDP"):
+    with pytest.raises(AtomError, match=r"model: checkpoints of a PeftModelForSequenceClassification.*use DDP"):
         check_wrapped(trainer)
 
 

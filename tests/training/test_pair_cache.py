@@ -127,5 +127,5 @@ def test_the_first_pass_is_given_what_the_second_is(options, tmp_path):
 def test_dropout_without_a_memory_of_random_numbers_would_be_seen(tmp_path, monkeypatch):
     monkeypatch.setattr("atom_hf.training.pair_cache.set_random_state", lambda state, device: None)
     options = {**STEP, "gradient_accumulation_steps": 2, "atom_pair_batch": 8}
-    with pytest.raises(AtomError, match="other atoms"):
+    with pytest.raises(AtomError, match="different atoms"):
         make("bert", tmp_path, model=tiny("bert", dropout=0.3), **options).train()
