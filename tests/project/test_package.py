@@ -26,9 +26,9 @@ def test_the_wheel_holds_its_data_and_nothing_else(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     for name in (
         "atom_hf/py.typed",
-        "atom_hf/assets/page/page.html.j2",
-        "atom_hf/assets/page/page.js",
-        "atom_hf/assets/accelerate/zero3.yaml",
+        "atom_hf/visualization/templates/page.html.j2",
+        "atom_hf/visualization/templates/page.js",
+        "atom_hf/cli/accelerate_configs/zero3.yaml",
         "atom_hf/assets/verse/train.parquet",
         "atom_hf/assets/verse/test.parquet",
         "atom_hf/assets/vit_fashion_mnist/config.json",
