@@ -170,7 +170,11 @@ CASES = [
     ("flags", f"{DIGITS} stray", "stray"),
     ("flags", "explain --dataset digits", "--model"),
     ("flags", "explain --model vit-fashion-mnist --dataset digits --atom_layer 2", "--atom_layer"),
-    ("flags", "trian --model vit-fashion-mnist", "no such command: 'trian'; there are train, compare, study, explain"),
+    (
+        "flags",
+        "trian --model vit-fashion-mnist",
+        "no such command: 'trian'; there are train, compare, study, fit-explainer, explain",
+    ),
     ("flags", f"{DIGITS} --load_best_model_at_end", "--load_best_model_at_end"),
     ("flags", f"{DIGITS} --output_dir file", "file"),
     ("folders", f"{DIGITS} --output_dir vit-plain", "--output_dir 'vit-plain' holds another run"),

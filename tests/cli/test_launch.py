@@ -28,7 +28,7 @@ from helpers.paths import environment
 from helpers.training import equal
 
 PROGRAM = ["-m", "helpers.launched"]
-CONFIGS = Path(atom_hf.__file__).parent / "assets" / "accelerate"
+CONFIGS = Path(atom_hf.__file__).parent / "cli" / "accelerate_configs"
 TITLES = {"ddp": "DDP", "fsdp2": "FSDP2", "zero2": "DeepSpeed ZeRO-2", "zero3": "DeepSpeed ZeRO-3"}
 LAUNCHES = [("ddp", 2), ("ddp", 4), ("fsdp2", 2), ("zero2", 2), ("zero3", 2)]
 SHARDED = [config for config, _ in LAUNCHES if config != "ddp"]

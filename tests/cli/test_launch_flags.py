@@ -14,7 +14,7 @@ import atom_hf
 from atom_hf.cli.launch import NAMES
 from atom_hf.cli.main import main
 
-CONFIGS = Path(atom_hf.__file__).parent / "assets" / "accelerate"
+CONFIGS = Path(atom_hf.__file__).parent / "cli" / "accelerate_configs"
 
 
 def with_deepspeed(find):

@@ -12,7 +12,7 @@ import pytest
 
 from atom_hf import AtomError
 from atom_hf.cli.main import main
-from atom_hf.experiments import study
+from atom_hf.experiments import study, study_file
 from atom_hf.experiments.study import MOMENTS, StudyArguments, run_study
 from atom_hf.finetune.arguments import RunArguments
 from atom_hf.finetune.flags import parse_flags
@@ -100,11 +100,11 @@ def test_the_plain_arm_does_not_depend_on_the_defaults_of_the_atom_loss(tmp_path
     before = run(tmp_path, SHORT)
 
     @dataclasses.dataclass
-    class Other(study.StudyTrainingArguments):
+    class Other(study_file.StudyTrainingArguments):
         atom_weight: float = 0.77
 
-    assert study.StudyTrainingArguments.atom_weight != Other.atom_weight
-    monkeypatch.setattr(study, "StudyTrainingArguments", Other)
+    assert study_file.StudyTrainingArguments.atom_weight != Other.atom_weight
+    monkeypatch.setattr(study_file, "StudyTrainingArguments", Other)
     with pytest.raises(AtomError, match="'atom' of 'digits' run with other flags"):
         run(tmp_path, SHORT)
     after = run(tmp_path, SHORT, output_dir=str(tmp_path / "again"))
