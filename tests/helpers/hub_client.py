@@ -26,7 +26,7 @@ CLIENT = """
 import contextlib, gc, io, json, logging, os, shlex, sys, time, traceback, urllib.request, warnings
 import torch, transformers
 from atom_hf import AtomMixin, load_atom_model
-from atom_hf.cli import main
+from atom_hf.cli.main import main
 
 def tell_hub(what, value):
     data = json.dumps(value).encode()
