@@ -272,7 +272,7 @@ def test_no_token_goes_anywhere(answers, hub, folder):
 @pytest.mark.slow
 @pytest.mark.parametrize("form", ["FULL_STATE_DICT", "SHARDED_STATE_DICT"])
 def test_the_root_is_whole_whatever_form_the_checkpoints_of_fsdp_have(answers, hub, folder, form):
-    config = (Path(atom_hf.__file__).parent / "assets" / "accelerate" / "fsdp2.yaml").read_text(encoding="utf-8")
+    config = (Path(atom_hf.__file__).parent / "cli" / "accelerate_configs" / "fsdp2.yaml").read_text(encoding="utf-8")
     (folder / f"{form}.yaml").write_text(config.replace("FULL_STATE_DICT", form), encoding="utf-8")
     launched = ["--accelerate_config", f"{form}.yaml", "--num_processes", "2", "--use_cpu"]
     arguments = train(form, *strategy("checkpoint", form))["arguments"]
