@@ -4,8 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ..atoms.energy import Atoms
-from ..atoms.loss import loss_of
+from ..atoms.loss import StepAtoms, step_loss
 from ..errors import AtomError
 from ..modeling.attach import remove_explainer
 from ..modeling.mixin import AtomMixin
@@ -42,7 +41,7 @@ def atom_term(model: nn.Module, outputs: Any) -> Tensor:
     if "atoms" not in outputs:
         raise AtomError("outputs have no atoms: in eval mode or without gradients a forward pass returns none")
     config = _atom_model(model).atom_config
-    return config.weight * loss_of(Atoms.unpack(gather_rows(outputs["atoms"])), config).loss
+    return step_loss(StepAtoms.unpack(gather_rows(outputs["atoms"]), config), config)[0]
 
 
 def _atom_model(model: nn.Module) -> AtomMixin:

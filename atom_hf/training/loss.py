@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import Trainer
 
 from ..atoms.energy import Atoms
-from ..atoms.loss import AtomLoss, loss_of
+from ..atoms.loss import AtomLoss, StepAtoms, step_loss
 from ..errors import AtomError
 from ..modeling.collector import AtomCollector, collecting
 from ..modeling.mixin import AtomMixin
@@ -88,16 +88,17 @@ class LossMixin:
             cached = self._atom_pairs.of(packed)
             parts, atoms, term = cached.loss, cached.atoms, cached.term(packed)
         else:
-            atoms = Atoms.unpack(gather_rows(packed))
-            parts = self._atom_loss(atoms)
-            term = parts.loss
+            term, parts, atoms = self._atom_loss(gather_rows(packed))
         steps = loss_divisor(self, num_items_in_batch)
         self._atom_log.add(loss * steps, parts, atoms, importance)
-        loss = loss + self._atom_model.atom_config.weight * term / steps
+        loss = loss + term / steps
         return (loss, *outputs) if outputs else loss
 
-    def _atom_loss(self, atoms: Atoms) -> AtomLoss:
-        return loss_of(atoms, self._atom_model.atom_config)
+    def _atom_loss(self, packed: Tensor) -> tuple[Tensor, AtomLoss, Atoms]:
+        """(what joins the task loss, its parts, the atoms to log) of the packed atoms of all processes."""
+        config = self._atom_model.atom_config
+        atoms = StepAtoms.unpack(packed, config)
+        return *step_loss(atoms, config), atoms.shown
 
     def _atom_read(self, model: Any, inputs: Any) -> tuple[Tensor, Tensor]:
         """The packed atoms and the importance of a batch, the same as in the later `compute_loss`."""
