@@ -31,6 +31,7 @@ from ..training.trainer import AtomTrainer
 from .arguments import RunArguments, load_run_data
 from .card_facts import run_facts
 from .inputs import TrainingInputs, prepare_inputs
+from .log_lines import print_lines
 from .metrics import perplexity
 from .pretrained import find_model
 from .resume import find_checkpoint, restore_explainer, train
@@ -165,7 +166,9 @@ def fine_tune(
         AtomError: whatever is wrong with the arguments, before training starts.
     """
     trainer, data, _ = prepare_run(run, args, save=save)
-    if not save:
+    if save:
+        print_lines(trainer)
+    else:
         trainer.remove_callback(PrinterCallback)
     stopping = EarlyStoppingCallback(patience) if patience else None
     if stopping is not None:
