@@ -1,7 +1,7 @@
 """Command-line arguments of a run: model, data, explainer, early stopping."""
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers.trainer_utils import IntervalStrategy
 
@@ -76,6 +76,7 @@ def data_flags(run: RunArguments) -> list[str]:
 class ExplainerArguments:
     """The explainer that a run with --atom fits at its end: importance fitted to the prediction."""
 
+    help_title: ClassVar[str] = "Explainer (importance fitted to the prediction)"
     explainer: bool = field(
         default=True,
         metadata={

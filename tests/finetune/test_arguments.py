@@ -5,6 +5,7 @@ import pytest
 from atom_hf import AtomError, AtomTrainingArguments
 from atom_hf.finetune.arguments import StoppingArguments
 from atom_hf.finetune.flags import parse_flags
+from helpers.commands import command
 
 
 def patience(line):
@@ -43,3 +44,10 @@ def test_a_patience_that_can():
         patience("--early_stopping_patience 1 --eval_strategy epoch --save_strategy epoch --load_best_model_at_end")
         == 1
     )
+
+
+def test_it_is_rejected_before_anything_is_loaded(tmp_path):
+    flags = f"--model vit-fashion-mnist --dataset digits --output_dir {tmp_path / 'run'} --early_stopping_patience 2"
+    status, out, err = command(f"train {flags}")
+    assert (status, out) == (2, "") and not (tmp_path / "run").exists()
+    assert err.splitlines()[-1].startswith("atom-hf: error: --early_stopping_patience 2 counts evaluations")
