@@ -59,6 +59,15 @@ def scan_flags(command: str, arguments: list[str], kinds: list[type]) -> tuple[a
     return _parser(command, kinds).parse_known_args(_with_config(arguments, kinds))
 
 
+def given_flags(command: str, arguments: list[str], kinds: list[type]) -> dict[str, Any]:
+    """The values of those flags alone that are given, by the command line or by `--config`. Raises `AtomError`."""
+    parser, absent = _parser(command, kinds), object()
+    # A value that is there already is not overwritten by a default.
+    found = argparse.Namespace(**{action.dest: absent for action in parser._actions})
+    parser.parse_known_args(_with_config(arguments, kinds), found)
+    return {name: value for name, value in vars(found).items() if value is not absent}
+
+
 def take_flags(arguments: list[str], kinds: list[type]) -> list[Any]:
     """One instance of each dataclass in `kinds`, and last the arguments without their flags. Raises `AtomError`."""
     parser = _Parser(kinds, add_help=False, allow_abbrev=False)
