@@ -13,6 +13,9 @@ def patience(line):
     return stopping.checked(args)
 
 
+@pytest.mark.promise(
+    "Bad input ends in one line that names the argument, with status 2, before training, and nothing is written."
+)
 @pytest.mark.parametrize(
     ("flags", "says"),
     [
@@ -46,6 +49,9 @@ def test_a_patience_that_can():
     )
 
 
+@pytest.mark.promise(
+    "Bad input ends in one line that names the argument, with status 2, before training, and nothing is written."
+)
 def test_it_is_rejected_before_anything_is_loaded(tmp_path):
     flags = f"--model vit-fashion-mnist --dataset digits --output_dir {tmp_path / 'run'} --early_stopping_patience 2"
     status, out, err = command(f"train {flags}")

@@ -51,6 +51,7 @@ def checkpoints(folder):
     return sorted(path.name for path in folder.glob("checkpoint-*"))
 
 
+@pytest.mark.promise("A finished run that is resumed stays as it is: nothing is trained or fitted again.")
 @pytest.mark.parametrize("flags", ["", "--atom --no_explainer", "--atom --explainer_samples 16"])
 def test_a_finished_run_that_is_resumed_stays_as_it_is(flags, tmp_path, caplog, monkeypatch):
     folder = tmp_path / "run"
@@ -108,6 +109,7 @@ def fitted_once(tmp_path_factory):
     return tmp_path_factory.mktemp("fitted") / "run"
 
 
+@pytest.mark.promise("A finished run that is resumed stays as it is: nothing is trained or fitted again.")
 @pytest.mark.parametrize("change", [spoil, truncate, drop, unfitted, classes])
 def test_an_explainer_that_is_not_of_this_run_is_fitted_again(change, fitted_once, tmp_path):
     flags = f"{FOUR} --atom --explainer_samples 16"
@@ -120,6 +122,7 @@ def test_an_explainer_that_is_not_of_this_run_is_fitted_again(change, fitted_onc
     assert same(weights(folder), weights(fitted_once))
 
 
+@pytest.mark.promise("A finished run that is resumed stays as it is: nothing is trained or fitted again.")
 def test_a_finished_run_that_is_given_more_steps_trains_on(tmp_path):
     more = f"{SMALL} --max_steps 6 --save_steps 2"
     train(f"{more} --output_dir {tmp_path / 'whole'}")
@@ -131,6 +134,7 @@ def test_a_finished_run_that_is_given_more_steps_trains_on(tmp_path):
 # Early stopping
 
 
+@pytest.mark.promise("A finished run that is resumed stays as it is: nothing is trained or fitted again.")
 @pytest.mark.parametrize("arm", ["", "--atom --no_explainer"])
 def test_early_stopping_ends_a_run_and_ends_it_in_the_same_place_after_a_cut(arm, tmp_path, caplog):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
