@@ -35,6 +35,7 @@ from .log_lines import print_lines
 from .metrics import perplexity
 from .pretrained import find_model
 from .resume import find_checkpoint, restore_explainer, train
+from .trainer import RunTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -165,7 +166,7 @@ def fine_tune(
     Raises:
         AtomError: whatever is wrong with the arguments, before training starts.
     """
-    trainer, data, _ = prepare_run(run, args, save=save)
+    trainer, data, _ = prepare_run(run, args, save=save, trainer_class=RunTrainer)
     if save:
         print_lines(trainer)
     else:
