@@ -72,6 +72,9 @@ class AtomHeads(nn.Module):
         """The parameters of the training run: all but the explainer's, which is fitted after it."""
         return [*self.importance.parameters(), *self.position.parameters()]
 
+    def extra_repr(self) -> str:
+        return f"hidden_size={self.hidden_size}"
+
     def _apply(self, fn, recurse=True):
         def keep_precision(tensor: Tensor) -> Tensor:
             moved = fn(tensor)
@@ -93,6 +96,7 @@ class ExplainerHead(nn.Module):
 
     def __init__(self, hidden_size: int, classes: int, width: int):
         super().__init__()
+        self.hidden_size, self.classes, self.width = hidden_size, classes, width
         self.inner = _Linear(hidden_size, width, dtype=torch.float32)
         self.outer = _Linear(width, classes, dtype=torch.float32)
         nn.init.zeros_(self.outer.weight)
@@ -104,6 +108,9 @@ class ExplainerHead(nn.Module):
         weight, bias = self.outer.weight.float()[classes], self.outer.bias.float()[classes]
         return torch.tanh((torch.einsum("bnw,bw->bn", inner, weight) + bias[:, None]) / 2)
 
+    def extra_repr(self) -> str:
+        return f"hidden_size={self.hidden_size}, classes={self.classes}, width={self.width}"
+
 
 class _Linear(nn.Module):
     """A linear layer that is not an `nn.Linear`: PEFT's `target_modules="all-linear"` and quantizers replace each of those."""
@@ -112,7 +119,11 @@ class _Linear(nn.Module):
         super().__init__()
         linear = nn.Linear(in_features, out_features, dtype=dtype)
         self.weight, self.bias = linear.weight, linear.bias
+        self.in_features, self.out_features = in_features, out_features  # ZeRO-3 leaves the weight without its shape
 
     # FSDP's mixed precision hands a forward pass bfloat16 copies of float32 weights; the tokens are float32.
     def forward(self, tokens: Tensor) -> Tensor:
         return F.linear(tokens, self.weight.float(), self.bias.float())
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}"

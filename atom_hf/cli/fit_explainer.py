@@ -1,9 +1,10 @@
 """`atom-hf fit-explainer`: fit a saved model's importance to its prediction."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from torch.utils.data import DataLoader
 
 from ..builtin import BUILT_IN_MODELS
 from ..data.encoding import encode_rows
@@ -56,13 +57,13 @@ def fit_saved_explainer(run: RunArguments, options: FitExplainerArguments) -> tu
     make_maskers(inner_model(model), processor)  # raises before any data is read
     rows = data.train.shuffle(seed=run.sample_seed)
 
-    def batches() -> Iterator[dict[str, Any]]:
-        for start in range(0, len(rows), BATCH):
-            part = rows.select(range(start, min(start + BATCH, len(rows))))
-            yield encode_rows(list(part), model, processor, run.max_length)
+    def inputs(part: list[dict[str, Any]]) -> dict[str, Any]:
+        return encode_rows(part, model, processor, run.max_length)
 
+    # A loader tells how many samples there are.
+    batches = DataLoader(rows, BATCH, collate_fn=inputs)
     sizes = {"samples": options.samples, "copies": options.copies, "sets": options.sets}
-    found = fit_explainer(model, processor, batches(), seed=run.sample_seed, **sizes)
+    found = fit_explainer(model, processor, batches, seed=run.sample_seed, **sizes)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
     return found, str(folder)

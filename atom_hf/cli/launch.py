@@ -23,6 +23,7 @@ OTHERS = ("config_file", "cpu", "module", "no_python", "quiet")
 class LaunchArguments:
     """Flags that start the run on many processes."""
 
+    help_title: ClassVar[str] = "Many processes"
     in_config_file: ClassVar[bool] = False  # each process reads that file, and would start others
     accelerate_config: str | None = field(
         default=None,

@@ -4,9 +4,9 @@ import logging
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.resources import files
 
 from ..errors import AtomError
-from ..hub.messages import without_token
 from ..version import __version__
 
 USAGE = """usage: atom-hf COMMAND [flags]
@@ -20,7 +20,8 @@ USAGE = """usage: atom-hf COMMAND [flags]
   push          check a saved model and push it to the Hugging Face Hub
   bench         measure what --atom costs: a training step with it and without it, interleaved
 
-atom-hf COMMAND --help lists the flags. On many processes: atom-hf train --accelerate_config ddp ..."""
+atom-hf COMMAND --help lists the flags; train, compare and bench list all of Trainer's by --help_all.
+On many processes: atom-hf train --accelerate_config ddp ..."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,6 +39,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if command not in COMMANDS:
         return _reject(f"no such command: {command!r}; there are {', '.join(COMMANDS)}")
+    if {"-h", "--help"} & set(arguments[1:]):
+        # What the command itself would print, kept in a file (by recipes/help.py): to make it takes seconds of imports.
+        print((files(__package__) / "help" / f"{command}.txt").read_text(encoding="utf-8"), end="")
+        return 0
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("atom_hf").setLevel(logging.INFO)
     try:
@@ -63,5 +68,7 @@ COMMANDS = ("train", "compare", "study", "fit-explainer", "explain", "faithfulne
 
 
 def _reject(message: str) -> int:
+    from ..hub.messages import without_token  # imports Transformers, which a help need not wait for
+
     print(f"atom-hf: error: {without_token(' '.join(message.split()))}", file=sys.stderr)
     return 2

@@ -10,7 +10,7 @@ from ..utils.tables import format_number, format_table
 def main(arguments: list[str]) -> int | None:
     """`atom-hf train`. Returns the exit status of the processes that it started, if it did."""
     from ..experiments.compare import find_comparison
-    from ..finetune.arguments import ExplainerArguments, RunArguments, data_flags
+    from ..finetune.arguments import ExplainerArguments, RunArguments, StoppingArguments, data_flags
     from ..finetune.flags import parse_flags, scan_flags, take_flags
     from ..finetune.run import DEFAULT_FOLDER, default_output_dir, fine_tune
     from ..hub.messages import page_of
@@ -23,19 +23,23 @@ def main(arguments: list[str]) -> int | None:
         # saved in training_args.bin, and pushed.
         os.environ["HF_TOKEN"] = token.strip()
     asked, arguments = take_flags(arguments, [LaunchArguments])
-    kinds = [RunArguments, AtomTrainingArguments, ExplainerArguments, LaunchArguments]  # the last for --help
+    # The last for --help.
+    kinds = [RunArguments, AtomTrainingArguments, ExplainerArguments, StoppingArguments, LaunchArguments]
     if asked.accelerate_config is not None:
         known, others = scan_flags("train", arguments, kinds)
         return launch(asked.accelerate_config, arguments, others, use_cpu=known.use_cpu)
-    run, args, explainer, _ = parse_flags("train", arguments, kinds)
+    run, args, explainer, stopping, _ = parse_flags("train", arguments, kinds)
     if args.hub_token is not None:  # of the --config file
         os.environ["HF_TOKEN"], args.hub_token = args.hub_token.strip(), None
     by_default = args.output_dir == DEFAULT_FOLDER
+    patience = stopping.checked(args)
     result = fine_tune(
         run,
         args,
         explainer_samples=explainer.checked(),
-        find_comparison=find_comparison(run, args) if args.atom else None,
+        patience=patience,
+        # Paired runs are not stopped early.
+        find_comparison=find_comparison(run, args) if args.atom and patience is None else None,
     )
     if args.atom:
         shown = shlex.join(["atom-hf", "explain", *data_flags(run), "--model", args.output_dir])

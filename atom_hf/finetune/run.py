@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import torch
 import transformers
-from transformers import PrinterCallback, set_seed
+from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
 from transformers.trainer_utils import SaveStrategy
 
 from ..data.load import TaskData
@@ -31,9 +31,11 @@ from ..training.trainer import AtomTrainer
 from .arguments import RunArguments, load_run_data
 from .card_facts import run_facts
 from .inputs import TrainingInputs, prepare_inputs
+from .log_lines import print_lines
 from .metrics import perplexity
 from .pretrained import find_model
-from .resume import find_checkpoint
+from .resume import find_checkpoint, restore_explainer, train
+from .trainer import RunTrainer
 
 logger = logging.getLogger(__name__)
 
@@ -150,9 +152,12 @@ def fine_tune(
     *,
     save: bool = True,
     explainer_samples: int = 0,
+    patience: int | None = None,
     find_comparison: Callable[[TaskData], Comparison | None] | None = None,
 ) -> RunResult:
     """Trains, evaluates, fits the explainer on `explainer_samples` training samples, and saves.
+
+    With a `patience`, training stops after that many evaluations without a better one (`StoppingArguments` checks it).
 
     With `save=False` no model is written at the end, and nothing is printed.
 
@@ -161,10 +166,15 @@ def fine_tune(
     Raises:
         AtomError: whatever is wrong with the arguments, before training starts.
     """
-    trainer, data, _ = prepare_run(run, args, save=save)
-    if not save:
+    trainer, data, _ = prepare_run(run, args, save=save, trainer_class=RunTrainer)
+    if save:
+        print_lines(trainer)
+    else:
         trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    stopping = EarlyStoppingCallback(patience) if patience else None
+    if stopping is not None:
+        trainer.add_callback(stopping)
+    is_finished = train(trainer, args.resume_from_checkpoint, stopping)
     found = trainer.evaluate()
     metrics = {
         name.removeprefix("eval_"): value
@@ -181,6 +191,8 @@ def fine_tune(
             "importance_of": f"On up to {IMPORTANCE_BATCHES} batches of the evaluation data",
             "comparison": find_comparison(data) if find_comparison else None,
         }
+    if is_finished and args.atom and explainer_samples and restore_explainer(trainer):
+        explainer_samples = 0
     failed = None
     if save:
         if trainer.is_fsdp_enabled:  # whatever form its checkpoints have, the model at the end is whole

@@ -138,6 +138,7 @@ def test_a_bad_value_is_rejected_by_the_name_of_its_field(name, value):
         AtomConfig(**{name: value})
 
 
+@pytest.mark.promise("A model whose files are damaged, incomplete or of another version is rejected in one line.")
 @pytest.mark.parametrize(("name", "value"), [("weight", NAN), ("softening", -1), ("tokens", "words"), ("layer", 1.5)])
 def test_a_bad_value_in_a_file_is_rejected_by_the_name_of_its_field(name, value, tmp_path):
     file = write(tmp_path, {**AtomConfig().to_dict(), name: value})
@@ -145,12 +146,14 @@ def test_a_bad_value_in_a_file_is_rejected_by_the_name_of_its_field(name, value,
         AtomConfig.load(file)
 
 
+@pytest.mark.promise("A model whose files are damaged, incomplete or of another version is rejected in one line.")
 def test_unknown_fields_are_named(tmp_path):
     file = write(tmp_path, {**AtomConfig().to_dict(), "wieght": 1, "colour": 2})
     with pytest.raises(AtomError, match="unknown fields colour, wieght"):
         AtomConfig.load(file)
 
 
+@pytest.mark.promise("A model whose files are damaged, incomplete or of another version is rejected in one line.")
 @pytest.mark.parametrize("version", [FORMAT_VERSION + 1, 0, "1", None, True, 1.0])
 def test_another_format_is_rejected_with_both_numbers(version, tmp_path):
     file = write(tmp_path, {**AtomConfig().to_dict(), "format_version": version})
@@ -158,6 +161,7 @@ def test_another_format_is_rejected_with_both_numbers(version, tmp_path):
         AtomConfig.load(file)
 
 
+@pytest.mark.promise("A model whose files are damaged, incomplete or of another version is rejected in one line.")
 def test_a_file_without_a_format_is_rejected(tmp_path):
     with pytest.raises(AtomError, match="format_version"):
         AtomConfig.load(write(tmp_path, {"weight": 0.3}))
@@ -169,6 +173,7 @@ def test_json_that_is_no_object_is_rejected(content, kind, tmp_path):
         AtomConfig.load(write(tmp_path, content))
 
 
+@pytest.mark.promise("A model whose files are damaged, incomplete or of another version is rejected in one line.")
 def test_what_is_not_json_is_rejected_by_the_name_of_the_file(tmp_path):
     broken = write(tmp_path, '{"weight": 0.3')
     binary = tmp_path / "binary.json"
@@ -187,6 +192,9 @@ json_values = st.recursive(
 )
 
 
+@pytest.mark.promise(
+    "A stranger's model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
+)
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(
     st.dictionaries(
@@ -206,6 +214,9 @@ def test_any_json_is_a_configuration_or_an_error_of_one_line(tmp_path_factory, d
         assert name == "format_version" or unset or getattr(config, name) == value
 
 
+@pytest.mark.promise(
+    "A stranger's model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
+)
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
 def test_any_bytes_are_an_error(tmp_path_factory, content):
@@ -215,6 +226,9 @@ def test_any_bytes_are_an_error(tmp_path_factory, content):
         AtomConfig.load(file)
 
 
+@pytest.mark.promise(
+    "A stranger's model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
+)
 def test_a_file_as_large_or_as_deep_as_it_likes(tmp_path):
     file = tmp_path / "atom_config.json"
     file.write_text('{"format_version": 2, "other": ' + "[" * 100_000 + "]" * 100_000 + "}")

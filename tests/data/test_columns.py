@@ -8,6 +8,7 @@ from helpers.tables import error_of, write
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 
+@pytest.mark.promise("Data are read as they are meant, and what was left out or assumed is said.")
 def test_columns_that_are_named_win(tmp_path):
     rows = {"text": list("abcd"), "other": list("efgh"), "label": [0, 1, 0, 1], "kind": list("xyxy")}
     path = write(tmp_path / "d.csv", rows)
@@ -18,6 +19,7 @@ def test_columns_that_are_named_win(tmp_path):
     assert data.train.column_names == ["text"] and data.labels is None
 
 
+@pytest.mark.promise("Data are read as they are meant, and what was left out or assumed is said.")
 @pytest.mark.parametrize("columns", ["sentence1 sentence2", "premise hypothesis", "Question Sentence", "text1 text2"])
 def test_pairs_are_known(tmp_path, columns):
     first, second = columns.split()
@@ -26,12 +28,14 @@ def test_pairs_are_known(tmp_path, columns):
     assert load_data(path, eval_dataset=path, text_column=second).train[0] == {"text": "e", "label": 0}
 
 
+@pytest.mark.promise("Data are read as they are meant, and what was left out or assumed is said.")
 def test_longest_strings_are_the_text(tmp_path):
     rows = {"source": ["https://a.very/long/address"] * 4, "mood": list("abcd"), "remark": ["a few words"] * 4}
     path = write(tmp_path / "d.jsonl", {**rows, "target": [0, 1, 0, 1]})
     assert load_data(path).train["text"][0] == "a few words"
 
 
+@pytest.mark.promise("Data that cannot be read, or could mean several things, are rejected in one line.")
 def test_wrong_columns(tmp_path):
     path = write(tmp_path / "a.csv")
     for role in ("text", "text_pair", "image", "label"):
@@ -50,6 +54,7 @@ def test_wrong_columns(tmp_path):
     assert "--text_column 'text' does not hold strings; the columns that do: title" in error_of(path)
 
 
+@pytest.mark.promise("Data that cannot be read, or could mean several things, are rejected in one line.")
 def test_task_that_does_not_fit(tmp_path):
     message = error_of("verse", task="image-classification")
     assert "needs a column of images (--image_column)" in message and "are text, label, corpus_index" in message
@@ -60,6 +65,7 @@ def test_task_that_does_not_fit(tmp_path):
     assert message.startswith("--label_column: --task text-classification needs one") and message.endswith("are text")
 
 
+@pytest.mark.promise("Data that cannot be read, or could mean several things, are rejected in one line.")
 def test_text_that_is_missing(tmp_path):
     path = write(tmp_path / "d.csv", {"text": ["a", None, "b", "c"], "label": [0, 1, 0, 1]})
     assert "1 rows have no text in column 'text'; fill or remove them" in error_of(path)

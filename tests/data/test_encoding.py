@@ -11,6 +11,7 @@ from helpers.task_data import LINES, TINY_BERT, TINY_GPT2, TINY_VIT, image_data,
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 
+@pytest.mark.promise("Data are read as they are meant, and what was left out or assumed is said.")
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB")])
 @pytest.mark.parametrize("given", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK"])
 def test_pictures_of_any_mode_become_what_the_model_takes(channels, mode, given):

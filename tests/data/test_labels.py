@@ -11,6 +11,7 @@ from helpers.tables import error_of, labels, write, write_images
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 
+@pytest.mark.promise("Data are read as they are meant, and what was left out or assumed is said.")
 @pytest.mark.parametrize(
     ("values", "names"),
     [([2, -1, 0, -1], ["-1", "0", "2"]), ([True, False] * 2, ["False", "True"]), (list("baba"), ["a", "b"])],
@@ -22,6 +23,7 @@ def test_labels_of_every_kind(tmp_path, values, names):
     assert [names[label] for label in labels(data.train)] == [str(value) for value in values]
 
 
+@pytest.mark.promise("Data are read as they are meant, and what was left out or assumed is said.")
 def test_classes_of_evaluation_data_are_matched_by_name(tmp_path, monkeypatch):
     def part(names, ids):
         rows = datasets.Dataset.from_dict({"text": list("abcd"), "label": ids})
@@ -33,6 +35,7 @@ def test_classes_of_evaluation_data_are_matched_by_name(tmp_path, monkeypatch):
     assert data.labels == ["no", "yes", "maybe"] and labels(data.eval) == [1, 0, 0, 1]
 
 
+@pytest.mark.promise("Data that cannot be read, or could mean several things, are rejected in one line.")
 @pytest.mark.parametrize(
     ("values", "what"),
     [
@@ -49,10 +52,12 @@ def test_labels_that_are_no_classes(tmp_path, values, what):
     assert what in error_of(str(path))
 
 
+@pytest.mark.promise("Data that cannot be read, or could mean several things, are rejected in one line.")
 def test_one_class_of_images(tmp_path):
     assert "has one class only, 'cat'" in error_of(write_images(tmp_path, {"cat": 4}))
 
 
+@pytest.mark.promise("Data that cannot be read, or could mean several things, are rejected in one line.")
 def test_identifiers_are_no_classes(tmp_path):
     rows = {"text": [f"t{i}" for i in range(51)], "key": range(51)}
     path = write(tmp_path / "d.csv", rows)

@@ -37,12 +37,18 @@ def rejection(folder, *words):
     return message
 
 
+@pytest.mark.promise(
+    "What is saved is the plain base model and its heads: it loads without this package, and with it as it was."
+)
 def test_heads_come_back_as_they_were(tmp_path):
     write_heads(heads(), tmp_path)
     found = read(tmp_path)
     assert found.keys() == SHAPES.keys() and all(torch.equal(found[name], heads()[name]) for name in found)
 
 
+@pytest.mark.promise(
+    "What is saved is the plain base model and its heads: it loads without this package, and with it as it was."
+)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16])
 def test_any_floating_type_is_read_as_float32(tmp_path, dtype):
     save_file({name: tensor.to(dtype) for name, tensor in heads().items()}, tmp_path / HEADS_NAME)
@@ -51,12 +57,14 @@ def test_any_floating_type_is_read_as_float32(tmp_path, dtype):
         assert found[name].dtype == torch.float32 and torch.equal(found[name], tensor.to(dtype).float())
 
 
+@pytest.mark.promise("A model whose files are damaged, incomplete or of another version is rejected in one line.")
 @pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool, torch.float8_e4m3fn, torch.complex64])
 def test_other_types_are_rejected(tmp_path, dtype):
     save_file({name: tensor.to(dtype) for name, tensor in heads().items()}, tmp_path / HEADS_NAME)
     rejection(tmp_path, "not floating numbers")
 
 
+@pytest.mark.promise("A model whose files are damaged, incomplete or of another version is rejected in one line.")
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
 def test_numbers_that_are_not_finite_are_rejected(tmp_path, value):
     state = heads()
@@ -65,6 +73,7 @@ def test_numbers_that_are_not_finite_are_rejected(tmp_path, value):
     rejection(tmp_path, "not finite", "position.weight")
 
 
+@pytest.mark.promise("A model whose files are damaged, incomplete or of another version is rejected in one line.")
 def test_tensors_too_many_or_too_few_are_rejected(tmp_path):
     write_heads({**heads(), "extra": torch.zeros(3)}, tmp_path)
     rejection(tmp_path, "do not fit a model", "'extra': (3,)")
@@ -76,6 +85,9 @@ def test_tensors_too_many_or_too_few_are_rejected(tmp_path):
     rejection(tmp_path, "and 4994 more")
 
 
+@pytest.mark.promise(
+    "A stranger's model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
+)
 def test_a_file_far_too_large_is_rejected_before_its_numbers_are_read(tmp_path):
     # Four terabytes by its header, in a sparse file of a few blocks on the disk.
     size = 2**42
@@ -86,6 +98,9 @@ def test_a_file_far_too_large_is_rejected_before_its_numbers_are_read(tmp_path):
     rejection(tmp_path, "do not fit a model")
 
 
+@pytest.mark.promise(
+    "A stranger's model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
+)
 def test_a_pickle_is_never_read(tmp_path):
     torch.save(heads(), tmp_path / "atom_heads.bin")
     torch.save({f"atom_heads.{name}": tensor for name, tensor in heads().items()}, tmp_path / "pytorch_model.bin")
@@ -99,6 +114,9 @@ def write_index(folder, names):
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
 
 
+@pytest.mark.promise(
+    "A stranger's model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
+)
 @pytest.mark.parametrize(
     "name", ["../out.safetensors", "/etc/out.safetensors", "a/out.safetensors", "a\\out.safetensors", "out.bin"]
 )
@@ -110,6 +128,7 @@ def test_an_index_cannot_lead_out_of_its_folder(tmp_path, name):
     rejection(inside, "names files outside its folder, or that are not safetensors")
 
 
+@pytest.mark.promise("A model whose files are damaged, incomplete or of another version is rejected in one line.")
 @pytest.mark.parametrize(
     "content", ["", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}', "[" * 100_000, "{" * 9]
 )
@@ -118,6 +137,9 @@ def test_an_index_that_is_none(tmp_path, content):
     rejection(tmp_path, "model.safetensors.index.json", "index of weights")
 
 
+@pytest.mark.promise(
+    "What is saved is the plain base model and its heads: it loads without this package, and with it as it was."
+)
 def test_heads_in_several_files_of_a_checkpoint(tmp_path):
     state = {f"atom_heads.{name}": tensor for name, tensor in heads().items()}
     names = list(state)
@@ -135,6 +157,7 @@ WHOLE = save(heads(), metadata={"format": "pt"})
 HEADER = 8 + struct.unpack("<Q", WHOLE[:8])[0]
 
 
+@pytest.mark.promise("A model whose files are damaged, incomplete or of another version is rejected in one line.")
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(cut=st.integers(0, len(WHOLE) - 1))
 def test_a_file_that_ends_too_soon_is_rejected(tmp_path_factory, cut):
@@ -143,6 +166,7 @@ def test_a_file_that_ends_too_soon_is_rejected(tmp_path_factory, cut):
     rejection(folder, HEADS_NAME)
 
 
+@pytest.mark.promise("A model whose files are damaged, incomplete or of another version is rejected in one line.")
 @settings(max_examples=600, deadline=None, derandomize=True)
 @given(data=st.data())
 def test_a_garbled_header_is_rejected_or_says_the_same(tmp_path_factory, data):
@@ -167,6 +191,9 @@ def test_a_garbled_header_is_rejected_or_says_the_same(tmp_path_factory, data):
         assert torch.equal(tensor, raw)
 
 
+@pytest.mark.promise(
+    "A stranger's model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
+)
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(content=st.binary(max_size=300))
 def test_any_bytes_at_all_are_rejected(tmp_path_factory, content):
@@ -192,6 +219,9 @@ def saved(tmp_path):
     return tmp_path
 
 
+@pytest.mark.promise(
+    "A stranger's model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
+)
 @pytest.mark.parametrize("model_type", ["bert", "stranger"])
 def test_code_in_the_folder_never_runs(saved, model_type, capsys):
     config = json.loads((saved / "config.json").read_text())
@@ -206,6 +236,7 @@ def test_code_in_the_folder_never_runs(saved, model_type, capsys):
     assert not list(saved.rglob("marker")) and "[y/N]" not in capsys.readouterr().out
 
 
+@pytest.mark.promise("A model whose files are damaged, incomplete or of another version is rejected in one line.")
 def test_a_base_that_is_not_whole_is_no_model(saved):
     whole = load_file(saved / "model.safetensors")
     for change in ({"classifier.weight": None}, {"classifier.weight": torch.zeros(2, 5)}):
@@ -217,6 +248,7 @@ def test_a_base_that_is_not_whole_is_no_model(saved):
         assert "classifier" in str(caught.value) and "\n" not in str(caught.value)
 
 
+@pytest.mark.promise("A model whose files are damaged, incomplete or of another version is rejected in one line.")
 def test_a_layer_that_the_base_has_not(saved):
     config = json.loads((saved / "atom_config.json").read_text())
     (saved / "atom_config.json").write_text(json.dumps({**config, "layer": 10**30}))
@@ -224,6 +256,7 @@ def test_a_layer_that_the_base_has_not(saved):
         load_atom_model(saved)
 
 
+@pytest.mark.promise("A model whose files are damaged, incomplete or of another version is rejected in one line.")
 def test_a_configuration_that_is_no_models(saved):
     for content in (
         "",
@@ -238,6 +271,7 @@ def test_a_configuration_that_is_no_models(saved):
             load_atom_model(saved)
 
 
+@pytest.mark.promise("A model whose files are damaged, incomplete or of another version is rejected in one line.")
 @pytest.mark.parametrize("names", [[5], [["BertForSequenceClassification"]], {"a": 1}, True])
 def test_architectures_that_are_no_names(saved, names):
     config = json.loads((saved / "config.json").read_text())
@@ -247,6 +281,9 @@ def test_architectures_that_are_no_names(saved, names):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.promise(
+    "A stranger's model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
+)
 def test_a_base_in_pickles_is_not_taken(saved):
     torch.save(load_file(saved / "model.safetensors"), saved / "pytorch_model.bin")
     (saved / "model.safetensors").unlink()
@@ -254,6 +291,9 @@ def test_a_base_in_pickles_is_not_taken(saved):
         load_atom_model(saved)
 
 
+@pytest.mark.promise(
+    "A stranger's model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
+)
 def test_a_configuration_far_larger_than_its_files_is_rejected_before_it_is_made(saved, monkeypatch):
     config = json.loads((saved / "config.json").read_text())
     (saved / "config.json").write_text(json.dumps({**config, "vocab_size": 2 * 10**7}))
@@ -262,6 +302,7 @@ def test_a_configuration_far_larger_than_its_files_is_rejected_before_it_is_made
         load_atom_model(saved)
 
 
+@pytest.mark.promise("A model whose files are damaged, incomplete or of another version is rejected in one line.")
 def test_what_names_no_model(saved):
     for name in ("", "  ", None, 5):
         with pytest.raises(AtomError, match="name_or_folder must be"):

@@ -10,6 +10,7 @@ from helpers.paths import ROOT
 STUDIES = sorted((ROOT / "recipes" / "study").glob("*.yaml"))
 
 
+@pytest.mark.promise("Results of other settings are never taken for those of a run.")
 @pytest.mark.parametrize("file", STUDIES, ids=lambda file: file.stem)
 def test_committed_results_of_a_study_are_of_its_settings(file):
     lines = (file.with_suffix("") / "results.jsonl").read_text(encoding="utf-8").splitlines()

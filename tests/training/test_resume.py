@@ -53,6 +53,7 @@ def same(a, b):
     return torch.equal(a, b) if torch.is_tensor(a) else a == b
 
 
+@pytest.mark.promise("A run that is killed goes on as if it had been left alone.")
 @pytest.mark.parametrize("name", ["bert", "vit"])
 def test_a_killed_run_goes_on_as_if_left_alone(name, killed, tmp_path):
     folder = killed[name]
@@ -82,6 +83,7 @@ def test_a_checkpoint_holds_heads_and_balancer(killed):
     assert state["steps"] == 6 and state["task_norm"] > 0 and state["atom_norm"] > 0
 
 
+@pytest.mark.promise("A run that is killed goes on as if it had been left alone.")
 def test_a_checkpoint_in_shards_is_loaded_and_resumed(tmp_path, monkeypatch):
     # As one of a model of more than 50 GB is.
     whole = PreTrainedModel.save_pretrained
@@ -99,6 +101,7 @@ def test_a_checkpoint_in_shards_is_loaded_and_resumed(tmp_path, monkeypatch):
     assert equal(last.state_dict(), alone.model.state_dict())
 
 
+@pytest.mark.promise("A checkpoint that does not belong to the run, or is not whole, is not resumed from.")
 def test_a_checkpoint_of_a_plain_run_is_rejected(tmp_path):
     make("bert", tmp_path, max_steps=2, save_strategy="steps", save_steps=1).train()
     trainer = make("bert", tmp_path, max_steps=3, **ATOM)
@@ -109,6 +112,9 @@ def test_a_checkpoint_of_a_plain_run_is_rejected(tmp_path):
     assert equal(before, trainer.model.state_dict()) and trainer.state.global_step == 0
 
 
+@pytest.mark.promise(
+    "What is saved is the plain base model and its heads: it loads without this package, and with it as it was."
+)
 @pytest.mark.parametrize("name", ["bert", "vit"])
 def test_the_best_model_comes_back_with_its_heads(name, tmp_path):
     scores = iter([0.1, 0.9, 0.2, 0.3])

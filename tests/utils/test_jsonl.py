@@ -40,6 +40,7 @@ def test_a_head_without_results_is_replaced(tmp_path):
     assert read_lines(file) == [{"settings": "others"}]
 
 
+@pytest.mark.promise("Paired runs and studies that are interrupted go on after the last finished run.")
 @pytest.mark.parametrize("cut", ['{"seed": 1, "lo', '{"seed": 1}'])
 def test_a_last_line_that_was_cut_short_is_done_again(tmp_path, cut):
     file = tmp_path / "results.jsonl"
@@ -53,6 +54,7 @@ def test_a_last_line_that_was_cut_short_is_done_again(tmp_path, cut):
     assert read_lines(file) == [HEAD, FIRST, SECOND]
 
 
+@pytest.mark.promise("Results of other settings are never taken for those of a run.")
 def test_a_line_that_is_no_result_is_rejected_by_its_number(tmp_path):
     file = tmp_path / "results.jsonl"
     file.write_text('{"seed": 0}\n\nbroken\n{"seed": 1}\n')
