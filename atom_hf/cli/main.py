@@ -5,8 +5,9 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from ..errors import AtomError
+from ..errors import AtomError, first_line
 from ..hub.messages import without_token
+from ..utils.terminal import guard_streams
 from ..version import __version__
 
 USAGE = """usage: atom-hf COMMAND [flags]
@@ -27,8 +28,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command. Returns its exit code: 0, or 2 after an error message of one line.
 
     That of processes that `train` started is the status of the first that failed.
+
+    Whatever is printed, logged or written by a progress bar goes through the filters of `utils.terminal`. A reader that has
+    gone (`| head -1`) costs nothing but the rest of the text; a full disk behind standard output is told at the end, with 1.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    restore, status = guard_streams(), None
+    try:
+        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+    finally:
+        # The traceback of an error that ends the process is filtered too.
+        lost = restore() if arguments is not None or status is not None else None
+    if lost is not None:
+        print(f"atom-hf: standard output could not be written: {first_line(lost)}", file=sys.stderr)
+    return status or int(lost is not None)
+
+
+def _run(arguments: list[str]) -> int:
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):
         print(USAGE)

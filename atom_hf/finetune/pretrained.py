@@ -3,7 +3,6 @@
 import copy
 import importlib
 import json
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ from ..builtin import BUILT_IN_MODELS
 from ..errors import AtomError, first_line
 from ..hub.messages import HUB_ERRORS, reason
 from ..modeling.sharding import gathered_parameters
+from ..utils.terminal import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 AUTO_CLASSES = {
     "text-classification": "AutoModelForSequenceClassification",

@@ -1,14 +1,14 @@
 """The checkpoint that a run resumes from, if any."""
 
-import logging
 import os
 from pathlib import Path
 
 from ..errors import AtomError
 from ..training.arguments import AtomTrainingArguments
 from ..utils.files import check_output_folder
+from ..utils.terminal import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def find_checkpoint(args: AtomTrainingArguments, save: bool) -> str | None:

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import logging
 import os
 import shlex
 import tempfile
@@ -28,6 +27,7 @@ from ..modeling.mixin import AtomMixin
 from ..modeling.sharding import name_units
 from ..training.arguments import AtomTrainingArguments, check_processes
 from ..training.trainer import AtomTrainer
+from ..utils.terminal import get_logger
 from .arguments import RunArguments, load_run_data
 from .card_facts import run_facts
 from .inputs import TrainingInputs, prepare_inputs
@@ -35,7 +35,7 @@ from .metrics import perplexity
 from .pretrained import find_model
 from .resume import find_checkpoint
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 DEFAULT_FOLDER = "trainer_output"  # what TrainingArguments takes for an output_dir that was not given
 

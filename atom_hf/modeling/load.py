@@ -1,7 +1,6 @@
 """Load a saved or pushed model with its heads."""
 
 import copy
-import logging
 import math
 import warnings
 from pathlib import Path
@@ -19,11 +18,12 @@ from ..atoms.heads import AtomHeads, ExplainerHead
 from ..errors import AtomError
 from ..hub.files import NotInCache, find_file, pin
 from ..hub.messages import reason
+from ..utils.terminal import get_logger
 from .attach import add_explainer, attach_atoms
 from .heads_file import HEADS_NAME, HEADS_PREFIX, check_index, read_heads
 from .layers import check_layer, check_width, hidden_size_of
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def load_atom_model(

@@ -8,7 +8,6 @@ from typing import Any
 
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, has_length
-from transformers.utils import logging
 
 from ..atoms.config import MAX_BYTES
 from ..errors import AtomError
@@ -19,6 +18,7 @@ from ..modeling.mixin import AtomMixin
 from ..modeling.sharding import prepare_precision
 from ..modeling.unwrap import inner_model, is_sentence_transformer
 from ..utils.files import read_json
+from ..utils.terminal import get_logger
 from .arguments import check_arguments, check_class
 from .explainer import ExplainerMixin
 from .loss import LossMixin, joining
@@ -30,7 +30,7 @@ from .pair_cache import PairCache
 from .push import PushMixin, check_whole
 from .random_state import keeping_generators
 
-logger = logging.get_logger(__name__)
+logger = get_logger(__name__)
 
 STATE_NAME = "atom_state.json"
 
