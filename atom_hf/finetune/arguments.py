@@ -1,13 +1,14 @@
 """Command-line arguments of a run: model, data, explainer."""
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
 
 from ..builtin import BUILT_IN_DATASETS, BUILT_IN_MODELS
 from ..data.columns import TASKS
 from ..data.load import TaskData, load_data
 from ..errors import AtomError
 from ..explainer.fit import FEWEST, SAMPLES
+from ..utils.bounds import COUNT, SEED, Bound
 
 
 def _flag(help: str, default: Any = None) -> Any:
@@ -17,6 +18,8 @@ def _flag(help: str, default: Any = None) -> Any:
 @dataclass
 class RunArguments:
     """The model and the data. Everything else is in `AtomTrainingArguments`."""
+
+    bounds: ClassVar[dict[str, Bound]] = {"sample_seed": SEED, "vocabulary_size": COUNT}
 
     model: str | None = _flag("The checkpoint: a Hub id, a folder, or one of " + ", ".join(BUILT_IN_MODELS) + ".")
     dataset: str | None = _flag(
