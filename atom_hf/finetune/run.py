@@ -30,6 +30,7 @@ from ..training.trainer import AtomTrainer
 from ..utils.terminal import get_logger
 from .arguments import RunArguments, load_run_data
 from .card_facts import run_facts
+from .checks import check_metric, check_optimizer, check_reporters, check_schedule
 from .inputs import TrainingInputs, prepare_inputs
 from .metrics import perplexity
 from .pretrained import find_model
@@ -86,12 +87,15 @@ def prepare_run(
     check_processes(args)
     if args.atom:
         args.atom_config()  # rejects bad values before anything is loaded
+    check_reporters(args)
+    check_schedule(args)
     if args.push_to_hub:
         check_token(args.hub_token)
         if args.hub_model_id is not None:
             check_repository(args.hub_model_id, "--hub_model_id")
     with args.main_process_first(desc="loading data"):
         data = load_run_data(run)
+    check_metric(args, data.task)
     if args.output_dir == DEFAULT_FOLDER:
         args.output_dir = default_output_dir(run, data, args.atom)
     args.resume_from_checkpoint = find_checkpoint(args, save)
@@ -139,6 +143,7 @@ def make_trainer(
             processing_class=task.processing_class,
             compute_metrics=task.compute_metrics,
         )
+    check_optimizer(trainer)
     if args.atom:
         trainer.check_atoms()
     return trainer
