@@ -26,6 +26,7 @@ from ..modeling.load import restore_heads
 from ..modeling.mixin import AtomMixin
 from ..modeling.sharding import name_units
 from ..training.arguments import AtomTrainingArguments, check_processes
+from ..training.checkpoint_parts import check_fits, check_parts
 from ..training.trainer import AtomTrainer
 from ..utils.terminal import get_logger
 from .arguments import RunArguments, load_run_data
@@ -99,6 +100,8 @@ def prepare_run(
     if args.output_dir == DEFAULT_FOLDER:
         args.output_dir = default_output_dir(run, data, args.atom)
     args.resume_from_checkpoint = find_checkpoint(args, save)
+    if args.resume_from_checkpoint is not None:
+        check_parts(args.resume_from_checkpoint)
     # Pinned memory serves the copy to an accelerator; without one it only warns.
     args.dataloader_pin_memory = args.dataloader_pin_memory and torch.cuda.is_available()
 
@@ -115,6 +118,8 @@ def prepare_run(
         **({"revision": run.model_revision} if run.model_revision else {}),
     )
     trainer = make_trainer(run, args, task, trainer_class)
+    if args.resume_from_checkpoint is not None:
+        check_fits(args.resume_from_checkpoint, task.model)
     if args.atom:
         trainer.card_facts.update(run_facts(run, data, type(task.model).__name__))
     return Prepared(trainer, data, task)
