@@ -10,6 +10,8 @@ from ..modeling.layers import is_image_model, text_config
 
 NO_LIMIT = 10**9  # a tokenizer that knows none says so by a huge number
 
+_LEAST_READ, _READ_PER_TOKEN, _LONGEST_WORD = 4096, 16, 1024  # characters
+
 
 def image_inputs(images: list[Any], processor: Any, model_config: Any) -> Any:
     """`pixel_values` [B, C, H, W] for PIL images of any mode, with the number of channels that the model takes."""
@@ -22,16 +24,39 @@ def encode_rows(rows: list[dict[str, Any]], model: Any, processor: Any, max_leng
     if is_image_model(model):
         return {"pixel_values": image_inputs([row["image"] for row in rows], processor, model.config).to(model.device)}
     know_padding(model, processor)
-    encoded = processor(
-        [row["text"] for row in rows],
-        [row["text_pair"] for row in rows] if "text_pair" in rows[0] else None,
-        return_tensors="pt",
-        padding=True,
-        truncation=True,
-        max_length=longest_length(model, processor, max_length),
-    )
+    length = longest_length(model, processor, max_length)
+    texts = [
+        [readable(row[name], processor, length) for row in rows] for name in ("text", "text_pair") if name in rows[0]
+    ]
+    encoded = processor(*texts, return_tensors="pt", padding=True, truncation=True, max_length=length)
     IdLimits(model, processor).check({name: encoded[name].tolist() for name in IdLimits.NAMES if name in encoded})
     return {name: value.to(model.device) for name, value in encoded.items()}
+
+
+def readable(text: str, tokenizer: Any, limit: int) -> str:
+    """As much of a text as gives the same first `limit` tokens as all of it: the text itself, unless it is very long.
+
+    A tokenizer reads all of a text and cuts off what is too long only then. Of a book, nearly all of that is in vain, and of
+    two books as a pair, a fast tokenizer keeps each part that it cut off the one beside each of the other, which no memory
+    holds.
+    """
+    if limit >= NO_LIMIT or tokenizer.truncation_side != "right":
+        return text
+    length = max(_LEAST_READ, _READ_PER_TOKEN * limit)
+    while length < len(text):
+        part = text[: _word_end(text, length)]
+        if len(tokenizer(part, add_special_tokens=False, verbose=False)["input_ids"]) > limit:
+            return part
+        length *= 8
+    return text
+
+
+def _word_end(text: str, place: int) -> int:
+    """The last place before `place` where a word ends, if one ends near it: there is none in a script without spaces."""
+    for end in range(place, max(0, place - _LONGEST_WORD), -1):
+        if text[end].isspace():
+            return end
+    return place
 
 
 class IdLimits:

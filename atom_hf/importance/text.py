@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..data.encoding import NO_LIMIT, IdLimits, position_limit
+from ..data.encoding import NO_LIMIT, IdLimits, position_limit, readable
 from ..errors import AtomError
 from ..modeling.layers import text_config
 from ..modeling.unwrap import inner_model
@@ -50,11 +50,13 @@ class TextScorer:
             if value is not None and SURROGATE.search(value):
                 raise AtomError(f"{name} holds a lone surrogate: it was decoded from bytes that are no UTF-8")
         cut = {"truncation": True, "max_length": self.limit} if self.limit < NO_LIMIT else {}
-        encoded = self.tokenizer(text, pair, **cut)
-        encoding = encoded.encodings[0]
         sources = [text] if pair is None else [text, pair]
+        read = [readable(source, self.tokenizer, self.limit) for source in sources]
+        encoded = self.tokenizer(*read, **cut)
+        encoding = encoded.encodings[0]
         self.ids.check({name: [encoded[name]] for name in IdLimits.NAMES if name in encoded})
-        return EncodedText(sources, dict(encoded), find_pieces(encoding, sources), bool(encoding.overflowing))
+        truncated = bool(encoding.overflowing) or read != sources
+        return EncodedText(sources, dict(encoded), find_pieces(encoding, sources), truncated)
 
     def forward(self, batch: list[EncodedText]) -> list[Scores]:
         """One forward pass. A text of no tokens is not an atom, and has no prediction."""

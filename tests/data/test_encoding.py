@@ -60,6 +60,38 @@ def test_pixels_are_made_without_a_hold_on_the_model():
         assert pickled, "what holds the model is found out"
 
 
+# Books
+
+
+@pytest.mark.parametrize("pairs", [None, ["of great rivers " * 20_000] * 3], ids=["text", "pair"])
+def test_of_books_only_what_can_be_read_is_tokenized(pairs, monkeypatch):
+    tokenizer, read = make_tokenizer(), []
+    whole = type(tokenizer).__call__
+
+    def reading(self, *texts, **options):
+        read.extend(text for given in texts for text in ([given] if isinstance(given, str) else given or []))
+        return whole(self, *texts, **options)
+
+    monkeypatch.setattr(type(tokenizer), "__call__", reading)
+    model, book = tiny("bert"), "And rivers rushing of great the moon " * 10_000
+    rows = [{"text": book, **({"text_pair": pairs[0]} if pairs else {})}] * 2
+    inputs = encode_rows(rows, model, tokenizer)
+    assert inputs["input_ids"].shape == (2, 48) and max(map(len, read)) < 10_000
+    short = [{name: text[:1000] for name, text in row.items()} for row in rows]
+    assert encode_rows(short, model, tokenizer)["input_ids"].tolist() == inputs["input_ids"].tolist()
+
+
+def test_training_rows_of_books_are_those_of_their_beginning(tmp_path):
+    tiny("bert").save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    found = []
+    for length in (1000, 400_000):
+        texts, pairs = (["And rivers rushing of the moon "[start:] * 20_000 for _ in LINES] for start in (0, 4))
+        data = text_data([text[:length] for text in texts], [0, 1, 0], [pair[:length] for pair in pairs])
+        found.append(prepare_inputs(data, model=str(tmp_path)).train["input_ids"])
+    assert found[0] == found[1] and len(found[0][0]) == 48
+
+
 # Tokenizers of other models
 
 
