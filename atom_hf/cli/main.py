@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.resources import files
 
-from ..errors import AtomError
+from ..errors import AtomError, first_line
+from ..utils.terminal import guard_streams
 from ..version import __version__
 
 USAGE = """usage: atom-hf COMMAND [flags]
@@ -28,8 +29,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command. Returns its exit code: 0, or 2 after an error message of one line.
 
     That of processes that `train` started is the status of the first that failed.
+
+    Whatever is printed, logged or written by a progress bar goes through the filters of `utils.terminal`. A reader that has
+    gone (`| head -1`) costs nothing but the rest of the text; a full disk behind standard output is told at the end, with 1.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    restore, status = guard_streams(), None
+    try:
+        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+    finally:
+        # The traceback of an error that ends the process is filtered too.
+        lost = restore() if arguments is not None or status is not None else None
+    if lost is not None:
+        print(f"atom-hf: standard output could not be written: {first_line(lost)}", file=sys.stderr)
+    return status or int(lost is not None)
+
+
+def _run(arguments: list[str]) -> int:
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):
         print(USAGE)
@@ -68,7 +83,7 @@ COMMANDS = ("train", "compare", "study", "fit-explainer", "explain", "faithfulne
 
 
 def _reject(message: str) -> int:
-    from ..hub.messages import without_token  # imports Transformers, which a help need not wait for
+    from ..hub.messages import without_token  # brings the Hub's client, which --help does without
 
     print(f"atom-hf: error: {without_token(' '.join(message.split()))}", file=sys.stderr)
     return 2

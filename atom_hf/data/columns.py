@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-
 import datasets
 
 from ..errors import AtomError
+from ..utils.terminal import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 TASKS = ("text-classification", "image-classification", "causal-lm")
 

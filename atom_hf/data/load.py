@@ -6,19 +6,19 @@ whatever the source, and unusable data are rejected before training.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 
 import datasets
 
 from ..builtin import BUILT_IN_DATASETS
 from ..errors import AtomError
+from ..utils.terminal import get_logger
 from .columns import TASKS, find_columns, select_columns
 from .labels import eval_labels, train_labels
 from .sources import load_source, short_name
 from .splits import draw_rows, first_eval_split, hold_out_rows, main_split, named_split
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 __all__ = ["BUILT_IN_DATASETS", "TASKS", "TaskData", "load_data"]
 

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tqdm.auto import tqdm
 
@@ -25,6 +25,7 @@ from ..finetune.run import (
 from ..hub.card import Comparison
 from ..importance.read import read_samples
 from ..training.arguments import AtomTrainingArguments
+from ..utils.bounds import COUNT, Bound
 from ..utils.files import check_output_folder, check_page, read_yaml
 from ..utils.jsonl import RESULTS_NAME, append_line, read_lines, start_lines
 from ..utils.quiet import quiet
@@ -43,6 +44,8 @@ LESS_IS_BETTER = ("loss", "perplexity")
 @dataclass
 class CompareArguments:
     """The arms and seeds of the paired runs, and the page."""
+
+    bounds: ClassVar[dict[str, Bound]] = {"page_samples": COUNT}
 
     seeds: int = field(default=3, metadata={"help": "Number of seeds: --seed, --seed + 1, ... Each arm runs with all."})
     arms: str | None = field(

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,8 +13,9 @@ from ..finetune.arguments import RunArguments
 from ..finetune.flags import as_flags, parse_kinds
 from ..training.arguments import PREFIX, AtomTrainingArguments
 from ..utils.jsonl import hashed
+from ..utils.terminal import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 # What may differ between two runs of the same result.
 _NO_SETTING = {"output_dir", "seed", "run_name", "logging_dir", "local_rank", "disable_tqdm"}

@@ -1,6 +1,5 @@
 """Predictions for samples with some of their tokens masked: the data that the explainer is fitted to."""
 
-import logging
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
@@ -15,9 +14,10 @@ from transformers.trainer_utils import has_length
 
 from ..modeling.collector import reading_tokens
 from ..utils.distributed import is_first_process, processes
+from ..utils.terminal import get_logger
 from .masking import Masker, class_probability
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 MAX_BYTES = 2**30
 """The most memory for hidden states, in bytes."""

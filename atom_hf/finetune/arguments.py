@@ -11,6 +11,7 @@ from ..data.load import TaskData, load_data
 from ..errors import AtomError
 from ..explainer.fit import FEWEST, SAMPLES
 from ..training.arguments import AtomTrainingArguments
+from ..utils.bounds import COUNT, SEED, Bound
 
 
 def _flag(help: str, default: Any = None) -> Any:
@@ -20,6 +21,8 @@ def _flag(help: str, default: Any = None) -> Any:
 @dataclass
 class RunArguments:
     """The model and the data. Everything else is in `AtomTrainingArguments`."""
+
+    bounds: ClassVar[dict[str, Bound]] = {"sample_seed": SEED, "vocabulary_size": COUNT}
 
     model: str | None = _flag("The checkpoint: a Hub id, a folder, or one of " + ", ".join(BUILT_IN_MODELS) + ".")
     dataset: str | None = _flag(

@@ -10,6 +10,8 @@ from typing import Any
 from transformers import HfArgumentParser
 
 from ..errors import AtomError
+from ..training.bounds import TRAINING_BOUNDS
+from ..utils.bounds import Bound, check_bounds
 from ..utils.files import read_yaml
 from .help import HelpAll, format_help, trains
 
@@ -20,6 +22,17 @@ class _Parser(HfArgumentParser):
 
     def format_help(self, everything: bool = False) -> str:
         return format_help(self, list(self.dataclass_types), everything)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
+        """Parses, and rejects numbers that cannot be, before a dataclass is made of them."""
+        found, rest = super().parse_known_args(args, namespace)
+        bounds = {name: bound for kind in self.dataclass_types for name, bound in _bounds_of(kind).items()}
+        check_bounds(vars(found), bounds, prefix="--")
+        return found, rest
+
+
+def _bounds_of(kind: type) -> Mapping[str, Bound]:
+    return TRAINING_BOUNDS if trains([kind]) else getattr(kind, "bounds", {})
 
 
 def parse_flags(command: str, arguments: list[str], kinds: list[type], words: list[str] | None = None) -> list[Any]:

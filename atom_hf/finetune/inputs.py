@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding, PreTrainedModel, default_data_collator
 
-from ..data.encoding import image_inputs, know_padding, longest_length
+from ..data.encoding import IdLimits, image_inputs, know_padding, longest_length, readable
 from ..data.load import TaskData
 from ..errors import AtomError
 from .metrics import classification_metrics
@@ -105,13 +105,20 @@ def _text_task(model: PreTrainedModel, tokenizer: Any, data: TaskData, max_lengt
     know_padding(model, tokenizer)
     length = longest_length(model, tokenizer, max_length)
     is_lm = data.task == "causal-lm"
+    limits = IdLimits(model, tokenizer)
+
+    def cut(texts: list[str]) -> list[str]:
+        return [readable(text, tokenizer, length) for text in texts]
 
     def encode(rows: dict[str, list]) -> dict[str, list]:
-        pair = rows.get("text_pair")
+        pair = [rows["text_pair"]] if "text_pair" in rows else []
         if not is_lm:
-            return {**tokenizer(rows["text"], pair, truncation=True, max_length=length), "labels": rows["label"]}
+            encoded = tokenizer(*map(cut, (rows["text"], *pair)), truncation=True, max_length=length)
+            limits.check(encoded)
+            return {**encoded, "labels": rows["label"]}
         texts = [text + (tokenizer.eos_token or "") for text in rows["text"]]
-        encoded = tokenizer(texts, truncation=True, max_length=length)
+        encoded = tokenizer(cut(texts), truncation=True, max_length=length)
+        limits.check(encoded)
         # Labels are made here, not by the collator, which masks every pad token: where pad is the end-of-text token, as
         # for GPT-2, the model would never learn to end.
         return {**encoded, "labels": [list(ids) for ids in encoded["input_ids"]]}

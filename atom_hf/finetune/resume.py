@@ -1,6 +1,5 @@
 """The checkpoint that a run resumes from, if any, and what is left to do from there."""
 
-import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,9 @@ from ..modeling.unwrap import inner_model
 from ..training.arguments import AtomTrainingArguments
 from ..training.trainer import AtomTrainer
 from ..utils.files import check_output_folder
+from ..utils.terminal import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def find_checkpoint(args: AtomTrainingArguments, save: bool) -> str | None:

@@ -2,7 +2,6 @@
 
 import copy
 import dataclasses
-import logging
 import os
 import shlex
 import tempfile
@@ -27,9 +26,12 @@ from ..modeling.load import restore_heads
 from ..modeling.mixin import AtomMixin
 from ..modeling.sharding import name_units
 from ..training.arguments import AtomTrainingArguments, check_processes
+from ..training.checkpoint_parts import check_fits, check_parts
 from ..training.trainer import AtomTrainer
+from ..utils.terminal import get_logger
 from .arguments import RunArguments, load_run_data
 from .card_facts import run_facts
+from .checks import check_metric, check_optimizer, check_reporters, check_schedule
 from .inputs import TrainingInputs, prepare_inputs
 from .log_lines import print_lines
 from .metrics import perplexity
@@ -37,7 +39,7 @@ from .pretrained import find_model
 from .resume import find_checkpoint, restore_explainer, train
 from .trainer import RunTrainer
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 DEFAULT_FOLDER = "trainer_output"  # what TrainingArguments takes for an output_dir that was not given
 
@@ -88,15 +90,20 @@ def prepare_run(
     check_processes(args)
     if args.atom:
         args.atom_config()  # rejects bad values before anything is loaded
+    check_reporters(args)
+    check_schedule(args)
     if args.push_to_hub:
         check_token(args.hub_token)
         if args.hub_model_id is not None:
             check_repository(args.hub_model_id, "--hub_model_id")
     with args.main_process_first(desc="loading data"):
         data = load_run_data(run)
+    check_metric(args, data.task)
     if args.output_dir == DEFAULT_FOLDER:
         args.output_dir = default_output_dir(run, data, args.atom)
     args.resume_from_checkpoint = find_checkpoint(args, save)
+    if args.resume_from_checkpoint is not None:
+        check_parts(args.resume_from_checkpoint)
     # Pinned memory serves the copy to an accelerator; without one it only warns.
     args.dataloader_pin_memory = args.dataloader_pin_memory and torch.cuda.is_available()
 
@@ -113,6 +120,8 @@ def prepare_run(
         **({"revision": run.model_revision} if run.model_revision else {}),
     )
     trainer = make_trainer(run, args, task, trainer_class)
+    if args.resume_from_checkpoint is not None:
+        check_fits(args.resume_from_checkpoint, task.model)
     if args.atom:
         trainer.card_facts.update(run_facts(run, data, type(task.model).__name__))
     return Prepared(trainer, data, task)
@@ -141,6 +150,7 @@ def make_trainer(
             processing_class=task.processing_class,
             compute_metrics=task.compute_metrics,
         )
+    check_optimizer(trainer)
     if args.atom:
         trainer.check_atoms()
     return trainer

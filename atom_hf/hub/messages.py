@@ -6,6 +6,7 @@ By hand: the client's own messages run over several lines, and may hold the toke
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pickle import UnpicklingError
 
 from huggingface_hub import constants
 from huggingface_hub.errors import (
@@ -74,6 +75,11 @@ def reason(error: BaseException, repository: str, revision: str | None = None) -
         return "the connection to the Hub broke off; run the same again"
     if any(isinstance(e, HTTPError | EntryNotFoundError) for e in chain):
         return f"the Hub ({constants.ENDPOINT}) cannot be reached, and the cache does not hold it; check the connection"
+    if any(isinstance(e, UnpicklingError) for e in chain):
+        return (
+            "its weights are a pickle of more than tensors, which is not read; get them as safetensors, or save them anew "
+            "with save_pretrained"
+        )
     return without_token(first_line(error))
 
 

@@ -1,7 +1,6 @@
 """Load a saved or pushed model with its heads."""
 
 import copy
-import logging
 import math
 import warnings
 from pathlib import Path
@@ -19,11 +18,13 @@ from ..atoms.heads import AtomHeads, ExplainerHead
 from ..errors import AtomError
 from ..hub.files import NotInCache, find_file, pin
 from ..hub.messages import reason
+from ..utils.terminal import get_logger
 from .attach import add_explainer, attach_atoms
+from .bounds import check_config_file, described_bytes
 from .heads_file import HEADS_NAME, HEADS_PREFIX, check_index, read_heads
 from .layers import check_layer, check_width, hidden_size_of
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def load_atom_model(
@@ -61,7 +62,8 @@ def load_atom_model(
     # Base and heads come from one commit, even if something is pushed between the requests.
     hub["revision"] = revision = pin(source, revision, **hub)
     # Look for a base first: the cache of a base cannot tell whether there is an adapter.
-    if find_file(source, BASE_CONFIG_NAME, **hub) is None and find_file(source, ADAPTER_CONFIG_NAME, **hub) is not None:
+    base_config = find_file(source, BASE_CONFIG_NAME, **hub)
+    if base_config is None and find_file(source, ADAPTER_CONFIG_NAME, **hub) is not None:
         if not is_peft_available():
             raise AtomError(f"{source} is an adapter, and peft is not installed: pip install 'atom-hf[peft]'")
         return _load_adapter_model(source, auto_class, hub, **kwargs)
@@ -69,6 +71,8 @@ def load_atom_model(
     if config_file is None:
         raise AtomError(f"{source} has no {CONFIG_NAME}: it is not an atom model; load it with from_pretrained")
     AtomConfig.load(config_file)  # an invalid one is rejected before weights are fetched
+    if base_config is not None:
+        check_config_file(base_config)
     check_index(source, **hub)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False, **hub)
@@ -87,7 +91,7 @@ def load_atom_model(
     options = {"ignore_mismatched_sizes": own_class, **kwargs}
     options |= {"revision": revision, "trust_remote_code": False, "use_safetensors": True}
     try:
-        _check_size(auto_class, config, source, **hub)
+        check_size(auto_class, config, source, **hub)
         model, found = _load_base(auto_class, source, inside, options)
     except Exception as error:  # and so do invalid weights
         raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, revision)}") from None
@@ -122,6 +126,7 @@ def _load_adapter_model(
     file = find_file(source, CONFIG_NAME, **hub)
     if file is None:
         raise AtomError(f"{source} has no {CONFIG_NAME}: no heads beside this adapter; load it with PeftModel")
+    check_config_file(find_file(source, ADAPTER_CONFIG_NAME, **hub))
     try:
         adapter = PeftConfig.from_pretrained(source, **hub)
     except Exception as error:  # an invalid configuration raises errors of many types
@@ -211,20 +216,32 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, *, explain
     return True
 
 
-def _check_size(auto_class: Any, config: Any, source: str, **hub: Any) -> None:
-    """Reject a configuration with far more parameters than the files hold: `from_pretrained` would initialize the rest."""
+def check_size(auto_class: Any, config: Any, source: str, *, pickled: bool = False, **hub: Any) -> None:
+    """Reject a configuration with far more parameters than the files hold: `from_pretrained` would initialize the rest.
+
+    Args:
+        auto_class: the class to load with.
+        config: the configuration.
+        source: a folder or Hub id.
+        pickled: whether weights may be in another form than safetensors; then they are not looked at.
+        **hub: revision, token, cache_dir.
+
+    Raises:
+        AtomError: that, or weights that are not in safetensors.
+    """
     if getattr(config, "quantization_config", None):  # several weights packed in one number
         return
     held = 0
     for name in set(check_index(source, **hub).values()) or {SAFE_WEIGHTS_NAME}:
         file = find_file(source, name, **hub)
+        if file is None and pickled:
+            return
         if file is None:
             raise AtomError(f"it has no {name}; weights are loaded from safetensors only, not from pickles")
         with safe_open(file, framework="pt") as tensors:
             held += sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
     make = getattr(auto_class, "from_config", None) or auto_class._from_config
-    with torch.device("meta"):
-        described = sum(parameter.numel() for parameter in make(copy.deepcopy(config)).parameters())
+    described, _ = described_bytes(lambda: make(copy.deepcopy(config)))
     # A class may have parameters that are never saved, or another task's; these are small beside the rest.
     if described > 4 * held + 2**24:
         raise AtomError(f"its configuration describes {described} parameters, and its files hold {held}")

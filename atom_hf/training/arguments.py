@@ -12,6 +12,8 @@ from transformers import TrainingArguments
 
 from ..atoms.config import AtomConfig
 from ..errors import AtomError
+from ..utils.bounds import check_bounds
+from .bounds import TRAINING_BOUNDS
 
 PREFIX = "atom_"
 
@@ -114,6 +116,7 @@ def check_class(args: Any, trainer: type) -> None:
 
 def check_arguments(args: TrainingArguments) -> None:
     """Reject arguments that cannot work with `atom` on. Raises `AtomError`, naming the argument."""
+    check_bounds(vars(args), TRAINING_BOUNDS)
     packed = getattr(args, "packing", False) and getattr(args, "packing_strategy", None) != "wrapped"
     if packed or getattr(args, "padding_free", False):
         raise AtomError(

@@ -12,7 +12,6 @@ from accelerate.utils import is_compiled_module
 from torch import Tensor, nn
 from transformers import Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
-from transformers.utils import logging
 
 from ..atoms.config import FORMS, AtomConfig
 from ..errors import AtomError
@@ -22,8 +21,9 @@ from ..modeling.forward import forward_with_atoms
 from ..modeling.gradient_balancer import GradientBalancer
 from ..modeling.mixin import AtomMixin
 from ..modeling.unwrap import inner_model, is_adapter, is_sentence_transformer, show_heads
+from ..utils.terminal import get_logger
 
-logger = logging.get_logger(__name__)
+logger = get_logger(__name__)
 
 
 def prepare_model(model: Any, config: AtomConfig, processing_class: Any, seed: int | None = None) -> Any:

@@ -13,15 +13,15 @@ from typing import Any
 from accelerate.utils import broadcast_object_list
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import HubStrategy, SaveStrategy
-from transformers.utils import logging
 from transformers.utils.hub import PushInProgress, hf_api
 
 from ..errors import AtomError
 from ..hub.card import CARD_NAME, is_own
 from ..hub.upload import LAST_CHECKPOINT, check_base, check_repository, commit, files_to_push, open_repository
 from ..modeling.unwrap import adapter_bases
+from ..utils.terminal import get_logger
 
-logger = logging.get_logger(__name__)
+logger = get_logger(__name__)
 
 STAGING = "_push-"  # such names are skipped when the folder around them is pushed
 

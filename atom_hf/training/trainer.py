@@ -8,10 +8,9 @@ from typing import Any
 
 from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, has_length
-from transformers.utils import logging
 
 from ..atoms.config import MAX_BYTES
-from ..errors import AtomError
+from ..errors import AtomError, first_line
 from ..modeling.attach import refit_heads, remove_explainer
 from ..modeling.forward import WidthError
 from ..modeling.heads_file import HEADS_NAME, read_heads
@@ -19,7 +18,9 @@ from ..modeling.mixin import AtomMixin
 from ..modeling.sharding import prepare_precision
 from ..modeling.unwrap import inner_model, is_sentence_transformer
 from ..utils.files import read_json
+from ..utils.terminal import get_logger
 from .arguments import check_arguments, check_class
+from .checkpoint_parts import check_parts
 from .explainer import ExplainerMixin
 from .loss import LossMixin, joining
 from .loss_log import LossLog
@@ -30,7 +31,7 @@ from .pair_cache import PairCache
 from .push import PushMixin, check_whole
 from .random_state import keeping_generators
 
-logger = logging.get_logger(__name__)
+logger = get_logger(__name__)
 
 STATE_NAME = "atom_state.json"
 
@@ -222,6 +223,7 @@ class AtomTrainerMixin(CardMixin, PushMixin, ExplainerMixin, LossMixin):
         if self._atom_on:
             state = read_json(os.path.join(resume_from_checkpoint, STATE_NAME), MAX_BYTES, "atom state")
             check_whole(resume_from_checkpoint, state.get("save_only_model"))
+            check_parts(resume_from_checkpoint)
 
     def _load_from_checkpoint(self, checkpoint: str, *args: Any, **kwargs: Any) -> None:
         load = functools.partial(super()._load_from_checkpoint, checkpoint, *args, **kwargs)
@@ -247,8 +249,12 @@ class AtomTrainerMixin(CardMixin, PushMixin, ExplainerMixin, LossMixin):
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if self._atom_on and checkpoint is not None:
-            with open(os.path.join(checkpoint, STATE_NAME), encoding="utf-8") as file:
-                self._atom_model.atom_balancer.load(json.load(file))
+            file = os.path.join(checkpoint, STATE_NAME)
+            state = read_json(file, MAX_BYTES, "atom state")
+            try:
+                self._atom_model.atom_balancer.load(state)
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                raise AtomError(f"resume_from_checkpoint: {file} is no atom state: {first_line(error)}") from error
 
 
 class AtomTrainer(AtomTrainerMixin, Trainer):

@@ -74,6 +74,46 @@ def test_a_yaml_file_that_cannot_be_read_is_rejected_in_one_line(tmp_path, conte
     assert str(caught.value).startswith(f"--arms {str(file)!r} cannot be read: ") and "\n" not in str(caught.value)
 
 
+BILLION = "a: &a [1, 2, 3, 4, 5, 6, 7, 8, 9]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"
+    for before, name in zip("abcdefghi", "bcdefghij", strict=True)
+)
+MERGED = "a: &a {k: 1}\n" + "".join(
+    f"{name}: &{name} {{<<: [{', '.join([f'*{before}'] * 9)}]}}\n"
+    for before, name in zip("abcdefghi", "bcdefghij", strict=True)
+)
+TOO_MUCH = {
+    "aliases of aliases": (BILLION, "or expands to more than 100000 values"),
+    "merged aliases": (MERGED, "or expands to more than 100000 values"),
+    "an alias that holds itself": ("a: &a [*a]", "an alias holds itself"),
+    "a chain of aliases that does": ("a: &a {b: &b {c: *a}}", "an alias holds itself"),
+    "nested in flow": ("[" * 600 + "]" * 600, "nested too deeply"),
+    "nested in blocks": ("".join(f"{' ' * i}a:\n" for i in range(100)), "nested more than 64 deep"),
+    "too large": ("a: " + "x" * 2**20, "is larger than the 1048576 bytes that it may have"),
+    "a date that is none": ("a: 2001-99-99", "month must be in 1..12"),
+    "a number too long": ("a: " + "9" * 5000, "4300"),
+}
+
+
+@pytest.mark.parametrize(("content", "says"), TOO_MUCH.values(), ids=TOO_MUCH)
+def test_a_yaml_file_that_asks_for_too_much_is_rejected_in_one_line(tmp_path, content, says):
+    file = tmp_path / "arms.yaml"
+    file.write_text(content)
+    with pytest.raises(AtomError) as caught:
+        read_yaml(str(file), "--arms")
+    text = str(caught.value)
+    assert text.startswith(f"--arms {str(file)!r} ") and says in text and "\n" not in text and len(text) < 400
+
+
+def test_aliases_and_merged_settings_are_read(tmp_path):
+    file = tmp_path / "arms.yaml"
+    file.write_text("base: &base {a: 1, b: [1, 2]}\nmore: {<<: *base, c: *base}\nagain: *base\n")
+    base = {"a": 1, "b": [1, 2]}
+    assert read_yaml(str(file), "--arms") == {"base": base, "more": {**base, "c": base}, "again": base}
+    file.write_text("")
+    assert read_yaml(str(file), "--arms") is None
+
+
 def test_a_yaml_file_that_is_not_there_is_rejected(tmp_path):
     for path in (tmp_path / "nothing.yaml", tmp_path):
         with pytest.raises(AtomError, match=r"study '.*' cannot be read: "):
