@@ -31,8 +31,7 @@ def forward_with_atoms(
 ) -> ModelOutput:
     """Run a forward and add the atoms to its outputs. `backbone` is the module whose outputs hold the hidden states, where
     those of the forward itself do not."""
-    learns = model.training and torch.is_grad_enabled()
-    if learns and not all(parameter.requires_grad for parameter in model.atom_heads.trained_parameters()):
+    if _learns(model) and not all(parameter.requires_grad for parameter in model.atom_heads.trained_parameters()):
         raise AtomError(
             "the atom heads are frozen, at least in part; if get_peft_model froze them, call attach_atoms on what "
             "it gives (the adapter would be saved without them), else model.atom_heads.requires_grad_(True)"
@@ -77,7 +76,7 @@ def _add_atoms(
         return None
     atoms, importance = _read_atoms(model, hidden, inputs, outputs)
     if model._atom_forward_state.collector is not None:
-        model._atom_forward_state.collector.add(atoms, importance)
+        model._atom_forward_state.collector.add(atoms, importance, model.training)
     values = {name: value for name, value in outputs.items() if keep_states or not _are_states(name, value)}
     return _output_class(type(outputs))(**values, atoms=atoms, atom_importance=importance)
 
@@ -123,9 +122,14 @@ def _read_atoms(model: Any, hidden: Tensor, inputs: dict[str, Any], outputs: Mod
     return atoms.pack(), importance.detach().masked_fill(~mask, float("nan"))
 
 
+def _learns(model: Any) -> bool:
+    """Whether the atoms of a forward pass are part of a training loss, which may be computed in eval mode."""
+    return torch.is_grad_enabled() and (model.training or model._atom_forward_state.collector is not None)
+
+
 def _check_gradient(model: Any, hidden: Tensor) -> None:
     """Raise `AtomError` if hidden states in training carry no gradient: the atom loss could not reach the model."""
-    if hidden.requires_grad or not model.training:
+    if hidden.requires_grad or not _learns(model):
         return
     try:
         embedding = model.get_input_embeddings()

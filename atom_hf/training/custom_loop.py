@@ -40,7 +40,10 @@ def atom_term(model: nn.Module, outputs: Any) -> Tensor:
         AtomError: outputs without atoms, as in eval mode.
     """
     if "atoms" not in outputs:
-        raise AtomError("outputs have no atoms: in eval mode or without gradients a forward pass returns none")
+        raise AtomError(
+            "outputs have no atoms: in eval mode or without gradients a forward pass returns none unless it is given "
+            "return_atoms=True"
+        )
     config = _atom_model(model).atom_config
     return config.weight * loss_of(Atoms.unpack(gather_rows(outputs["atoms"])), config).loss
 
