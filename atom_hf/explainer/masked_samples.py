@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from tqdm.auto import tqdm
 
 from ..modeling.collector import reading_tokens
+from ..modeling.own_outputs import logits_of
 from ..utils.distributed import is_first_process, processes
 from .masking import Masker, class_probability
 
@@ -145,7 +146,7 @@ def _values(model: Any, masker: Masker, inputs: Inputs, keep: Tensor, classes: T
     for rows in flat.sum(1).argsort().split(ROWS):
         row = rows // keep.shape[1]
         masked = masker({name: value[row] for name, value in inputs.items()}, flat[rows])
-        found[rows] = class_probability(model(**masked).logits, classes[row])
+        found[rows] = class_probability(logits_of(model(**masked)), classes[row])
     return found.view(keep.shape[:2])
 
 

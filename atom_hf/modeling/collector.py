@@ -72,6 +72,8 @@ class ForwardState:
         """The ids and mask of the text whose embeddings a prompt-learning adapter passes to the base."""
         self.keeps_all_states = False
         """Whether to request all hidden states: the model does not return those of one layer alone."""
+        self.own_outputs = False
+        """Whether the model returns a tuple or a plain dict."""
 
 
 @contextmanager

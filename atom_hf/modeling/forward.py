@@ -1,7 +1,6 @@
 """Forward pass of a model with atoms: the base's own forward, then the heads on one layer's hidden states."""
 
 import functools
-import inspect
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +12,7 @@ from ..atoms.energy import Atoms
 from ..errors import AtomError
 from .collector import reading_once
 from .layers import pick_layer
+from .own_outputs import as_model_output, named, run_own, showing, takes, with_more
 from .tokens import find_tokens
 
 OUTPUT_KEYS = ("atoms", "atom_importance")
@@ -27,29 +27,45 @@ class WidthError(AtomError):
 
 
 def forward_with_atoms(
-    model: Any, base_forward: Any, args: tuple, kwargs: dict[str, Any], backbone: Any = None
-) -> ModelOutput:
-    """Run a forward and add the atoms to its outputs. `backbone` is the module whose outputs hold the hidden states, where
-    those of the forward itself do not."""
+    model: Any, base_forward: Any, args: tuple, kwargs: dict[str, Any], backbone: Any = None, asked: bool = False
+) -> Any:
+    """Run a forward and add the atoms to its outputs.
+
+    Args:
+        model: the model with atoms.
+        base_forward: its forward without them, which takes the model, `args` and `kwargs`.
+        backbone: the module whose outputs hold the hidden states, where those of the forward itself do not.
+        asked: whether the caller asked for the atoms, and not only the training.
+    """
     if _learns(model) and not all(parameter.requires_grad for parameter in model.atom_heads.trained_parameters()):
         raise AtomError(
             "the atom heads are frozen, at least in part; if get_peft_model froze them, call attach_atoms on what "
             "it gives (the adapter would be saved without them), else model.atom_heads.requires_grad_(True)"
         )
+    state = model._atom_forward_state
+    if state.own_outputs or (backbone is None and not takes(type(model).forward, "output_hidden_states")):
+        return _forward_own(model, base_forward, args, kwargs, asked)
     wants_states = kwargs.get("output_hidden_states")
     if wants_states is None:
         wants_states = getattr(model.config, "output_hidden_states", False)
     return_dict = kwargs.get("return_dict")
     if return_dict is None:
         return_dict = getattr(model.config, "return_dict", True)
-    kwargs = {**kwargs, "output_hidden_states": True if wants_states else _states_to_keep(model), "return_dict": True}
+    called = kwargs
+    kwargs = {**kwargs, "output_hidden_states": True if wants_states else _states_to_keep(model)}
+    if takes(type(model).forward, "return_dict"):
+        kwargs["return_dict"] = True
     result = None
     while result is None:
         with reading_once(model, backbone) as given:
             outputs = base_forward(model, *args, **kwargs)
+        if not isinstance(outputs, ModelOutput):
+            state.own_outputs = True
+            return _forward_own(model, base_forward, args, called, asked)
         has_states = any(_are_states(name, value) for name, value in outputs.items())
         states = outputs if has_states or not given else given[-1]
-        result = _add_atoms(model, outputs, states, _named(model, args, kwargs), keep_states=bool(wants_states))
+        inputs = {**named(type(model).forward, args, kwargs), **(state.text or {})}
+        result = _add_atoms(model, outputs, states, inputs, keep_states=bool(wants_states))
         kwargs["output_hidden_states"] = True
     return result if return_dict else result.to_tuple()
 
@@ -87,10 +103,23 @@ def _are_states(name: str, value: Any) -> bool:
 
 
 @torch.compiler.disable
-def _named(model: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a forward call, by name."""
-    _, *names = _signature(type(model).forward).parameters
-    return {**dict(zip(names, args, strict=False)), **kwargs, **(model._atom_forward_state.text or {})}
+def _forward_own(model: Any, base_forward: Any, args: tuple, kwargs: dict[str, Any], asked: bool) -> Any:
+    """`forward_with_atoms` of a model that returns a tuple or a plain dict.
+
+    In the loss of a trainer, which collects the atoms, the outputs stay as they are. A custom loop finds the atoms at their
+    end. Who asks for the atoms gets a `ModelOutput`.
+    """
+    with reading_once(model):
+        outputs, hidden, inputs = run_own(model, base_forward, args, kwargs)
+    inputs = {**inputs, **(model._atom_forward_state.text or {})}
+    atoms, importance = _read_atoms(model, hidden, inputs, as_model_output(outputs))
+    collector = model._atom_forward_state.collector
+    if collector is not None:
+        collector.add(atoms, importance, model.training)
+    more = dict(zip(OUTPUT_KEYS, (atoms, importance), strict=True))
+    if asked:
+        return as_model_output(outputs, **more)
+    return with_more(outputs, more) if collector is None else showing(outputs, atoms)
 
 
 def _read_atoms(model: Any, hidden: Tensor, inputs: dict[str, Any], outputs: ModelOutput) -> tuple[Tensor, Tensor]:
@@ -155,9 +184,6 @@ def _states_to_keep(model: Any) -> bool | list[int]:
     if layer < 0 and not isinstance(getattr(model.config, "num_hidden_layers", None), int):
         return True
     return [layer]
-
-
-_signature = functools.cache(inspect.signature)
 
 
 @functools.cache

@@ -32,7 +32,7 @@ class AtomMixin:
 
     `forward` keeps its signature and, in eval mode, its outputs. In training, and with `return_atoms=True`, the output also
     holds `atoms` [B, h + 3] (`Atoms.pack`, with their gradient) and `atom_importance` [B, N] (detached; NaN where there is
-    no token). Heads run inside `forward`, as DDP, FSDP and compiled models require.
+    no token); where it is a tuple, at its end. Heads run inside `forward`, as DDP, FSDP and compiled models require.
     """
 
     atom_config: AtomConfig
@@ -175,7 +175,7 @@ def with_atoms(base: type) -> type:
             return base.forward(self, *args, **kwargs)
         if not to_be_read(self, return_atoms):
             return base.forward(self, *args, **kwargs)
-        return forward_with_atoms(self, base.forward, args, kwargs)
+        return forward_with_atoms(self, base.forward, args, kwargs, asked=bool(return_atoms))
 
     show_as(forward, base.forward)
     namespace = {

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from ..atoms.config import AtomConfig
 from ..atoms.energy import Atoms
 from ..atoms.loss import loss_of
 from ..errors import AtomError
@@ -39,13 +41,23 @@ def atom_term(model: nn.Module, outputs: Any) -> Tensor:
     Raises:
         AtomError: outputs without atoms, as in eval mode.
     """
-    if "atoms" not in outputs:
+    config = _atom_model(model).atom_config
+    packed = _atoms_among(outputs, config)
+    if packed is None:
         raise AtomError(
             "outputs have no atoms: in eval mode or without gradients a forward pass returns none unless it is given "
             "return_atoms=True"
         )
-    config = _atom_model(model).atom_config
-    return config.weight * loss_of(Atoms.unpack(gather_rows(outputs["atoms"])), config).loss
+    return config.weight * loss_of(Atoms.unpack(gather_rows(packed)), config).loss
+
+
+def _atoms_among(outputs: Any, config: AtomConfig) -> Tensor | None:
+    if isinstance(outputs, dict):
+        return outputs.get("atoms")
+    # A tuple, as with return_dict=False or of a model of one's own, ends with the atoms and the importance.
+    last = [value for value in outputs[-2:] if torch.is_tensor(value)]
+    found = len(outputs) > 2 and len(last) == 2 and last[0].shape == (len(last[1]), (config.hidden_size or 1) + 3)
+    return last[0] if found else None
 
 
 def _atom_model(model: nn.Module) -> AtomMixin:

@@ -8,7 +8,7 @@ from transformers import Trainer, ViTForImageClassification
 from atom_hf import AtomTrainer
 from helpers.error_messages import error_message
 from helpers.models import batch_for, rows_for
-from helpers.training import SUM, equal, history, make, naive_atom_loss, train
+from helpers.training import SUM, close, equal, history, make, naive_atom_loss, train
 
 
 class OwnLoss(AtomTrainer):
@@ -63,11 +63,6 @@ def same_training(cls, folder, **options):
     without = train("vit", folder, cls=cls, **{**SUM, "atom_weight": 0.0}, **options)
     assert not close(theirs, without)
     return close(ours, theirs) and history(ours) == history(theirs)
-
-
-def close(a, b):
-    pairs = zip(a.model.state_dict().values(), b.model.state_dict().values(), strict=True)
-    return all(torch.allclose(one, other, rtol=0, atol=1e-6) for one, other in pairs)
 
 
 class InEvalMode(AtomTrainer):
