@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..atoms.config import AtomConfig
 from ..atoms.energy import Atoms
 from ..atoms.loss import loss_of
 from ..errors import AtomError
@@ -41,22 +40,21 @@ def atom_term(model: nn.Module, outputs: Any) -> Tensor:
     Raises:
         AtomError: outputs without atoms, as in eval mode.
     """
-    config = _atom_model(model).atom_config
-    packed = _atoms_among(outputs, config)
+    packed = outputs.get("atoms") if isinstance(outputs, dict) else _last_atoms(model, outputs)
     if packed is None:
         raise AtomError(
             "outputs have no atoms: in eval mode or without gradients a forward pass returns none unless it is given "
             "return_atoms=True"
         )
+    config = _atom_model(model).atom_config
     return config.weight * loss_of(Atoms.unpack(gather_rows(packed)), config).loss
 
 
-def _atoms_among(outputs: Any, config: AtomConfig) -> Tensor | None:
-    if isinstance(outputs, dict):
-        return outputs.get("atoms")
-    # A tuple, as with return_dict=False or of a model of one's own, ends with the atoms and the importance.
+def _last_atoms(model: nn.Module, outputs: Any) -> Tensor | None:
+    """The atoms in a tuple, as with return_dict=False or of a model of one's own: it ends with them and the importance."""
+    width = (_atom_model(model).atom_config.hidden_size or 1) + 3
     last = [value for value in outputs[-2:] if torch.is_tensor(value)]
-    found = len(outputs) > 2 and len(last) == 2 and last[0].shape == (len(last[1]), (config.hidden_size or 1) + 3)
+    found = len(outputs) > 2 and len(last) == 2 and last[0].shape == (len(last[1]), width)
     return last[0] if found else None
 
 

@@ -6,36 +6,17 @@ import pytest
 import torch
 from torch import nn
 from torch.nn.functional import cross_entropy
-from transformers import BertConfig, BertModel, PreTrainedConfig, PreTrainedModel
+from transformers import BertModel, PreTrainedConfig, PreTrainedModel
 
 from atom_hf import AtomConfig, AtomTrainer, attach_atoms, load_atom_model
 from atom_hf.modeling.own_outputs import showing
 from atom_hf.training.custom_loop import atom_term, start_step
 from helpers.error_messages import error_message
 from helpers.models import batch_for, make_tokenizer, tiny
+from helpers.own_models import Around, Dict, own
 from helpers.training import SUM, close, equal, history, make, train
 
 Named = namedtuple("Named", "loss logits")
-
-
-class Around(PreTrainedModel):
-    """A classifier around BERT; what `give` makes of loss and logits is returned."""
-
-    config_class, base_model_prefix, _supports_sdpa = BertConfig, "bert", True
-    give = staticmethod(lambda loss, logits: (logits,) if loss is None else (loss, logits))
-
-    def __init__(self, config):
-        super().__init__(config)
-        self.bert = BertModel(config)
-        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
-        self.post_init()
-
-    def forward(self, input_ids=None, attention_mask=None, labels=None):
-        pooled = self.bert(input_ids, attention_mask=attention_mask).pooler_output
-        return self.result(self.classifier(pooled), labels)
-
-    def result(self, logits, labels):
-        return self.give(None if labels is None else cross_entropy(logits, labels), logits)
 
 
 class HandsOn(Around):
@@ -45,10 +26,6 @@ class HandsOn(Around):
         found = self.bert(input_ids, attention_mask=attention_mask, output_hidden_states=output_hidden_states)
         given = self.result(self.classifier(found.pooler_output), labels)
         return (*given, found.hidden_states) if output_hidden_states else given
-
-
-class Dict(Around):
-    give = staticmethod(lambda loss, logits: {"logits": logits} if loss is None else {"loss": loss, "logits": logits})
 
 
 class List(Around):
@@ -77,18 +54,10 @@ class Unnamed(Around):
 OWN = [Around, HandsOn, Dict, List, NamedTuple]
 
 
-def own(cls):
-    """A model of this class with the weights of `tiny("bert")`."""
-    reference = tiny("bert")
-    model = cls(reference.config)
-    model.load_state_dict(
-        {k.replace("bert", "reader") if cls is Unnamed else k: v for k, v in reference.state_dict().items()}
-    )
-    return model.train()
-
-
 @pytest.mark.parametrize("cls", OWN)
-@pytest.mark.parametrize("options", [{"atom_layer": 1}, {"atom_weighting": "relative", "per_device_train_batch_size": 2}])
+@pytest.mark.parametrize(
+    "options", [{"atom_layer": 1}, {"atom_weighting": "relative", "per_device_train_batch_size": 2}]
+)
 def test_it_trains_as_a_model_of_transformers_does(cls, options, tmp_path):
     runs = [train("bert", tmp_path, model=one, **{**SUM, **options}) for one in (tiny("bert"), own(cls))]
     assert close(*runs) and history(runs[1])[-2].keys() == history(runs[0])[-2].keys()
