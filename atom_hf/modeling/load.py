@@ -25,6 +25,8 @@ from .layers import check_layer, check_width, hidden_size_of
 
 logger = logging.getLogger(__name__)
 
+_MADE_FROM_BASE = ("pissa", "olora", "corda", "loftq")  # initializations of LoRA that leave the base with a residual
+
 
 def load_atom_model(
     name_or_folder: str | Path, auto_class: Any = None, *, revision: str | None = None, **kwargs: Any
@@ -117,7 +119,7 @@ def _load_adapter_model(
     Raises:
         AtomError: no heads beside the adapter, or a base that is not named, cannot be loaded or does not fit.
     """
-    from peft import PeftConfig, PeftModel
+    from peft import PeftConfig
 
     file = find_file(source, CONFIG_NAME, **hub)
     if file is None:
@@ -146,14 +148,27 @@ def _load_adapter_model(
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "Found missing adapter keys")
-            # Of an untrusted configuration nothing is allocated until the file turns out to hold the weights.
-            empty = not adapter.is_prompt_learning
-            options = {"is_trainable": is_trainable, "low_cpu_mem_usage": empty, **hub}
-            model = PeftModel.from_pretrained(base, source, **options)
+            model = _put_on(base, source, adapter, is_trainable=is_trainable, **hub)
     except Exception as error:
         why = reason(error, source, hub.get("revision"))
         raise AtomError(f"the adapter {source!r} cannot be loaded on {name!r}: {why}") from None
     return attach_atoms(model)
+
+
+def _put_on(base: Any, source: str, adapter: Any, **options: Any) -> Any:
+    """`PeftModel.from_pretrained`, which allocates nothing that an untrusted configuration asks for until the file turns out to
+    hold as many weights."""
+    from peft import PeftModel
+
+    made_from_base = str(getattr(adapter, "init_lora_weights", "")).lower().startswith(_MADE_FROM_BASE)
+    if not made_from_base:
+        empty = not adapter.is_prompt_learning
+        return PeftModel.from_pretrained(base, source, low_cpu_mem_usage=empty, **options)
+    # Making it takes the base's weights, and changes them. So first one of the same shapes that takes none.
+    like = copy.copy(adapter)
+    like.init_lora_weights = True
+    PeftModel.from_pretrained(base, source, config=like, low_cpu_mem_usage=True, **options).unload()
+    return PeftModel.from_pretrained(base, source, **options)
 
 
 def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, *, explainer: bool = True, **hub: Any) -> bool:
