@@ -11,8 +11,7 @@ import torch
 import transformers
 from safetensors import safe_open
 from transformers import AutoConfig, PreTrainedModel
-from transformers.utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_NAME, is_peft_available
-from transformers.utils import CONFIG_NAME as BASE_CONFIG_NAME
+from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_NAME, is_peft_available
 
 from ..atoms.config import CONFIG_NAME, AtomConfig
 from ..atoms.heads import AtomHeads, ExplainerHead
@@ -20,8 +19,9 @@ from ..errors import AtomError
 from ..hub.files import NotInCache, find_file, pin
 from ..hub.messages import reason
 from .attach import add_explainer, attach_atoms
-from .heads_file import HEADS_NAME, HEADS_PREFIX, check_index, read_heads
+from .heads_file import HEADS_PREFIX, check_index, find_heads, read_heads
 from .layers import check_layer, check_width, hidden_size_of
+from .model_folder import holds
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +62,7 @@ def load_atom_model(
     hub = {"token": kwargs.get("token"), "cache_dir": kwargs.get("cache_dir")}
     # Base and heads come from one commit, even if something is pushed between the requests.
     hub["revision"] = revision = pin(source, revision, **hub)
-    # Look for a base first: the cache of a base cannot tell whether there is an adapter.
-    if find_file(source, BASE_CONFIG_NAME, **hub) is None and find_file(source, ADAPTER_CONFIG_NAME, **hub) is not None:
+    if holds(source, **hub) == "adapter":
         if not is_peft_available():
             raise AtomError(f"{source} is an adapter, and peft is not installed: pip install 'atom-hf[peft]'")
         return _load_adapter_model(source, auto_class, hub, **kwargs)
@@ -85,7 +84,7 @@ def load_atom_model(
         if not (isinstance(auto_class, type) and issubclass(auto_class, PreTrainedModel)):
             raise AtomError(f"the configuration of {source} names no model class of Transformers; give auto_class")
     # A checkpoint of a run in progress keeps the heads among the model's own weights.
-    inside = find_file(source, HEADS_NAME, **hub) is None
+    inside = find_heads(source, **hub) is None
     options = {"ignore_mismatched_sizes": own_class, **kwargs}
     options |= {"revision": revision, "trust_remote_code": False, "use_safetensors": True}
     try:
@@ -185,7 +184,8 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, *, explain
         **hub: revision, token, cache_dir.
 
     Raises:
-        AtomError: heads that do not fit the base, a truncated or foreign heads file, a Hub that cannot be asked.
+        AtomError: heads that do not fit the base, a truncated or foreign heads file, a folder of a model and an adapter that is
+            not for it, a Hub that cannot be asked.
     """
     source = str(name_or_folder)
     try:
@@ -195,6 +195,7 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, *, explain
         return False
     if config_file is None:
         return False
+    holds(source, **hub)
     config = AtomConfig.load(config_file)
     check_width(model, config)
     check_layer(model, config.layer, config.side)

@@ -22,7 +22,8 @@ from .forward import forward_with_atoms
 from .gradient_balancer import GradientBalancer
 from .heads_file import HEADS_PREFIX, write_heads
 from .inference import evaluating, without_labels
-from .unwrap import is_adapter
+from .model_folder import check_folder
+from .unwrap import adapter_bases, is_adapter
 
 HUB_OPTIONS = ("repo_id", "commit_message", "commit_description", "private", "revision", "create_pr")
 
@@ -75,6 +76,7 @@ class AtomMixin:
     ) -> None:
         state = state_dict or self.state_dict()
         if writes:
+            check_folder(save_directory, adapter_bases(self), "save_directory")
             Path(save_directory).mkdir(parents=True, exist_ok=True)
             self.atom_config.save(save_directory)
         # Of a model with an adapter of Transformers' own (`add_adapter`) only that is saved, without the model's weights.

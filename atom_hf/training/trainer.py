@@ -4,6 +4,7 @@ import functools
 import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from transformers import Trainer, TrainerCallback
@@ -16,8 +17,9 @@ from ..modeling.attach import refit_heads, remove_explainer
 from ..modeling.forward import WidthError
 from ..modeling.heads_file import HEADS_NAME, read_heads
 from ..modeling.mixin import AtomMixin
+from ..modeling.model_folder import check_folder
 from ..modeling.sharding import prepare_precision
-from ..modeling.unwrap import inner_model, is_sentence_transformer
+from ..modeling.unwrap import adapter_bases, inner_model, is_sentence_transformer
 from ..utils.files import read_json
 from .arguments import check_arguments, check_class
 from .explainer import ExplainerMixin
@@ -114,6 +116,9 @@ class AtomTrainerMixin(ModelInitMixin, CardMixin, PushMixin, ExplainerMixin, Los
             compiler.use_regional_compilation = before
 
     def _atom_before_training(self) -> None:
+        output_dir, bases = Path(self.args.output_dir), adapter_bases(self._atom_unwrapped)
+        for folder in (output_dir, *output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
+            check_folder(folder, bases, "output_dir")  # before hours of work that could not be saved
         remove_explainer(self._atom_model)
         # A model cannot run before it is sharded: `on_train_begin` checks it.
         if not (self._atom_checked or self.is_fsdp_enabled or self.is_deepspeed_enabled):
