@@ -74,7 +74,7 @@ def load_atom_model(
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False, **hub)
     except Exception as error:  # an invalid configuration raises errors of many types
-        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, revision)}") from None
+        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, revision, hub['cache_dir'])}") from None
     names = config.architectures or []
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise AtomError(f"the configuration of {source}: architectures must be a list of names; got {str(names)[:200]}")
@@ -91,7 +91,7 @@ def load_atom_model(
         _check_size(auto_class, config, source, **hub)
         model, found = _load_base(auto_class, source, inside, options)
     except Exception as error:  # and so do invalid weights
-        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, revision)}") from None
+        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, revision, hub['cache_dir'])}") from None
     # Another class may have new, randomly initialized parameters; in the saved class none may be missing.
     amiss = [*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])]
     if own_class and amiss:
@@ -126,7 +126,9 @@ def _load_adapter_model(
     try:
         adapter = PeftConfig.from_pretrained(source, **hub)
     except Exception as error:  # an invalid configuration raises errors of many types
-        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, hub.get('revision'))}") from None
+        raise AtomError(
+            f"{source!r} cannot be loaded: {reason(error, source, hub['revision'], hub['cache_dir'])}"
+        ) from None
     name = adapter.base_model_name_or_path
     if not name:
         raise AtomError(f"the adapter {source} does not say which base it is for (base_model_name_or_path)")
@@ -141,7 +143,7 @@ def _load_adapter_model(
     try:
         base = auto_class.from_pretrained(name, **options)
     except Exception as error:  # and so do invalid weights
-        why = reason(error, name, adapter.revision)
+        why = reason(error, name, adapter.revision, kwargs.get("cache_dir"))
         raise AtomError(f"{name!r}, the base of the adapter {source}, cannot be loaded: {why}") from None
     restore_heads(base, source, **hub)
     try:
@@ -149,7 +151,7 @@ def _load_adapter_model(
             warnings.filterwarnings("error", "Found missing adapter keys")
             model = _put_on(base, source, adapter, is_trainable=is_trainable, **hub)
     except Exception as error:
-        why = reason(error, source, hub.get("revision"))
+        why = reason(error, source, hub["revision"], hub["cache_dir"])
         raise AtomError(f"the adapter {source!r} cannot be loaded on {name!r}: {why}") from None
     return attach_atoms(model)
 
