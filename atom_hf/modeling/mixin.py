@@ -21,9 +21,9 @@ from .collector import ForwardState, to_be_read
 from .forward import forward_with_atoms
 from .gradient_balancer import GradientBalancer
 from .heads_file import HEADS_PREFIX, write_heads
-from .inference import evaluating, without_labels
+from .inference import check_numbers, evaluating, without_labels
 from .model_folder import check_folder
-from .unwrap import adapter_bases, is_adapter
+from .unwrap import adapter_bases, inner_model, is_adapter
 
 HUB_OPTIONS = ("repo_id", "commit_message", "commit_description", "private", "revision", "create_pr")
 
@@ -54,9 +54,14 @@ class AtomMixin:
         Returns:
             [B, N] in [-1, 1], float32, NaN where there is no token. N is the length of the hidden states: for text that of
             `input_ids`, for images prefix tokens and then patches in reading order.
+
+        Raises:
+            AtomError: weights or inputs that are not finite numbers.
         """
         with evaluating(self):
-            return self(**without_labels(self, inputs), return_atoms=True).atom_importance
+            outputs = self(**without_labels(self, inputs), return_atoms=True)
+        check_numbers(inner_model(self), outputs.atoms, inputs)
+        return outputs.atom_importance
 
     def save_pretrained(
         self, save_directory: str | Path, is_main_process: bool = True, state_dict: dict | None = None, **kwargs: Any

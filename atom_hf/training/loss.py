@@ -14,6 +14,7 @@ from ..atoms.energy import Atoms
 from ..atoms.loss import AtomLoss, loss_of
 from ..errors import AtomError
 from ..modeling.collector import AtomCollector, collecting
+from ..modeling.inference import check_numbers
 from ..modeling.mixin import AtomMixin
 from ..utils.distributed import gather_rows
 from .loss_log import LossLog
@@ -63,7 +64,7 @@ class LossMixin:
         share, rows = self._atom_loss_scale.of(inputs, num_items_in_batch), self._atom_rows(inputs)
         with self._atom_collecting() as collector:
             found = super().compute_loss(model, inputs, **options)
-        return self._atom_join(found, collector, rows, num_items_in_batch, share)
+        return self._atom_join(found, collector, inputs, rows, num_items_in_batch, share)
 
     @contextmanager
     def _atom_step(self) -> Iterator[None]:
@@ -97,6 +98,7 @@ class LossMixin:
         self,
         found: Any,
         collector: AtomCollector,
+        inputs: Any,
         rows: int | None,
         num_items_in_batch: Any,
         share: Tensor | None = None,
@@ -106,6 +108,7 @@ class LossMixin:
         Args:
             found: what `compute_loss` returned: a loss, or a loss and outputs.
             collector: the forward passes that it ran.
+            inputs: the batch.
             rows: the number of rows that are samples; None for all.
             num_items_in_batch: the number of labels in the step.
             share: the factor that corrects the scale of the task loss, if needed.
@@ -113,7 +116,7 @@ class LossMixin:
         self._atom_joined = True
         loss, *outputs = found if isinstance(found, tuple) else (found,)
         loss = loss if share is None else loss * share
-        packed, importance = self._atom_rows_of(collector, rows)
+        packed, importance = self._atom_rows_of(collector, rows, inputs, loss)
         if not self._atom_checked:  # a stream, which `check_atoms` could not read in advance
             self._atom_check(packed, importance, self.args.per_device_train_batch_size)
         if self._atom_pairs is not None:
@@ -136,10 +139,11 @@ class LossMixin:
         inputs = self._prepare_inputs(inputs)
         with self.compute_loss_context_manager(), collecting(self._atom_model, most=1, always=True) as collector:
             if self._atom_one_column:
-                model(self.collect_features(dict(inputs))[0][0])
+                outputs = model(self.collect_features(dict(inputs))[0][0])
             else:
-                model(**self._atom_inputs(inputs))
-        packed, importance = self._atom_rows_of(collector, self._atom_rows(inputs))
+                outputs = model(**self._atom_inputs(inputs))
+        loss = outputs.get("loss") if isinstance(outputs, dict) else None
+        packed, importance = self._atom_rows_of(collector, self._atom_rows(inputs), inputs, loss)
         return packed.float(), importance
 
     def _atom_inputs(self, inputs: Any) -> dict[str, Any]:
@@ -160,7 +164,9 @@ class LossMixin:
         first = self.collect_features(dict(inputs))[0][0]
         return next(len(value) for value in first.values() if torch.is_tensor(value))
 
-    def _atom_rows_of(self, collector: AtomCollector, rows: int | None) -> tuple[Tensor, Tensor]:
+    def _atom_rows_of(
+        self, collector: AtomCollector, rows: int | None, inputs: Any, loss: Any
+    ) -> tuple[Tensor, Tensor]:
         joined = collector.join()
         if joined is None:
             own = type(self).compute_loss
@@ -170,6 +176,8 @@ class LossMixin:
                 f"compute_loss of {name} runs no forward pass of the model with a gradient, "
                 "and atoms are made in one (prefix tuning of a classifier goes past it); leave atom out here"
             )
+        if not self._atom_checked:
+            check_numbers(self._atom_model, joined[0].detach(), inputs, loss)
         return joined[0][:rows], joined[1][:rows]
 
     def _atom_check(self, packed: Tensor, importance: Tensor, samples: int) -> None:
@@ -207,7 +215,9 @@ def _joining(compute_loss: Callable) -> Callable:
         self._atom_joined, rows = False, self._atom_rows(inputs)
         with self._atom_collecting() as collector:
             found = compute_loss(self, model, inputs, *args, **kwargs)
-        return found if self._atom_joined else self._atom_join(found, collector, rows, kwargs.get("num_items_in_batch"))
+        if self._atom_joined:
+            return found
+        return self._atom_join(found, collector, inputs, rows, kwargs.get("num_items_in_batch"))
 
     return compute
 

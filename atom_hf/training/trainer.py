@@ -198,6 +198,8 @@ class AtomTrainerMixin(ModelInitMixin, CardMixin, PushMixin, ExplainerMixin, Los
         super().log(logs, *args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        if self._atom_on:
+            check_folder(output_dir or self.args.output_dir, adapter_bases(self._atom_unwrapped), "output_dir")
         is_checkpoint = os.path.basename(output_dir or "").startswith(PREFIX_CHECKPOINT_DIR)
         if not (self._atom_on and _internal_call and is_checkpoint):
             return super().save_model(output_dir, _internal_call)
