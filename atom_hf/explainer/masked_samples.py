@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from transformers.trainer_utils import has_length
 
 from ..modeling.collector import reading_tokens
+from ..modeling.own_outputs import logits_of
 from ..utils.distributed import is_first_process, processes
 from ..utils.terminal import get_logger
 from .masking import Masker, class_probability
@@ -160,7 +161,7 @@ def _values(model: Any, masker: Masker, inputs: Inputs, keep: Tensor, classes: T
     for rows in flat.sum(1).argsort().split(ROWS):
         row = rows // keep.shape[1]
         masked = masker({name: value[row] for name, value in inputs.items()}, flat[rows])
-        found[rows] = class_probability(model(**masked).logits, classes[row])
+        found[rows] = class_probability(logits_of(model(**masked)), classes[row])
     return found.view(keep.shape[:2])
 
 

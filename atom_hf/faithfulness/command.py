@@ -191,7 +191,7 @@ def _strategies(given: str | None, data: TaskData) -> list[str]:
 def _load(name: str, arm: str, data: TaskData, run: FaithfulnessArguments, strategy: str) -> Classifier:
     source = find_model(name)
     revision = {"revision": run.model_revision} if run.model_revision else {}
-    if arm == "model" and find_file(source, CONFIG_NAME, **revision) is not None:
+    if arm == "model" and find_file(source, CONFIG_NAME, optional=True, **revision) is not None:
         model = load_atom_model(source, **revision)
     else:
         try:

@@ -9,6 +9,7 @@ from huggingface_hub import (
     get_cached_repo_tree,
     get_token,
     hf_hub_download,
+    snapshot_download,
     try_to_load_from_cache,
 )
 from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError, RemoteEntryNotFoundError
@@ -23,7 +24,13 @@ class NotInCache(AtomError):
 
 
 def find_file(
-    source: str, name: str, *, revision: str | None = None, token: Any = None, cache_dir: str | Path | None = None
+    source: str,
+    name: str,
+    *,
+    revision: str | None = None,
+    token: Any = None,
+    cache_dir: str | Path | None = None,
+    optional: bool = False,
 ) -> str | None:
     """The local path of a file of a model folder or Hub repository; None if it is known not to exist.
 
@@ -35,6 +42,9 @@ def find_file(
         revision: a branch, tag or commit on the Hub; see `pin`.
         token: as `huggingface_hub` takes it.
         cache_dir: where downloads are cached, if not in the usual place.
+        optional: whether a model is whole without the file. Where the Hub cannot be asked, and some files of this commit are
+            in the cache, such a file is taken not to exist if it is not among them: a cache that was copied, or filled by an
+            older client, does not tell which files there are.
 
     Raises:
         AtomError: the repository cannot be read or accessed; `NotInCache` if that is because of being offline.
@@ -49,11 +59,12 @@ def find_file(
     except RemoteEntryNotFoundError:
         return None
     except HUB_ERRORS as error:
-        if isinstance(error, LocalEntryNotFoundError) and _known_to_be_none(source, name, options):
+        unasked = isinstance(error, LocalEntryNotFoundError)
+        if unasked and (_known_to_be_none(source, name, options) or (optional and _is_cached(source, options))):
             return None
-        offline = isinstance(error, LocalEntryNotFoundError) and constants.HF_HUB_OFFLINE
-        kind = NotInCache if offline else AtomError
-        raise kind(f"{source!r} cannot be read: {reason(error, source, revision)}") from None  # see `as_atom_error`
+        kind = NotInCache if unasked and constants.HF_HUB_OFFLINE else AtomError
+        why = reason(error, source, revision, cache_dir)
+        raise kind(f"{source!r} cannot be read: {why}") from None  # see `as_atom_error`
 
 
 def pin(source: str, revision: str | None, **hub: Any) -> str | None:
@@ -72,6 +83,14 @@ def check_sendable(token: Any = None) -> None:
     secret = token.strip() if isinstance(token, str) else get_token() or ""
     if not (secret.isascii() and secret.isprintable() and " " not in secret):
         raise AtomError(f"the token cannot be sent as it is: it has characters that no token has; {LOG_IN}")
+
+
+def _is_cached(source: str, options: dict[str, Any]) -> bool:
+    """Whether any files of a revision are in the cache."""
+    try:
+        return Path(snapshot_download(source, local_files_only=True, **options)).is_dir()
+    except HUB_ERRORS:
+        return False
 
 
 def _known_to_be_none(source: str, name: str, options: dict[str, Any]) -> bool:

@@ -6,6 +6,7 @@ By hand: the client's own messages run over several lines, and may hold the toke
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from pickle import UnpicklingError
 
 from huggingface_hub import constants
@@ -15,6 +16,7 @@ from huggingface_hub.errors import (
     HfHubHTTPError,
     HFValidationError,
     HTTPError,
+    LocalEntryNotFoundError,
     LocalTokenNotFoundError,
     OfflineModeIsEnabled,
     RepositoryNotFoundError,
@@ -43,13 +45,16 @@ CLIENT_ERRORS = (HTTPError, HFValidationError, LocalTokenNotFoundError, OfflineM
 LOG_IN = "log in with `hf auth login`, or set HF_TOKEN"
 
 
-def reason(error: BaseException, repository: str, revision: str | None = None) -> str:
+def reason(
+    error: BaseException, repository: str, revision: str | None = None, cache_dir: str | Path | None = None
+) -> str:
     """The cause of an error of the Hub's client, and a remedy, in one line and without a token.
 
     Args:
         error: the exception; its causes are searched too, since Transformers wraps the client's errors.
         repository: the id that was requested.
         revision: the branch, tag or commit that was requested.
+        cache_dir: the cache that was looked in, if not the usual one.
     """
     chain = list(_chain(error))
     if card := next((e for e in chain if str(e).startswith("Invalid metadata in README.md")), None):
@@ -63,6 +68,9 @@ def reason(error: BaseException, repository: str, revision: str | None = None) -
         return without_token(
             f"there is no such folder, and it is no name on the Hub such as org/name ({first_line(invalid)})"
         )
+    unasked = any(isinstance(e, LocalEntryNotFoundError | OfflineModeIsEnabled) for e in chain)
+    if unasked and not _in_cache(repository, cache_dir):
+        return _nowhere(repository)
     offline = constants.HF_HUB_OFFLINE or any(isinstance(e, OfflineModeIsEnabled) for e in chain)
     if offline and any(isinstance(e, EntryNotFoundError | OfflineModeIsEnabled) for e in chain):
         return (
@@ -110,6 +118,31 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
+def _in_cache(repository: str, cache_dir: str | Path | None) -> bool:
+    """Whether any file of a model is in the cache."""
+    folder = Path(cache_dir or constants.HF_HUB_CACHE, "models--" + repository.replace("/", "--"))
+    return any(folder.glob("snapshots/*/*"))
+
+
+def _nowhere(repository: str) -> str:
+    """The message for a name that is neither a folder nor in the cache, while the Hub cannot be asked."""
+    offline = constants.HF_HUB_OFFLINE
+    if (there := _missing_folder(repository)) is not None:
+        return (
+            f"{there} (and the Hub is not asked for a model of that name{', HF_HUB_OFFLINE is set' if offline else ''})"
+        )
+    what = "there is no such folder, and no such model in the cache"
+    if offline:
+        return f"{what}; HF_HUB_OFFLINE is set: unset it, or fetch the model once with `hf download {repository}`"
+    return f"{what}, and the Hub ({constants.ENDPOINT}) cannot be reached; check the connection"
+
+
+def _missing_folder(name: str) -> str | None:
+    """The message for a name that reads as a path within a folder that exists here; None for others."""
+    parent = Path(name).parent
+    return f"there is no such folder in {parent}" if parent != Path() and parent.is_dir() else None
+
+
 def _answer(error: HfHubHTTPError, repository: str, revision: str | None) -> str:
     """The message for an HTTP error status of the Hub."""
     status, page = error.response.status_code, page_of(repository)
@@ -124,7 +157,8 @@ def _answer(error: HfHubHTTPError, repository: str, revision: str | None) -> str
         return f"the Hub does not take the token, which may have expired: {LOG_IN}"
     if isinstance(error, RepositoryNotFoundError):
         may = "your token may not read it: check both" if with_token else f"it is private: check the name, or {LOG_IN}"
-        return f"there is no such model on the Hub, or {may}"
+        there = None if writing else _missing_folder(repository)
+        return f"{f'{there}, and' if there else 'there is'} no such model on the Hub, or {may}"
     if status in (401, 403) and (writing or error.response.request.url.path.endswith("/auth-check/write")):
         return (
             "your token may not write there: give a token with write access (https://huggingface.co/settings/tokens) of an "

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..atoms.loss import StepAtoms
 from ..errors import AtomError
-from ..modeling.inference import evaluating, without_labels
+from ..modeling.inference import check_numbers, evaluating, without_labels
 from ..modeling.mixin import AtomMixin
 from ..modeling.unwrap import inner_model
 from .results import SampleAtom
@@ -51,6 +51,7 @@ def forward_scores(model: Any, inputs: dict[str, Tensor]) -> list[Scores]:
         inputs["logits_to_keep"] = 1  # a language model's are not looked at, and are large
     with evaluating(model):
         outputs = model(**without_labels(model, inputs), return_atoms=True)
+    check_numbers(inner_model(model), outputs["atoms"], inputs)
     importance = outputs["atom_importance"].float().cpu().numpy()
     packed = outputs["atoms"].float().cpu()
     atoms = StepAtoms.unpack(packed, inner_model(model).atom_config).shown

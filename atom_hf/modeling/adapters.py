@@ -18,6 +18,7 @@ from ..hub.card_facts import write_model_card
 from ..hub.upload import check_base
 from .heads_file import HEADS_PREFIX, write_heads
 from .mixin import AtomMixin, pushing, show_as
+from .model_folder import check_folder
 from .unwrap import adapter_bases
 
 
@@ -55,6 +56,7 @@ class AdapterMixin:
         return AtomMixin.push_to_hub(self, repo_id, **kwargs)
 
     def _atom_save(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+        check_folder(save_directory, adapter_bases(self), "save_directory")
         state = kwargs.pop("state_dict", None) or self.state_dict()
         heads = {key: value for key, value in state.items() if f".{HEADS_PREFIX}" in f".{key}"}
         # LoRA's bias="all" would save the biases of the heads in the adapter.

@@ -1,6 +1,5 @@
 """Attach atom heads to a model and detach them; add and remove its explainer."""
 
-import inspect
 from dataclasses import replace
 from typing import Any
 
@@ -15,6 +14,7 @@ from .collector import ForwardState
 from .gradient_balancer import GradientBalancer
 from .layers import check_layer, check_width, hidden_size_of
 from .mixin import AtomMixin, become, with_atoms, without_atoms
+from .own_outputs import backbone_of, takes
 from .sharding import name_units
 from .tokens import special_token_ids
 from .unwrap import inner_model, is_adapter, is_sentence_transformer, show_heads
@@ -56,8 +56,7 @@ def attach_atoms(
         )
     if hasattr(model, "atom_heads"):
         raise AtomError("model already has atoms attached")
-    parameters = inspect.signature(model.forward).parameters
-    if "output_hidden_states" not in parameters and not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+    if not takes(type(model).forward, "output_hidden_states") and backbone_of(model) is None:
         raise AtomError(f"{type(model).__name__} returns no hidden states (its forward takes no output_hidden_states)")
     if "forward" in vars(model) and not hasattr(model, "_old_forward"):
         raise AtomError(

@@ -17,7 +17,7 @@ class AtomCollector:
 
     A trainer's loss may drop the model's outputs (TRL), or run one forward pass per column of a batch
     (sentence-transformers); atoms are therefore collected inside the model. Passes without a gradient, such as a reference
-    model's, are skipped.
+    model's, are skipped, and passes in eval mode count only if the loss runs none in training mode.
 
     Args:
         most: the number of passes to collect; later ones run as if the model had no atoms. None collects all.
@@ -28,15 +28,22 @@ class AtomCollector:
         self.most = most
         self.always = always
         self._passes: list[tuple[Tensor, Tensor]] = []
+        self._in_training = False  # the mode of these passes
 
     def wants(self, model: Any) -> bool:
         """Whether to collect the forward pass that is about to run."""
-        if self.most is not None and len(self._passes) >= self.most:
-            return False
-        return self.always or (model.training and torch.is_grad_enabled())
+        if not self.always:
+            if not torch.is_grad_enabled() or (self._in_training and not model.training):
+                return False
+            if model.training and not self._in_training:
+                return True  # in place of those in eval mode
+        return self.most is None or len(self._passes) < self.most
 
-    def add(self, atoms: Tensor, importance: Tensor) -> None:
-        """Append the packed atoms [B, h + 3] and the importance [B, N] of one pass."""
+    def add(self, atoms: Tensor, importance: Tensor, in_training: bool = True) -> None:
+        """Append the packed atoms [B, h + 3] and the importance [B, N] of one pass, in training mode or not."""
+        if in_training and not self._in_training and not self.always:
+            self._passes.clear()
+        self._in_training = in_training
         self._passes.append((atoms, importance))
 
     def join(self) -> tuple[Tensor, Tensor] | None:
@@ -70,6 +77,8 @@ class ForwardState:
         """The layer that gives the logits, once found, for `tokens="read"`."""
         self.has_output_layer = True
         """False once a forward pass has shown that no module gives the logits: the last hidden states are read then."""
+        self.own_outputs = False
+        """Whether the model returns a tuple or a plain dict."""
 
 
 @contextmanager

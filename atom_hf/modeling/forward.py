@@ -1,7 +1,6 @@
 """Forward pass of a model with atoms: the base's own forward, then the heads on one layer's hidden states."""
 
 import functools
-import inspect
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +15,7 @@ from ..errors import AtomError
 from .collector import reading_once
 from .layers import pick_layer
 from .output_layer import Read, find_output_layer, watching
+from .own_outputs import as_model_output, named, run_own, showing, takes, with_more
 from .tokens import find_tokens
 
 logger = logging.get_logger(__name__)
@@ -32,30 +32,45 @@ class WidthError(AtomError):
 
 
 def forward_with_atoms(
-    model: Any, base_forward: Any, args: tuple, kwargs: dict[str, Any], backbone: Any = None
-) -> ModelOutput:
-    """Run a forward and add the atoms to its outputs. `backbone` is the module whose outputs hold the hidden states, where
-    those of the forward itself do not."""
-    learns = model.training and torch.is_grad_enabled()
-    if learns and not all(parameter.requires_grad for parameter in model.atom_heads.trained_parameters()):
+    model: Any, base_forward: Any, args: tuple, kwargs: dict[str, Any], backbone: Any = None, asked: bool = False
+) -> Any:
+    """Run a forward and add the atoms to its outputs.
+
+    Args:
+        model: the model with atoms.
+        base_forward: its forward without them, which takes the model, `args` and `kwargs`.
+        backbone: the module whose outputs hold the hidden states, where those of the forward itself do not.
+        asked: whether the caller asked for the atoms, and not only the training.
+    """
+    if _learns(model) and not all(parameter.requires_grad for parameter in model.atom_heads.trained_parameters()):
         raise AtomError(
             "the atom heads are frozen, at least in part; if get_peft_model froze them, call attach_atoms on what "
             "it gives (the adapter would be saved without them), else model.atom_heads.requires_grad_(True)"
         )
+    state = model._atom_forward_state
+    if state.own_outputs or (backbone is None and not takes(type(model).forward, "output_hidden_states")):
+        return _forward_own(model, base_forward, args, kwargs, asked)
     wants_states = kwargs.get("output_hidden_states")
     if wants_states is None:
         wants_states = getattr(model.config, "output_hidden_states", False)
     return_dict = kwargs.get("return_dict")
     if return_dict is None:
         return_dict = getattr(model.config, "return_dict", True)
-    kwargs = {**kwargs, "output_hidden_states": True if wants_states else _states_to_keep(model), "return_dict": True}
+    called = kwargs
+    kwargs = {**kwargs, "output_hidden_states": True if wants_states else _states_to_keep(model)}
+    if takes(type(model).forward, "return_dict"):
+        kwargs["return_dict"] = True
     result = None
     while result is None:
         with reading_once(model, backbone) as given, _watching(model) as read:
             outputs = base_forward(model, *args, **kwargs)
+        if not isinstance(outputs, ModelOutput):
+            state.own_outputs = True
+            return _forward_own(model, base_forward, args, called, asked)
         has_states = any(_are_states(name, value) for name, value in outputs.items())
         states = outputs if has_states or not given else given[-1]
-        result = _add_atoms(model, outputs, states, _named(model, args, kwargs), read, keep_states=bool(wants_states))
+        inputs = {**named(type(model).forward, args, kwargs), **(state.text or {})}
+        result = _add_atoms(model, outputs, states, inputs, read, keep_states=bool(wants_states))
         kwargs["output_hidden_states"] = True
     return result if return_dict else result.to_tuple()
 
@@ -84,7 +99,7 @@ def _add_atoms(
         return None
     atoms, importance = _read_atoms(model, hidden, inputs, outputs, states, read)
     if model._atom_forward_state.collector is not None:
-        model._atom_forward_state.collector.add(atoms, importance)
+        model._atom_forward_state.collector.add(atoms, importance, model.training)
     values = {name: value for name, value in outputs.items() if keep_states or not _are_states(name, value)}
     return _output_class(type(outputs))(**values, atoms=atoms, atom_importance=importance)
 
@@ -95,14 +110,35 @@ def _are_states(name: str, value: Any) -> bool:
 
 
 @torch.compiler.disable
-def _named(model: Any, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of a forward call, by name."""
-    _, *names = _signature(type(model).forward).parameters
-    return {**dict(zip(names, args, strict=False)), **kwargs, **(model._atom_forward_state.text or {})}
+def _forward_own(model: Any, base_forward: Any, args: tuple, kwargs: dict[str, Any], asked: bool) -> Any:
+    """`forward_with_atoms` of a model that returns a tuple or a plain dict.
+
+    In the loss of a trainer, which collects the atoms, the outputs stay as they are. A custom loop finds the atoms at their
+    end. Who asks for the atoms gets a `ModelOutput`.
+    """
+    with reading_once(model), _watching(model) as read:
+        outputs, hidden, inputs = run_own(model, base_forward, args, kwargs)
+    inputs = {**inputs, **(model._atom_forward_state.text or {})}
+    made = as_model_output(outputs)
+    if read is not None:
+        _knows_output_layer(model, read, made, has_all_states=True)
+    atoms, importance = _read_atoms(model, hidden, inputs, made, None, read)
+    collector = model._atom_forward_state.collector
+    if collector is not None:
+        collector.add(atoms, importance, model.training)
+    more = dict(zip(OUTPUT_KEYS, (atoms, importance), strict=True))
+    if asked:
+        return as_model_output(outputs, **more)
+    return with_more(outputs, more) if collector is None else showing(outputs, atoms)
 
 
 def _read_atoms(
-    model: Any, hidden: Tensor, inputs: dict[str, Any], outputs: ModelOutput, states: ModelOutput, read: Read | None
+    model: Any,
+    hidden: Tensor,
+    inputs: dict[str, Any],
+    outputs: ModelOutput,
+    states: ModelOutput | None,
+    read: Read | None,
 ) -> tuple[Tensor, Tensor]:
     """The packed atoms (`StepAtoms`) of a forward pass, and the importance [B, N] of one layer's hidden states.
 
@@ -122,7 +158,9 @@ def _read_atoms(
             width,
         )
     if config.trains_heads_apart:
-        where = _what_is_read(model, inputs, outputs, states, read) if config.tokens == "read" else (tokens, mask)
+        where = (
+            _what_is_read(model, hidden, inputs, outputs, states, read) if config.tokens == "read" else (tokens, mask)
+        )
         options = {name: getattr(config, name) for name in ("charges", "positions", "token_reduction")}
         energy = model.atom_heads.atoms_of(*where, **options)
         tokens = tokens.detach()  # what the heads learn here is no concern of the model's
@@ -135,13 +173,21 @@ def _read_atoms(
 
 
 def _what_is_read(
-    model: Any, inputs: dict[str, Any], outputs: ModelOutput, states: ModelOutput, read: Read | None
+    model: Any,
+    hidden: Tensor,
+    inputs: dict[str, Any],
+    outputs: ModelOutput,
+    states: ModelOutput | None,
+    read: Read | None,
 ) -> tuple[Tensor, Tensor]:
-    """(tokens [B, N, d], mask bool [B, N]): what the output layer reads, or the last hidden states where there is none."""
+    """(tokens [B, N, d], mask bool [B, N]): what the output layer reads, or the last hidden states where there is none.
+
+    Of a model of one's own, whose `states` are not all known, these are the layer's own, `hidden`.
+    """
     layer = model._atom_forward_state.output_layer
     found = None if read is None or layer is None else read.tokens(layer, outputs["logits"])
     if found is None:
-        last = _balanced(model, pick_layer(states, -1, model))
+        last = _balanced(model, hidden if states is None else pick_layer(states, -1, model))
         return find_tokens(_at_heads(model, last), inputs, model.atom_config, model.config, model)
     tokens, mask = found
     return _at_heads(model, _balanced(model, tokens)), mask.to(model.atom_heads.importance.weight.device)
@@ -183,9 +229,14 @@ def _knows_output_layer(model: Any, read: Read, outputs: ModelOutput, has_all_st
     return has_all_states
 
 
+def _learns(model: Any) -> bool:
+    """Whether the atoms of a forward pass are part of a training loss, which may be computed in eval mode."""
+    return torch.is_grad_enabled() and (model.training or model._atom_forward_state.collector is not None)
+
+
 def _check_gradient(model: Any, hidden: Tensor) -> None:
     """Raise `AtomError` if hidden states in training carry no gradient: the atom loss could not reach the model."""
-    if hidden.requires_grad or not model.training:
+    if hidden.requires_grad or not _learns(model):
         return
     try:
         embedding = model.get_input_embeddings()
@@ -211,9 +262,6 @@ def _states_to_keep(model: Any) -> bool | list[int]:
     if layer < 0 and not isinstance(getattr(model.config, "num_hidden_layers", None), int):
         return True
     return [layer]
-
-
-_signature = functools.cache(inspect.signature)
 
 
 @functools.cache

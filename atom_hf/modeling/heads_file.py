@@ -15,7 +15,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from ..atoms.format_1 import upgrade_tensor
 from ..errors import AtomError, first_line
-from ..hub.files import find_file
+from ..hub.files import NotInCache, find_file
 from ..utils.files import read_json
 
 HEADS_NAME = "atom_heads.safetensors"
@@ -52,7 +52,7 @@ def read_heads(
     Raises:
         AtomError: no heads, a file that is truncated or not safetensors, unexpected shapes, non-finite numbers.
     """
-    file = find_file(source, HEADS_NAME, **hub)
+    file = find_heads(source, **hub)
     parts = [(file, "")] if file is not None else [(f, HEADS_PREFIX) for f in _files_with_heads(source, **hub)]
     heads: dict[str, Tensor] = {}
     most = _HEADER_BYTES + 8 * sum(math.prod(shape) for shape in expected.values())
@@ -85,13 +85,37 @@ def read_heads(
     return heads, file
 
 
+def find_heads(source: str, **hub: Any) -> str | None:
+    """The local path of the heads' own file; None if they are part of the model's weights.
+
+    Raises:
+        AtomError: neither is found, or the Hub cannot be asked.
+    """
+    try:
+        return find_file(source, HEADS_NAME, **hub)
+    except NotInCache:
+        # The weights may tell what the cache does not.
+        weights = find_file(source, SAFE_WEIGHTS_NAME, optional=True, **hub)
+        if weights is None or not _has_heads(weights):
+            raise
+        return None
+
+
+def _has_heads(file: str) -> bool:
+    try:
+        with safe_open(file, framework="pt") as tensors:
+            return any(key.startswith(HEADS_PREFIX) for key in tensors.keys())  # noqa: SIM118, no mapping
+    except (OSError, SafetensorError):
+        return False
+
+
 def check_index(source: str, **hub: Any) -> dict[str, str]:
     """The weight map (tensor name -> file name) of a sharded model; empty if the model is one file.
 
     Raises:
         AtomError: the index cannot be read, or names files outside its folder.
     """
-    index = find_file(source, SAFE_WEIGHTS_INDEX_NAME, **hub)
+    index = find_file(source, SAFE_WEIGHTS_INDEX_NAME, optional=True, **hub)
     if index is None:
         return {}
     content = read_json(index, _INDEX_BYTES, "index of weights")

@@ -1,9 +1,14 @@
-"""Forward passes for inference: eval mode, no labels, the device to use."""
+"""Forward passes for inference: eval mode, no labels, the device to use, the cause of numbers that are not finite."""
 
+from collections.abc import Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
+
+from ..errors import AtomError
+from .finite import not_finite
 
 
 @contextmanager
@@ -36,3 +41,36 @@ def without_labels(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
     start = getattr(model.config, "decoder_start_token_id", None) or getattr(model.config, "bos_token_id", None) or 0
     samples = len(next(value for value in inputs.values() if torch.is_tensor(value)))
     return {**inputs, "decoder_input_ids": torch.full((samples, 1), start, device=model.device)}
+
+
+def check_numbers(model: Any, atoms: Tensor, inputs: Any, loss: Any = None) -> None:
+    """Reject atoms that are not finite numbers, and so would look as if there were no token.
+
+    Args:
+        model: the model with atoms.
+        atoms: [B, h + 3], as its forward pass gave them.
+        inputs: the arguments of that pass, by name.
+        loss: the loss of that pass, if known. It alone may be NaN for other causes, such as no labels.
+
+    Raises:
+        AtomError: it names the weights or the inputs that are not finite, or the data type that overflows.
+    """
+    good = bool(atoms.isfinite().all())
+    if good and not (torch.is_tensor(loss) and not loss.isfinite().all()):
+        return
+    kind = type(model).__name__
+    if weights := not_finite(model):
+        raise AtomError(
+            f"model: weights of this {kind} are not finite numbers (NaN or infinity), in {weights[0]}"
+            f"{f' and {len(weights) - 1} more' if len(weights) > 1 else ''}; load a checkpoint from before, or train it again"
+        )
+    if good:
+        return
+    given = inputs.items() if isinstance(inputs, Mapping) else ()
+    floats = {name: value for name, value in given if torch.is_tensor(value) and value.is_floating_point()}
+    if broken := [name for name, value in floats.items() if "mask" not in name and not value.isfinite().all()]:
+        raise AtomError(f"{', '.join(broken)}: the inputs hold numbers that are not finite (NaN or infinity)")
+    raise AtomError(
+        f"layer {model.atom_config.layer} of this {kind} gives numbers that are not finite ({model.dtype}); load it with "
+        "dtype=torch.float32, or choose another layer"
+    )

@@ -21,10 +21,13 @@ from ..hub.messages import reason
 from ..utils.terminal import get_logger
 from .attach import add_explainer, attach_atoms
 from .bounds import check_config_file, described_bytes
-from .heads_file import HEADS_NAME, HEADS_PREFIX, check_index, read_heads
+from .heads_file import HEADS_PREFIX, check_index, find_heads, read_heads
 from .layers import check_layer, check_width, hidden_size_of
+from .model_folder import holds
 
 logger = get_logger(__name__)
+
+_MADE_FROM_BASE = ("pissa", "olora", "corda", "loftq")  # initializations of LoRA that leave the base with a residual
 
 
 def load_atom_model(
@@ -61,9 +64,7 @@ def load_atom_model(
     hub = {"token": kwargs.get("token"), "cache_dir": kwargs.get("cache_dir")}
     # Base and heads come from one commit, even if something is pushed between the requests.
     hub["revision"] = revision = pin(source, revision, **hub)
-    # Look for a base first: the cache of a base cannot tell whether there is an adapter.
-    base_config = find_file(source, BASE_CONFIG_NAME, **hub)
-    if base_config is None and find_file(source, ADAPTER_CONFIG_NAME, **hub) is not None:
+    if holds(source, **hub) == "adapter":
         if not is_peft_available():
             raise AtomError(f"{source} is an adapter, and peft is not installed: pip install 'atom-hf[peft]'")
         return _load_adapter_model(source, auto_class, hub, **kwargs)
@@ -71,13 +72,14 @@ def load_atom_model(
     if config_file is None:
         raise AtomError(f"{source} has no {CONFIG_NAME}: it is not an atom model; load it with from_pretrained")
     AtomConfig.load(config_file)  # an invalid one is rejected before weights are fetched
+    base_config = find_file(source, BASE_CONFIG_NAME, **hub)
     if base_config is not None:
         check_config_file(base_config)
     check_index(source, **hub)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False, **hub)
     except Exception as error:  # an invalid configuration raises errors of many types
-        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, revision)}") from None
+        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, revision, hub['cache_dir'])}") from None
     names = config.architectures or []
     if not (isinstance(names, list) and all(isinstance(name, str) for name in names)):
         raise AtomError(f"the configuration of {source}: architectures must be a list of names; got {str(names)[:200]}")
@@ -87,14 +89,14 @@ def load_atom_model(
         if not (isinstance(auto_class, type) and issubclass(auto_class, PreTrainedModel)):
             raise AtomError(f"the configuration of {source} names no model class of Transformers; give auto_class")
     # A checkpoint of a run in progress keeps the heads among the model's own weights.
-    inside = find_file(source, HEADS_NAME, **hub) is None
+    inside = find_heads(source, **hub) is None
     options = {"ignore_mismatched_sizes": own_class, **kwargs}
     options |= {"revision": revision, "trust_remote_code": False, "use_safetensors": True}
     try:
         check_size(auto_class, config, source, **hub)
         model, found = _load_base(auto_class, source, inside, options)
     except Exception as error:  # and so do invalid weights
-        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, revision)}") from None
+        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, revision, hub['cache_dir'])}") from None
     # Another class may have new, randomly initialized parameters; in the saved class none may be missing.
     amiss = [*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])]
     if own_class and amiss:
@@ -121,7 +123,7 @@ def _load_adapter_model(
     Raises:
         AtomError: no heads beside the adapter, or a base that is not named, cannot be loaded or does not fit.
     """
-    from peft import PeftConfig, PeftModel
+    from peft import PeftConfig
 
     file = find_file(source, CONFIG_NAME, **hub)
     if file is None:
@@ -130,7 +132,9 @@ def _load_adapter_model(
     try:
         adapter = PeftConfig.from_pretrained(source, **hub)
     except Exception as error:  # an invalid configuration raises errors of many types
-        raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, hub.get('revision'))}") from None
+        raise AtomError(
+            f"{source!r} cannot be loaded: {reason(error, source, hub['revision'], hub['cache_dir'])}"
+        ) from None
     name = adapter.base_model_name_or_path
     if not name:
         raise AtomError(f"the adapter {source} does not say which base it is for (base_model_name_or_path)")
@@ -145,20 +149,33 @@ def _load_adapter_model(
     try:
         base = auto_class.from_pretrained(name, **options)
     except Exception as error:  # and so do invalid weights
-        why = reason(error, name, adapter.revision)
+        why = reason(error, name, adapter.revision, kwargs.get("cache_dir"))
         raise AtomError(f"{name!r}, the base of the adapter {source}, cannot be loaded: {why}") from None
     restore_heads(base, source, **hub)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "Found missing adapter keys")
-            # Of an untrusted configuration nothing is allocated until the file turns out to hold the weights.
-            empty = not adapter.is_prompt_learning
-            options = {"is_trainable": is_trainable, "low_cpu_mem_usage": empty, **hub}
-            model = PeftModel.from_pretrained(base, source, **options)
+            model = _put_on(base, source, adapter, is_trainable=is_trainable, **hub)
     except Exception as error:
-        why = reason(error, source, hub.get("revision"))
+        why = reason(error, source, hub["revision"], hub["cache_dir"])
         raise AtomError(f"the adapter {source!r} cannot be loaded on {name!r}: {why}") from None
     return attach_atoms(model)
+
+
+def _put_on(base: Any, source: str, adapter: Any, **options: Any) -> Any:
+    """`PeftModel.from_pretrained`, which allocates nothing that an untrusted configuration asks for until the file turns out to
+    hold as many weights."""
+    from peft import PeftModel
+
+    made_from_base = str(getattr(adapter, "init_lora_weights", "")).lower().startswith(_MADE_FROM_BASE)
+    if not made_from_base:
+        empty = not adapter.is_prompt_learning
+        return PeftModel.from_pretrained(base, source, low_cpu_mem_usage=empty, **options)
+    # Making it takes the base's weights, and changes them. So first one of the same shapes that takes none.
+    like = copy.copy(adapter)
+    like.init_lora_weights = True
+    PeftModel.from_pretrained(base, source, config=like, low_cpu_mem_usage=True, **options).unload()
+    return PeftModel.from_pretrained(base, source, **options)
 
 
 def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, *, explainer: bool = True, **hub: Any) -> bool:
@@ -175,7 +192,8 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, *, explain
         **hub: revision, token, cache_dir.
 
     Raises:
-        AtomError: heads that do not fit the base, a truncated or foreign heads file, a Hub that cannot be asked.
+        AtomError: heads that do not fit the base, a truncated or foreign heads file, a folder of a model and an adapter that is
+            not for it, a Hub that cannot be asked.
     """
     source = str(name_or_folder)
     try:
@@ -185,6 +203,7 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, *, explain
         return False
     if config_file is None:
         return False
+    holds(source, **hub)
     config = AtomConfig.load(config_file)
     check_width(model, config)
     check_layer(model, config.layer, config.side)

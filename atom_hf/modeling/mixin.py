@@ -21,8 +21,9 @@ from .collector import ForwardState, to_be_read
 from .forward import forward_with_atoms
 from .gradient_balancer import GradientBalancer
 from .heads_file import HEADS_PREFIX, write_heads
-from .inference import evaluating, without_labels
-from .unwrap import is_adapter
+from .inference import check_numbers, evaluating, without_labels
+from .model_folder import check_folder
+from .unwrap import adapter_bases, inner_model, is_adapter
 
 HUB_OPTIONS = ("repo_id", "commit_message", "commit_description", "private", "revision", "create_pr")
 
@@ -32,7 +33,7 @@ class AtomMixin:
 
     `forward` keeps its signature and, in eval mode, its outputs. In training, and with `return_atoms=True`, the output also
     holds `atoms` [B, h + 3] (`Atoms.pack`, with their gradient) and `atom_importance` [B, N] (detached; NaN where there is
-    no token). Heads run inside `forward`, as DDP, FSDP and compiled models require.
+    no token); where it is a tuple, at its end. Heads run inside `forward`, as DDP, FSDP and compiled models require.
     """
 
     atom_config: AtomConfig
@@ -53,9 +54,14 @@ class AtomMixin:
         Returns:
             [B, N] in [-1, 1], float32, NaN where there is no token. N is the length of the hidden states: for text that of
             `input_ids`, for images prefix tokens and then patches in reading order.
+
+        Raises:
+            AtomError: weights or inputs that are not finite numbers.
         """
         with evaluating(self):
-            return self(**without_labels(self, inputs), return_atoms=True).atom_importance
+            outputs = self(**without_labels(self, inputs), return_atoms=True)
+        check_numbers(inner_model(self), outputs.atoms, inputs)
+        return outputs.atom_importance
 
     def save_pretrained(
         self, save_directory: str | Path, is_main_process: bool = True, state_dict: dict | None = None, **kwargs: Any
@@ -75,6 +81,7 @@ class AtomMixin:
     ) -> None:
         state = state_dict or self.state_dict()
         if writes:
+            check_folder(save_directory, adapter_bases(self), "save_directory")
             Path(save_directory).mkdir(parents=True, exist_ok=True)
             self.atom_config.save(save_directory)
         # Of a model with an adapter of Transformers' own (`add_adapter`) only that is saved, without the model's weights.
@@ -175,7 +182,7 @@ def with_atoms(base: type) -> type:
             return base.forward(self, *args, **kwargs)
         if not to_be_read(self, return_atoms):
             return base.forward(self, *args, **kwargs)
-        return forward_with_atoms(self, base.forward, args, kwargs)
+        return forward_with_atoms(self, base.forward, args, kwargs, asked=bool(return_atoms))
 
     show_as(forward, base.forward)
     namespace = {

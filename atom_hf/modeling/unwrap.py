@@ -53,5 +53,5 @@ def show_heads(model: Any, _: Any, features: dict[str, Any]) -> None:
     use the heads, and DDP goes by the last.
     """
     inner = inner_model(model)
-    if dist.is_available() and dist.is_initialized() and model.training and hasattr(inner, "atom_heads"):
+    if dist.is_available() and dist.is_initialized() and torch.is_grad_enabled() and hasattr(inner, "atom_heads"):
         features["atom_heads"] = torch.stack([parameter.sum() for parameter in inner.atom_heads.parameters()])

@@ -144,6 +144,11 @@ def check_arguments(args: TrainingArguments) -> None:
             "accelerator_config: split_batches makes per_device_train_batch_size the batch of all processes, and the atom loss "
             "counts samples by it; leave it out"
         )
+    if args.per_device_train_batch_size < 1:
+        raise AtomError(
+            f"per_device_train_batch_size is {args.per_device_train_batch_size}: it must be at least 1, and the atom loss "
+            "compares the samples of a batch; give 2 or more"
+        )
     batch = args.per_device_train_batch_size * args.world_size
     pairs = args.atom_pair_batch
     if pairs is None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..atoms.loss import StepAtoms, step_loss
@@ -38,10 +39,25 @@ def atom_term(model: nn.Module, outputs: Any) -> Tensor:
     Raises:
         AtomError: outputs without atoms, as in eval mode.
     """
-    if "atoms" not in outputs:
-        raise AtomError("outputs have no atoms: in eval mode or without gradients a forward pass returns none")
+    packed = outputs.get("atoms") if isinstance(outputs, dict) else _last_atoms(model, outputs)
+    if packed is None:
+        raise AtomError(
+            "outputs have no atoms: in eval mode or without gradients a forward pass returns none unless it is given "
+            "return_atoms=True"
+        )
     config = _atom_model(model).atom_config
-    return step_loss(StepAtoms.unpack(gather_rows(outputs["atoms"]), config), config)[0]
+    return step_loss(StepAtoms.unpack(gather_rows(packed), config), config)[0]
+
+
+def _last_atoms(model: nn.Module, outputs: Any) -> Tensor | None:
+    """The atoms in a tuple, as with return_dict=False or of a model of one's own: it ends with them and the importance."""
+    config = _atom_model(model).atom_config
+    width = (config.hidden_size or 1) + 3
+    last = [value for value in outputs[-2:] if torch.is_tensor(value)]
+    if len(outputs) < 3 or len(last) < 2 or last[0].dim() != 2 or len(last[0]) != len(last[1]):
+        return None
+    fits = last[0].shape[1] > width if config.trains_heads_apart else last[0].shape[1] == width
+    return last[0] if fits else None
 
 
 def _atom_model(model: nn.Module) -> AtomMixin:

@@ -25,6 +25,7 @@ class ExplainerMixin:
         """
         if not self._atom_on:
             raise AtomError("atom: with the flag off there are no heads to fit an explainer for")
+        model = self._atom_unwrapped
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise AtomError(
                 "an explainer is fitted on whole models: save this one, and run atom-hf fit-explainer on one process"
@@ -39,7 +40,6 @@ class ExplainerMixin:
         drawn = drawn[:samples].tolist()
         select = getattr(self.train_dataset, "select", None)
         rows = Subset(self.train_dataset, drawn) if select is None else select(drawn)
-        model = self.accelerator.unwrap_model(self.model)
         with keeping_random_state(self.args.device), keeping_generators(self.data_collator):
             loader = self._atom_loader(rows)
             return fit_explainer(model, self.processing_class, loader, samples=samples, seed=self.args.seed, **options)

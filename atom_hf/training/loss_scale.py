@@ -31,6 +31,10 @@ class TaskLossScale:
         self.computes = computes
         self._ignores_items: bool | None = None
 
+    def anew(self) -> "TaskLossScale":
+        """The same for another model."""
+        return TaskLossScale(self.trainer, self.computes)
+
     def of(self, inputs: Any, num_items_in_batch: Any) -> Tensor | None:
         """The factor for the task loss of a batch, a scalar; None if its scale is right."""
         trainer = self.trainer

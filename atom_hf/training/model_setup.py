@@ -164,10 +164,15 @@ def _adopt_forward(model: AtomMixin) -> None:
         if not isinstance(model, AtomMixin) or not to_be_read(model, return_atoms):
             return theirs(*args, **kwargs)
         backbone = None if model.base_model is model else model.base_model
-        return forward_with_atoms(model, lambda _, *args, **kwargs: theirs(*args, **kwargs), args, kwargs, backbone)
+        run = functools.partial(_without_self, theirs)
+        return forward_with_atoms(model, run, args, kwargs, backbone, asked=bool(return_atoms))
 
     forward._reads_atoms = True
     model.forward = forward
+
+
+def _without_self(forward: Callable, _: Any, *args: Any, **kwargs: Any) -> Any:
+    return forward(*args, **kwargs)
 
 
 @contextmanager

@@ -82,10 +82,15 @@ class PairCache:
         """The cache entry of the current batch, whose atoms are `packed`.
 
         Raises:
-            AtomError: the first batch of a run had different atoms in its second pass, or a batch is asked for twice: the
-                cached gradient does not belong to these atoms.
+            AtomError: the first batch of a run had different atoms in its second pass, or a batch is asked for twice, or
+                before `enter`: the cached gradient does not belong to these atoms.
         """
         self._asked += 1
+        if not self._next:
+            raise AtomError(
+                "atom_pair_batch: the training_step of this trainer does not call super().training_step, which prepares the "
+                "batches; call it, or leave atom_pair_batch out"
+            )
         if self._asked != self._next:
             raise AtomError(
                 "atom_pair_batch: this trainer runs a batch through the model more than once, each with different dropout; "
@@ -97,8 +102,9 @@ class PairCache:
             scale = cached.packed.abs().amax()
             if not same or (packed.detach() - cached.packed).abs().amax() > 0.05 * scale:
                 raise AtomError(
-                    "atom_pair_batch: a batch had different atoms in its second forward pass. The trainer changes its batches, "
-                    "or something draws random numbers from other generators than those of torch, numpy and random; "
+                    "atom_pair_batch: a batch had different atoms in its second forward pass. The trainer changes its "
+                    "batches or computes its loss in eval mode, or something draws random numbers from other generators than "
+                    "those of torch, numpy and random; "
                     "leave atom_pair_batch out"
                 )
             self._checked = True

@@ -4,6 +4,7 @@ import functools
 import json
 import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from transformers import Trainer, TrainerCallback
@@ -15,17 +16,19 @@ from ..modeling.attach import refit_heads, remove_explainer
 from ..modeling.forward import WidthError
 from ..modeling.heads_file import HEADS_NAME, read_heads
 from ..modeling.mixin import AtomMixin
+from ..modeling.model_folder import check_folder
 from ..modeling.sharding import prepare_precision
-from ..modeling.unwrap import inner_model, is_sentence_transformer
+from ..modeling.unwrap import adapter_bases, inner_model, is_sentence_transformer
 from ..utils.files import read_json
 from ..utils.terminal import get_logger
 from .arguments import check_arguments, check_class
 from .checkpoint_parts import check_parts
 from .explainer import ExplainerMixin
-from .loss import LossMixin, joining
+from .loss import LossMixin, wrap_own_methods
 from .loss_log import LossLog
 from .loss_scale import TaskLossScale, trying_out
 from .model_card import CardMixin
+from .model_init import ModelInitMixin
 from .model_setup import check_compiled, check_wrapped, init_class, parameter_names, prepare_model, reclaim_heads
 from .pair_cache import PairCache
 from .push import PushMixin, check_whole
@@ -36,7 +39,7 @@ logger = get_logger(__name__)
 STATE_NAME = "atom_state.json"
 
 
-class AtomTrainerMixin(CardMixin, PushMixin, ExplainerMixin, LossMixin):
+class AtomTrainerMixin(ModelInitMixin, CardMixin, PushMixin, ExplainerMixin, LossMixin):
     """Adds the atom loss to any Trainer: `class MyTrainer(AtomTrainerMixin, Seq2SeqTrainer): ...`
 
     With `args.atom` off, or with arguments that have no such field, nothing changes: the run is the Trainer's own, bit for
@@ -51,11 +54,10 @@ class AtomTrainerMixin(CardMixin, PushMixin, ExplainerMixin, LossMixin):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        behind = cls.__mro__[: cls.__mro__.index(AtomTrainerMixin)]
-        if Trainer in behind:
+        before = cls.__mro__[: cls.__mro__.index(AtomTrainerMixin)]
+        if Trainer in before:
             raise AtomError(f"class {cls.__name__}: AtomTrainerMixin must come before the trainer among the bases")
-        if "compute_loss" in vars(cls):
-            cls.compute_loss = joining(cls.compute_loss)
+        wrap_own_methods(cls, before)
 
     def __init__(self, *positional: Any, **named: Any):
         bases = type(self).__mro__[type(self).__mro__.index(LossMixin) + 1 :]  # the trainer that the mixin was added to
@@ -74,12 +76,10 @@ class AtomTrainerMixin(CardMixin, PushMixin, ExplainerMixin, LossMixin):
             check_arguments(args)
             tokenizer, make = named.get("processing_class"), named.get("model_init")
             if make is not None:
-                # A hyperparameter search changes `self.args` between trials.
-                @functools.wraps(make)
-                def make_with_atoms(*trial: Any) -> Any:
-                    return prepare_model(make(*trial), getattr(self, "args", args).atom_config(), tokenizer)
-
-                named["model_init"] = make_with_atoms
+                # Between runs `self.args` may be changed, which is not there yet when the first model is made.
+                named["model_init"] = self._atom_making(
+                    make, lambda: getattr(self, "args", args).atom_config(), tokenizer
+                )
             else:
                 model = named["model"] = prepare_model(named.get("model"), args.atom_config(), tokenizer, args.seed)
                 if not isinstance(model, str):
@@ -98,19 +98,14 @@ class AtomTrainerMixin(CardMixin, PushMixin, ExplainerMixin, LossMixin):
             self._atom_pairs: PairCache | None = None
             self.add_callback(_AtomCallback(self))
 
-    @property
-    def _atom_model(self) -> AtomMixin:
-        return inner_model(self.accelerator.unwrap_model(self.model))
-
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any):
         last = get_last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
         if last:
             self._check_checkpoint(last)
         if not self._atom_on:
             return super().train(resume_from_checkpoint, *args, **kwargs)
-        remove_explainer(self._atom_model)
-        if not self._atom_checked:
-            self.check_atoms()
+        if self.model_init is None:  # else the model is made again, and checked then
+            self._atom_before_training()
         # Compiled as a whole, a model would hide the gradients at its hidden states from the balancer. All trainers of the
         # process share this plugin.
         compiler = self.accelerator.state.dynamo_plugin
@@ -120,6 +115,15 @@ class AtomTrainerMixin(CardMixin, PushMixin, ExplainerMixin, LossMixin):
             return super().train(resume_from_checkpoint, *args, **kwargs)
         finally:
             compiler.use_regional_compilation = before
+
+    def _atom_before_training(self) -> None:
+        output_dir, bases = Path(self.args.output_dir), adapter_bases(self._atom_unwrapped)
+        for folder in (output_dir, *output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
+            check_folder(folder, bases, "output_dir")  # before hours of work that could not be saved
+        remove_explainer(self._atom_model)
+        # A model cannot run before it is sharded: `on_train_begin` checks it.
+        if not (self._atom_checked or self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            self.check_atoms()
 
     def check_atoms(self) -> None:
         """Run one forward pass of two samples, so that an unusable model or data set is rejected before training.
@@ -131,9 +135,9 @@ class AtomTrainerMixin(CardMixin, PushMixin, ExplainerMixin, LossMixin):
         if type(self)._prepare_inputs is not Trainer._prepare_inputs:
             return  # a trainer that generates its batches from prompts, such as GRPO
         if (self.is_fsdp_enabled or self.is_deepspeed_enabled) and not self.is_in_train:
-            return  # a model cannot run before it is sharded: `on_train_begin` calls again
+            return  # not sharded yet
         loader = self.get_train_dataloader()
-        with trying_out(self.model, self.args.device), keeping_generators(loader.collate_fn):
+        with trying_out(self._atom_model, self.args.device), keeping_generators(loader.collate_fn):
             inputs = loader.collate_fn([loader.dataset[0], loader.dataset[1]])
             try:
                 packed, importance = self._atom_read(self.model_wrapped, inputs)
@@ -195,6 +199,8 @@ class AtomTrainerMixin(CardMixin, PushMixin, ExplainerMixin, LossMixin):
         super().log(logs, *args, **kwargs)
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        if self._atom_on:
+            check_folder(output_dir or self.args.output_dir, adapter_bases(self._atom_unwrapped), "output_dir")
         is_checkpoint = os.path.basename(output_dir or "").startswith(PREFIX_CHECKPOINT_DIR)
         if not (self._atom_on and _internal_call and is_checkpoint):
             return super().save_model(output_dir, _internal_call)

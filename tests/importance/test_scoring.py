@@ -12,6 +12,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 from atom_hf import AtomConfig, AtomError, Atoms, attach_atoms
 from atom_hf.importance.read import read_images, read_texts
 from atom_hf.importance.scoring import predict
+from helpers.error_messages import error_message
 from helpers.models import make_tokenizer, tiny
 from helpers.scored import MODELS, SMALL, TEXTS, ready
 
@@ -82,3 +83,11 @@ def test_lists_that_do_not_fit_are_rejected():
         read_texts(bert, make_tokenizer(), ["a"], batch_size=0)
     with pytest.raises(AtomError, match="does not know where its pieces come from"):
         read_texts(bert, object(), ["a"])
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_model_whose_weights_are_not_finite_has_no_importance(value):
+    """Not that every word has no token."""
+    model = ready(tiny("bert"), make_tokenizer())
+    model.bert.embeddings.word_embeddings.weight.data.fill_(value)
+    error_message(lambda: read_texts(model, make_tokenizer(), TEXTS[:2]), "model: weights of this Bert", "not finite")

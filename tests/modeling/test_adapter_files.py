@@ -4,13 +4,15 @@ import json
 import shutil
 
 import pytest
-from peft import LoraConfig, get_peft_model
+import torch
+from peft import AutoPeftModelForSequenceClassification, LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification
 
 from atom_hf import AtomError, attach_atoms, load_atom_model
-from helpers.models import tiny
-from helpers.training import make
+from helpers.error_messages import error_message
+from helpers.models import batch_for, tiny
+from helpers.training import make, train
 
 # PEFT 0.21 goes by names that Transformers 5.23 calls old.
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
@@ -65,6 +67,57 @@ def test_an_adapter_of_a_stranger_that_does_not_fit(saved_adapter, tmp_path, spo
     with pytest.raises(AtomError, match=says) as caught:
         load_atom_model(folder)
     assert "\n" not in str(caught.value)
+
+
+# Initializations that leave the base with a residual, and some that do not.
+MADE = {
+    "pissa": {"init_lora_weights": "pissa"},
+    "pissa, rank-stabilized": {"init_lora_weights": "pissa", "use_rslora": True},
+    "pissa, ranks": {"init_lora_weights": "pissa", "rank_pattern": {"value": 2}},
+    "olora": {"init_lora_weights": "olora"},
+    "olora, weight-decomposed": {"init_lora_weights": "olora", "use_dora": True},
+    "orthogonal": {"init_lora_weights": "orthogonal"},
+    "gaussian": {"init_lora_weights": "gaussian"},
+}
+
+
+def made(folder, target=("query", "value"), **options):
+    if not (folder / "base").exists():
+        tiny("bert").save_pretrained(folder / "base")
+    base = AutoModelForSequenceClassification.from_pretrained(folder / "base")
+    return get_peft_model(base, LoraConfig(r=4, target_modules=list(target), task_type="SEQ_CLS", **options))
+
+
+@pytest.mark.parametrize("how", MADE)
+def test_an_adapter_loads_however_it_was_made(how, tmp_path):
+    model = train(
+        "bert", tmp_path / "run", model=made(tmp_path, **MADE[how]), atom=True, learning_rate=0.01
+    ).model.eval()
+    model.save_pretrained(tmp_path / "adapter")
+    batch = batch_for("bert")
+    plain = AutoPeftModelForSequenceClassification.from_pretrained(tmp_path / "adapter").eval()(**batch).logits
+    torch.testing.assert_close(plain, model(**batch).logits)
+    for trainable in (False, True):
+        loaded = load_atom_model(tmp_path / "adapter", is_trainable=trainable)
+        assert any(p.requires_grad for name, p in loaded.named_parameters() if "lora_A" in name) == trainable
+        torch.testing.assert_close(loaded.eval()(**batch).logits, plain)
+        torch.testing.assert_close(loaded.atom_importance(**batch), model.atom_importance(**batch), equal_nan=True)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (cut, "cannot be loaded on"),
+        (drop, "Found missing adapter keys"),
+        (setting(r=10**12), "cannot be loaded on"),
+        (setting(init_lora_weights="loftq"), "cannot be loaded"),
+        (setting(init_lora_weights="corda"), "cannot be loaded"),
+    ],
+)
+def test_one_that_is_made_from_its_base_has_to_fit_too(spoil, says, tmp_path):
+    attach_atoms(made(tmp_path, init_lora_weights="pissa")).save_pretrained(tmp_path / "adapter")
+    spoil(tmp_path / "adapter")
+    error_message(lambda: load_atom_model(tmp_path / "adapter"), says)
 
 
 @pytest.mark.promise("A push holds the model and its card, and nothing of this machine.")

@@ -31,11 +31,11 @@ def test_passes_are_joined_row_by_row_and_padded_with_nan():
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("gradient", [True, False])
 @pytest.mark.parametrize("always", [True, False])
-def test_passes_are_read_in_training_with_a_gradient_or_always(training, gradient, always):
+def test_passes_are_collected_with_a_gradient_or_always(training, gradient, always):
     model = attached("bert").train(training)
     with torch.set_grad_enabled(gradient), collecting(model, always=always) as collector:
         outputs = model(**batch_for("bert"))
-    wanted = always or (training and gradient)
+    wanted = always or gradient
     assert ("atoms" in outputs) == (collector.join() is not None) == wanted
 
 
@@ -47,6 +47,17 @@ def test_passes_after_the_last_that_is_wanted_have_no_atoms():
     atoms, importance = collector.join()
     assert torch.equal(atoms, torch.cat([each.atoms for each in outputs[:2]])) and atoms.requires_grad
     assert len(importance) == 4 and not importance.requires_grad
+
+
+@pytest.mark.parametrize("modes", [[True, False, True], [False, True, True], [True, True, False], [False, False]])
+@pytest.mark.parametrize("most", [None, 1])
+def test_passes_in_eval_mode_count_only_where_there_are_no_others(modes, most):
+    model, passes = attached("bert"), []
+    with collecting(model, most=most) as collector:
+        for start, training in enumerate(modes):
+            passes.append((training, model.train(training)(**batch_for("bert", 1, start=start))))
+    counted = [outputs.atoms for training, outputs in passes if training == any(modes) and "atoms" in outputs]
+    assert torch.equal(collector.join()[0], torch.cat(counted)) and len(counted) == (most or modes.count(any(modes)))
 
 
 def test_collectors_nest_and_leave_nothing_behind():

@@ -8,6 +8,7 @@ from transformers import HfArgumentParser
 
 from atom_hf import AtomConfig, AtomError, AtomMixin, AtomTrainingArguments
 from atom_hf.training.arguments import check_arguments
+from helpers.error_messages import error_message
 from helpers.models import tiny
 from helpers.training import arguments, make
 
@@ -74,6 +75,10 @@ def test_a_bad_value_is_rejected_by_the_name_of_its_flag(flag, value, tmp_path):
 def test_a_batch_of_one_is_rejected(tmp_path):
     with pytest.raises(AtomError, match=r"per_device_train_batch_size is 1.*at least 2"):
         make("bert", tmp_path, atom=True, per_device_train_batch_size=1, gradient_accumulation_steps=4)
+    for size in (0, -2):
+        for pairs in ({}, {"atom_pair_batch": 4}):
+            options = {"per_device_train_batch_size": size, **pairs}
+            error_message(lambda: make("bert", tmp_path, atom=True, **options), "per_device_train_batch_size", size)  # noqa: B023
     make("bert", tmp_path, atom=True, per_device_train_batch_size=2)
     make("bert", tmp_path, atom=False, per_device_train_batch_size=1)
 

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from atom_hf import Atoms
+from atom_hf import Atoms, AtomTrainer
 from atom_hf.atoms.loss import atom_loss
 from helpers.models import batch_for, rows_for
+from helpers.own_models import Around, Dict, own
 from helpers.training import SUM, Gradients, equal, history, make, mean_loss
 
 # Accumulation
@@ -53,18 +54,31 @@ def test_accumulation_averages_the_atom_term_over_batches(name, how, tmp_path):
 SGD = {"optim": "sgd", "learning_rate": 0.05, "atom_head_learning_rate": 0.5, "max_grad_norm": 0.0}
 ABSOLUTE = {**SUM, "atom_weight": 3.0}
 RELATIVE = {**ABSOLUTE, "atom_weighting": "relative"}
+
+
+class InEvalMode(AtomTrainer):
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+        self.model.eval()
+        return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+
+
 RUNS = {
     "bert": ("bert", {**ABSOLUTE, "max_steps": 1}),
     "vit": ("vit", {**ABSOLUTE, "max_steps": 1}),
     "gpt2": ("gpt2", {**ABSOLUTE, "max_steps": 1}),
     "bert, relative": ("bert", {**RELATIVE, "max_steps": 2}),
     "gpt2, relative": ("gpt2", {**RELATIVE, "max_steps": 2}),
+    "a tuple": ("bert", {**ABSOLUTE, "max_steps": 1, "model": Around}),
+    "a dict": ("bert", {**RELATIVE, "max_steps": 2, "model": Dict}),
+    "eval mode": ("bert", {**ABSOLUTE, "max_steps": 1, "cls": InEvalMode}),
 }
 
 
 def run(key, folder, processes):
     """What a run ends with."""
     name, options = RUNS[key]
+    if "model" in options:
+        options = {**options, "model": own(options["model"])}
     trainer = make(name, folder, per_device_train_batch_size=8 // processes, **SGD, **options)
     trainer.train()
     return result(trainer)

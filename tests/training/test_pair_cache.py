@@ -92,6 +92,23 @@ def test_a_batch_that_is_passed_more_than_once_is_rejected(tmp_path):
         make("bert", tmp_path, cls=StudyTrainer, pieces={"args": args}).train()
 
 
+class OwnStep(AtomTrainer):
+    """Its steps are not those of Trainer."""
+
+    def training_step(self, model, inputs, num_items_in_batch=None):
+        model.train()
+        loss = self.compute_loss(model, self._prepare_inputs(inputs), num_items_in_batch=num_items_in_batch)
+        self.accelerator.backward(loss)
+        return loss.detach()
+
+
+def test_a_step_that_does_not_prepare_its_batches_is_rejected(tmp_path):
+    make("bert", tmp_path, cls=OwnStep, **STEP).train()
+    options = {**STEP, "gradient_accumulation_steps": 2, "atom_pair_batch": 8}
+    with pytest.raises(AtomError, match=r"atom_pair_batch: .*does not call super\(\)\.training_step"):
+        make("bert", tmp_path, cls=OwnStep, **options).train()
+
+
 class ScheduleFree(torch.optim.SGD):
     """As schedule-free optimizers do: weights are the ones to train at after `train`, others after `eval`."""
 

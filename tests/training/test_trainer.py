@@ -1,5 +1,6 @@
 """Training: the flag off is Trainer itself; the flag on adds the atom loss and its heads, and nothing else."""
 
+import math
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 from transformers import Trainer, TrainerCallback, TrainingArguments
 
 from atom_hf import AtomError, AtomMixin, AtomTrainer, AtomTrainerMixin, AtomTrainingArguments, attach_atoms
+from helpers.error_messages import error_message
 from helpers.models import batch_for, collator_for, make_tokenizer, rows_for, tiny
 from helpers.training import SUM, Gradients, arguments, backbone, equal, heads, history, make, train
 
@@ -236,6 +238,35 @@ def test_data_that_is_read_once_is_checked_at_the_first_step(tmp_path):
     with pytest.raises(AtomError, match="leaves no token in the first samples"):
         trainer.train()
     assert trainer.state.global_step == 0
+
+
+@pytest.mark.parametrize("streams", [False, True])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+@pytest.mark.parametrize("place", ["bert.embeddings.LayerNorm.bias", "classifier.weight"])
+def test_weights_that_are_not_finite_are_not_called_missing_tokens(place, streams, value, tmp_path):
+    from datasets import IterableDataset
+
+    model = tiny("bert")
+    model.get_parameter(place).data[1] = value
+    rows = IterableDataset.from_generator(lambda: iter(rows_for("bert"))) if streams else None
+    trainer = make("bert", tmp_path, model=model, rows=rows, atom=True)
+    error_message(trainer.train, "model: weights of this", place, "not finite")
+    assert trainer.state.global_step == 0
+
+
+def test_a_loss_that_is_not_a_number_for_want_of_labels_is_none_of_the_weights(tmp_path):
+    rows = [{**row, "labels": [-100] * len(row["input_ids"])} for row in rows_for("gpt2")]
+    train("gpt2", tmp_path, rows=rows, atom=True, max_steps=1)
+
+
+@pytest.mark.parametrize("streams", [False, True])
+def test_inputs_that_are_not_finite_are_called_that(streams, tmp_path):
+    from datasets import IterableDataset
+
+    broken = [{**row, "pixel_values": row["pixel_values"] * math.nan} for row in rows_for("vit")]
+    rows = IterableDataset.from_generator(lambda: iter(broken)) if streams else broken
+    trainer = make("vit", tmp_path, rows=rows, atom=True)
+    error_message(trainer.train, "pixel_values: the inputs hold numbers that are not finite")
 
 
 @pytest.mark.parametrize("frozen", [True, False])
