@@ -19,6 +19,7 @@ from ..builtin import BUILT_IN_MODELS
 from ..errors import AtomError, first_line
 from ..hub.messages import HUB_ERRORS, reason
 from ..modeling.sharding import gathered_parameters
+from ..utils.files import complete
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +34,7 @@ def find_model(name: str) -> str:
     """The folder of a built-in model, or `name` itself: a folder or a Hub id."""
     model = BUILT_IN_MODELS.get(name)
     if model is None:
+        complete(name)
         return name
     try:
         package = importlib.import_module(model.package)

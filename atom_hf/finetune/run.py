@@ -7,7 +7,7 @@ import os
 import shlex
 import tempfile
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,12 +28,15 @@ from ..modeling.mixin import AtomMixin
 from ..modeling.sharding import name_units
 from ..training.arguments import AtomTrainingArguments, check_processes
 from ..training.trainer import AtomTrainer
+from ..utils.files import check_output_folder
+from ..utils.lock import lock_folder
 from .arguments import RunArguments, load_run_data
 from .card_facts import run_facts
 from .inputs import TrainingInputs, prepare_inputs
 from .metrics import perplexity
 from .pretrained import find_model
 from .resume import find_checkpoint
+from .saving import RunTrainer, check_diverged, save_explainer, save_results, save_trained, why_unsaved
 
 logger = logging.getLogger(__name__)
 
@@ -59,6 +62,9 @@ class RunResult:
     """How well the explainer fits, if one was asked for and could be fitted."""
     push_error: str | None = None
     """Why the model, which is saved, could not be pushed in the end."""
+    save_error: str | None = None
+    """What could not be saved, and why: the model, or something beside it."""
+    is_saved: bool = False
 
 
 def default_output_dir(run: RunArguments, data: TaskData, atom: bool) -> str:
@@ -76,9 +82,16 @@ class Prepared(NamedTuple):
 
 
 def prepare_run(
-    run: RunArguments, args: AtomTrainingArguments, *, save: bool = True, trainer_class: type = AtomTrainer
+    run: RunArguments,
+    args: AtomTrainingArguments,
+    *,
+    save: bool = True,
+    trainer_class: type = AtomTrainer,
+    holding: ExitStack | None = None,
 ) -> Prepared:
     """Everything up to training: the data, and the trainer (a subclass of AtomTrainer, if given) with its model.
+
+    The output folder stays locked for other runs as long as `holding`, if given, is open.
 
     Raises:
         AtomError: whatever is wrong with the arguments, before training starts.
@@ -94,6 +107,9 @@ def prepare_run(
         data = load_run_data(run)
     if args.output_dir == DEFAULT_FOLDER:
         args.output_dir = default_output_dir(run, data, args.atom)
+    if holding is not None and args.process_index == 0:
+        check_output_folder(args.output_dir)
+        holding.enter_context(lock_folder(args.output_dir))
     args.resume_from_checkpoint = find_checkpoint(args, save)
     # Pinned memory serves the copy to an accelerator; without one it only warns.
     args.dataloader_pin_memory = args.dataloader_pin_memory and torch.cuda.is_available()
@@ -161,10 +177,25 @@ def fine_tune(
     Raises:
         AtomError: whatever is wrong with the arguments, before training starts.
     """
-    trainer, data, _ = prepare_run(run, args, save=save)
-    if not save:
-        trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    with ExitStack() as holding:
+        options = {"trainer_class": RunTrainer, "holding": holding} if save else {}
+        trainer, data, _ = prepare_run(run, args, save=save, **options)
+        if not save:
+            trainer.remove_callback(PrinterCallback)
+        trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+        check_diverged(trainer, save)
+        return _finish(trainer, data, save, explainer_samples, find_comparison)
+
+
+def _finish(
+    trainer: AtomTrainer,
+    data: TaskData,
+    save: bool,
+    explainer_samples: int,
+    find_comparison: Callable[[TaskData], Comparison | None] | None,
+) -> RunResult:
+    """Evaluates a trained model, and does with it what is left to do."""
+    args = trainer.args
     found = trainer.evaluate()
     metrics = {
         name.removeprefix("eval_"): value
@@ -182,21 +213,16 @@ def fine_tune(
             "comparison": find_comparison(data) if find_comparison else None,
         }
     failed = None
-    if save:
-        if trainer.is_fsdp_enabled:  # whatever form its checkpoints have, the model at the end is whole
-            trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-        trainer.save_model(
-            _internal_call=True
-        )  # without a push, which may fail, and before a fit that may be broken off
+    saved = save and save_trained(trainer)
     explainer = _fit_explainer(trainer, explainer_samples) if args.atom and explainer_samples else None
     if save:
-        if explainer is not None:
-            trainer.save_model(_internal_call=True)
-        if args.push_to_hub:
+        if explainer is not None and saved:
+            save_explainer(trainer)
+        if args.push_to_hub and saved:
             failed = _push(trainer)
-        trainer.save_state()
-        trainer.save_metrics("eval", {**metrics, **importance})
-    return RunResult(metrics, importance, args.output_dir, data, trainer, explainer, failed)
+        save_results(trainer, {**metrics, **importance})
+    unsaved = why_unsaved(trainer) if save else None
+    return RunResult(metrics, importance, args.output_dir, data, trainer, explainer, failed, unsaved, saved)
 
 
 def _fit_explainer(trainer: AtomTrainer, samples: int) -> ExplainerFit | None:

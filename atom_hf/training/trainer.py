@@ -10,6 +10,7 @@ from transformers import Trainer, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, has_length
 from transformers.utils import logging
 
+from ..atoms.config import CONFIG_NAME as ATOM_CONFIG_NAME
 from ..atoms.config import MAX_BYTES
 from ..errors import AtomError
 from ..modeling.attach import refit_heads, remove_explainer
@@ -18,7 +19,7 @@ from ..modeling.heads_file import HEADS_NAME, read_heads
 from ..modeling.mixin import AtomMixin
 from ..modeling.sharding import prepare_precision
 from ..modeling.unwrap import inner_model, is_sentence_transformer
-from ..utils.files import read_json
+from ..utils.files import read_json, write_atomically
 from .arguments import check_arguments, check_class
 from .explainer import ExplainerMixin
 from .loss import LossMixin, joining
@@ -203,16 +204,20 @@ class AtomTrainerMixin(CardMixin, PushMixin, ExplainerMixin, LossMixin):
         else:
             super().save_model(output_dir, _internal_call)
         if self.args.should_save:
-            os.makedirs(output_dir, exist_ok=True)  # when FSDP saves shards, Trainer has not made it yet
-            with open(os.path.join(output_dir, STATE_NAME), "w", encoding="utf-8") as file:
-                only_model = bool(self.args.save_only_model)
-                json.dump({**self._atom_model.atom_balancer.state(), "save_only_model": only_model}, file)
+            # When FSDP saves shards, Trainer has not made the folder yet.
+            state = {**self._atom_model.atom_balancer.state(), "save_only_model": bool(self.args.save_only_model)}
+            write_atomically(os.path.join(output_dir, STATE_NAME), json.dumps(state))
 
     def _check_checkpoint(self, resume_from_checkpoint: str) -> None:
         with_atoms = os.path.isfile(os.path.join(resume_from_checkpoint, STATE_NAME))
         if with_atoms and not self._atom_on:
             raise AtomError(
                 f"resume_from_checkpoint: {resume_from_checkpoint} was written by a run with --atom; resume with --atom"
+            )
+        if self._atom_on and not with_atoms and os.path.isfile(os.path.join(resume_from_checkpoint, ATOM_CONFIG_NAME)):
+            raise AtomError(
+                f"resume_from_checkpoint: {resume_from_checkpoint} holds a finished model, without the state of a run; give a "
+                "checkpoint-* of its run, or start a new run from this model"
             )
         if self._atom_on and not with_atoms:
             raise AtomError(
