@@ -97,6 +97,8 @@ def prepare_run(
         AtomError: whatever is wrong with the arguments, before training starts.
     """
     check_processes(args)
+    if args.output_dir != DEFAULT_FOLDER:
+        check_output_folder(args.output_dir)
     if args.atom:
         args.atom_config()  # rejects bad values before anything is loaded
     if args.push_to_hub:

@@ -117,7 +117,12 @@ def why_unsaved(trainer: RunTrainer) -> str | None:
     if not trainer.unsaved:
         return None
     folder = trainer.args.output_dir
-    parts = "; ".join(f"{what} could not be saved: {why}" for what, why in trainer.unsaved.items())
+    reasons = dict.fromkeys(trainer.unsaved.values())
+    lists = {why: [what for what, its in trainer.unsaved.items() if its == why] for why in reasons}
+    parts = "; ".join(
+        f"{', '.join(whats[:3])}{f' and {len(whats) - 3} more' if len(whats) > 3 else ''} could not be saved: {why}"
+        for why, whats in lists.items()
+    )
     if "the model" not in trainer.unsaved:
         return f"--output_dir {folder!r}: {parts}; the model is saved"
     last = max(complete_checkpoints(folder), default=None)
