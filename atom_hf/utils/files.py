@@ -188,6 +188,8 @@ def _move(part: Path, folder: Path) -> None:
     found = read_json(part / _DONE, _DONE_BYTES, "list of saved files")
     root = folder.resolve()
     folders, names, removed = (found.get(key, []) for key in ("folders", "files", "removed"))
+    if not all(isinstance(listed, list) for listed in (folders, names, removed)):
+        raise AtomError(f"{part / _DONE} is no list of saved files")
     # A folder may come from somebody else: nothing outside it is touched.
     for name in (*folders, *names, *removed):
         steps = Path(name).parts if isinstance(name, str) else ("..",)
