@@ -94,9 +94,7 @@ def _what_is_wrong(checkpoint: str) -> str | None:
 def _check_given(checkpoint: str) -> None:
     if not os.path.isfile(os.path.join(checkpoint, STATE_NAME)):
         raise AtomError(f"--resume_from_checkpoint {checkpoint!r} is not a checkpoint folder; true takes the last one")
-    states = ("optimizer*", "rng_state*", "scheduler.pt", "global_step*", "pytorch_model_fsdp*")
-    named = Path(checkpoint).resolve().name.startswith(("checkpoint-", "last-checkpoint"))
-    if not named and not any(any(Path(checkpoint).glob(state)) for state in states):
+    if os.path.isfile(os.path.join(checkpoint, "all_results.json")):  # the metrics, which a run saves at its end
         raise AtomError(
             f"--resume_from_checkpoint {checkpoint!r} is the folder of a finished run, not a checkpoint: give a "
             "checkpoint-* of the run, or start a new run from its model by --model"

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
@@ -54,9 +54,17 @@ def write_heads(heads: dict[str, Tensor], folder: str | Path, config: AtomConfig
     if config is not None:
         metadata[_CONFIG_KEY] = json.dumps(config.to_dict(), allow_nan=False)
         metadata[HEADS_ID] = _id_of(tensors, metadata[_CONFIG_KEY])
-    write_atomically(Path(folder, HEADS_NAME), lambda file: save_file(tensors, file, metadata=metadata))
+    write_atomically(Path(folder, HEADS_NAME), _with_metadata(save(tensors), metadata))
     if config is not None:
         config.save(folder, metadata[HEADS_ID])
+
+
+def _with_metadata(file: bytes, metadata: dict[str, str]) -> bytes:
+    """A safetensors file with metadata, always in the same order: the library's own differs from call to call."""
+    end = 8 + int.from_bytes(file[:8], "little")
+    header = json.dumps({"__metadata__": metadata, **json.loads(file[8:end])}, separators=(",", ":")).encode()
+    header += b" " * (-len(header) % 8)  # numbers are aligned
+    return len(header).to_bytes(8, "little") + header + file[end:]
 
 
 def _id_of(tensors: Mapping[str, Tensor], config: str) -> str:
