@@ -16,6 +16,7 @@ from transformers import PrinterCallback, TrainerCallback
 from ..errors import AtomError
 from ..finetune.arguments import RunArguments, load_run_data
 from ..finetune.run import Prepared, prepare_run, unlogged_run
+from ..finetune.saving import check_diverged
 from ..training.random_state import keeping_random_state
 from ..utils.files import check_output_folder, read_yaml, write_atomically
 from ..utils.jsonl import RESULTS_NAME, append_line, read_lines, start_lines
@@ -158,6 +159,7 @@ def _run(
         began = clock()
         trainer.train()
         seconds = clock() - began
+        check_diverged(trainer, save=False)
         if data.task == "causal-lm":
             measures, _ = measure_writer(prepared, job.seed)
         else:

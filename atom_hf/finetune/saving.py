@@ -1,6 +1,7 @@
 """Save a run's model: a disk that fills does not cost its results, and a model of NaNs is not saved as if it were one."""
 
 import functools
+import json
 import logging
 import os
 import shutil
@@ -17,10 +18,12 @@ from ..modeling.finite import not_finite
 from ..modeling.mixin import save_heads
 from ..training.push import saved_together
 from ..training.trainer import AtomTrainer
-from ..utils.files import write_failure
+from ..utils.files import write_atomically, write_failure
 from .resume import complete_checkpoints, is_whole, last_good_checkpoint
 
 logger = logging.getLogger(__name__)
+
+RESULTS_NAMES = ("eval_results.json", "all_results.json")  # Trainer's own; here there are no others to be combined
 
 
 class RunTrainer(AtomTrainer):
@@ -103,13 +106,17 @@ def save_explainer(trainer: RunTrainer) -> None:
 
 
 def save_results(trainer: RunTrainer, metrics: dict[str, float]) -> None:
-    """Save Trainer's state and the metrics beside the model."""
+    """Save Trainer's state and the metrics beside the model: the files of `save_state` and `save_metrics`, each whole."""
 
     def save() -> None:
-        trainer.save_state()
-        trainer.save_metrics("eval", metrics)
+        if not trainer.is_world_process_zero():
+            return
+        folder = Path(trainer.args.output_dir)
+        write_atomically(folder / TRAINER_STATE_NAME, trainer.state.save_to_json)
+        for name in RESULTS_NAMES:
+            write_atomically(folder / name, json.dumps(metrics, indent=4, sort_keys=True))
 
-    _try(trainer, f"{TRAINER_STATE_NAME} and eval_results.json", save)
+    _try(trainer, f"{TRAINER_STATE_NAME} and {RESULTS_NAMES[0]}", save)
 
 
 def why_unsaved(trainer: RunTrainer) -> str | None:

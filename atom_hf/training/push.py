@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
-from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, SaveStrategy
 from transformers.utils import logging
 from transformers.utils.hub import PushInProgress, hf_api
@@ -20,6 +20,7 @@ from ..errors import AtomError
 from ..hub.card import CARD_NAME, is_own
 from ..hub.card_facts import describes
 from ..hub.upload import LAST_CHECKPOINT, check_base, check_repository, commit, files_to_push, open_repository
+from ..modeling.finite import not_finite
 from ..modeling.mixin import saving
 from ..modeling.unwrap import adapter_bases
 from ..utils.files import write_failure
@@ -215,7 +216,12 @@ class PushMixin:
         try:
             with saved_together(self, folder) as part:
                 super()._save(part, state_dict=state_dict)
-                if part != folder and is_own(folder) and describes(self.accelerator.unwrap_model(self.model)):
+                if part == folder:
+                    return
+                model = self.accelerator.unwrap_model(self.model)
+                if names := not_finite(model):
+                    logger.warning(f"{folder}: the saved model holds numbers that are not finite (NaN), in {names[0]}")
+                if is_own(folder) and describes(model):
                     Path(part, CARD_NAME).unlink(missing_ok=True)
         finally:
             self.args.hub_token = token
@@ -229,6 +235,9 @@ def saved_together(trainer: Any, folder: str) -> Iterator[str]:
     """
     if not trainer.args.should_save or Path(folder).name.startswith(PREFIX_CHECKPOINT_DIR):
         yield folder
+        made = Path(folder, TRAINING_ARGS_NAME)
+        for weights in Path(folder).glob("*.safetensors") if made.is_file() else ():
+            weights.chmod(made.stat().st_mode & 0o777)  # safetensors makes files that only their owner may read
         return
     with saving(folder) as part:
         yield str(part)

@@ -82,7 +82,7 @@ def test_training_goes_on_without_a_checkpoint_that_cannot_be_written(monkeypatc
 
 
 def test_metrics_that_cannot_be_saved_are_printed_and_the_model_stays(monkeypatch):
-    monkeypatch.setattr("transformers.Trainer.save_metrics", full)
+    monkeypatch.setattr("transformers.TrainerState.save_to_json", full)
     status, out, err = command(f"{ATOM} --save_strategy no")
     assert status == 2 and "accuracy" in out and "model     run" in out
     assert "trainer_state.json and eval_results.json could not be saved: No space left" in last_line(err)
@@ -109,6 +109,18 @@ def test_an_error_of_another_kind_is_no_full_disk(monkeypatch):
     monkeypatch.setattr("torch.save", lambda *_, **__: {}["missing"])
     with pytest.raises(KeyError, match="missing"):
         command(f"{ATOM} --save_strategy no")
+
+
+@pytest.mark.parametrize("line", [PLAIN, ATOM], ids=["plain", "atom"])
+def test_weights_can_be_read_by_whoever_reads_other_files(line):
+    before = os.umask(0o022)
+    try:
+        assert command(f"{line} --save_steps 2")[0] == 0
+    finally:
+        os.umask(before)
+    files = [path for path in Path("run").rglob("*") if path.is_file()]
+    assert {path.stat().st_mode & 0o777 for path in files} == {0o644}
+    assert len([path for path in files if path.suffix == ".safetensors"]) == 2 + line.count("--atom")
 
 
 # Divergence
@@ -208,13 +220,13 @@ def test_a_folder_in_use_is_refused_before_the_model_is_made(monkeypatch, line):
 
 
 def test_the_lock_is_held_while_the_run_writes_and_released_after(monkeypatch):
-    seen, real = [], transformers.Trainer.save_state
+    seen, real = [], transformers.TrainerState.save_to_json
 
-    def save_state(self):
+    def save_to_json(self, path):
         seen.append(json.loads(Path("run/.atom-hf.lock").read_text())["pid"])
-        real(self)
+        real(self, path)
 
-    monkeypatch.setattr(transformers.Trainer, "save_state", save_state)
+    monkeypatch.setattr(transformers.TrainerState, "save_to_json", save_to_json)
     assert command(f"{ATOM} --save_strategy no")[0] == 0
     assert seen == [os.getpid()] and not os.path.exists("run/.atom-hf.lock")
 

@@ -95,4 +95,6 @@ def test_a_save_that_fails_leaves_the_adapter_that_was_there(saved_adapter, tmp_
     after = {path.name: path.read_bytes() for path in folder.iterdir()}
     changed = {name for name in after if before[name] != after[name]}
     assert changed >= {"atom_heads.safetensors", "atom_config.json"} and after.keys() == before.keys()
-    assert after["README.md"] == b"# Mine\n" and after["adapter_model.safetensors"] == before["adapter_model.safetensors"]
+    assert (
+        after["README.md"] == b"# Mine\n" and after["adapter_model.safetensors"] == before["adapter_model.safetensors"]
+    )

@@ -172,6 +172,14 @@ def test_the_state_of_a_checkpoint_is_whole_or_not_there(tmp_path, monkeypatch):
     assert not [name for name in names if "atom_state" in name] and "trainer_state.json" not in names
 
 
+def test_a_trainer_that_saves_a_model_of_nans_says_so(tmp_path, caplog):
+    trainer = make("bert", tmp_path / "run", **ATOM)
+    trainer.model.classifier.bias.data[0] = float("nan")
+    with caplog.at_level("WARNING"):
+        trainer.save_model(str(tmp_path / "model"))
+    assert "model: the saved model holds numbers that are not finite (NaN), in classifier.bias" in caplog.text
+
+
 @pytest.mark.parametrize("writer", ["torch.save", "transformers.BertTokenizer.save_pretrained"])
 def test_a_save_that_fails_after_the_model_leaves_model_and_tokenizer_as_they_were(tmp_path, monkeypatch, writer):
     make("bert", tmp_path / "run", **ATOM).save_model(str(tmp_path / "model"))
