@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -30,6 +31,8 @@ PART = ".saving-"  # prefix of the folders that files are written to first; hidd
 _DONE = ".done"  # in such a folder: everything has been written, and belongs in the folder around it
 
 _DONE_BYTES = 2**22
+
+_LONG = 86400.0  # seconds: whatever is still half-written after a day was left by another host
 
 _open: set[Path] = set()  # those of this process
 
@@ -114,7 +117,7 @@ def replacing(folder: str | Path, last: Sequence[str] = (), stale: re.Pattern | 
         folder.mkdir(parents=True, exist_ok=True)
         complete(folder)
         part = Path(tempfile.mkdtemp(prefix=f"{PART}{HOST}.{os.getpid()}-", dir=folder))
-        _open.add(part)
+        _open.add(part.resolve())
         yield part
         written = {True: [], False: []}
         for path in sorted(part.rglob("*")):
@@ -141,7 +144,8 @@ def replacing(folder: str | Path, last: Sequence[str] = (), stale: re.Pattern | 
             raise
         raise WriteError(f"{folder} could not be written to: {why}; {kept}", why) from error
     finally:
-        _open.discard(part)
+        if part is not None:
+            _open.discard(part.resolve())
 
 
 def complete(folder: str | Path) -> None:
@@ -149,8 +153,12 @@ def complete(folder: str | Path) -> None:
 
     What an interrupted one has left half-written is removed. Does nothing to a folder that cannot be written to.
     """
-    for part in sorted(Path(folder).glob(f"{PART}*")):
-        if not part.is_dir() or part.is_symlink() or part in _open:
+    try:
+        parts = sorted(Path(folder).glob(f"{PART}*"))
+    except (OSError, ValueError):  # a name that is no path
+        return
+    for part in parts:
+        if not part.is_dir() or part.is_symlink() or part.resolve() in _open:
             continue
         try:
             if (part / _DONE).is_file():
@@ -159,7 +167,8 @@ def complete(folder: str | Path) -> None:
             else:
                 host, _, rest = part.name.removeprefix(PART).rpartition(".")
                 pid = rest.partition("-")[0]
-                if host == HOST and pid.isdigit() and (int(pid) == os.getpid() or not is_alive(int(pid))):
+                dead = host == HOST and pid.isdigit() and (int(pid) == os.getpid() or not is_alive(int(pid)))
+                if dead or time.time() - part.stat().st_mtime > _LONG:
                     shutil.rmtree(part)
         except (OSError, AtomError) as error:
             logger.warning("%s: a save was interrupted, and cannot be completed: %s", folder, first_line(error))

@@ -262,7 +262,8 @@ def test_a_save_that_is_broken_off_while_files_are_renamed_is_completed(tmp_path
 
 def test_what_a_killed_save_left_half_written_is_removed_and_a_running_one_is_left(tmp_path):
     fill(tmp_path, {f"{PART}{HOST}.{pid}-x/model": "ha" for pid in (2**22 + 5, os.getppid())})
-    fill(tmp_path, {f"{PART}elsewhere.7-x/model": "ha", "model": "old"})
+    fill(tmp_path, {f"{PART}elsewhere.{pid}-x/model": "ha" for pid in (7, 8)} | {"model": "old"})
+    os.utime(tmp_path / f"{PART}elsewhere.8-x", (0, 0))
     complete(tmp_path)
     left = {f"{PART}{HOST}.{os.getppid()}-x/model", f"{PART}elsewhere.7-x/model", "model"}
     assert content(tmp_path).keys() == left
