@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AtomError
-from ..utils.files import read_json
+from ..utils.files import read_json, write_atomically
 from . import format_1
 from .energy import TOKEN_REDUCTIONS
 from .heads import POSITION_INITS
@@ -15,6 +15,8 @@ from .heads import POSITION_INITS
 CONFIG_NAME = "atom_config.json"
 
 FORMAT_VERSION = 2
+
+HEADS_ID = "heads_id"  # names, in the file of the configuration, the heads that it was saved with
 
 MAX_BYTES = 2**20
 
@@ -264,15 +266,16 @@ class AtomConfig:
             )
         return cls(**(format_1.upgrade_config(data) if is_old else data))
 
-    def save(self, folder: str | Path) -> None:
-        """Write `atom_config.json` to `folder`."""
-        text = json.dumps(self.to_dict(), indent=2, allow_nan=False)
-        Path(folder, CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+    def save(self, folder: str | Path, heads_id: str | None = None) -> None:
+        """Write `atom_config.json` to `folder`, with the id of the heads that it belongs to, if they are a file beside it."""
+        data = self.to_dict() | ({HEADS_ID: heads_id} if heads_id else {})
+        write_atomically(Path(folder, CONFIG_NAME), json.dumps(data, indent=2, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, file: str | Path) -> "AtomConfig":
         """Read an `atom_config.json`. Raises `AtomError`, naming the file, if it is not one."""
         data = read_json(file, MAX_BYTES, "atom configuration")
+        data.pop(HEADS_ID, None)
         try:
             return cls.from_dict(data)
         except AtomError as error:

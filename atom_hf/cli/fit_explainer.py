@@ -12,10 +12,15 @@ from ..errors import AtomError
 from ..explainer.fit import COPIES, SAMPLES, SETS, ExplainerFit, fit_explainer, make_maskers
 from ..finetune.arguments import RunArguments, load_run_data
 from ..finetune.pretrained import load_processor
+from ..hub.card import CARD_NAME, is_own
+from ..modeling.finite import not_finite
+from ..modeling.heads_file import HEADS_NAME
 from ..modeling.inference import default_device
 from ..modeling.load import load_atom_model
+from ..modeling.mixin import save_heads, saving
 from ..modeling.unwrap import inner_model
 from ..utils.files import check_output_folder
+from ..utils.lock import lock_folder
 from ..utils.tables import format_number
 
 BATCH = 16
@@ -49,8 +54,18 @@ def fit_saved_explainer(run: RunArguments, options: FitExplainerArguments) -> tu
     folder = Path(options.output_dir or run.model).expanduser()
     if not options.output_dir and not folder.is_dir():
         raise AtomError(f"--model {run.model!r} is not a local folder: give --output_dir to save the model to")
-    check_output_folder(folder)
+    flag = "--output_dir" if options.output_dir else "--model"
+    check_output_folder(folder, flag)
+    with lock_folder(folder, flag):
+        return _fit_and_save(run, options, folder), str(folder)
+
+
+def _fit_and_save(run: RunArguments, options: FitExplainerArguments, folder: Path) -> ExplainerFit:
     model = load_atom_model(run.model, revision=run.model_revision)
+    if broken := not_finite(model):
+        raise AtomError(
+            f"--model {run.model!r} holds numbers that are not finite (NaN), in {broken[0]}: train it again"
+        )
     model.to(default_device())
     data = load_run_data(run)
     processor = load_processor(run.tokenizer or run.model, data.is_image, revision=run.model_revision)
@@ -64,9 +79,15 @@ def fit_saved_explainer(run: RunArguments, options: FitExplainerArguments) -> tu
     batches = DataLoader(rows, BATCH, collate_fn=inputs)
     sizes = {"samples": options.samples, "copies": options.copies, "sets": options.sets}
     found = fit_explainer(model, processor, batches, seed=run.sample_seed, **sizes)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return found, str(folder)
+    if folder.resolve() == Path(run.model).expanduser().resolve() and (folder / HEADS_NAME).is_file():
+        save_heads(model, folder)  # nothing else has changed
+    else:
+        with saving(folder) as part:
+            model.save_pretrained(part)
+            processor.save_pretrained(part)
+            if is_own(folder):
+                Path(part, CARD_NAME).unlink(missing_ok=True)
+    return found
 
 
 def main(arguments: list[str]) -> None:

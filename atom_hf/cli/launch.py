@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..errors import AtomError, first_line
-from ..utils.files import parse_yaml
+from ..utils.bounded_yaml import parse_yaml
 
 FLAG = "--accelerate_config"
 

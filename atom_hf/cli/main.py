@@ -7,6 +7,7 @@ from importlib import import_module
 from importlib.resources import files
 
 from ..errors import AtomError, first_line
+from ..utils.files import DISK_ERRORS
 from ..utils.terminal import guard_streams
 from ..version import __version__
 
@@ -26,7 +27,7 @@ On many processes: atom-hf train --accelerate_config ddp ..."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command. Returns its exit code: 0, or 2 after an error message of one line.
+    """Runs a command. Returns its exit code: 0, or 2 after an error message of one line (1 if training diverged).
 
     That of processes that `train` started is the status of the first that failed.
 
@@ -64,7 +65,11 @@ def _run(arguments: list[str]) -> int:
         module = import_module(f".{command.replace('-', '_')}", __package__)
         return module.main(arguments[1:]) or 0
     except AtomError as error:
-        return _reject(str(error))
+        return _reject(str(error), error.exit_status)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        return _reject(f"{error.filename or 'a file'} could not be written: {error.strerror}")
     except KeyboardInterrupt:
         print(f"\ninterrupted; {GO_ON.get(command, 'nothing was written')}", file=sys.stderr)
         return 130
@@ -82,8 +87,8 @@ GO_ON = {
 COMMANDS = ("train", "compare", "study", "fit-explainer", "explain", "faithfulness", "push", "bench")
 
 
-def _reject(message: str) -> int:
+def _reject(message: str, status: int = 2) -> int:
     from ..hub.messages import without_token  # brings the Hub's client, which --help does without
 
     print(f"atom-hf: error: {without_token(' '.join(message.split()))}", file=sys.stderr)
-    return 2
+    return status

@@ -60,12 +60,14 @@ def main(arguments: list[str]) -> int | None:
         rows.append(["masking explained", format_number(result.explainer.explained)])
     print()
     print(format_table([f"{result.data.name}, {result.data.task}", "atom" if args.atom else "plain"], rows))
-    print(f"\nmodel     {result.output_dir}")
-    if args.push_to_hub and result.push_error is None:
-        print(f"pushed    {page_of(result.trainer.hub_model_id)}")
-    print(f"next      {shown}")
-    if result.push_error is not None:
-        raise AtomError(result.push_error)
+    print()
+    if result.is_saved:
+        print(f"model     {result.output_dir}")
+        if args.push_to_hub and result.push_error is None:
+            print(f"pushed    {page_of(result.trainer.hub_model_id)}")
+        print(f"next      {shown}")
+    if errors := [error for error in (result.save_error, result.push_error) if error is not None]:
+        raise AtomError("; ".join(errors))
 
 
 def _take_token(arguments: list[str]) -> tuple[list[str], str | None]:

@@ -22,6 +22,7 @@ from ..hub.messages import reason
 from ..modeling.bounds import check_counts, check_memory
 from ..modeling.load import check_size
 from ..modeling.sharding import gathered_parameters
+from ..utils.files import complete
 from ..utils.terminal import get_logger
 
 logger = get_logger(__name__)
@@ -37,6 +38,7 @@ def find_model(name: str) -> str:
     """The folder of a built-in model, or `name` itself: a folder or a Hub id."""
     model = BUILT_IN_MODELS.get(name)
     if model is None:
+        complete(name)
         return name
     try:
         package = importlib.import_module(model.package)

@@ -3,10 +3,9 @@
 import copy
 import dataclasses
 import os
-import shlex
 import tempfile
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,6 +27,8 @@ from ..modeling.sharding import name_units
 from ..training.arguments import AtomTrainingArguments, check_processes
 from ..training.checkpoint_parts import check_fits, check_parts
 from ..training.trainer import AtomTrainer
+from ..utils.files import check_output_folder
+from ..utils.lock import lock_folder
 from ..utils.terminal import get_logger
 from .arguments import RunArguments, load_run_data
 from .card_facts import run_facts
@@ -37,7 +38,7 @@ from .log_lines import print_lines
 from .metrics import perplexity
 from .pretrained import find_model
 from .resume import find_checkpoint, restore_explainer, train
-from .trainer import RunTrainer
+from .saving import RunTrainer, check_diverged, push_trained, save_explainer, save_results, save_trained, why_unsaved
 
 logger = get_logger(__name__)
 
@@ -63,6 +64,9 @@ class RunResult:
     """How well the explainer fits, if one was asked for and could be fitted."""
     push_error: str | None = None
     """Why the model, which is saved, could not be pushed in the end."""
+    save_error: str | None = None
+    """What could not be saved, and why: the model, or something beside it."""
+    is_saved: bool = False
 
 
 def default_output_dir(run: RunArguments, data: TaskData, atom: bool) -> str:
@@ -80,14 +84,23 @@ class Prepared(NamedTuple):
 
 
 def prepare_run(
-    run: RunArguments, args: AtomTrainingArguments, *, save: bool = True, trainer_class: type = AtomTrainer
+    run: RunArguments,
+    args: AtomTrainingArguments,
+    *,
+    save: bool = True,
+    trainer_class: type = AtomTrainer,
+    holding: ExitStack | None = None,
 ) -> Prepared:
     """Everything up to training: the data, and the trainer (a subclass of AtomTrainer, if given) with its model.
+
+    The output folder stays locked for other runs as long as `holding`, if given, is open.
 
     Raises:
         AtomError: whatever is wrong with the arguments, before training starts.
     """
     check_processes(args)
+    if args.output_dir != DEFAULT_FOLDER:
+        check_output_folder(args.output_dir)
     if args.atom:
         args.atom_config()  # rejects bad values before anything is loaded
     check_reporters(args)
@@ -101,6 +114,9 @@ def prepare_run(
     check_metric(args, data.task)
     if args.output_dir == DEFAULT_FOLDER:
         args.output_dir = default_output_dir(run, data, args.atom)
+    if holding is not None and args.process_index == 0:
+        check_output_folder(args.output_dir)
+        holding.enter_context(lock_folder(args.output_dir))
     args.resume_from_checkpoint = find_checkpoint(args, save)
     if args.resume_from_checkpoint is not None:
         check_parts(args.resume_from_checkpoint)
@@ -176,15 +192,31 @@ def fine_tune(
     Raises:
         AtomError: whatever is wrong with the arguments, before training starts.
     """
-    trainer, data, _ = prepare_run(run, args, save=save, trainer_class=RunTrainer)
-    if save:
-        print_lines(trainer)
-    else:
-        trainer.remove_callback(PrinterCallback)
-    stopping = EarlyStoppingCallback(patience) if patience else None
-    if stopping is not None:
-        trainer.add_callback(stopping)
-    is_finished = train(trainer, args.resume_from_checkpoint, stopping)
+    with ExitStack() as holding:
+        options = {"holding": holding} if save else {}
+        trainer, data, _ = prepare_run(run, args, save=save, trainer_class=RunTrainer, **options)
+        if save:
+            print_lines(trainer)
+        else:
+            trainer.remove_callback(PrinterCallback)
+        stopping = EarlyStoppingCallback(patience) if patience else None
+        if stopping is not None:
+            trainer.add_callback(stopping)
+        is_finished = train(trainer, args.resume_from_checkpoint, stopping)
+        check_diverged(trainer, save)
+        return _finish(trainer, data, save, is_finished, explainer_samples, find_comparison)
+
+
+def _finish(
+    trainer: AtomTrainer,
+    data: TaskData,
+    save: bool,
+    is_finished: bool,
+    explainer_samples: int,
+    find_comparison: Callable[[TaskData], Comparison | None] | None,
+) -> RunResult:
+    """Evaluates a trained model, and does with it what is left to do."""
+    args = trainer.args
     found = trainer.evaluate()
     metrics = {
         name.removeprefix("eval_"): value
@@ -204,21 +236,16 @@ def fine_tune(
     if is_finished and args.atom and explainer_samples and restore_explainer(trainer):
         explainer_samples = 0
     failed = None
-    if save:
-        if trainer.is_fsdp_enabled:  # whatever form its checkpoints have, the model at the end is whole
-            trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-        trainer.save_model(
-            _internal_call=True
-        )  # without a push, which may fail, and before a fit that may be broken off
+    saved = save and save_trained(trainer)
     explainer = _fit_explainer(trainer, explainer_samples) if args.atom and explainer_samples else None
     if save:
-        if explainer is not None:
-            trainer.save_model(_internal_call=True)
-        if args.push_to_hub:
-            failed = _push(trainer)
-        trainer.save_state()
-        trainer.save_metrics("eval", {**metrics, **importance})
-    return RunResult(metrics, importance, args.output_dir, data, trainer, explainer, failed)
+        if explainer is not None and saved:
+            save_explainer(trainer)
+        if args.push_to_hub and saved:
+            failed = push_trained(trainer)
+        save_results(trainer, {**metrics, **importance})
+    unsaved = why_unsaved(trainer) if save else None
+    return RunResult(metrics, importance, args.output_dir, data, trainer, explainer, failed, unsaved, saved)
 
 
 def _fit_explainer(trainer: AtomTrainer, samples: int) -> ExplainerFit | None:
@@ -230,20 +257,6 @@ def _fit_explainer(trainer: AtomTrainer, samples: int) -> ExplainerFit | None:
     except Exception as error:  # the model is trained already: no error on masked inputs may cost it
         why = f"{type(error).__name__}: {first_line(error)}"
         logger.warning("importance could not be fitted to the prediction and stays the charge: %s", why)
-    return None
-
-
-def _push(trainer: AtomTrainer) -> str | None:
-    """Pushes as `save_model` would. Returns why it could not, in one line, and what would do."""
-    folder, name = trainer.args.output_dir, str(trainer.hub_model_id)
-    try:
-        with as_atom_error("--push_to_hub", name, errors=CLIENT_ERRORS):
-            trainer.push_to_hub(commit_message="Model save", revision=trainer.args.hub_revision)
-    except AtomError as error:
-        again = ["atom-hf", "push", folder, "--repo", name] if trainer.args.atom else ["hf", "upload", name, folder]
-        if trainer.args.hub_revision:
-            again += ["--revision", trainer.args.hub_revision]
-        return f"{error}; the model is saved in {folder}, and `{shlex.join(again)}` pushes it"
     return None
 
 

@@ -1,4 +1,4 @@
-"""The trainer of a run: AtomTrainer, which reads checkpoints whatever names their weights have."""
+"""A trainer that reads checkpoints whatever names their weights have."""
 
 from pathlib import Path
 from typing import Any
@@ -11,8 +11,8 @@ from ..modeling.heads_file import check_index
 from ..training.trainer import AtomTrainer
 
 
-class RunTrainer(AtomTrainer):
-    """AtomTrainer, for runs from the command line.
+class RenamedWeightsTrainer(AtomTrainer):
+    """AtomTrainer, for runs from the command line; `saving.RunTrainer` adds how they save.
 
     Without the flag, Transformers saves some models (ViT, for one) under other names than their parameters have in memory.
     Trainer loads a checkpoint by the names in memory, and leaves out what it does not find, with no more than a warning: a run

@@ -18,10 +18,11 @@ from ..atoms.heads import AtomHeads, ExplainerHead
 from ..errors import AtomError
 from ..hub.files import NotInCache, find_file, pin
 from ..hub.messages import reason
+from ..utils.files import complete
 from ..utils.terminal import get_logger
 from .attach import add_explainer, attach_atoms
 from .bounds import check_config_file, described_bytes
-from .heads_file import HEADS_PREFIX, check_index, find_heads, read_heads
+from .heads_file import HEADS_PREFIX, check_index, find_heads, read_heads, read_heads_config
 from .layers import check_layer, check_width, hidden_size_of
 from .model_folder import holds
 
@@ -61,6 +62,7 @@ def load_atom_model(
         raise AtomError(
             "subfolder is not supported: fetch the repository (huggingface_hub.snapshot_download) and give the folder in it"
         )
+    complete(source)
     hub = {"token": kwargs.get("token"), "cache_dir": kwargs.get("cache_dir")}
     # Base and heads come from one commit, even if something is pushed between the requests.
     hub["revision"] = revision = pin(source, revision, **hub)
@@ -68,10 +70,9 @@ def load_atom_model(
         if not is_peft_available():
             raise AtomError(f"{source} is an adapter, and peft is not installed: pip install 'atom-hf[peft]'")
         return _load_adapter_model(source, auto_class, hub, **kwargs)
-    config_file = find_file(source, CONFIG_NAME, **hub)
-    if config_file is None:
+    atoms = read_heads_config(source, **hub)
+    if atoms is None:  # an invalid one is rejected before weights are fetched
         raise AtomError(f"{source} has no {CONFIG_NAME}: it is not an atom model; load it with from_pretrained")
-    AtomConfig.load(config_file)  # an invalid one is rejected before weights are fetched
     base_config = find_file(source, BASE_CONFIG_NAME, **hub)
     if base_config is not None:
         check_config_file(base_config)
@@ -104,7 +105,7 @@ def load_atom_model(
         raise AtomError(
             f"{source} does not hold a complete {type(model).__name__}: {shown} is missing or of another shape"
         )
-    restore_heads(model, source, **hub)
+    restore_heads(model, source, config=atoms, **hub)
     return model
 
 
@@ -125,8 +126,8 @@ def _load_adapter_model(
     """
     from peft import PeftConfig
 
-    file = find_file(source, CONFIG_NAME, **hub)
-    if file is None:
+    config = read_heads_config(source, **hub)
+    if config is None:
         raise AtomError(f"{source} has no {CONFIG_NAME}: no heads beside this adapter; load it with PeftModel")
     check_config_file(find_file(source, ADAPTER_CONFIG_NAME, **hub))
     try:
@@ -139,7 +140,7 @@ def _load_adapter_model(
     if not name:
         raise AtomError(f"the adapter {source} does not say which base it is for (base_model_name_or_path)")
     if auto_class is None:
-        auto_class = getattr(transformers, AtomConfig.load(file).base_model_class or "", None)
+        auto_class = getattr(transformers, config.base_model_class or "", None)
         if not (isinstance(auto_class, type) and issubclass(auto_class, PreTrainedModel)):
             raise AtomError(f"the heads in {source} name no model class of Transformers; give auto_class")
     if find_file(source, ADAPTER_SAFE_WEIGHTS_NAME, **hub) is None:
@@ -151,7 +152,7 @@ def _load_adapter_model(
     except Exception as error:  # and so do invalid weights
         why = reason(error, name, adapter.revision, kwargs.get("cache_dir"))
         raise AtomError(f"{name!r}, the base of the adapter {source}, cannot be loaded: {why}") from None
-    restore_heads(base, source, **hub)
+    restore_heads(base, source, config=config, **hub)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "Found missing adapter keys")
@@ -178,7 +179,14 @@ def _put_on(base: Any, source: str, adapter: Any, **options: Any) -> Any:
     return PeftModel.from_pretrained(base, source, **options)
 
 
-def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, *, explainer: bool = True, **hub: Any) -> bool:
+def restore_heads(
+    model: PreTrainedModel,
+    name_or_folder: str | Path,
+    *,
+    explainer: bool = True,
+    config: AtomConfig | None = None,
+    **hub: Any,
+) -> bool:
     """Attach the heads that were saved with a model, if any, to `model`. Returns whether there were any.
 
     Offline, the cache of a model that was fetched by other means cannot tell whether the model has heads. It is taken for a
@@ -189,6 +197,7 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, *, explain
         name_or_folder: a Hub id or a folder.
         explainer: whether to restore the explainer too. It was fitted to the classes of the saved model; leave it out for a
             model of another class.
+        config: the configuration of the heads, if it has been read.
         **hub: revision, token, cache_dir.
 
     Raises:
@@ -197,14 +206,13 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, *, explain
     """
     source = str(name_or_folder)
     try:
-        config_file = find_file(source, CONFIG_NAME, **hub)
+        config = config or read_heads_config(source, **hub)
     except NotInCache:
         logger.warning("%s is taken for a model without atom heads: offline, none are in the cache", source)
         return False
-    if config_file is None:
+    if config is None:
         return False
     holds(source, **hub)
-    config = AtomConfig.load(config_file)
     check_width(model, config)
     check_layer(model, config.layer, config.side)
     if config.has_explainer and explainer and config.base_model_class != type(model).__name__:

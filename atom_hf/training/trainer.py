@@ -7,9 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, has_length
 
+from ..atoms.config import CONFIG_NAME as ATOM_CONFIG_NAME
 from ..atoms.config import MAX_BYTES
 from ..errors import AtomError, first_line
 from ..modeling.attach import refit_heads, remove_explainer
@@ -19,9 +20,10 @@ from ..modeling.mixin import AtomMixin
 from ..modeling.model_folder import check_folder
 from ..modeling.sharding import prepare_precision
 from ..modeling.unwrap import adapter_bases, inner_model, is_sentence_transformer
-from ..utils.files import read_json
+from ..utils.files import read_json, write_atomically
 from ..utils.terminal import get_logger
 from .arguments import check_arguments, check_class
+from .callback import AtomCallback
 from .checkpoint_parts import check_parts
 from .explainer import ExplainerMixin
 from .loss import LossMixin, wrap_own_methods
@@ -96,7 +98,7 @@ class AtomTrainerMixin(ModelInitMixin, CardMixin, PushMixin, ExplainerMixin, Los
             self._atom_checked = False
             self._atom_loss_scale = TaskLossScale(self, next(base for base in bases if "compute_loss" in vars(base)))
             self._atom_pairs: PairCache | None = None
-            self.add_callback(_AtomCallback(self))
+            self.add_callback(AtomCallback(self))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any):
         last = get_last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
@@ -210,16 +212,20 @@ class AtomTrainerMixin(ModelInitMixin, CardMixin, PushMixin, ExplainerMixin, Los
         else:
             super().save_model(output_dir, _internal_call)
         if self.args.should_save:
-            os.makedirs(output_dir, exist_ok=True)  # when FSDP saves shards, Trainer has not made it yet
-            with open(os.path.join(output_dir, STATE_NAME), "w", encoding="utf-8") as file:
-                only_model = bool(self.args.save_only_model)
-                json.dump({**self._atom_model.atom_balancer.state(), "save_only_model": only_model}, file)
+            # When FSDP saves shards, Trainer has not made the folder yet.
+            state = {**self._atom_model.atom_balancer.state(), "save_only_model": bool(self.args.save_only_model)}
+            write_atomically(os.path.join(output_dir, STATE_NAME), json.dumps(state))
 
     def _check_checkpoint(self, resume_from_checkpoint: str) -> None:
         with_atoms = os.path.isfile(os.path.join(resume_from_checkpoint, STATE_NAME))
         if with_atoms and not self._atom_on:
             raise AtomError(
                 f"resume_from_checkpoint: {resume_from_checkpoint} was written by a run with --atom; resume with --atom"
+            )
+        if self._atom_on and not with_atoms and os.path.isfile(os.path.join(resume_from_checkpoint, ATOM_CONFIG_NAME)):
+            raise AtomError(
+                f"resume_from_checkpoint: {resume_from_checkpoint} holds a finished model, without the state of a run; give a "
+                "checkpoint-* of its run, or start a new run from this model"
             )
         if self._atom_on and not with_atoms:
             raise AtomError(
@@ -265,35 +271,3 @@ class AtomTrainerMixin(ModelInitMixin, CardMixin, PushMixin, ExplainerMixin, Los
 
 class AtomTrainer(AtomTrainerMixin, Trainer):
     """`transformers.Trainer` with the atom loss. Everything else is Trainer's."""
-
-
-class _AtomCallback(TrainerCallback):
-    """Sets the balancer's strength by the schedule, and updates the balancer after each optimizer step."""
-
-    def __init__(self, trainer: AtomTrainerMixin):
-        self.trainer = trainer
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.trainer._atom_begin()
-        if not self.trainer._atom_checked:
-            self.trainer.check_atoms()
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        model = self.trainer._atom_model
-        model.atom_balancer.strength = model.atom_config.strength(state.global_step / max(1, state.max_steps))
-
-    def on_step_end(self, args, state, control, **kwargs):
-        balancer = self.trainer._atom_model.atom_balancer
-        balancer.update(lambda sums: self.trainer.accelerator.reduce(sums, "sum"))
-        if state.global_step > 1 or not balancer.ratio:
-            return
-        layer, found = self.trainer._atom_model.atom_config.layer, balancer.state()
-        if found["steps"] == 0:
-            logger.warning(
-                f"atom_layer {layer}: no parameter up to this layer is trained, so the energy trains only the heads"
-            )
-        elif found["task_norm"] == 0:
-            logger.warning(
-                f"atom_layer {layer}: the task loss does not depend on this layer, so the relative weight passes nothing of "
-                "the atom loss to the model; choose another layer"
-            )

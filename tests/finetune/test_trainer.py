@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForImageClassification, PreTrainedModel
 
-from atom_hf.finetune.trainer import RunTrainer
+from atom_hf.finetune.saving import RunTrainer
 from helpers.commands import command, results
 from helpers.models import rows_for, tiny
 from helpers.training import equal, make

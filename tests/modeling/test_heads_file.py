@@ -8,9 +8,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file, save, save_file
 
 from atom_hf import AtomConfig, AtomError, AtomHeads, attach_atoms, load_atom_model
+from atom_hf.modeling.attach import add_explainer
 from atom_hf.modeling.heads_file import HEADS_NAME, read_heads, write_heads
 from helpers.models import tiny
 
@@ -309,3 +311,72 @@ def test_what_names_no_model(saved):
             load_atom_model(name)
     with pytest.raises(AtomError, match="subfolder is not supported"):
         load_atom_model(saved, subfolder="v1")
+
+
+# The configuration and the heads of one save
+
+
+@pytest.fixture
+def two_saves(tmp_path):
+    """Two saves of a model: as it was trained, and with an explainer."""
+    model = attach_atoms(tiny("bert"), AtomConfig(softening=0.5))
+    model.save_pretrained(tmp_path / "before")
+    add_explainer(model, model.config.num_labels, 4)
+    model.save_pretrained(tmp_path / "after")
+    return tmp_path / "before", tmp_path / "after"
+
+
+def test_both_files_hold_one_id_which_is_the_same_for_the_same_heads(two_saves, tmp_path):
+    configs = [json.loads((folder / "atom_config.json").read_text()) for folder in two_saves]
+    for folder, config in zip(two_saves, configs, strict=True):
+        with safe_open(folder / HEADS_NAME, "pt") as tensors:
+            assert tensors.metadata()["heads_id"] == config["heads_id"] and len(config["heads_id"]) == 16
+    assert configs[0]["heads_id"] != configs[1]["heads_id"]
+    load_atom_model(two_saves[1]).save_pretrained(tmp_path / "again")
+    for name in (HEADS_NAME, "atom_config.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (two_saves[1] / name).read_bytes()
+
+
+@pytest.mark.parametrize("newer", ["heads", "configuration"])
+@pytest.mark.parametrize("spoil", ["other save", "cut short", "empty", "missing"])
+def test_heads_are_read_with_their_own_configuration_where_the_two_files_are_torn(two_saves, caplog, newer, spoil):
+    target, other = two_saves if newer == "configuration" else two_saves[::-1]
+    file = target / "atom_config.json"
+    expected = AtomConfig.load(file)
+    text = (other / "atom_config.json").read_text()
+    if spoil == "missing":
+        file.unlink()
+    else:
+        file.write_text({"other save": text, "cut short": text[:40], "empty": ""}[spoil])
+    with caplog.at_level("WARNING", "atom_hf"):
+        model = load_atom_model(target)
+    assert model.atom_config == expected and (model.atom_heads.explainer is None) == (not expected.has_explainer)
+    says = [
+        r.getMessage() for r in caplog.records if "with the configuration that they hold themselves" in r.getMessage()
+    ]
+    assert len(says) == 1 and str(target / HEADS_NAME) in says[0]
+
+
+def test_whole_pairs_are_read_without_a_word(two_saves, caplog):
+    file = two_saves[1] / "atom_config.json"
+    config = json.loads(file.read_text())
+    with caplog.at_level("WARNING", "atom_hf"):
+        assert load_atom_model(two_saves[1]).atom_config.softening == 0.5
+        file.write_text(json.dumps({**config, "softening": 0.75}))  # somebody's own change
+        assert load_atom_model(two_saves[1]).atom_config.softening == 0.75
+        del config["heads_id"]  # as those saved before there were ids
+        file.write_text(json.dumps(config))
+        assert load_atom_model(two_saves[1]).atom_config.softening == 0.5
+        save_file(load_file(two_saves[1] / HEADS_NAME), two_saves[1] / HEADS_NAME)
+        assert load_atom_model(two_saves[1]).atom_config.has_explainer
+    assert "hold themselves" not in caplog.text
+
+
+@pytest.mark.parametrize("own", ["{", "[]", '{"format_version": 9}', '{"format_version": 2, "layer": "x"}', "[" * 5000])
+def test_a_configuration_in_the_heads_is_as_untrusted_as_any(two_saves, own):
+    heads = load_file(two_saves[0] / HEADS_NAME)
+    save_file(heads, two_saves[0] / HEADS_NAME, metadata={"atom_config": own, "heads_id": "0" * 16})
+    assert load_atom_model(two_saves[0]).atom_config.softening == 0.5  # that of its own file
+    (two_saves[0] / "atom_config.json").write_text("{")
+    with pytest.raises(AtomError, match="not a readable atom configuration"):
+        load_atom_model(two_saves[0])
