@@ -3,12 +3,14 @@
 from typing import Any
 
 from ..modeling.layers import is_image_model
+from ..utils.pictures import in_mode
+from .pictures import picture_mode
 
 
 def image_inputs(images: list[Any], processor: Any, model_config: Any) -> Any:
     """`pixel_values` [B, C, H, W] for PIL images of any mode, with the number of channels that the model takes."""
-    mode = "L" if getattr(model_config, "num_channels", 3) == 1 else "RGB"
-    return processor([image.convert(mode) for image in images], return_tensors="pt")["pixel_values"]
+    mode = picture_mode(model_config)
+    return processor([in_mode(image, mode) for image in images], return_tensors="pt")["pixel_values"]
 
 
 def encode_rows(rows: list[dict[str, Any]], model: Any, processor: Any, max_length: int = 128) -> dict[str, Any]:

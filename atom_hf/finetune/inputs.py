@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding, PreTrainedModel, default_data_collator
 
+from ..data.cache import writing_cache
 from ..data.encoding import image_inputs, know_padding, longest_length
 from ..data.load import TaskData
+from ..data.pictures import check_pictures
 from ..errors import AtomError
 from .metrics import classification_metrics
 from .pretrained import (
@@ -117,7 +119,8 @@ def _text_task(model: PreTrainedModel, tokenizer: Any, data: TaskData, max_lengt
         return {**encoded, "labels": [list(ids) for ids in encoded["input_ids"]]}
 
     def encoded(rows: Any) -> Any:
-        return rows.map(encode, batched=True, remove_columns=rows.column_names, desc="Tokenizing")
+        with writing_cache():
+            return rows.map(encode, batched=True, remove_columns=rows.column_names, desc="Tokenizing")
 
     collator = DataCollatorForSeq2Seq(tokenizer) if is_lm else DataCollatorWithPadding(tokenizer)
     metrics = None if is_lm else classification_metrics
@@ -125,6 +128,7 @@ def _text_task(model: PreTrainedModel, tokenizer: Any, data: TaskData, max_lengt
 
 
 def _image_task(model: PreTrainedModel, processor: Any, data: TaskData, horizontal_flip: bool) -> TrainingInputs:
+    check_pictures([data.train, data.eval], model.config)
     config = model.config  # `transform` must not hold the model: Datasets pickles it, with all that it refers to
 
     def transform(rows: dict[str, list]) -> dict[str, Any]:
