@@ -94,3 +94,15 @@ class ExplainerArguments:
                 f"--explainer_samples must be at least {FEWEST}, got {self.explainer_samples}; --no_explainer fits none"
             )
         return self.explainer_samples if self.explainer else 0
+
+
+@dataclass
+class DryRunArguments:
+    """A look at a run before it."""
+
+    dry_run: bool = field(
+        default=False,
+        metadata={
+            "help": "Print what would be trained on what, with three rows, and stop. Nothing is trained or saved."
+        },
+    )

@@ -30,7 +30,7 @@ from ..training.arguments import AtomTrainingArguments, check_processes
 from ..training.trainer import AtomTrainer
 from .arguments import RunArguments, load_run_data
 from .card_facts import run_facts
-from .inputs import TrainingInputs, prepare_inputs
+from .inputs import TrainingInputs, prepare_run_inputs
 from .metrics import perplexity
 from .pretrained import find_model
 from .resume import find_checkpoint
@@ -99,17 +99,7 @@ def prepare_run(
     args.dataloader_pin_memory = args.dataloader_pin_memory and torch.cuda.is_available()
 
     set_seed(args.seed)
-    task = prepare_inputs(
-        data,
-        model=run.model,
-        model_type=run.model_type,
-        config_overrides=run.config_overrides,
-        tokenizer=run.tokenizer,
-        vocabulary_size=run.vocabulary_size,
-        max_length=run.max_length,
-        horizontal_flip=run.horizontal_flip,
-        **({"revision": run.model_revision} if run.model_revision else {}),
-    )
+    task = prepare_run_inputs(run, data)
     trainer = make_trainer(run, args, task, trainer_class)
     if args.atom:
         trainer.card_facts.update(run_facts(run, data, type(task.model).__name__))

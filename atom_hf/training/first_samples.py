@@ -53,8 +53,9 @@ class FirstSamplesMixin:
             raise self._atom_no_token(f"the first {BLANK_BATCHES} batches")
 
     def _atom_no_token(self, where: str) -> AtomError:
+        tokens = self._atom_model.atom_config.tokens
         return AtomError(
-            f"train_dataset: atom_tokens={self._atom_model.atom_config.tokens!r} leaves no token in {where}; look whether their "
+            f"train_dataset: atom_tokens={tokens!r} leaves no token in {where}; look whether their "
             "texts are blank, or use atom_tokens='all'"
         )
 
