@@ -53,8 +53,11 @@ def table_options(files: list[Path], separator: str, columns: Collection[str], g
 
 def _of_file(path: Path, usual: str, columns: Collection[str], given: str) -> tuple[dict[str, Any], list[str]]:
     """The options for one file, and what to say of them."""
-    with long_fields():
-        scan = _judge(path, usual, columns)
+    try:
+        with long_fields():
+            scan = _judge(path, usual, columns)
+    except csv.Error as error:
+        raise csv.Error(f"{path.name}: {error}") from None
     options: dict[str, Any] = {}
     notes = []
     if scan.separator != usual:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import re
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -101,16 +102,16 @@ def _check_quotes(scan: Scan, line: int, raw: list[str], cells: list[str]) -> No
 
 
 def _look_like_rows(path: Path, separator: str, blanks: bool, lines: list[int]) -> bool:
-    """Whether each of these lines, read on its own, has a value that its column has in other rows too, as a class would."""
+    """Whether each of these lines, read on its own, has a value that recurs in its column, as a class does."""
     wanted = set(lines)
-    inside, outside = [], set()
+    counts: Counter[tuple[int, str]] = Counter()
+    inside = []
     for line, _, cells in _records(path, separator, False, blanks):
-        here = {(i, cell) for i, cell in enumerate(cells) if len(cell) <= 50}
+        here = [(i, cell.strip()) for i, cell in enumerate(cells) if cell.strip() and len(cell) <= 50]
+        counts.update(here)
         if line in wanted:
             inside.append(here)
-        else:
-            outside |= here
-    return all(here & outside for here in inside)
+    return all(any(counts[cell] > 1 for cell in here) for here in inside)
 
 
 def _records(path: Path, separator: str, quoted: bool, blanks: bool) -> Iterator[tuple[int, list[str], list[str]]]:

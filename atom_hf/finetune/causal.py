@@ -40,7 +40,7 @@ def check_causal(model: PreTrainedModel, given: str) -> None:
 
 def _what_fits(config_class: type) -> str:
     if config_class in AutoModelForSequenceClassification._model_mapping:
-        return "; it fits --task text-classification (--label_column names the classes), and a decoder such as gpt2 fits causal-lm"
+        return "; it fits --task text-classification (with --label_column), and a decoder such as gpt2 fits causal-lm"
     if config_class in AutoModelForImageClassification._model_mapping:
         return "; it fits --task image-classification, and a decoder such as gpt2 fits causal-lm"
     return "; give a decoder, such as gpt2"
