@@ -102,16 +102,17 @@ def _check_quotes(scan: Scan, line: int, raw: list[str], cells: list[str]) -> No
 
 
 def _look_like_rows(path: Path, separator: str, blanks: bool, lines: list[int]) -> bool:
-    """Whether each of these lines, read on its own, has a value that recurs in its column, as a class does."""
+    """Whether these lines, each read on its own, have in one column values without quotes that recur, as classes do."""
     wanted = set(lines)
     counts: Counter[tuple[int, str]] = Counter()
     inside = []
     for line, _, cells in _records(path, separator, False, blanks):
-        here = [(i, cell.strip()) for i, cell in enumerate(cells) if cell.strip() and len(cell) <= 50]
+        here = [(i, cell.strip()) for i, cell in enumerate(cells) if len(cell) <= 50]
         counts.update(here)
         if line in wanted:
             inside.append(here)
-    return all(any(counts[cell] > 1 for cell in here) for here in inside)
+    columns = [{i for i, cell in here if cell and '"' not in cell and counts[i, cell] > 1} for here in inside]
+    return bool(set.intersection(*columns))
 
 
 def _records(path: Path, separator: str, quoted: bool, blanks: bool) -> Iterator[tuple[int, list[str], list[str]]]:

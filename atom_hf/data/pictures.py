@@ -7,6 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -25,7 +26,7 @@ class Picture(datasets.Image):
 
     def decode_example(self, value: Any, token_per_repo_id: Any = None) -> Any:
         """A PIL image of 8 bits a channel. Raises `AtomError`."""
-        return _read(value, lambda picture: eight_bit(super(Picture, self).decode_example(picture, token_per_repo_id)))
+        return _read(value, lambda stored: eight_bit(super(Picture, self).decode_example(stored, token_per_repo_id)))
 
 
 def _read(value: Any, read: Any, row: int | None = None) -> Any:
@@ -33,6 +34,9 @@ def _read(value: Any, read: Any, row: int | None = None) -> Any:
     try:
         if value is None:
             raise AtomError("there is none in this row")
+        if isinstance(value, dict) and value.get("bytes") is None and os.path.isfile(value["path"] or ""):
+            # Pillow leaves a file open that is broken, or that has several frames.
+            value = {**value, "bytes": Path(value["path"]).read_bytes()}
         return read(value)
     except Exception as error:  # a broken file raises many kinds of errors
         path = value.get("path") if isinstance(value, dict) else None
@@ -76,14 +80,17 @@ def _stored(parts: list[datasets.Dataset]) -> Iterator[tuple[int, Any]]:
 
 def _look(row: int, value: Any, mode: str) -> dict[str, Any]:
     def read(stored: Any) -> dict[str, Any]:
-        image = datasets.Image().decode_example(stored)
-        found: dict[str, Any] = {"transparent": has_transparency(image), "frames": getattr(image, "n_frames", 1) > 1}
-        if is_deep(image):
-            found["scale"] = (*value_scale(image), image.mode)
-        if mode == "L":
-            found["colour"] = has_colour(image)
-        in_mode(image, mode)
-        return found
+        with datasets.Image().decode_example(stored) as image:
+            found: dict[str, Any] = {
+                "transparent": has_transparency(image),
+                "frames": getattr(image, "n_frames", 1) > 1,
+            }
+            if is_deep(image):
+                found["scale"] = (*value_scale(image), image.mode)
+            if mode == "L":
+                found["colour"] = has_colour(image)
+            in_mode(image, mode)
+            return found
 
     return _read(value, read, row)
 

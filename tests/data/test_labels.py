@@ -68,7 +68,7 @@ def objects(path, values):
     ("values", "names", "kinds"),
     [
         ([0, "other", 1, "other"], ["0", "1", "other"], "integers and strings"),
-        ([1, "1", 2, "2"], ["1", "2"], "integers and strings"),
+        ([10, "b", 2, "b"], ["10", "2", "b"], "integers and strings"),
         ([True, "maybe", False, "maybe"], ["False", "True", "maybe"], "true and false and strings"),
     ],
 )

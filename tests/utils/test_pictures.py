@@ -52,7 +52,7 @@ def test_other_pictures_stay_as_they_are(mode):
 
 def test_a_mode_that_is_not_converted():
     error_message(
-        lambda: in_mode(Image.new("LAB", (2, 2)), "RGB"), "its mode LAB cannot be converted to RGB; save it as RGB"
+        lambda: in_mode(Image.new("LAB", (2, 2)), "L"), "its mode LAB cannot be converted to L; save it as RGB"
     )
 
 
