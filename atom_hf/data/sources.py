@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 import re
 from collections.abc import Collection
 from glob import escape
@@ -19,6 +20,8 @@ from ..errors import AtomError
 from ..hub.messages import LOG_IN, without_token
 from .cache import writing_cache
 from .delimited import table_options
+
+logger = logging.getLogger(__name__)
 
 EVAL_SPLITS = ("validation", "valid", "val", "dev", "test")
 
@@ -145,7 +148,10 @@ def _load_path(path: Path, given: str, columns: Collection[str]) -> dict[str, da
             raise AtomError(f"{given}: files that end in {path.suffix!r} are not read; give {_FILES}, or a folder")
         return {"train": _read([path], given, columns)}
 
-    files = [f for f in sorted(path.rglob("*")) if f.is_file() and not f.name.startswith(".")]
+    found = [f for f in sorted(path.rglob("*")) if not f.name.startswith(".")]
+    files = [f for f in found if f.is_file()]
+    if nowhere := [f.name for f in found if f.is_symlink() and not f.exists()]:
+        logger.warning("%s: %d links lead nowhere and are left out, such as %s", given, len(nowhere), nowhere[0])
     if any(f.suffix.lower() in IMAGE_FILES for f in files):
         return _load_image_folder(path, given)
     suffix = next((s for s in _READERS if any(f.suffix.lower() == s for f in files)), None)
