@@ -1,12 +1,13 @@
 """What a machine can measure: the device, precision and batch size that `atom-hf bench` takes where none are given."""
 
-import logging
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-logger = logging.getLogger(__name__)
+from ..utils.terminal import get_logger
+
+logger = get_logger(__name__)
 
 CPU_BATCH = 4
 """Samples of a step on a CPU: with 128 tokens each, a step of BERT-base takes some seconds."""

@@ -10,7 +10,8 @@ from ..utils.tables import format_number, format_table
 def main(arguments: list[str]) -> int | None:
     """`atom-hf train`. Returns the exit status of the processes that it started, if it did."""
     from ..experiments.compare import find_comparison
-    from ..finetune.arguments import ExplainerArguments, RunArguments, StoppingArguments, data_flags
+    from ..finetune.arguments import DryRunArguments, ExplainerArguments, RunArguments, StoppingArguments, data_flags
+    from ..finetune.dry_run import describe_run
     from ..finetune.flags import parse_flags, scan_flags, take_flags
     from ..finetune.run import DEFAULT_FOLDER, default_output_dir, fine_tune
     from ..hub.messages import page_of
@@ -24,13 +25,28 @@ def main(arguments: list[str]) -> int | None:
         os.environ["HF_TOKEN"] = token.strip()
     asked, arguments = take_flags(arguments, [LaunchArguments])
     # The last for --help.
-    kinds = [RunArguments, AtomTrainingArguments, ExplainerArguments, StoppingArguments, LaunchArguments]
+    kinds = [
+        RunArguments,
+        AtomTrainingArguments,
+        ExplainerArguments,
+        StoppingArguments,
+        DryRunArguments,
+        LaunchArguments,
+    ]
     if asked.accelerate_config is not None:
         known, others = scan_flags("train", arguments, kinds)
+        if known.dry_run:
+            raise AtomError("--dry_run looks at the run in one process; leave out --accelerate_config and its flags")
         return launch(asked.accelerate_config, arguments, others, use_cpu=known.use_cpu)
-    run, args, explainer, stopping, _ = parse_flags("train", arguments, kinds)
+    run, args, explainer, stopping, dry, _ = parse_flags("train", arguments, kinds)
     if args.hub_token is not None:  # of the --config file
         os.environ["HF_TOKEN"], args.hub_token = args.hub_token.strip(), None
+    if dry.dry_run:
+        explainer.checked()
+        found = describe_run(run, args)
+        if args.process_index == 0:
+            print(f"{found}\n\nThis was a dry run: without --dry_run the same command trains.")
+        return None
     by_default = args.output_dir == DEFAULT_FOLDER
     patience = stopping.checked(args)
     result = fine_tune(

@@ -7,6 +7,8 @@ from torch import nn
 
 from ..errors import AtomError
 from ..modeling.layers import is_image_model, text_config
+from ..utils.pictures import in_mode
+from .pictures import picture_mode
 
 NO_LIMIT = 10**9  # a tokenizer that knows none says so by a huge number
 
@@ -15,8 +17,8 @@ _LEAST_READ, _READ_PER_TOKEN, _LONGEST_WORD = 4096, 16, 1024  # characters
 
 def image_inputs(images: list[Any], processor: Any, model_config: Any) -> Any:
     """`pixel_values` [B, C, H, W] for PIL images of any mode, with the number of channels that the model takes."""
-    mode = "L" if getattr(model_config, "num_channels", 3) == 1 else "RGB"
-    return processor([image.convert(mode) for image in images], return_tensors="pt")["pixel_values"]
+    mode = picture_mode(model_config)
+    return processor([in_mode(image, mode) for image in images], return_tensors="pt")["pixel_values"]
 
 
 def encode_rows(rows: list[dict[str, Any]], model: Any, processor: Any, max_length: int = 128) -> dict[str, Any]:

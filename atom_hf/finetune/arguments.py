@@ -132,3 +132,15 @@ class StoppingArguments:
                 f"{given} needs the metric to compare evaluations by: give --metric_for_best_model, such as loss or accuracy"
             )
         return patience
+
+
+@dataclass
+class DryRunArguments:
+    """A look at a run before it."""
+
+    dry_run: bool = field(
+        default=False,
+        metadata={
+            "help": "Print what would be trained on what, with three rows, and stop. Nothing is trained or saved."
+        },
+    )

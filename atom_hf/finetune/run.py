@@ -33,7 +33,7 @@ from ..utils.terminal import get_logger
 from .arguments import RunArguments, load_run_data
 from .card_facts import run_facts
 from .checks import check_metric, check_optimizer, check_reporters, check_schedule
-from .inputs import TrainingInputs, prepare_inputs
+from .inputs import TrainingInputs, prepare_run_inputs
 from .log_lines import print_lines
 from .metrics import perplexity
 from .pretrained import find_model
@@ -124,17 +124,7 @@ def prepare_run(
     args.dataloader_pin_memory = args.dataloader_pin_memory and torch.cuda.is_available()
 
     set_seed(args.seed)
-    task = prepare_inputs(
-        data,
-        model=run.model,
-        model_type=run.model_type,
-        config_overrides=run.config_overrides,
-        tokenizer=run.tokenizer,
-        vocabulary_size=run.vocabulary_size,
-        max_length=run.max_length,
-        horizontal_flip=run.horizontal_flip,
-        **({"revision": run.model_revision} if run.model_revision else {}),
-    )
+    task = prepare_run_inputs(run, data)
     trainer = make_trainer(run, args, task, trainer_class)
     if args.resume_from_checkpoint is not None:
         check_fits(args.resume_from_checkpoint, task.model)

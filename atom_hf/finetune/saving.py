@@ -2,7 +2,6 @@
 
 import functools
 import json
-import logging
 import os
 import shlex
 import shutil
@@ -20,10 +19,11 @@ from ..modeling.finite import not_finite
 from ..modeling.mixin import save_heads
 from ..training.push import saved_together
 from ..utils.files import write_atomically, write_failure
+from ..utils.terminal import get_logger
 from .resume import complete_checkpoints, is_whole, last_good_checkpoint
 from .trainer import RenamedWeightsTrainer
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 RESULTS_NAMES = ("eval_results.json", "all_results.json")  # Trainer's own; here there are no others to be combined
 

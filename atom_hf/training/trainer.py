@@ -26,6 +26,7 @@ from .arguments import check_arguments, check_class
 from .callback import AtomCallback
 from .checkpoint_parts import check_parts
 from .explainer import ExplainerMixin
+from .first_samples import pairs_to_try
 from .loss import LossMixin, wrap_own_methods
 from .loss_log import LossLog
 from .loss_scale import TaskLossScale, trying_out
@@ -128,19 +129,24 @@ class AtomTrainerMixin(ModelInitMixin, CardMixin, PushMixin, ExplainerMixin, Los
             self.check_atoms()
 
     def check_atoms(self) -> None:
-        """Run one forward pass of two samples, so that an unusable model or data set is rejected before training.
+        """Run a forward pass of two samples, so that an unusable model or data set is rejected before training.
+
+        If neither has a token, as blank texts have none, other pairs are tried.
 
         Called by `train`. Raises `AtomError`.
         """
-        if not has_length(self.train_dataset) or len(self.train_dataset) < 2:
-            return  # a stream; the first step makes the same checks
+        given = self.train_dataset
+        if not has_length(given) or (isinstance(given, dict) and len(given) < 2):
+            return  # a stream; its first steps make the same checks
         if type(self)._prepare_inputs is not Trainer._prepare_inputs:
             return  # a trainer that generates its batches from prompts, such as GRPO
+        self._atom_check_rows(len(given))
         if (self.is_fsdp_enabled or self.is_deepspeed_enabled) and not self.is_in_train:
             return  # not sharded yet
         loader = self.get_train_dataloader()
         with trying_out(self._atom_model, self.args.device), keeping_generators(loader.collate_fn):
-            inputs = loader.collate_fn([loader.dataset[0], loader.dataset[1]])
+            first, *others = pairs_to_try(len(loader.dataset))
+            inputs = loader.collate_fn([loader.dataset[row] for row in first])
             try:
                 packed, importance = self._atom_read(self.model_wrapped, inputs)
             except WidthError as error:
@@ -149,7 +155,13 @@ class AtomTrainerMixin(ModelInitMixin, CardMixin, PushMixin, ExplainerMixin, Los
                     raise
                 refit_heads(self._atom_model, error.width)
                 packed, importance = self._atom_read(self.model_wrapped, inputs)
-        self._atom_check(packed, importance, samples=2)
+            found = self._atom_check(packed, importance)
+            while not found and others:
+                inputs = loader.collate_fn([loader.dataset[row] for row in others.pop(0)])
+                found = self._atom_check(*self._atom_read(self.model_wrapped, inputs))
+        self._atom_checked = True
+        if not found:
+            raise self._atom_no_token("any of the samples that were tried")
 
     def _atom_begin(self) -> None:
         """Set up a run: the first, the next of a search, or a restart in the middle of a step (auto_find_batch_size)."""

@@ -6,7 +6,6 @@ full disk, a kill or a power cut leaves what was there before, or what was to be
 
 import errno
 import json
-import logging
 import os
 import re
 import shutil
@@ -22,8 +21,9 @@ import yaml
 from ..errors import AtomError, WriteError, first_line
 from .bounded_yaml import parse_yaml
 from .lock import HOST, is_alive
+from .terminal import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 
