@@ -1,12 +1,28 @@
-"""`AtomError`: the one error that a user's input can cause."""
+"""`AtomError`: the one error that a user's input can cause; and what ends a run that began well."""
 
 
 class AtomError(ValueError):
     """An argument, file or data set that cannot be used.
 
     The message names the argument, says what was given and what would work, so that the command line can print it as it is
-    (one line, exit code 2). It is raised before training starts.
+    (one line, and the exit status of the class). It is raised before training starts.
     """
+
+    exit_status = 2
+
+
+class WriteError(AtomError, OSError):
+    """A file that could not be written, because the disk is full or read-only, for one. What was there before is kept."""
+
+    def __init__(self, message: str, reason: str = ""):
+        super().__init__(message)
+        self.reason = reason
+
+
+class DivergedError(AtomError):
+    """A training run whose model ended with weights that are not finite numbers: nothing was wrong with its arguments."""
+
+    exit_status = 1
 
 
 def first_line(error: Exception) -> str:

@@ -127,6 +127,37 @@ def mean_over_pairs(
     return sum(energies) / pairs, sum(distances) / pairs, gradient
 
 
+def relative_to_scale(center: Tensor, radius: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(mu / s, r / s, s): atoms in units of the scale of their own distances (ours).
+
+        s = sqrt(mean over A != B of ||mu_A - mu_B||^2)
+
+    which is twice the variance of the n centres times n / (n - 1), so O(B h). Where all centres coincide, s is next to 0 and
+    mu / s is 0: what coincides then stays where it is.
+    """
+    exists = (radius >= 0).to(center.dtype)
+    count = exists.sum()
+    center = (center - exists @ center / count.clamp(min=1)) * exists.unsqueeze(1)
+    scale = (center.square().sum() * (2 / (count - 1).clamp(min=1))).clamp(min=torch.finfo(center.dtype).tiny).sqrt()
+    return center / scale, torch.where(radius >= 0, radius / scale, radius), scale
+
+
+def through_scale(pull: Tensor, push: Tensor, center: Tensor, radius: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """The gradients with respect to mu and r, of those with respect to mu / s and r / s. The scale has its own part in them:
+
+        dL/dmu = (pull - 2 / (n - 1) * (sum_A <pull_A, mu_A / s> + push_A r_A / s) * mu / s) / s
+
+    Args:
+        pull, push: [B, h] and [B], the gradients with respect to mu / s and r / s.
+        center, radius, scale: what `relative_to_scale` gave.
+    """
+    exists = (radius >= 0).to(center.dtype)
+    push = push * exists
+    along = (pull * center).sum() + (push * radius).sum()
+    spread = 2 / (exists.sum() - 1).clamp(min=1) * along
+    return torch.addcmul(pull, center, -spread) / scale, push / scale
+
+
 def _row_sums(rows: tuple, columns: tuple, offset: int, softening: float, with_gradient: bool) -> tuple:
     """The sums of U_AB and D_AB over A in `rows`, B in `columns`, A != B, and the first's gradient for each row.
 

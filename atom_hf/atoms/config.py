@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AtomError
-from ..utils.files import read_json
+from ..utils.files import read_json, write_atomically
 from . import format_1
 from .energy import TOKEN_REDUCTIONS
 from .heads import POSITION_INITS
@@ -16,6 +16,8 @@ CONFIG_NAME = "atom_config.json"
 
 FORMAT_VERSION = 2
 
+HEADS_ID = "heads_id"  # names, in the file of the configuration, the heads that it was saved with
+
 MAX_BYTES = 2**20
 
 MAX_SPECIAL_TOKENS = 2**16
@@ -23,9 +25,31 @@ MAX_SPECIAL_TOKENS = 2**16
 SIDES = ("encoder", "decoder")
 
 TOKEN_RULES = {
+    "read": "what the model's output layer reads: [CLS], a pooled output, the last token, or every token",
     "content": "padding, special tokens and a vision model's [CLS] or register tokens are left out",
     "all": "everything but padding",
 }
+
+# What the two forms of the energy differ in. A field that is not given has the value of the form.
+FORMS = {
+    "paper": {
+        "weight": 0.1,
+        "weighting": "relative",
+        "tokens": "content",
+        "distance": "absolute",
+        "charges": "learned",
+        "positions": "learned",
+    },
+    "separation": {
+        "weight": 1.0,
+        "weighting": "absolute",
+        "tokens": "read",
+        "distance": "relative",
+        "charges": "fixed",
+        "positions": "tokens",
+    },
+}
+DEFAULT_FORM = "paper"
 
 
 def _option(default: Any, help: str) -> Any:
@@ -41,14 +65,21 @@ class AtomConfig:
     `recipes/study/README.md` is the evidence for the defaults. Raises `AtomError` for an invalid value.
     """
 
-    weight: float = _option(
-        0.1,
-        "Strength of the atom loss. With weighting 'relative' (the default): the norm of its gradient at the hidden states, "
-        "as a fraction of the task gradient's norm there. With 'absolute': loss = task + weight * atom loss. A larger weight "
-        "separates samples further; with 0 the model trains as in a plain run.",
+    form: str = _option(
+        DEFAULT_FORM,
+        "Form of the energy: 'paper' is Eqs. 5 to 12 with learned charges and positions; 'separation' (ours) spaces what the "
+        "output layer reads, with distances relative to their own scale. Sets the options that are not given: "
+        + "; ".join(f"{name} {', '.join(f'{k}={v}' for k, v in form.items())}" for name, form in FORMS.items())
+        + ".",
     )
-    weighting: str = _option(
-        "relative",
+    weight: float | None = _option(
+        None,
+        "Strength of the atom loss. With weighting 'relative': the norm of its gradient at the hidden states, as a fraction of "
+        "the task gradient's norm there. With 'absolute': loss = task + weight * atom loss. A larger weight separates samples "
+        "further; with 0 the model trains as in a plain run.",
+    )
+    weighting: str | None = _option(
+        None,
         "'relative' measures both gradients and keeps their ratio at the weight, so that one weight suits models trained from "
         "scratch and pretrained ones; 'absolute' is a weighted sum of losses.",
     )
@@ -57,10 +88,25 @@ class AtomConfig:
         "Layer whose hidden states are the tokens: an index into the model's hidden_states (0 is the embeddings, -1 the "
         "last). The energy trains this layer and those before it; the task head reads the last layer.",
     )
-    tokens: str = _option(
-        "content",
-        "Tokens that belong to an atom: 'content' leaves out padding, special tokens and a vision model's [CLS] or "
+    tokens: str | None = _option(
+        None,
+        "Tokens that belong to an atom: 'read' takes what the output layer reads ([CLS], a pooled output, the last token, or "
+        "every token), found from the model; 'content' leaves out padding, special tokens and a vision model's [CLS] or "
         "register tokens; 'all' leaves out padding only.",
+    )
+    distance: str | None = _option(
+        None,
+        "'absolute' distances are those of Eq. 7; 'relative' ones are divided by their root mean square over the pairs, so "
+        "that the energy falls only as samples become evenly spaced, not as positions grow.",
+    )
+    charges: str | None = _option(
+        None,
+        "'learned' charges come from the importance head (Eq. 6); 'fixed' gives every token of an atom the charge 1.",
+    )
+    positions: str | None = _option(
+        None,
+        "'learned' positions come from the position head (Eq. 12); 'tokens' are the layer-normalised tokens divided by the "
+        "square root of their width.",
     )
     side: str = _option(
         "encoder",
@@ -83,6 +129,10 @@ class AtomConfig:
     neutrality: float = _option(
         1.0,
         "Weight of the squared net charge per token within the atom loss; it keeps both signs of importance in use.",
+    )
+    net_charge: float = _option(
+        0.0,
+        "Net charge per token that the neutrality term keeps: 0 is neutral; above 0, samples repel at every distance.",
     )
     charge_floor: float = _option(
         0.5,
@@ -119,6 +169,12 @@ class AtomConfig:
     explainer_width: int | None = None
 
     def __post_init__(self):
+        if not isinstance(self.form, str) or self.form not in FORMS:
+            raise AtomError(f"form must be {' or '.join(map(repr, FORMS))}; got {self.form!r:.200}")
+        for name, value in FORMS[self.form].items():
+            if getattr(self, name) is None:
+                setattr(self, name, value)
+
         def check(condition: bool, name: str, what: str) -> None:
             if not condition:
                 shown = repr(getattr(self, name))  # may come from an untrusted file
@@ -128,6 +184,8 @@ class AtomConfig:
             check(_is_number(getattr(self, name), at_least=0), name, "a finite number that is not negative")
         for name in ("charge_floor", "warmup_ratio"):
             check(_is_number(getattr(self, name), at_least=0) and getattr(self, name) <= 1, name, "between 0 and 1")
+        charge = self.net_charge
+        check(_is_number(charge, at_least=-1) and charge <= 1, "net_charge", "between -1 and 1")
         positive = _is_number(self.importance_std, at_least=0) and self.importance_std > 0
         check(positive, "importance_std", "a finite number above 0")
         check(_is_whole(self.layer), "layer", "a whole number")
@@ -139,6 +197,9 @@ class AtomConfig:
             ("schedule", ("linear", "constant")),
             ("token_reduction", TOKEN_REDUCTIONS),
             ("position_init", POSITION_INITS),
+            ("distance", ("absolute", "relative")),
+            ("charges", ("learned", "fixed")),
+            ("positions", ("learned", "tokens")),
         ):
             check(getattr(self, name) in options, name, " or ".join(map(repr, options)))
 
@@ -153,6 +214,14 @@ class AtomConfig:
         whole = ids is None or (isinstance(ids, list) and all(_is_whole(i) and abs(i) < 2**31 for i in ids))
         check(whole, "special_token_ids", "a list of whole numbers of at most 31 bits")
         check(base is None or isinstance(base, str), "base_model_class", "the name of a class")
+
+    @property
+    def trains_heads_apart(self) -> bool:
+        """Whether both heads learn on the content tokens beside the energy, which does not train them there.
+
+        Their objective is the paper form's loss on tokens that pass no gradient to the model.
+        """
+        return self.tokens == "read" or self.charges == "fixed" or self.positions == "tokens"
 
     @property
     def has_explainer(self) -> bool:
@@ -197,15 +266,16 @@ class AtomConfig:
             )
         return cls(**(format_1.upgrade_config(data) if is_old else data))
 
-    def save(self, folder: str | Path) -> None:
-        """Write `atom_config.json` to `folder`."""
-        text = json.dumps(self.to_dict(), indent=2, allow_nan=False)
-        Path(folder, CONFIG_NAME).write_text(text + "\n", encoding="utf-8")
+    def save(self, folder: str | Path, heads_id: str | None = None) -> None:
+        """Write `atom_config.json` to `folder`, with the id of the heads that it belongs to, if they are a file beside it."""
+        data = self.to_dict() | ({HEADS_ID: heads_id} if heads_id else {})
+        write_atomically(Path(folder, CONFIG_NAME), json.dumps(data, indent=2, allow_nan=False) + "\n")
 
     @classmethod
     def load(cls, file: str | Path) -> "AtomConfig":
         """Read an `atom_config.json`. Raises `AtomError`, naming the file, if it is not one."""
         data = read_json(file, MAX_BYTES, "atom configuration")
+        data.pop(HEADS_ID, None)
         try:
             return cls.from_dict(data)
         except AtomError as error:

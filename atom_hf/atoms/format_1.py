@@ -27,12 +27,14 @@ DEFAULTS = {
     "importance_std": 1.5,
     "position_init": "random",
 }
+# What format 1 had no field for: the one form that there was.
+FORM = {"form": "paper", "distance": "absolute", "charges": "learned", "positions": "learned", "net_charge": 0.0}
 OTHERS = ("hidden_size", "special_token_ids", "base_model_class", *FIELDS)
 
 
 def upgrade_config(data: dict[str, Any]) -> dict[str, Any]:
     """The fields of a configuration of format 1 under today's names. Fields that format 1 did not know stay as they are."""
-    return {**DEFAULTS, **{FIELDS.get(name, name): value for name, value in data.items()}}
+    return {**DEFAULTS, **FORM, **{FIELDS.get(name, name): value for name, value in data.items()}}
 
 
 def upgrade_tensor(name: str) -> str:

@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .energy import Atoms
+
 POSITION_INITS = ("random", "identity")
 
 
@@ -43,6 +45,24 @@ class AtomHeads(nn.Module):
             tokens = F.layer_norm(tokens.float(), (self.hidden_size,))
             return torch.tanh(self.importance(tokens).squeeze(-1) / 2), self.position(tokens)
 
+    def atoms_of(self, tokens: Tensor, mask: Tensor, *, charges: str, positions: str, token_reduction: str) -> Atoms:
+        """The atoms of tokens [B, N, d] as the energy sees them: d is the heads' own width, unless nothing of them is learned.
+
+        Args:
+            tokens: [B, N, d].
+            mask: bool [B, N].
+            charges: "learned" by the importance head, or "fixed" at 1.
+            positions: "learned" by the position head, or the layer-normalised "tokens" divided by the square root of d.
+            token_reduction: see `Atoms.from_tokens`.
+        """
+        with torch.autocast(tokens.device.type, enabled=False):
+            width = tokens.shape[-1]
+            tokens = F.layer_norm(tokens.float(), (width,))
+            learned = torch.tanh(self.importance(tokens).squeeze(-1) / 2) if charges == "learned" else None
+            importance = tokens.new_ones(tokens.shape[:2]) if learned is None else learned
+            position = self.position(tokens) if positions == "learned" else tokens / width**0.5
+            return Atoms.from_tokens(importance, position, mask, token_reduction=token_reduction)
+
     def explain(self, tokens: Tensor, classes: Tensor) -> Tensor:
         """The fitted importance of tokens [B, N, h] for one class of each sample, int [B]: [B, N] in [-1, 1], float32."""
         with torch.autocast(tokens.device.type, enabled=False):
@@ -51,6 +71,9 @@ class AtomHeads(nn.Module):
     def trained_parameters(self) -> list[nn.Parameter]:
         """The parameters of the training run: all but the explainer's, which is fitted after it."""
         return [*self.importance.parameters(), *self.position.parameters()]
+
+    def extra_repr(self) -> str:
+        return f"hidden_size={self.hidden_size}"
 
     def _apply(self, fn, recurse=True):
         def keep_precision(tensor: Tensor) -> Tensor:
@@ -73,6 +96,7 @@ class ExplainerHead(nn.Module):
 
     def __init__(self, hidden_size: int, classes: int, width: int):
         super().__init__()
+        self.hidden_size, self.classes, self.width = hidden_size, classes, width
         self.inner = _Linear(hidden_size, width, dtype=torch.float32)
         self.outer = _Linear(width, classes, dtype=torch.float32)
         nn.init.zeros_(self.outer.weight)
@@ -84,6 +108,9 @@ class ExplainerHead(nn.Module):
         weight, bias = self.outer.weight.float()[classes], self.outer.bias.float()[classes]
         return torch.tanh((torch.einsum("bnw,bw->bn", inner, weight) + bias[:, None]) / 2)
 
+    def extra_repr(self) -> str:
+        return f"hidden_size={self.hidden_size}, classes={self.classes}, width={self.width}"
+
 
 class _Linear(nn.Module):
     """A linear layer that is not an `nn.Linear`: PEFT's `target_modules="all-linear"` and quantizers replace each of those."""
@@ -92,7 +119,11 @@ class _Linear(nn.Module):
         super().__init__()
         linear = nn.Linear(in_features, out_features, dtype=dtype)
         self.weight, self.bias = linear.weight, linear.bias
+        self.in_features, self.out_features = in_features, out_features  # ZeRO-3 leaves the weight without its shape
 
     # FSDP's mixed precision hands a forward pass bfloat16 copies of float32 weights; the tokens are float32.
     def forward(self, tokens: Tensor) -> Tensor:
         return F.linear(tokens, self.weight.float(), self.bias.float())
+
+    def extra_repr(self) -> str:
+        return f"in_features={self.in_features}, out_features={self.out_features}"

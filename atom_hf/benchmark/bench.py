@@ -24,7 +24,6 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import cycle, islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -39,7 +38,7 @@ from ..finetune.arguments import RunArguments
 from ..finetune.run import make_trainer, prepare_run, unlogged_run
 from ..training.arguments import AtomTrainingArguments
 from ..training.trainer import AtomTrainer
-from ..utils.files import check_page
+from ..utils.files import check_page, write_atomically
 from ..utils.quiet import quiet
 from ..utils.statistics import median_interval
 from ..utils.tables import format_number, format_table
@@ -104,8 +103,7 @@ def run_bench(run: RunArguments, args: AtomTrainingArguments, options: BenchArgu
     result = {**_describe(run, args, options, arms, floor), **summarise(seconds, peaks, counted, floor.bytes)}
     result["profile"] = profile
     if options.output:
-        Path(options.output).parent.mkdir(parents=True, exist_ok=True)
-        Path(options.output).write_text(json.dumps(result, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_atomically(options.output, json.dumps(result, indent=1, allow_nan=False) + "\n")
     return result
 
 

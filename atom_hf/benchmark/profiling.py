@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from ..atoms import loss as atoms_loss
 from ..atoms.energy import Atoms
 from ..atoms.heads import AtomHeads
 from ..errors import AtomError
 from ..modeling import forward
 from ..modeling.gradient_balancer import GradientBalancer
-from ..training import custom_loop as loop
 from ..training import loss as trainer_loss
 from ..training.loss_log import LossLog
 
@@ -37,7 +37,7 @@ PARTS = (
     (Atoms, "from_tokens", "atoms"),
     (Atoms, "pack", "atoms"),
     (trainer_loss, "gather_rows", "gather"),
-    (loop, "atom_loss", "pair energy and constraints"),
+    (atoms_loss, "atom_loss", "pair energy and constraints"),
     (LossLog, "add", "record for the log"),
     (GradientBalancer, "_measure_task", "gradient balancer"),
     (GradientBalancer, "_measure_atom", "gradient balancer"),

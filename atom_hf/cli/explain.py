@@ -19,6 +19,7 @@ from ..importance.results import ImageImportance, TextImportance
 from ..modeling.inference import default_device
 from ..modeling.load import load_atom_model
 from ..utils.files import check_page
+from ..utils.terminal import write_styled
 from ..visualization.files import write_files
 
 STANDARD_INPUT = "-"
@@ -205,9 +206,7 @@ def main(arguments: list[str]) -> None:
     options.text = [*texts, *options.text]
     found = explain_model(run, options)
     shown = show_importance(found.images, found.texts, fitted=found.fitted)
-    # A terminal that cannot show a letter gets a question mark.
-    coding = sys.stdout.encoding or "utf-8"
-    print(shown.encode(coding, "replace").decode(coding))
+    write_styled(shown)
     count = len(found.texts) + len(found.images)
     rest = f" of {count + found.left_out}; --samples shows more" if found.left_out else ""
     print(f"\nread      {count} {'text' if found.texts else 'image'}{'s' if count != 1 else ''}{rest}")

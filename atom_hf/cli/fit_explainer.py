@@ -1,9 +1,10 @@
 """`atom-hf fit-explainer`: fit a saved model's importance to its prediction."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from torch.utils.data import DataLoader
 
 from ..builtin import BUILT_IN_MODELS
 from ..data.encoding import encode_rows
@@ -11,10 +12,15 @@ from ..errors import AtomError
 from ..explainer.fit import COPIES, SAMPLES, SETS, ExplainerFit, fit_explainer, make_maskers
 from ..finetune.arguments import RunArguments, load_run_data
 from ..finetune.pretrained import load_processor
+from ..hub.card import CARD_NAME, is_own
+from ..modeling.finite import not_finite
+from ..modeling.heads_file import HEADS_NAME
 from ..modeling.inference import default_device
 from ..modeling.load import load_atom_model
+from ..modeling.mixin import save_heads, saving
 from ..modeling.unwrap import inner_model
 from ..utils.files import check_output_folder
+from ..utils.lock import lock_folder
 from ..utils.tables import format_number
 
 BATCH = 16
@@ -50,24 +56,40 @@ def fit_saved_explainer(run: RunArguments, options: FitExplainerArguments) -> tu
         raise AtomError(
             f"--model {run.model!r}: there is no such folder; for a model on the Hub give --output_dir to save it to"
         )
-    check_output_folder(folder)
+    flag = "--output_dir" if options.output_dir else "--model"
+    check_output_folder(folder, flag)
+    with lock_folder(folder, flag):
+        return _fit_and_save(run, options, folder), str(folder)
+
+
+def _fit_and_save(run: RunArguments, options: FitExplainerArguments, folder: Path) -> ExplainerFit:
     model = load_atom_model(run.model, revision=run.model_revision)
+    if broken := not_finite(model):
+        raise AtomError(
+            f"--model {run.model!r} holds numbers that are not finite (NaN), in {broken[0]}: train it again"
+        )
     model.to(default_device())
     data = load_run_data(run)
     processor = load_processor(run.tokenizer or run.model, data.is_image, revision=run.model_revision)
     make_maskers(inner_model(model), processor)  # raises before any data is read
     rows = data.train.shuffle(seed=run.sample_seed)
 
-    def batches() -> Iterator[dict[str, Any]]:
-        for start in range(0, len(rows), BATCH):
-            part = rows.select(range(start, min(start + BATCH, len(rows))))
-            yield encode_rows(list(part), model, processor, run.max_length)
+    def inputs(part: list[dict[str, Any]]) -> dict[str, Any]:
+        return encode_rows(part, model, processor, run.max_length)
 
+    # A loader tells how many samples there are.
+    batches = DataLoader(rows, BATCH, collate_fn=inputs)
     sizes = {"samples": options.samples, "copies": options.copies, "sets": options.sets}
-    found = fit_explainer(model, processor, batches(), seed=run.sample_seed, **sizes)
-    model.save_pretrained(folder)
-    processor.save_pretrained(folder)
-    return found, str(folder)
+    found = fit_explainer(model, processor, batches, seed=run.sample_seed, **sizes)
+    if folder.resolve() == Path(run.model).expanduser().resolve() and (folder / HEADS_NAME).is_file():
+        save_heads(model, folder)  # nothing else has changed
+    else:
+        with saving(folder) as part:
+            model.save_pretrained(part)
+            processor.save_pretrained(part)
+            if is_own(folder):
+                Path(part, CARD_NAME).unlink(missing_ok=True)
+    return found
 
 
 def main(arguments: list[str]) -> None:

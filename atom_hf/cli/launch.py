@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from ..errors import AtomError, first_line
+from ..utils.bounded_yaml import parse_yaml
 
 FLAG = "--accelerate_config"
 
@@ -23,6 +24,7 @@ OTHERS = ("config_file", "cpu", "module", "no_python", "quiet")
 class LaunchArguments:
     """Flags that start the run on many processes."""
 
+    help_title: ClassVar[str] = "Many processes"
     in_config_file: ClassVar[bool] = False  # each process reads that file, and would start others
     accelerate_config: str | None = field(
         default=None,
@@ -59,8 +61,10 @@ def launch(config: str, arguments: list[str], others: list[str], *, use_cpu: boo
         raise AtomError(f"{FLAG} starts processes, and this is one of several already; leave it out")
     args, file = _parse(others), _file(config)
     try:
+        if not file.endswith(".json"):
+            parse_yaml(Path(file).read_text(encoding="utf-8"))  # raises for one that expands to more than settings hold
         kind = load_config_from_file(file).distributed_type
-    except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
         raise AtomError(f"{FLAG} {config!r} is no configuration of accelerate: {first_line(error)}") from error
     if kind == DistributedType.DEEPSPEED:
         if importlib.util.find_spec("deepspeed") is None:

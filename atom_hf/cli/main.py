@@ -4,9 +4,11 @@ import logging
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from importlib.resources import files
 
-from ..errors import AtomError
-from ..hub.messages import without_token
+from ..errors import AtomError, first_line
+from ..utils.files import DISK_ERRORS
+from ..utils.terminal import guard_streams
 from ..version import __version__
 
 USAGE = """usage: atom-hf COMMAND [flags]
@@ -20,15 +22,30 @@ USAGE = """usage: atom-hf COMMAND [flags]
   push          check a saved model and push it to the Hugging Face Hub
   bench         measure what --atom costs: a training step with it and without it, interleaved
 
-atom-hf COMMAND --help lists the flags. On many processes: atom-hf train --accelerate_config ddp ..."""
+atom-hf COMMAND --help lists the flags; train, compare and bench list all of Trainer's by --help_all.
+On many processes: atom-hf train --accelerate_config ddp ..."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command. Returns its exit code: 0, or 2 after an error message of one line.
+    """Runs a command. Returns its exit code: 0, or 2 after an error message of one line (1 if training diverged).
 
     That of processes that `train` started is the status of the first that failed.
+
+    Whatever is printed, logged or written by a progress bar goes through the filters of `utils.terminal`. A reader that has
+    gone (`| head -1`) costs nothing but the rest of the text; a full disk behind standard output is told at the end, with 1.
     """
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    restore, status = guard_streams(), None
+    try:
+        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+    finally:
+        # The traceback of an error that ends the process is filtered too.
+        lost = restore() if arguments is not None or status is not None else None
+    if lost is not None:
+        print(f"atom-hf: standard output could not be written: {first_line(lost)}", file=sys.stderr)
+    return status or int(lost is not None)
+
+
+def _run(arguments: list[str]) -> int:
     command = arguments[0] if arguments else "--help"
     if command in ("-h", "--help"):
         print(USAGE)
@@ -38,13 +55,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if command not in COMMANDS:
         return _reject(f"no such command: {command!r}; there are {', '.join(COMMANDS)}")
+    if {"-h", "--help"} & set(arguments[1:]):
+        # What the command itself would print, kept in a file (by recipes/help.py): to make it takes seconds of imports.
+        print((files(__package__) / "help" / f"{command}.txt").read_text(encoding="utf-8"), end="")
+        return 0
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
     logging.getLogger("atom_hf").setLevel(logging.INFO)
     try:
         module = import_module(f".{command.replace('-', '_')}", __package__)
         return module.main(arguments[1:]) or 0
     except AtomError as error:
-        return _reject(str(error))
+        return _reject(str(error), error.exit_status)
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        return _reject(f"{error.filename or 'a file'} could not be written: {error.strerror}")
     except KeyboardInterrupt:
         print(f"\ninterrupted; {GO_ON.get(command, 'nothing was written')}", file=sys.stderr)
         return 130
@@ -62,6 +87,8 @@ GO_ON = {
 COMMANDS = ("train", "compare", "study", "fit-explainer", "explain", "faithfulness", "push", "bench")
 
 
-def _reject(message: str) -> int:
+def _reject(message: str, status: int = 2) -> int:
+    from ..hub.messages import without_token  # brings the Hub's client, which --help does without
+
     print(f"atom-hf: error: {without_token(' '.join(message.split()))}", file=sys.stderr)
-    return 2
+    return status

@@ -24,9 +24,10 @@ from ..hub.upload import (
     files_to_push,
     open_repository,
 )
-from ..modeling.heads_file import HEADS_NAME
+from ..modeling.finite import check_finite_files
+from ..modeling.heads_file import HEADS_NAME, is_torn
 from ..modeling.load import load_atom_model
-from ..utils.files import read_json
+from ..utils.files import complete, read_json
 
 
 def _flag(help: str, default: Any = None) -> Any:
@@ -86,7 +87,8 @@ def push_folder(folder: str, options: PushArguments) -> Pushed:
 
 
 def check_folder(folder: str | Path, repository: str = "") -> bool:
-    """Rejects a folder that is no whole atom model. Returns whether its heads are in a file beside the base, the final form.
+    """Rejects a folder that is no whole atom model. Returns whether its heads are in a file beside the base, the final form,
+    with the configuration that they were saved with.
 
     The base is made without its numbers, and each tensor in the files is held against it: what is missing or of another
     shape would be drawn at random by whoever loads it.
@@ -96,12 +98,14 @@ def check_folder(folder: str | Path, repository: str = "") -> bool:
     """
     if not Path(folder).is_dir():
         raise AtomError(f"{str(folder)!r}: no such folder; give the one that the model was saved to")
+    complete(folder)
     adapter = Path(folder, ADAPTER_CONFIG_NAME).is_file()
     if not adapter and not Path(folder, CONFIG_NAME).is_file():
         inside = sorted(p.name for p in Path(folder).glob(f"{CHECKPOINT}*") if Path(p, CONFIG_NAME).is_file())
         advice = f"; it holds {', '.join(inside)}, and each of them can be pushed" if inside else ""
         raise AtomError(f"{str(folder)!r} holds no model: there is no {CONFIG_NAME}{advice}")
-    if not Path(folder, ATOM_CONFIG_NAME).is_file():
+    torn = is_torn(folder)
+    if not torn and not Path(folder, ATOM_CONFIG_NAME).is_file():
         raise AtomError(
             f"{str(folder)!r} has no {ATOM_CONFIG_NAME}: it was not trained with --atom, and `hf upload` pushes it as it is"
         )
@@ -121,12 +125,13 @@ def check_folder(folder: str | Path, repository: str = "") -> bool:
             "ignore", ".*copying from a non-meta parameter"
         )  # of an adapter; none of it is needed here
         load_atom_model(Path(folder).resolve(), device_map="meta")  # a whole path, which is no name on the Hub
-    return final
+    check_finite_files(folder)
+    return final and not torn
 
 
 @contextmanager
 def _final_form(folder: str, repository: str) -> Iterator[Path]:
-    """The folder itself, or of a checkpoint a copy in the form of a finished model."""
+    """The folder itself; of a checkpoint, or a model whose last save was cut short, a copy in the form of a finished model."""
     if check_folder(folder, repository):
         yield Path(folder)
         return

@@ -10,7 +10,8 @@ from ..utils.tables import format_number, format_table
 def main(arguments: list[str]) -> int | None:
     """`atom-hf train`. Returns the exit status of the processes that it started, if it did."""
     from ..experiments.compare import find_comparison
-    from ..finetune.arguments import ExplainerArguments, RunArguments, data_flags
+    from ..finetune.arguments import DryRunArguments, ExplainerArguments, RunArguments, StoppingArguments, data_flags
+    from ..finetune.dry_run import describe_run
     from ..finetune.flags import parse_flags, scan_flags, take_flags
     from ..finetune.run import DEFAULT_FOLDER, default_output_dir, fine_tune
     from ..hub.messages import page_of
@@ -23,19 +24,38 @@ def main(arguments: list[str]) -> int | None:
         # saved in training_args.bin, and pushed.
         os.environ["HF_TOKEN"] = token.strip()
     asked, arguments = take_flags(arguments, [LaunchArguments])
-    kinds = [RunArguments, AtomTrainingArguments, ExplainerArguments, LaunchArguments]  # the last for --help
+    # The last for --help.
+    kinds = [
+        RunArguments,
+        AtomTrainingArguments,
+        ExplainerArguments,
+        StoppingArguments,
+        DryRunArguments,
+        LaunchArguments,
+    ]
     if asked.accelerate_config is not None:
         known, others = scan_flags("train", arguments, kinds)
+        if known.dry_run:
+            raise AtomError("--dry_run looks at the run in one process; leave out --accelerate_config and its flags")
         return launch(asked.accelerate_config, arguments, others, use_cpu=known.use_cpu)
-    run, args, explainer, _ = parse_flags("train", arguments, kinds)
+    run, args, explainer, stopping, dry, _ = parse_flags("train", arguments, kinds)
     if args.hub_token is not None:  # of the --config file
         os.environ["HF_TOKEN"], args.hub_token = args.hub_token.strip(), None
+    if dry.dry_run:
+        explainer.checked()
+        found = describe_run(run, args)
+        if args.process_index == 0:
+            print(f"{found}\n\nThis was a dry run: without --dry_run the same command trains.")
+        return None
     by_default = args.output_dir == DEFAULT_FOLDER
+    patience = stopping.checked(args)
     result = fine_tune(
         run,
         args,
         explainer_samples=explainer.checked(),
-        find_comparison=find_comparison(run, args) if args.atom else None,
+        patience=patience,
+        # Paired runs are not stopped early.
+        find_comparison=find_comparison(run, args) if args.atom and patience is None else None,
     )
     if args.atom:
         shown = shlex.join(["atom-hf", "explain", *data_flags(run), "--model", args.output_dir])
@@ -56,12 +76,14 @@ def main(arguments: list[str]) -> int | None:
         rows.append(["masking explained", format_number(result.explainer.explained)])
     print()
     print(format_table([f"{result.data.name}, {result.data.task}", "atom" if args.atom else "plain"], rows))
-    print(f"\nmodel     {result.output_dir}")
-    if args.push_to_hub and result.push_error is None:
-        print(f"pushed    {page_of(result.trainer.hub_model_id)}")
-    print(f"next      {shown}")
-    if result.push_error is not None:
-        raise AtomError(result.push_error)
+    print()
+    if result.is_saved:
+        print(f"model     {result.output_dir}")
+        if args.push_to_hub and result.push_error is None:
+            print(f"pushed    {page_of(result.trainer.hub_model_id)}")
+        print(f"next      {shown}")
+    if errors := [error for error in (result.save_error, result.push_error) if error is not None]:
+        raise AtomError("; ".join(errors))
 
 
 def _take_token(arguments: list[str]) -> tuple[list[str], str | None]:

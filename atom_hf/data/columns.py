@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-
 import datasets
 
 from ..errors import AtomError
+from ..utils.terminal import get_logger
+from .pictures import Picture
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 TASKS = ("text-classification", "image-classification", "causal-lm")
 
@@ -26,6 +26,10 @@ TEXT_PAIRS = (
 
 NEVER_TEXT = ("idx", "id", "index", "source")
 
+USUAL_NAMES = {*LABEL_NAMES, *TEXT_NAMES, *NEVER_TEXT, *(name for pair in TEXT_PAIRS for name in pair)}
+
+MOST_CLASSES = 1000  # a column of more values is not taken for one of classes
+
 
 def find_columns(
     rows: datasets.Dataset, task: str | None, given: dict[str, str | None], dataset: str
@@ -33,15 +37,23 @@ def find_columns(
     """The task, and the columns of the "text", "text_pair", "image" and "label" that it needs, by role."""
     features = rows.features
     present = f"the columns of {dataset!r} are {', '.join(features)}"
-    chosen = {role: column for role, column in given.items() if column is not None}
+    # Blanks around a name are easily overlooked: they count only where they tell two names apart.
+    stripped = {column.strip(): column for column in reversed(features)}
+    chosen = {
+        role: column if column in features else stripped.get(column.strip(), column)
+        for role, column in given.items()
+        if column is not None
+    }
     for role, column in chosen.items():
         if column not in features:
             raise AtomError(f"--{role}_column {column!r} does not exist; {present}")
         if list(chosen.values()).count(column) > 1:
             raise AtomError(f"--{role}_column {column!r} is given for two roles; give another: {present}")
 
-    free = {column.lower(): column for column in features if column not in chosen.values()}
-    label = chosen.get("label") or next((free[name] for name in LABEL_NAMES if name in free), None)
+    free = {column.strip().lower(): column for column in features if column not in chosen.values()}
+    label = (
+        chosen.get("label") or next((free[name] for name in LABEL_NAMES if name in free), None) or _declared(rows, free)
+    )
     image = chosen.get("image") or next((column for column in features if _is_image(features[column])), None)
     if "text" not in chosen and task in (None, "text-classification"):
         first, second = next((pair for pair in TEXT_PAIRS if {*pair} <= {*free}), (None, None))
@@ -54,6 +66,13 @@ def find_columns(
         task = "image-classification" if by_image else "causal-lm" if label is None else "text-classification"
         if not by_image and text is None:
             raise AtomError(f"--dataset {dataset!r}: no column of images or text is found; {present}")
+        possible = _possible_labels(rows, free, text) if task == "causal-lm" and is_text(features[text]) else {}
+        if possible:
+            raise AtomError(
+                f"--task cannot be told from {dataset!r}: no column is called {', '.join(LABEL_NAMES)}, but "
+                f"{_described(possible)} could hold classes: give --label_column {next(iter(possible))!r}, or --task causal-lm "
+                f"for a language model of {text!r}"
+            )
     if task == "image-classification":
         if image is None:
             raise AtomError(f"--task {task} needs a column of images (--image_column), else give another; {present}")
@@ -73,18 +92,50 @@ def find_columns(
     if task == "causal-lm":
         return task, needed
     if label is None:
+        possible = _possible_labels(rows, free, text)
+        hint = f"; {_described(possible)} could be it" if possible else ""
         raise AtomError(
-            f"--label_column: --task {task} needs one and none is called {', '.join(LABEL_NAMES)}; {present}"
+            f"--label_column: --task {task} needs one and none is called {', '.join(LABEL_NAMES)}{hint}; {present}"
         )
     return task, {**needed, "label": label}
 
 
+def _declared(rows: datasets.Dataset, free: dict[str, str]) -> str | None:
+    """The one column that the data set itself declares to hold classes."""
+    found = [column for column in free.values() if isinstance(rows.features[column], datasets.ClassLabel)]
+    return found[0] if len(found) == 1 else None
+
+
+def _possible_labels(rows: datasets.Dataset, free: dict[str, str], text: str | None) -> dict[str, list]:
+    """The columns, beside the text, whose values recur as those of classes do: their values."""
+    found = {}
+    for name, column in free.items():
+        feature = rows.features[column]
+        if column == text or name in ("id", "idx", "index") or not isinstance(feature, datasets.Value):
+            continue
+        if is_text(feature) or feature.dtype.startswith(("int", "uint", "bool", "float")):
+            values = [value for value in rows.unique(column) if value is not None]
+            few = max(2, min(len(rows) // 2, MOST_CLASSES))
+            if 2 <= len(values) <= few and len(values) < len(rows):
+                found[column] = values
+    return found
+
+
+def _described(columns: dict[str, list]) -> str:
+    """Columns with some of their values, in words."""
+    shown = []
+    for column, values in list(columns.items())[:3]:
+        some = ", ".join(str(value)[:20] for value in values[:3])
+        shown.append(f"{column!r} ({len(values)} values: {some}{', ...' if len(values) > 3 else ''})")
+    return " or ".join(shown) + (" or others" if len(columns) > 3 else "")
+
+
 def _find_text(rows: datasets.Dataset, candidates: list[str]) -> str | None:
     """The column with a usual name for text, else the one with the longest strings."""
-    lower = {column.lower(): column for column in candidates}
+    lower = {column.strip().lower(): column for column in candidates}
     if named := next((lower[name] for name in TEXT_NAMES if name in lower), None):
         return named
-    strings = [c for c in candidates if is_text(rows.features[c]) and c.lower() not in NEVER_TEXT]
+    strings = [c for c in candidates if is_text(rows.features[c]) and c.strip().lower() not in NEVER_TEXT]
     head = rows.select(range(min(len(rows), 1000)))
     return max(strings, key=lambda c: sum(len(text or "") for text in column_values(head, c)), default=None)
 
@@ -112,7 +163,7 @@ def select_columns(rows: datasets.Dataset, columns: dict[str, str], given: str) 
         )
     rows = rows.select_columns(list(columns.values())).rename_columns({name: role for role, name in columns.items()})
     if "image" in columns:
-        return rows.cast_column("image", datasets.Image())
+        return rows.cast_column("image", Picture())
     for role in columns.keys() - {"label"}:
         if not is_text(rows.features[role]):
             raise AtomError(
@@ -121,6 +172,11 @@ def select_columns(rows: datasets.Dataset, columns: dict[str, str], given: str) 
         texts = column_values(rows, role)
         if none := sum(text is None for text in texts):
             raise AtomError(f"{given}: {none} rows have no text in column {columns[role]!r}; fill or remove them")
+        blank = sum(not text.strip() for text in texts)
+        if blank and "label" in columns:
+            if blank == len(texts):
+                raise AtomError(f"{given}: column {columns[role]!r} holds only blank text; give one that has words")
+            logger.warning("%s: %d of %d rows have blank text in column %r", given, blank, len(texts), columns[role])
     if "label" not in columns:
         written = [row for row, text in enumerate(texts) if text.strip()]
         if not written:

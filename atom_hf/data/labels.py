@@ -2,25 +2,51 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import datasets
 
 from ..errors import AtomError
-from .columns import column_values, is_text
+from ..utils.terminal import get_logger
+from .columns import column_values
+
+logger = get_logger(__name__)
 
 
 def _labels(rows: datasets.Dataset, column: str, given: str) -> tuple[list[str], list[str]]:
     """The names of the classes in the order of their ids, and the name of each row's class."""
     feature, values = rows.features["label"], column_values(rows, "label")
     declared = isinstance(feature, datasets.ClassLabel)
-    if missing := sum(value is None or (declared and value == -1) for value in values):
+    strings = [value if isinstance(value, str) else None for value in values]
+    if missing := sum(
+        value is None or (declared and value == -1) or (text is not None and not text.strip())
+        for value, text in zip(values, strings, strict=True)
+    ):
         raise AtomError(f"{given}: {missing} of {len(values)} rows have no label in {column!r}; fill or remove them")
     if declared:
         return feature.names, [feature.names[value] for value in values]
-    kind = feature.dtype if isinstance(feature, datasets.Value) else "lists"
-    if not (is_text(feature) or kind == "bool" or kind.lstrip("u").startswith("int")):
+    kinds = sorted({type(value).__name__ for value in values})
+    kind = feature.dtype if isinstance(feature, datasets.Value) else " and ".join(_KINDS.get(k, k) for k in kinds)
+    if not set(kinds) <= {"str", "int", "bool"}:
         regression = " (regression is not supported)" if kind.startswith("float") else ""
         raise AtomError(f"--label_column {column!r} holds {kind}{regression}; give one of integers or strings")
+    if len(kinds) > 1:
+        logger.info("%s: labels in %r are %s: each is the class of its text", given, column, kind)
+        values = list(map(str, values))
+    if spaced := sum(text is not None and text != text.strip() for text in strings):
+        logger.info("%s: blanks around %d labels in %r are left out", given, spaced, column)
+        values = [value.strip() if isinstance(value, str) else value for value in values]
     return [str(value) for value in sorted(set(values))], [str(value) for value in values]
+
+
+_KINDS = {
+    "str": "strings",
+    "int": "integers",
+    "bool": "true and false",
+    "float": "floats",
+    "list": "lists",
+    "dict": "objects",
+}
 
 
 def train_labels(rows: datasets.Dataset, column: str, dataset: str) -> tuple[datasets.Dataset, list[str]]:
@@ -31,6 +57,17 @@ def train_labels(rows: datasets.Dataset, column: str, dataset: str) -> tuple[dat
         raise AtomError(f"--label_column {column!r} has one class only, {labels[0]!r}; give data with two or more")
     if len(found) == len(labels) > 50:
         raise AtomError(f"--label_column {column!r} has as many classes as rows ({len(labels)}); give one of classes")
+    if len(found) > max(10, len(labels) / 2):
+        logger.warning(
+            "--label_column %r has %d classes in %d rows: is it one of classes?", column, len(found), len(labels)
+        )
+    alike: dict[str, list[str]] = {}
+    for name in names:
+        alike.setdefault(unicodedata.normalize("NFKC", name).casefold(), []).append(name)
+    for same in (same for same in alike.values() if len(same) > 1):
+        logger.warning(
+            "--label_column %r: %s differ in their spelling only, and are classes apart", column, ", ".join(same)
+        )
     return _with_labels(rows, names, labels), names
 
 

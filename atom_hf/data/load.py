@@ -6,19 +6,19 @@ whatever the source, and unusable data are rejected before training.
 
 from __future__ import annotations
 
-import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import datasets
 
 from ..builtin import BUILT_IN_DATASETS
 from ..errors import AtomError
+from ..utils.terminal import get_logger
 from .columns import TASKS, find_columns, select_columns
 from .labels import eval_labels, train_labels
 from .sources import load_source, short_name
 from .splits import draw_rows, first_eval_split, hold_out_rows, main_split, named_split
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 __all__ = ["BUILT_IN_DATASETS", "TASKS", "TaskData", "load_data"]
 
@@ -29,7 +29,7 @@ class TaskData:
 
     The columns are "text" and optionally "text_pair", or "image", and for classification "label" (a ClassLabel).
     `labels` are the names of the classes in the order of their ids, None for causal-lm. `splits` are the names of the splits
-    of both parts, the second None if rows of the first were held out.
+    of both parts, the second None if rows of the first were held out. `columns` are their names in the source, by role.
     """
 
     name: str
@@ -38,6 +38,7 @@ class TaskData:
     eval: datasets.Dataset
     labels: list[str] | None
     splits: tuple[str | None, str | None] = (None, None)
+    columns: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_image(self) -> bool:
@@ -97,14 +98,15 @@ def load_data(
     if hold_out and (eval_dataset or eval_split):
         raise AtomError("--hold_out evaluates on training rows; leave out --eval_dataset and --eval_split")
 
-    splits = load_source(dataset, dataset_config, "--dataset")
+    given = {"text": text_column, "text_pair": text_pair_column, "image": image_column, "label": label_column}
+    named = [column for column in given.values() if column is not None]
+    splits = load_source(dataset, dataset_config, "--dataset", named)
     train_name = main_split(splits, train_split, "--train_split", dataset)
     train = named_split(splits, train_name, "--train_split", dataset)
-    given = {"text": text_column, "text_pair": text_pair_column, "image": image_column, "label": label_column}
     task, columns = find_columns(train, task, given, dataset)
 
     if eval_dataset is not None:
-        others = load_source(eval_dataset, None, "--eval_dataset")
+        others = load_source(eval_dataset, None, "--eval_dataset", list(columns.values()))
         eval_name = main_split(others, eval_split, "--eval_split", eval_dataset)
         evaluation = named_split(others, eval_name, "--eval_split", eval_dataset)
         eval_flag = f"--eval_dataset {eval_dataset!r}"
@@ -126,4 +128,6 @@ def load_data(
     train = draw_rows(train, max_train_samples, sample_seed, "--max_train_samples")
     evaluation = draw_rows(evaluation, max_eval_samples, sample_seed, "--max_eval_samples")
     logger.info("%s: %s of %s, %d training and %d evaluation rows", dataset, task, columns, len(train), len(evaluation))
-    return TaskData(short_name(dataset, dataset_config), task, train, evaluation, names, (train_name, eval_name))
+    return TaskData(
+        short_name(dataset, dataset_config), task, train, evaluation, names, (train_name, eval_name), columns
+    )

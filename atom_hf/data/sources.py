@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import re
+from collections.abc import Collection
 from glob import escape
 from itertools import combinations
 from pathlib import Path
@@ -15,6 +17,11 @@ import pyarrow.parquet as pq
 from ..builtin import BUILT_IN_DATASETS
 from ..errors import AtomError
 from ..hub.messages import LOG_IN, without_token
+from ..utils.terminal import get_logger
+from .cache import writing_cache
+from .delimited import table_options
+
+logger = get_logger(__name__)
 
 EVAL_SPLITS = ("validation", "valid", "val", "dev", "test")
 
@@ -38,13 +45,16 @@ DATA_FILES = (*(suffix for suffix in _READERS if suffix != ".txt"), ".npz")
 _FILES = f"{', '.join(_READERS)} or .npz"
 
 
-def load_source(dataset: str, config: str | None, flag: str) -> dict[str, datasets.Dataset]:
+def load_source(
+    dataset: str, config: str | None, flag: str, columns: Collection[str] = ()
+) -> dict[str, datasets.Dataset]:
     """All splits of a data set.
 
     Args:
         dataset: the name of a built-in data set, else a path that exists, else an id on the Hub.
         config: the configuration of a data set on the Hub.
         flag: the argument that named it, for error messages.
+        columns: the names of columns that the arguments give, which tell the header of a csv file from a row.
 
     Returns:
         The rows of each split, by its name.
@@ -58,7 +68,7 @@ def load_source(dataset: str, config: str | None, flag: str) -> dict[str, datase
     if dataset in BUILT_IN_DATASETS:
         return {"digits": _digits, "gaussians": _gaussians, "verse": _verse}[dataset]()
     if dataset and path.exists():  # the path of "" is the working directory
-        return _load_path(path, f"{flag} {dataset!r}")
+        return _load_path(path, f"{flag} {dataset!r}", columns)
     would_do = f"an existing path, the id of a data set on the Hub or a built-in one ({', '.join(BUILT_IN_DATASETS)})"
     if (
         path.suffix in (*_READERS, ".npz")
@@ -68,7 +78,10 @@ def load_source(dataset: str, config: str | None, flag: str) -> dict[str, datase
     ):
         raise AtomError(f"{flag} {dataset!r}: there is no such file or folder; give {would_do}")
     try:
-        return dict(datasets.load_dataset(dataset, config or None))
+        with writing_cache():
+            return dict(datasets.load_dataset(dataset, config or None))
+    except AtomError:
+        raise
     except ConnectionError as error:
         offline = huggingface_hub.constants.HF_HUB_OFFLINE
         why = "HF_HUB_OFFLINE keeps the Hub from being asked" if offline else "the Hugging Face Hub cannot be reached"
@@ -127,15 +140,18 @@ def _verse() -> dict[str, datasets.Dataset]:
     return {split: datasets.Dataset(pq.read_table(folder / f"{split}.parquet")) for split in ("train", "test")}
 
 
-def _load_path(path: Path, given: str) -> dict[str, datasets.Dataset]:
+def _load_path(path: Path, given: str, columns: Collection[str]) -> dict[str, datasets.Dataset]:
     if path.is_file():
         if path.suffix.lower() == ".npz":
             return _load_npz(path, given)
         if path.suffix.lower() not in _READERS:
             raise AtomError(f"{given}: files that end in {path.suffix!r} are not read; give {_FILES}, or a folder")
-        return {"train": _read([path], given)}
+        return {"train": _read([path], given, columns)}
 
-    files = [f for f in sorted(path.rglob("*")) if f.is_file() and not f.name.startswith(".")]
+    found = [f for f in sorted(path.rglob("*")) if not f.name.startswith(".")]
+    files = [f for f in found if f.is_file()]
+    if nowhere := [f.name for f in found if f.is_symlink() and not f.exists()]:
+        logger.warning("%s: %d links lead nowhere and are left out, such as %s", given, len(nowhere), nowhere[0])
     if any(f.suffix.lower() in IMAGE_FILES for f in files):
         return _load_image_folder(path, given)
     suffix = next((s for s in _READERS if any(f.suffix.lower() == s for f in files)), None)
@@ -150,7 +166,7 @@ def _load_path(path: Path, given: str) -> dict[str, datasets.Dataset]:
             raise AtomError(f"{given}: some files name a split but not {which}; name all of them (train, test) or none")
         groups = {"train": unnamed}
     # Each on its own, so that a test file without labels does not fail the others.
-    return {split: _read(group, given) for split, group in groups.items()}
+    return {split: _read(group, given, columns) for split, group in groups.items()}
 
 
 def _split_in(name: str) -> str | None:
@@ -170,20 +186,32 @@ def _load_image_folder(path: Path, given: str) -> dict[str, datasets.Dataset]:
     return _builder("imagefolder", splits or {"train": [f"{escape(str(path))}/**"]}, given, drop_labels=False)
 
 
-def _read(files: list[Path], given: str) -> datasets.Dataset:
+def _read(files: list[Path], given: str, columns: Collection[str]) -> datasets.Dataset:
     if empty := [file.name for file in files if file.stat().st_size == 0]:
         raise AtomError(f"{given}: {', '.join(empty)} is empty; give a file with at least one row")
     builder, options = _READERS[files[0].suffix.lower()]
+    if builder == "csv":
+        try:
+            options = {**options, **table_options(files, options.get("sep", ","), columns, given)}
+        except (csv.Error, OSError) as error:
+            raise _unreadable(given, builder, error) from error
     return _builder(builder, {"train": [escape(str(file)) for file in files]}, given, **options)["train"]
 
 
 def _builder(builder: str, files: dict[str, list[str]], given: str, **options) -> dict[str, datasets.Dataset]:
     try:
-        return dict(datasets.load_dataset(builder, data_files=files, **options))
+        with writing_cache():
+            return dict(datasets.load_dataset(builder, data_files=files, **options))
+    except AtomError:
+        raise
     except Exception as error:  # the readers raise whatever pandas, pyarrow and json raise
         if "corresponds to no data" in str(error):
             raise AtomError(f"{given} is empty: it has no rows; give a file with at least one row") from error
-        raise AtomError(f"{given} cannot be read as {builder}: {_reason(error)}; fix it or give {_FILES}") from error
+        raise _unreadable(given, builder, error) from error
+
+
+def _unreadable(given: str, kind: str, error: BaseException) -> AtomError:
+    return AtomError(f"{given} cannot be read as {kind}: {_reason(error)}; fix it or give {_FILES}")
 
 
 def _reason(error: BaseException) -> str:
@@ -196,7 +224,7 @@ def _load_npz(path: Path, given: str) -> dict[str, datasets.Dataset]:
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
     except Exception as error:  # zipfile, numpy and the file system each have their own
-        raise AtomError(f"{given} cannot be read as npz: {_reason(error)}; fix it or give {_FILES}") from error
+        raise _unreadable(given, "npz", error) from error
     wanted = "x_train, y_train, x_test and y_test (or x and y): uint8 images [n, H, W] or [n, H, W, 1 or 3], labels [n]"
     splits = {}
     for split, end in (("train", "_train"), ("train", ""), ("test", "_test")):

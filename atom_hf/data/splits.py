@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-
 import datasets
 import numpy as np
 
 from ..errors import AtomError
+from ..utils.terminal import get_logger
 from .columns import column_values
 from .sources import EVAL_SPLITS
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 
 def stratified_rows(classes: np.ndarray, count: int, seed: int) -> np.ndarray:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from tqdm.auto import tqdm
 
@@ -25,8 +25,10 @@ from ..finetune.run import (
 from ..hub.card import Comparison
 from ..importance.read import read_samples
 from ..training.arguments import AtomTrainingArguments
+from ..utils.bounds import COUNT, Bound
 from ..utils.files import check_output_folder, check_page, read_yaml
 from ..utils.jsonl import RESULTS_NAME, append_line, read_lines, start_lines
+from ..utils.lock import lock_folder
 from ..utils.quiet import quiet
 from ..utils.statistics import t_interval
 from ..visualization.files import write_files
@@ -43,6 +45,8 @@ LESS_IS_BETTER = ("loss", "perplexity")
 @dataclass
 class CompareArguments:
     """The arms and seeds of the paired runs, and the page."""
+
+    bounds: ClassVar[dict[str, Bound]] = {"page_samples": COUNT}
 
     seeds: int = field(default=3, metadata={"help": "Number of seeds: --seed, --seed + 1, ... Each arm runs with all."})
     arms: str | None = field(
@@ -86,11 +90,24 @@ def compare_runs(run: RunArguments, args: AtomTrainingArguments, options: Compar
         if arm.atom:
             arm.atom_config()
     warn_of_accumulation(args)
-    folder = Path(args.output_dir)
-    check_output_folder(folder)
+    if args.output_dir != DEFAULT_FOLDER:
+        check_output_folder(args.output_dir)
     data = load_run_data(run)
-    if args.output_dir == DEFAULT_FOLDER:
-        folder = _default_folder(run, data)
+    folder = _default_folder(run, data) if args.output_dir == DEFAULT_FOLDER else Path(args.output_dir)
+    check_output_folder(folder)
+    with lock_folder(folder):
+        return _compare(run, args, options, arms, configured, data, folder)
+
+
+def _compare(
+    run: RunArguments,
+    args: AtomTrainingArguments,
+    options: CompareArguments,
+    arms: dict[str, dict[str, Any]],
+    configured: dict[str, AtomTrainingArguments],
+    data: TaskData,
+    folder: Path,
+) -> Report:
     about = {"data": data.name, "task": data.task, "train_samples": len(data.train), "eval_samples": len(data.eval)}
     about |= {"training": training_fingerprint(run, args, arms=arms), "rows": hashed_rows(data)}
     head = {"settings": fingerprint(run, args, arms=arms), **about}

@@ -2,19 +2,20 @@
 
 import copy
 import dataclasses
-import logging
 from collections.abc import Mapping
 from typing import Any
 
 from transformers.trainer_utils import SchedulerType
 
+from ..atoms.format_1 import FORM
 from ..errors import AtomError
 from ..finetune.arguments import RunArguments
 from ..finetune.flags import as_flags, parse_kinds
-from ..training.arguments import AtomTrainingArguments
+from ..training.arguments import PREFIX, AtomTrainingArguments
 from ..utils.jsonl import hashed
+from ..utils.terminal import get_logger
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 # What may differ between two runs of the same result.
 _NO_SETTING = {"output_dir", "seed", "run_name", "logging_dir", "local_rank", "disable_tqdm"}
@@ -65,7 +66,7 @@ def with_flags(args: Any, changes: Mapping[str, Any], given: str) -> Any:
 
 def fingerprint(run: RunArguments, args: AtomTrainingArguments, **more: Any) -> str:
     """A hash of everything that a result depends on, except its seed."""
-    trained = {k: v for k, v in args.to_dict().items() if k not in _NO_SETTING}
+    trained = {k: v for k, v in as_hashed(args).items() if k not in _NO_SETTING}
     return hashed({**dataclasses.asdict(run), **trained, **more})
 
 
@@ -74,5 +75,15 @@ def training_fingerprint(run: RunArguments, args: AtomTrainingArguments, **more:
     left_out = _NO_TRAINING | {"atom"}
     if args.lr_scheduler_type != SchedulerType.REDUCE_ON_PLATEAU:  # which alone goes by evaluations
         left_out |= _EVALUATIONS
-    trained = {k: v for k, v in args.to_dict().items() if k not in left_out and not k.startswith(_NO_TRAINING_KINDS)}
+    trained = {k: v for k, v in as_hashed(args).items() if k not in left_out and not k.startswith(_NO_TRAINING_KINDS)}
     return hashed({**dataclasses.asdict(run), **trained, **more})
+
+
+def as_hashed(args: AtomTrainingArguments) -> dict[str, Any]:
+    """The arguments, with what the form of the energy sets in place of what was not given.
+
+    Results are known by these hashes: a field that came later counts only where it differs from the one form of before.
+    """
+    values, config = args.to_dict(), dataclasses.asdict(args.atom_config())
+    values |= {f"{PREFIX}{name}": value for name, value in config.items() if f"{PREFIX}{name}" in values}
+    return {k: v for k, v in values.items() if k.removeprefix(PREFIX) not in FORM or v != FORM[k.removeprefix(PREFIX)]}

@@ -3,6 +3,7 @@
 import gc
 import json
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from transformers import PrinterCallback, TrainerCallback
 from ..errors import AtomError
 from ..finetune.arguments import RunArguments, load_run_data
 from ..finetune.run import Prepared, prepare_run, unlogged_run
+from ..finetune.saving import check_diverged
 from ..training.random_state import keeping_random_state
-from ..utils.files import check_output_folder, read_yaml
+from ..utils.files import check_output_folder, read_yaml, write_atomically
 from ..utils.jsonl import RESULTS_NAME, append_line, read_lines, start_lines
+from ..utils.lock import lock_folder
 from ..utils.quiet import quiet
 from .measures import measure_classifier, measure_writer, read_outputs
 from .paired_runs import warn_of_accumulation, with_flags
@@ -66,6 +69,13 @@ def run_study(path: str, options: StudyArguments) -> tuple[Study, list[dict[str,
         )
     folder = Path(options.output_dir) if options.output_dir else Path(path).with_suffix("")
     check_output_folder(folder)
+    # What has run so far may be looked at while more is running.
+    with nullcontext() if options.report_only else lock_folder(folder):
+        return study, _run_jobs(study, options, local, folder), folder
+
+
+def _run_jobs(study: Study, options: StudyArguments, local: dict[str, Any], folder: Path) -> list[dict[str, Any]]:
+    """Runs what has not run yet. Returns the results of all runs so far."""
     jobs = list(study_jobs(study))
     flags = {job: job_flags(study, job) for job in jobs}
     hashes = {job: job_fingerprint(job, *flags[job]) for job in jobs}
@@ -100,7 +110,7 @@ def run_study(path: str, options: StudyArguments) -> tuple[Study, list[dict[str,
                 done[job.key] = {**line, "settings": hashes[job], **found}
                 append_line(folder / RESULTS_NAME, done[job.key])
                 gc.collect()
-    return study, [done[job.key] for job in jobs if job.key in done], folder
+    return [done[job.key] for job in jobs if job.key in done]
 
 
 def _prepare(run: RunArguments, args: StudyTrainingArguments) -> Prepared:
@@ -149,6 +159,7 @@ def _run(
         began = clock()
         trainer.train()
         seconds = clock() - began
+        check_diverged(trainer, save=False)
         if data.task == "causal-lm":
             measures, _ = measure_writer(prepared, job.seed)
         else:
@@ -188,7 +199,6 @@ class _LatentCallback(TrainerCallback):
         self._keep(state)
 
     def on_train_end(self, args, state, control, **kwargs):
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         last = self.kept[-1][1]
         _, _, components = np.linalg.svd(last - last.mean(0), full_matrices=False)
         moments = [
@@ -196,6 +206,4 @@ class _LatentCallback(TrainerCallback):
             for progress, latent in self.kept
         ]
         about = {"setting": self.job.setting.name, "size": self.job.size, "arm": self.job.arm}
-        self.path.write_text(
-            json.dumps({**about, "labels": self.labels.tolist(), "moments": moments}), encoding="utf-8"
-        )
+        write_atomically(self.path, json.dumps({**about, "labels": self.labels.tolist(), "moments": moments}))

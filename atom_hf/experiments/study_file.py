@@ -24,12 +24,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ..atoms.config import AtomConfig
+from ..atoms.format_1 import FORM
 from ..errors import AtomError
 from ..finetune.arguments import RunArguments
 from ..utils.files import read_yaml
 from ..utils.jsonl import hashed
-from .paired_runs import with_flags
+from .paired_runs import as_hashed, with_flags
 from .regularizers import StudyTrainingArguments
 
 OWN_KEYS = ("sizes", "metric", "shifts", "latents")
@@ -60,6 +60,10 @@ class Study(NamedTuple):
     arms: dict[str, dict[str, Any]]
     settings: list[Setting]
     first_seed: int = 0
+
+
+# Fields of AtomConfig that came after the first studies, with the values that these had.
+LATER = {**FORM, "explainer_classes": None, "explainer_width": None}
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,15 +150,16 @@ def job_flags(study: Study, job: Job) -> tuple[RunArguments, StudyTrainingArgume
 def job_fingerprint(job: Job, run: RunArguments, args: StudyTrainingArguments) -> str:
     """A hash of the given flags and of all that the atom loss depends on."""
     plain = StudyTrainingArguments(per_device_eval_batch_size=32)
-    before = {**plain.to_dict(), **vars(RunArguments())}
-    given = {k: v for k, v in {**args.to_dict(), **vars(run)}.items() if v != before[k] and k != "logging_dir"}
+    before = {**as_hashed(plain), **vars(RunArguments())}
+    now = {**as_hashed(args), **vars(run)}
+    given = {k: v for k, v in now.items() if (k not in before or v != before[k]) and k != "logging_dir"}
     atom = None
     if args.atom:
         # Committed results are known by these hashes: they are of the fields that there were then, and what came later counts
         # only where it is not the default.
         atom = {"format_version": 1, **dataclasses.asdict(args.atom_config())}
-        for name in ("side", "explainer_classes", "explainer_width"):
-            if atom[name] == getattr(AtomConfig, name):
+        for name, value in {**LATER, "side": "encoder"}.items():
+            if atom[name] == value:
                 del atom[name]
     return hashed({"given": given, "atom": atom, "shifts": job.setting.shifts})
 

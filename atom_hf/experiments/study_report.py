@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..errors import AtomError
+from ..utils.files import write_atomically
 from ..utils.statistics import holm, paired_t_test
 from ..utils.tables import markdown
 from ..visualization.figures import new_figure, save_figure
@@ -97,10 +98,8 @@ def cost_ratio(setting: Setting, size: int, arm: str, first: str, lines: list[di
 
 def write_report(study: Study, lines: list[dict[str, Any]], folder: Path) -> list[Path]:
     """Writes `tables.md`, `differences.png`, and where they apply `sizes.png` and `latents.png`. Returns these files."""
-    folder.mkdir(parents=True, exist_ok=True)
     main, loss = differences(study, lines, None), differences(study, lines, "loss")
-    written = [folder / REPORT_NAME]
-    written[0].write_text(tables(study, lines), encoding="utf-8")
+    written = [write_atomically(folder / REPORT_NAME, tables(study, lines))]
     if main:
         picture = folder / "differences.png"
         written.append(plot_differences(study.title, list(study.arms), main, loss, picture))

@@ -15,7 +15,6 @@ strategy that there is (`masking.py`), so that the importance does not learn one
 them with some tokens masked already: a model knows many more of these than there are samples.
 """
 
-import logging
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -34,10 +33,11 @@ from ..modeling.layers import is_image_model
 from ..modeling.mixin import AtomMixin
 from ..modeling.unwrap import inner_model
 from ..utils.distributed import is_first_process, processes
+from ..utils.terminal import get_logger
 from .masked_samples import Inputs, MaskedSamples, collect, gathered
 from .masking import IMAGE_MASKING, TEXT_MASKING, Masker
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 WIDTH, DROPOUT, SIGN = 64, 0.3, 0.01
 

@@ -1,6 +1,6 @@
 """Predictions for samples with some of their tokens masked: the data that the explainer is fitted to."""
 
-import logging
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -10,13 +10,15 @@ from accelerate.utils import gather_object
 from torch import Tensor
 from torch.nn import functional as F
 from tqdm.auto import tqdm
+from transformers.trainer_utils import has_length
 
 from ..modeling.collector import reading_tokens
 from ..modeling.own_outputs import logits_of
 from ..utils.distributed import is_first_process, processes
+from ..utils.terminal import get_logger
 from .masking import Masker, class_probability
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 MAX_BYTES = 2**30
 """The most memory for hidden states, in bytes."""
@@ -55,7 +57,9 @@ def collect(
     generator = torch.Generator().manual_seed(seed)
     parts: list[MaskedSamples] = []
     taken = passes = rows = longest = 0
-    with tqdm(total=samples, desc="masking samples", unit="sample", disable=not is_first_process()) as bar:
+    with tqdm(
+        total=_at_most(batches, samples), desc="masking samples", unit="sample", disable=not is_first_process()
+    ) as bar:
         for batch in batches:
             inputs = _first({n: v for n, v in batch.items() if torch.is_tensor(v) and n != "labels"}, samples - taken)
             inputs = {name: value.to(model.device) for name, value in inputs.items()}
@@ -69,13 +73,24 @@ def collect(
             # They are padded to the longest text of all.
             size = rows * longest * parts[-1].tokens.shape[2] * 2
             taken += count
+            most = MAX_BYTES // processes()
+            # As many as will fit, if the others are like these.
+            bar.total = max(taken, min(bar.total, math.ceil(most * taken / max(1, size))))
             bar.update(count)
-            if size > MAX_BYTES // processes():
+            if size > most:
                 logger.info("the explainer is fitted on %d samples: their hidden states fill %d MiB", taken, size >> 20)
                 break
             if taken >= samples:
                 break
+        bar.total = taken
+        bar.refresh()
     return _joined(parts) if parts else None, passes
+
+
+def _at_most(batches: Iterable[Inputs], samples: int) -> int:
+    """How many of `samples` this process will see, where the data tell how many there are."""
+    rows = getattr(batches, "dataset", None)
+    return min(samples, math.ceil(len(rows) / processes())) if has_length(rows) else samples
 
 
 def _explain(

@@ -20,6 +20,7 @@ from ..modeling.layers import is_image_model
 from ..modeling.load import load_atom_model
 from ..utils.files import check_output_folder
 from ..utils.jsonl import RESULTS_NAME, append_line, hashed, read_lines, start_lines
+from ..utils.lock import lock_folder
 from ..utils.quiet import quiet
 from .classifier import Classifier
 from .measure import Samples, check_samples, measure_cost, measure_samples, weights_of
@@ -92,6 +93,14 @@ def measure_faithfulness(run: FaithfulnessArguments) -> list[Path]:
     strategies = _strategies(run.masking, data)
     folder = Path(run.output_dir or os.path.join("runs", f"{data.name}-faithfulness"))
     check_output_folder(folder)
+    with lock_folder(folder):
+        return [_measure_all(run, methods, data, strategies, folder), *write_report(folder)]
+
+
+def _measure_all(
+    run: FaithfulnessArguments, methods: list[str], data: TaskData, strategies: list[str], folder: Path
+) -> Path:
+    """Measures what is not measured yet. Returns the file of the results."""
     rows = data.eval.shuffle(seed=0).select(range(min(run.samples, len(data.eval))))
     settings = {name: getattr(run, name) for name in ("dataset", *DATA_FIELDS, "max_length", *_SIZES)}
     head = {"kind": "head", "settings": hashed(settings), "data": data.name, "task": data.task, "samples": len(rows)}
@@ -116,7 +125,7 @@ def measure_faithfulness(run: FaithfulnessArguments) -> list[Path]:
                     _measure_model(
                         path, done, {**about, "how": strategy}, classifier, rows, run, methods, strategies, bar
                     )
-    return [path, *write_report(folder)]
+    return path
 
 
 _SIZES = ("samples", "curve_steps", "perturbations", "check_samples")

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ..utils.files import write_atomically
 from ..utils.jsonl import RESULTS_NAME, read_lines
 from ..utils.statistics import Interval, t_interval
 from ..utils.tables import markdown
@@ -65,8 +66,7 @@ def interval(values: np.ndarray) -> Interval:
 def write_report(folder: str | Path) -> list[Path]:
     """Writes `report.md` and `faithfulness.png` of the results in a folder. Returns the files that it wrote."""
     head, blocks = read_blocks(Path(folder))
-    written = Path(folder, REPORT_NAME)
-    written.write_text(report(head, blocks), encoding="utf-8")
+    written = write_atomically(Path(folder, REPORT_NAME), report(head, blocks))
     return [written, plot(head, blocks, Path(folder, PICTURE_NAME))]
 
 

@@ -1,13 +1,17 @@
-"""Command-line arguments of a run: model, data, explainer."""
+"""Command-line arguments of a run: model, data, explainer, early stopping."""
 
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, ClassVar
+
+from transformers.trainer_utils import IntervalStrategy
 
 from ..builtin import BUILT_IN_DATASETS, BUILT_IN_MODELS
 from ..data.columns import TASKS
 from ..data.load import TaskData, load_data
 from ..errors import AtomError
 from ..explainer.fit import FEWEST, SAMPLES
+from ..training.arguments import AtomTrainingArguments
+from ..utils.bounds import COUNT, SEED, Bound
 
 
 def _flag(help: str, default: Any = None) -> Any:
@@ -17,6 +21,8 @@ def _flag(help: str, default: Any = None) -> Any:
 @dataclass
 class RunArguments:
     """The model and the data. Everything else is in `AtomTrainingArguments`."""
+
+    bounds: ClassVar[dict[str, Bound]] = {"sample_seed": SEED, "vocabulary_size": COUNT}
 
     model: str | None = _flag("The checkpoint: a Hub id, a folder, or one of " + ", ".join(BUILT_IN_MODELS) + ".")
     dataset: str | None = _flag(
@@ -73,6 +79,7 @@ def data_flags(run: RunArguments) -> list[str]:
 class ExplainerArguments:
     """The explainer that a run with --atom fits at its end: importance fitted to the prediction."""
 
+    help_title: ClassVar[str] = "Explainer (importance fitted to the prediction)"
     explainer: bool = field(
         default=True,
         metadata={
@@ -94,3 +101,46 @@ class ExplainerArguments:
                 f"--explainer_samples must be at least {FEWEST}, got {self.explainer_samples}; --no_explainer fits none"
             )
         return self.explainer_samples if self.explainer else 0
+
+
+@dataclass
+class StoppingArguments:
+    """Early stopping, by Transformers' EarlyStoppingCallback."""
+
+    early_stopping_patience: int | None = field(
+        default=None,
+        metadata={
+            "help": "Stop training after this many evaluations in a row without a better --metric_for_best_model. Give "
+            "--eval_strategy too, and --load_best_model_at_end true to end with the best model."
+        },
+    )
+
+    def checked(self, args: AtomTrainingArguments) -> int | None:
+        """The patience, if any. Raises `AtomError` for one that cannot stop a run of these arguments."""
+        patience = self.early_stopping_patience
+        if patience is None:
+            return None
+        given = f"--early_stopping_patience {patience}"
+        if patience < 1:
+            raise AtomError(
+                f"--early_stopping_patience must be at least 1, got {patience}; leave it out to train to the end"
+            )
+        if args.eval_strategy == IntervalStrategy.NO:
+            raise AtomError(f"{given} counts evaluations during training: give --eval_strategy steps or epoch")
+        if args.metric_for_best_model is None:
+            raise AtomError(
+                f"{given} needs the metric to compare evaluations by: give --metric_for_best_model, such as loss or accuracy"
+            )
+        return patience
+
+
+@dataclass
+class DryRunArguments:
+    """A look at a run before it."""
+
+    dry_run: bool = field(
+        default=False,
+        metadata={
+            "help": "Print what would be trained on what, with three rows, and stop. Nothing is trained or saved."
+        },
+    )

@@ -7,15 +7,32 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from transformers import HfArgumentParser, TrainingArguments
+from transformers import HfArgumentParser
 
 from ..errors import AtomError
+from ..training.bounds import TRAINING_BOUNDS
+from ..utils.bounds import Bound, check_bounds
 from ..utils.files import read_yaml
+from .help import HelpAll, format_help, trains
 
 
 class _Parser(HfArgumentParser):
     def error(self, message: str) -> Any:
         raise AtomError(message)
+
+    def format_help(self, everything: bool = False) -> str:
+        return format_help(self, list(self.dataclass_types), everything)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[argparse.Namespace, list[str]]:
+        """Parses, and rejects numbers that cannot be, before a dataclass is made of them."""
+        found, rest = super().parse_known_args(args, namespace)
+        bounds = {name: bound for kind in self.dataclass_types for name, bound in _bounds_of(kind).items()}
+        check_bounds(vars(found), bounds, prefix="--")
+        return found, rest
+
+
+def _bounds_of(kind: type) -> Mapping[str, Bound]:
+    return TRAINING_BOUNDS if trains([kind]) else getattr(kind, "bounds", {})
 
 
 def parse_flags(command: str, arguments: list[str], kinds: list[type], words: list[str] | None = None) -> list[Any]:
@@ -41,7 +58,8 @@ def parse_kinds(command: str, arguments: list[str], kinds: list[type], words: li
     if words is not None:
         words += unknown
     if strange:
-        raise AtomError(f"no such flag: {strange[0]}; atom-hf {command} --help lists them")
+        asks = "--help_all" if trains(kinds) else "--help"
+        raise AtomError(f"no such flag: {strange[0]}; atom-hf {command} {asks} lists them")
     return parsed
 
 
@@ -52,6 +70,15 @@ def scan_flags(command: str, arguments: list[str], kinds: list[type]) -> tuple[a
     write to the environment that they inherit.
     """
     return _parser(command, kinds).parse_known_args(_with_config(arguments, kinds))
+
+
+def given_flags(command: str, arguments: list[str], kinds: list[type]) -> dict[str, Any]:
+    """The values of those flags alone that are given, by the command line or by `--config`. Raises `AtomError`."""
+    parser, absent = _parser(command, kinds), object()
+    # A value that is there already is not overwritten by a default.
+    found = argparse.Namespace(**{action.dest: absent for action in parser._actions})
+    parser.parse_known_args(_with_config(arguments, kinds), found)
+    return {name: value for name, value in vars(found).items() if value is not absent}
 
 
 def take_flags(arguments: list[str], kinds: list[type]) -> list[Any]:
@@ -74,7 +101,8 @@ def as_flags(values: Mapping[str, Any]) -> list[str]:
 def _parser(command: str, kinds: list[type]) -> _Parser:
     parser = _Parser(kinds, prog=f"atom-hf {command}", allow_abbrev=False)
     parser.add_argument("--config", help="A YAML file with any of these flags as keys; flags win over it.")
-    if any(issubclass(kind, TrainingArguments) for kind in kinds):
+    if trains(kinds):
+        parser.add_argument("--help_all", action=HelpAll, help="List all flags, those of Transformers' Trainer too.")
         # Where these defaults differ from TrainingArguments': small runs show a log, and evaluate in fewer batches.
         parser.set_defaults(logging_steps=50, per_device_eval_batch_size=32)
     return parser

@@ -7,9 +7,13 @@ from typing import Any
 import torch
 from transformers import DataCollatorForSeq2Seq, DataCollatorWithPadding, PreTrainedModel, default_data_collator
 
-from ..data.encoding import image_inputs, know_padding, longest_length
+from ..data.cache import writing_cache
+from ..data.encoding import IdLimits, image_inputs, know_padding, longest_length, readable
 from ..data.load import TaskData
+from ..data.pictures import check_pictures
 from ..errors import AtomError
+from .arguments import RunArguments
+from .causal import check_causal, check_config
 from .metrics import classification_metrics
 from .pretrained import (
     check_model_given,
@@ -19,6 +23,7 @@ from .pretrained import (
     make_config,
     make_image_processor,
     make_network,
+    read_config,
     train_tokenizer,
 )
 
@@ -70,8 +75,12 @@ def prepare_inputs(
     if max_length < 2:
         raise AtomError(f"--max_length must be at least 2, got {max_length}")
     labels = _label_options(data)
+    is_lm = data.task == "causal-lm"
+    given = f"--model {model!r}" if model is not None else f"--model_type {model_type!r}"
     if model is not None:
         source = find_model(model)
+        if is_lm:
+            check_config(read_config(source, load_options), given)
         network = load_network(source, data.task, labels, config_overrides, load_options)
         flag = "--model" if tokenizer is None else "--tokenizer"
         processor = load_processor(
@@ -79,6 +88,8 @@ def prepare_inputs(
         )
     else:
         config = make_config(model_type, config_overrides, labels)
+        if is_lm:
+            check_config(config, given)
         if data.is_image:
             processor = make_image_processor(config)
         elif tokenizer is not None:
@@ -90,9 +101,26 @@ def prepare_inputs(
             for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
                 setattr(config, name, getattr(processor, name))
         network = make_network(config, data.task, config_overrides)
+    if is_lm:
+        check_causal(network, given)
     if data.is_image:
         return _image_task(network, processor, data, horizontal_flip)
     return _text_task(network, processor, data, max_length)
+
+
+def prepare_run_inputs(run: RunArguments, data: TaskData) -> TrainingInputs:
+    """`prepare_inputs` as a run's arguments say. Raises `AtomError`."""
+    return prepare_inputs(
+        data,
+        model=run.model,
+        model_type=run.model_type,
+        config_overrides=run.config_overrides,
+        tokenizer=run.tokenizer,
+        vocabulary_size=run.vocabulary_size,
+        max_length=run.max_length,
+        horizontal_flip=run.horizontal_flip,
+        **({"revision": run.model_revision} if run.model_revision else {}),
+    )
 
 
 def _label_options(data: TaskData) -> dict[str, Any]:
@@ -105,19 +133,27 @@ def _text_task(model: PreTrainedModel, tokenizer: Any, data: TaskData, max_lengt
     know_padding(model, tokenizer)
     length = longest_length(model, tokenizer, max_length)
     is_lm = data.task == "causal-lm"
+    limits = IdLimits(model, tokenizer)
+
+    def cut(texts: list[str]) -> list[str]:
+        return [readable(text, tokenizer, length) for text in texts]
 
     def encode(rows: dict[str, list]) -> dict[str, list]:
-        pair = rows.get("text_pair")
+        pair = [rows["text_pair"]] if "text_pair" in rows else []
         if not is_lm:
-            return {**tokenizer(rows["text"], pair, truncation=True, max_length=length), "labels": rows["label"]}
+            encoded = tokenizer(*map(cut, (rows["text"], *pair)), truncation=True, max_length=length)
+            limits.check(encoded)
+            return {**encoded, "labels": rows["label"]}
         texts = [text + (tokenizer.eos_token or "") for text in rows["text"]]
-        encoded = tokenizer(texts, truncation=True, max_length=length)
+        encoded = tokenizer(cut(texts), truncation=True, max_length=length)
+        limits.check(encoded)
         # Labels are made here, not by the collator, which masks every pad token: where pad is the end-of-text token, as
         # for GPT-2, the model would never learn to end.
         return {**encoded, "labels": [list(ids) for ids in encoded["input_ids"]]}
 
     def encoded(rows: Any) -> Any:
-        return rows.map(encode, batched=True, remove_columns=rows.column_names, desc="Tokenizing")
+        with writing_cache():
+            return rows.map(encode, batched=True, remove_columns=rows.column_names, desc="Tokenizing")
 
     collator = DataCollatorForSeq2Seq(tokenizer) if is_lm else DataCollatorWithPadding(tokenizer)
     metrics = None if is_lm else classification_metrics
@@ -125,6 +161,7 @@ def _text_task(model: PreTrainedModel, tokenizer: Any, data: TaskData, max_lengt
 
 
 def _image_task(model: PreTrainedModel, processor: Any, data: TaskData, horizontal_flip: bool) -> TrainingInputs:
+    check_pictures([data.train, data.eval], model.config)
     config = model.config  # `transform` must not hold the model: Datasets pickles it, with all that it refers to
 
     def transform(rows: dict[str, list]) -> dict[str, Any]:

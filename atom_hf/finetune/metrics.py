@@ -5,6 +5,8 @@ from typing import Any
 
 import numpy as np
 
+CLASSIFICATION_METRICS = ("accuracy", "f1", "mcc")
+
 
 def classification_metrics(prediction: Any) -> dict[str, float]:
     """Accuracy, macro F1 and Matthews' correlation coefficient of logits [n, classes] against labels [n]."""

@@ -2,18 +2,16 @@
 
 import copy
 import dataclasses
-import logging
 import os
-import shlex
 import tempfile
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 import transformers
-from transformers import PrinterCallback, set_seed
+from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
 from transformers.trainer_utils import SaveStrategy
 
 from ..data.load import TaskData
@@ -27,15 +25,22 @@ from ..modeling.load import restore_heads
 from ..modeling.mixin import AtomMixin
 from ..modeling.sharding import name_units
 from ..training.arguments import AtomTrainingArguments, check_processes
+from ..training.checkpoint_parts import check_fits, check_parts
 from ..training.trainer import AtomTrainer
+from ..utils.files import check_output_folder
+from ..utils.lock import lock_folder
+from ..utils.terminal import get_logger
 from .arguments import RunArguments, load_run_data
 from .card_facts import run_facts
-from .inputs import TrainingInputs, prepare_inputs
+from .checks import check_metric, check_optimizer, check_reporters, check_schedule
+from .inputs import TrainingInputs, prepare_run_inputs
+from .log_lines import print_lines
 from .metrics import perplexity
 from .pretrained import find_model
-from .resume import find_checkpoint
+from .resume import find_checkpoint, restore_explainer, train
+from .saving import RunTrainer, check_diverged, push_trained, save_explainer, save_results, save_trained, why_unsaved
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 DEFAULT_FOLDER = "trainer_output"  # what TrainingArguments takes for an output_dir that was not given
 
@@ -59,6 +64,9 @@ class RunResult:
     """How well the explainer fits, if one was asked for and could be fitted."""
     push_error: str | None = None
     """Why the model, which is saved, could not be pushed in the end."""
+    save_error: str | None = None
+    """What could not be saved, and why: the model, or something beside it."""
+    is_saved: bool = False
 
 
 def default_output_dir(run: RunArguments, data: TaskData, atom: bool) -> str:
@@ -76,41 +84,50 @@ class Prepared(NamedTuple):
 
 
 def prepare_run(
-    run: RunArguments, args: AtomTrainingArguments, *, save: bool = True, trainer_class: type = AtomTrainer
+    run: RunArguments,
+    args: AtomTrainingArguments,
+    *,
+    save: bool = True,
+    trainer_class: type = AtomTrainer,
+    holding: ExitStack | None = None,
 ) -> Prepared:
     """Everything up to training: the data, and the trainer (a subclass of AtomTrainer, if given) with its model.
+
+    The output folder stays locked for other runs as long as `holding`, if given, is open.
 
     Raises:
         AtomError: whatever is wrong with the arguments, before training starts.
     """
     check_processes(args)
+    if args.output_dir != DEFAULT_FOLDER:
+        check_output_folder(args.output_dir)
     if args.atom:
         args.atom_config()  # rejects bad values before anything is loaded
+    check_reporters(args)
+    check_schedule(args)
     if args.push_to_hub:
         check_token(args.hub_token)
         if args.hub_model_id is not None:
             check_repository(args.hub_model_id, "--hub_model_id")
     with args.main_process_first(desc="loading data"):
         data = load_run_data(run)
+    check_metric(args, data.task)
     if args.output_dir == DEFAULT_FOLDER:
         args.output_dir = default_output_dir(run, data, args.atom)
+    if holding is not None and args.process_index == 0:
+        check_output_folder(args.output_dir)
+        holding.enter_context(lock_folder(args.output_dir))
     args.resume_from_checkpoint = find_checkpoint(args, save)
+    if args.resume_from_checkpoint is not None:
+        check_parts(args.resume_from_checkpoint)
     # Pinned memory serves the copy to an accelerator; without one it only warns.
     args.dataloader_pin_memory = args.dataloader_pin_memory and torch.cuda.is_available()
 
     set_seed(args.seed)
-    task = prepare_inputs(
-        data,
-        model=run.model,
-        model_type=run.model_type,
-        config_overrides=run.config_overrides,
-        tokenizer=run.tokenizer,
-        vocabulary_size=run.vocabulary_size,
-        max_length=run.max_length,
-        horizontal_flip=run.horizontal_flip,
-        **({"revision": run.model_revision} if run.model_revision else {}),
-    )
+    task = prepare_run_inputs(run, data)
     trainer = make_trainer(run, args, task, trainer_class)
+    if args.resume_from_checkpoint is not None:
+        check_fits(args.resume_from_checkpoint, task.model)
     if args.atom:
         trainer.card_facts.update(run_facts(run, data, type(task.model).__name__))
     return Prepared(trainer, data, task)
@@ -139,6 +156,7 @@ def make_trainer(
             processing_class=task.processing_class,
             compute_metrics=task.compute_metrics,
         )
+    check_optimizer(trainer)
     if args.atom:
         trainer.check_atoms()
     return trainer
@@ -150,9 +168,12 @@ def fine_tune(
     *,
     save: bool = True,
     explainer_samples: int = 0,
+    patience: int | None = None,
     find_comparison: Callable[[TaskData], Comparison | None] | None = None,
 ) -> RunResult:
     """Trains, evaluates, fits the explainer on `explainer_samples` training samples, and saves.
+
+    With a `patience`, training stops after that many evaluations without a better one (`StoppingArguments` checks it).
 
     With `save=False` no model is written at the end, and nothing is printed.
 
@@ -161,10 +182,31 @@ def fine_tune(
     Raises:
         AtomError: whatever is wrong with the arguments, before training starts.
     """
-    trainer, data, _ = prepare_run(run, args, save=save)
-    if not save:
-        trainer.remove_callback(PrinterCallback)
-    trainer.train(resume_from_checkpoint=args.resume_from_checkpoint)
+    with ExitStack() as holding:
+        options = {"holding": holding} if save else {}
+        trainer, data, _ = prepare_run(run, args, save=save, trainer_class=RunTrainer, **options)
+        if save:
+            print_lines(trainer)
+        else:
+            trainer.remove_callback(PrinterCallback)
+        stopping = EarlyStoppingCallback(patience) if patience else None
+        if stopping is not None:
+            trainer.add_callback(stopping)
+        is_finished = train(trainer, args.resume_from_checkpoint, stopping)
+        check_diverged(trainer, save)
+        return _finish(trainer, data, save, is_finished, explainer_samples, find_comparison)
+
+
+def _finish(
+    trainer: AtomTrainer,
+    data: TaskData,
+    save: bool,
+    is_finished: bool,
+    explainer_samples: int,
+    find_comparison: Callable[[TaskData], Comparison | None] | None,
+) -> RunResult:
+    """Evaluates a trained model, and does with it what is left to do."""
+    args = trainer.args
     found = trainer.evaluate()
     metrics = {
         name.removeprefix("eval_"): value
@@ -181,22 +223,19 @@ def fine_tune(
             "importance_of": f"On up to {IMPORTANCE_BATCHES} batches of the evaluation data",
             "comparison": find_comparison(data) if find_comparison else None,
         }
+    if is_finished and args.atom and explainer_samples and restore_explainer(trainer):
+        explainer_samples = 0
     failed = None
-    if save:
-        if trainer.is_fsdp_enabled:  # whatever form its checkpoints have, the model at the end is whole
-            trainer.accelerator.state.fsdp_plugin.set_state_dict_type("FULL_STATE_DICT")
-        trainer.save_model(
-            _internal_call=True
-        )  # without a push, which may fail, and before a fit that may be broken off
+    saved = save and save_trained(trainer)
     explainer = _fit_explainer(trainer, explainer_samples) if args.atom and explainer_samples else None
     if save:
-        if explainer is not None:
-            trainer.save_model(_internal_call=True)
-        if args.push_to_hub:
-            failed = _push(trainer)
-        trainer.save_state()
-        trainer.save_metrics("eval", {**metrics, **importance})
-    return RunResult(metrics, importance, args.output_dir, data, trainer, explainer, failed)
+        if explainer is not None and saved:
+            save_explainer(trainer)
+        if args.push_to_hub and saved:
+            failed = push_trained(trainer)
+        save_results(trainer, {**metrics, **importance})
+    unsaved = why_unsaved(trainer) if save else None
+    return RunResult(metrics, importance, args.output_dir, data, trainer, explainer, failed, unsaved, saved)
 
 
 def _fit_explainer(trainer: AtomTrainer, samples: int) -> ExplainerFit | None:
@@ -208,20 +247,6 @@ def _fit_explainer(trainer: AtomTrainer, samples: int) -> ExplainerFit | None:
     except Exception as error:  # the model is trained already: no error on masked inputs may cost it
         why = f"{type(error).__name__}: {first_line(error)}"
         logger.warning("importance could not be fitted to the prediction and stays the charge: %s", why)
-    return None
-
-
-def _push(trainer: AtomTrainer) -> str | None:
-    """Pushes as `save_model` would. Returns why it could not, in one line, and what would do."""
-    folder, name = trainer.args.output_dir, str(trainer.hub_model_id)
-    try:
-        with as_atom_error("--push_to_hub", name, errors=CLIENT_ERRORS):
-            trainer.push_to_hub(commit_message="Model save", revision=trainer.args.hub_revision)
-    except AtomError as error:
-        again = ["atom-hf", "push", folder, "--repo", name] if trainer.args.atom else ["hf", "upload", name, folder]
-        if trainer.args.hub_revision:
-            again += ["--revision", trainer.args.hub_revision]
-        return f"{error}; the model is saved in {folder}, and `{shlex.join(again)}` pushes it"
     return None
 
 

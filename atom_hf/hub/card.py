@@ -4,7 +4,6 @@
 """
 
 import math
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
@@ -18,6 +17,7 @@ from transformers.modelcard import METRIC_TAGS
 
 from ..atoms.config import AtomConfig
 from ..errors import AtomError
+from ..utils.files import write_atomically
 from .card_text import NO_REPOSITORY, data_lines, limits, number, plain_lines, settings_rows, span, summary
 from .escape import cell, literal, plain, shown
 
@@ -184,11 +184,8 @@ def is_generated(text: str) -> bool:
 
 
 def write_card(facts: CardFacts, folder: str | Path) -> None:
-    """Write the card to an existing folder, atomically."""
-    file = Path(folder, CARD_NAME)
-    part = file.with_name(f".{CARD_NAME}.{os.getpid()}")
-    model_card(facts).save(part)
-    part.replace(file)
+    """Write the card to a folder."""
+    write_atomically(Path(folder, CARD_NAME), model_card(facts).save)
 
 
 def _metadata(facts: CardFacts, name: str) -> ModelCardData:

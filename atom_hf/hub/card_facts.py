@@ -22,8 +22,9 @@ from transformers.trainer_utils import has_length
 from transformers.utils import hf_api
 
 from ..builtin import BUILT_IN_MODELS
+from ..utils.files import write_atomically
 from ..version import __version__
-from .card import CARD_NAME, CardFacts, check_facts, hub_id, model_card, write_card
+from .card import CARD_NAME, CardFacts, check_facts, hub_id, is_own, model_card, write_card
 from .card_update import keeps_card, saved_again
 from .escape import code
 from .licenses import LICENSES
@@ -82,15 +83,20 @@ def facts_of_model(model: Any) -> CardFacts:
     return replace(facts, **(base_facts(source) if source else {}))
 
 
-def write_model_card(model: Any, folder: str | Path) -> None:
-    """Write the card of a model without a run to a folder; if the model was loaded from there, the card of its run stays."""
+def write_model_card(model: Any, folder: str | Path, beside: str | Path | None = None) -> None:
+    """Write the card of a model without a run to a folder, or `beside` it, where what is saved is to be moved from.
+
+    If the model was loaded from the folder, the card of its run stays; a card that somebody wrote stays as it is.
+    """
+    if is_own(folder):
+        return
     base = getattr(_base_of(model), "_atom_base", None)
     if base and base.folder == str(Path(folder).resolve()) and keeps_card(folder):
-        file = Path(folder, CARD_NAME)
+        text = Path(folder, CARD_NAME).read_text(encoding="utf-8")
         new = str(model_card(facts_of_model(model)))
-        file.write_text(saved_again(file.read_text(encoding="utf-8"), new), encoding="utf-8")
+        write_atomically(Path(beside or folder, CARD_NAME), saved_again(text, new))
     else:
-        write_card(facts_of_model(model), folder)
+        write_card(facts_of_model(model), beside or folder)
 
 
 def facts_of_trainer(trainer: Any, given: Mapping[str, Any] | None = None) -> CardFacts:

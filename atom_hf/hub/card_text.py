@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import transformers
 
-from ..atoms.config import AtomConfig
+from ..atoms.config import FORMS, AtomConfig
 from ..utils.tables import format_number
 from .escape import cell, code, literal
 
@@ -80,10 +80,11 @@ def settings_rows(config: AtomConfig | None) -> list[tuple[str, str, str]]:
     rows = []
     for f in fields(config) if config else ():
         value = getattr(config, f.name)
+        # A field without a default describes the model that the heads were made for.
+        default = FORMS[config.form].get(f.name, f.default)
         if value is not None:
-            # A field without a default describes the model that the heads were made for.
-            name = f"**{f.name}**" if f.default not in (None, value) else f.name
-            rows.append((name, cell(value), "" if f.default is None else cell(f.default)))
+            name = f"**{f.name}**" if default not in (None, value) else f.name
+            rows.append((name, cell(value), "" if default is None else cell(default)))
     return rows
 
 

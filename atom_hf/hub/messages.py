@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from pickle import UnpicklingError
 
 from huggingface_hub import constants
 from huggingface_hub.errors import (
@@ -82,6 +83,11 @@ def reason(
         return "the connection to the Hub broke off; run the same again"
     if any(isinstance(e, HTTPError | EntryNotFoundError) for e in chain):
         return f"the Hub ({constants.ENDPOINT}) cannot be reached, and the cache does not hold it; check the connection"
+    if any(isinstance(e, UnpicklingError) for e in chain):
+        return (
+            "its weights are a pickle of more than tensors, which is not read; get them as safetensors, or save them anew "
+            "with save_pretrained"
+        )
     return without_token(first_line(error))
 
 

@@ -13,7 +13,7 @@ from transformers.utils.hub import create_and_tag_model_card, hf_api
 
 from ..atoms.config import MAX_BYTES
 from ..errors import AtomError, first_line
-from ..utils.files import read_json
+from ..utils.files import read_json, write_atomically
 from .card import CARD_NAME
 from .card_update import card_to_push
 from .files import check_sendable
@@ -214,11 +214,11 @@ def push_model(
     card = Path(folder, CARD_NAME)
     with as_atom_error(f"{full!r} could not be pushed to", full, revision):
         if not card.is_file():
-            create_and_tag_model_card(full, tags, token=token).save(card)
+            write_atomically(card, create_and_tag_model_card(full, tags, token=token).save)
         elif tags:
             there = ModelCard.load(card)
             there.data.tags = [*(there.data.tags or []), *(tag for tag in tags if tag not in (there.data.tags or []))]
-            there.save(card)
+            write_atomically(card, there.save)
     files, _ = files_to_push(folder)
     if only is not None:
         files = {path: file for path, file in files.items() if path in only or path == CARD_NAME}

@@ -11,6 +11,7 @@ from torch import Tensor
 from ..data.encoding import image_inputs
 from ..errors import AtomError
 from ..modeling.tokens import patch_grid
+from ..utils.pictures import eight_bit
 from .results import ImageImportance
 from .scoring import Scores, check_model, forward_scores, predict
 from .visible_region import seen_box
@@ -35,6 +36,7 @@ class ImageScorer:
 
     def encode(self, image: Any) -> EncodedImage:
         """The pixels of one picture."""
+        image = eight_bit(image)  # as the pages show it too
         pixels = image_inputs([image], self.processor, self.model.config)
         if pixels.ndim != 4 or len(pixels) != 1:
             raise AtomError(

@@ -33,8 +33,8 @@ class TokenImportancePipeline(Pipeline):
         {"word": "matter", "importance": 0.42, "start": 12, "end": 18}
 
     with `text[start:end] == word`; of a pair also "source", 0 or 1. An importance is in [-1, 1], and nan where the word is no
-    token of the atom, or stands behind what the model can take. Where it is fitted to the prediction, it is that for
-    the class that is predicted.
+    token of the atom, or stands behind what the model can take (of such words the first 10,000 are told). Where it is fitted to
+    the prediction, it is that for the class that is predicted.
 
     An image gives a dict: "importance", float32 [height, width] on the pixels of the original, nan where the model does not
     look (cropped away); "grid", float32 [rows, columns] on its patches; "box", what these cover (left, top, right, bottom) in

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..atoms.energy import Atoms
+from ..atoms.loss import StepAtoms
 from ..errors import AtomError
 from ..modeling.inference import check_numbers, evaluating, without_labels
 from ..modeling.mixin import AtomMixin
@@ -53,7 +53,8 @@ def forward_scores(model: Any, inputs: dict[str, Tensor]) -> list[Scores]:
         outputs = model(**without_labels(model, inputs), return_atoms=True)
     check_numbers(inner_model(model), outputs["atoms"], inputs)
     importance = outputs["atom_importance"].float().cpu().numpy()
-    atoms = Atoms.unpack(outputs["atoms"].float().cpu())
+    packed = outputs["atoms"].float().cpu()
+    atoms = StepAtoms.unpack(packed, inner_model(model).atom_config).shown
     logits = outputs.get("logits")
     logits = logits.float().cpu().numpy() if logits is not None and logits.dim() == 2 else None
     found = []

@@ -8,15 +8,15 @@ import numpy as np
 import torch
 from torch import nn
 
+from ..data.encoding import NO_LIMIT, IdLimits, position_limit, readable
 from ..errors import AtomError
 from ..modeling.layers import text_config
+from ..modeling.unwrap import inner_model
 from .results import TextImportance
 from .scoring import Scores, check_model, forward_scores, predict
 from .word_spans import Piece, find_pieces, score_words
 
 SURROGATE = re.compile("[\ud800-\udfff]")
-
-NO_LIMIT = 10**9  # a tokenizer that knows none says so by a huge number
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class TextScorer:
                 "give a fast one (AutoTokenizer)"
             )
         self.model, self.tokenizer, self.limit = model, tokenizer, _limit(model, tokenizer)
+        self.ids = IdLimits(inner_model(model), tokenizer)
 
     def encode(self, text: str, pair: str | None = None) -> EncodedText:
         """The inputs of one text, cut at the model's maximum length."""
@@ -49,10 +50,13 @@ class TextScorer:
             if value is not None and SURROGATE.search(value):
                 raise AtomError(f"{name} holds a lone surrogate: it was decoded from bytes that are no UTF-8")
         cut = {"truncation": True, "max_length": self.limit} if self.limit < NO_LIMIT else {}
-        encoded = self.tokenizer(text, pair, **cut)
-        encoding = encoded.encodings[0]
         sources = [text] if pair is None else [text, pair]
-        return EncodedText(sources, dict(encoded), find_pieces(encoding, sources), bool(encoding.overflowing))
+        read = [readable(source, self.tokenizer, self.limit) for source in sources]
+        encoded = self.tokenizer(*read, **cut)
+        encoding = encoded.encodings[0]
+        self.ids.check({name: [encoded[name]] for name in IdLimits.NAMES if name in encoded})
+        truncated = bool(encoding.overflowing) or read != sources
+        return EncodedText(sources, dict(encoded), find_pieces(encoding, sources), truncated)
 
     def forward(self, batch: list[EncodedText]) -> list[Scores]:
         """One forward pass. A text of no tokens is not an atom, and has no prediction."""
@@ -111,13 +115,5 @@ class TextScorer:
 
 def _limit(model: Any, tokenizer: Any) -> int:
     """The maximum number of tokens the model can take."""
-    positions = getattr(text_config(model.config), "max_position_embeddings", None) or 0
-    positions = positions if positions > 0 else NO_LIMIT  # XLNet says -1
-    for name, module in model.named_modules():
-        # RoBERTa and its kind count places from behind the padding's.
-        is_table = isinstance(module, nn.Embedding) and module.num_embeddings == positions
-        if is_table and module.padding_idx is not None and "position" in name:
-            positions -= module.padding_idx + 1
-            break
     prompt = getattr(getattr(model, "active_peft_config", None), "num_virtual_tokens", None) or 0
-    return min(tokenizer.model_max_length, positions - prompt)
+    return min(tokenizer.model_max_length, position_limit(model) - prompt)

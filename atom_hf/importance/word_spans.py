@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from dataclasses import dataclass
-from itertools import zip_longest
+from itertools import islice, zip_longest
 
 import numpy as np
 from tokenizers import Encoding
@@ -11,6 +11,9 @@ from tokenizers import Encoding
 from .results import WordImportance
 
 WORD = re.compile(r"\S+")
+
+UNREAD = 10_000
+"""The most words that are told of those before, and of those behind, what the model read."""
 
 JOINER = "\u200d"
 
@@ -79,7 +82,8 @@ def score_words(
         pieces: from `find_pieces`.
         sources: what their offsets count in.
         importance: [N], one for each token; nan for none.
-        truncated: whether the tokenizer cut something off. That becomes words with nan, told by white space.
+        truncated: whether the tokenizer cut something off. That becomes words with nan, told by white space; of a very long
+            text only the first of them.
     """
 
     def span(group: list[Piece]) -> WordImportance:
@@ -104,7 +108,7 @@ def score_words(
 
 
 def _unread(text: str, source: int, read: list[WordImportance]) -> list[WordImportance]:
-    """The words before the first and after the last one that the model saw."""
+    """The words before the first and after the last one that the model saw, up to `UNREAD` of either."""
     first, last = (read[0].start, read[-1].end) if read else (0, 0)
-    found = [*WORD.finditer(text, 0, first), *WORD.finditer(text, last)]
+    found = [*islice(WORD.finditer(text, 0, first), UNREAD), *islice(WORD.finditer(text, last), UNREAD)]
     return [WordImportance(match.group(), match.start(), match.end(), float("nan"), source) for match in found]

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from ..atoms.heads import AtomHeads
 from ..errors import AtomError
-from ..hub.card import is_own
+from ..hub.card import CARD_NAME
 from ..hub.card_facts import write_model_card
 from ..hub.upload import check_base
 from .heads_file import HEADS_PREFIX, write_heads
-from .mixin import AtomMixin, pushing, show_as
+from .mixin import AtomMixin, pushing, saving, show_as
 from .model_folder import check_folder
 from .unwrap import adapter_bases
 
@@ -61,14 +61,15 @@ class AdapterMixin:
         heads = {key: value for key, value in state.items() if f".{HEADS_PREFIX}" in f".{key}"}
         # LoRA's bias="all" would save the biases of the heads in the adapter.
         plain = {key: value for key, value in state.items() if key not in heads}
-        # Checked before saving: PEFT writes a card of its own, with the base's path in it.
-        kept = is_own(save_directory)
-        super().save_pretrained(str(save_directory), *args, state_dict=plain, **kwargs)
-        if kwargs.get("is_main_process", True):
-            if not kept:
-                write_model_card(self, save_directory)
-            self.get_base_model().atom_config.save(save_directory)
-            write_heads({key.rpartition(HEADS_PREFIX)[2]: value for key, value in heads.items()}, save_directory)
+        writes = kwargs.get("is_main_process", True)
+        with saving(save_directory, writes) as folder:
+            super().save_pretrained(str(folder), *args, state_dict=plain, **kwargs)
+            if writes:
+                # PEFT has written a card of its own, with the base's path in it.
+                Path(folder, CARD_NAME).unlink(missing_ok=True)
+                write_model_card(self, save_directory, folder)
+                heads = {key.rpartition(HEADS_PREFIX)[2]: value for key, value in heads.items()}
+                write_heads(heads, folder, self.get_base_model().atom_config)
 
     def _atom_withdraw(self) -> PeftModel:
         self.__class__ = _base_of(type(self))

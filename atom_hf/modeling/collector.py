@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .output_layer import OutputLayer
 from .unwrap import inner_model
 
 
@@ -72,6 +73,10 @@ class ForwardState:
         """The ids and mask of the text whose embeddings a prompt-learning adapter passes to the base."""
         self.keeps_all_states = False
         """Whether to request all hidden states: the model does not return those of one layer alone."""
+        self.output_layer: OutputLayer | None = None
+        """The layer that gives the logits, once found, for `tokens="read"`."""
+        self.has_output_layer = True
+        """False once a forward pass has shown that no module gives the logits: the last hidden states are read then."""
         self.own_outputs = False
         """Whether the model returns a tuple or a plain dict."""
 

@@ -1,19 +1,24 @@
 """Forward pass of a model with atoms: the base's own forward, then the heads on one layer's hidden states."""
 
 import functools
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers.utils import ModelOutput
+from transformers.utils import ModelOutput, logging
 
 from ..atoms.energy import Atoms
+from ..atoms.loss import StepAtoms
 from ..errors import AtomError
 from .collector import reading_once
 from .layers import pick_layer
+from .output_layer import Read, find_output_layer, watching
 from .own_outputs import as_model_output, named, run_own, showing, takes, with_more
 from .tokens import find_tokens
+
+logger = logging.get_logger(__name__)
 
 OUTPUT_KEYS = ("atoms", "atom_importance")
 
@@ -57,7 +62,7 @@ def forward_with_atoms(
         kwargs["return_dict"] = True
     result = None
     while result is None:
-        with reading_once(model, backbone) as given:
+        with reading_once(model, backbone) as given, _watching(model) as read:
             outputs = base_forward(model, *args, **kwargs)
         if not isinstance(outputs, ModelOutput):
             state.own_outputs = True
@@ -65,7 +70,7 @@ def forward_with_atoms(
         has_states = any(_are_states(name, value) for name, value in outputs.items())
         states = outputs if has_states or not given else given[-1]
         inputs = {**named(type(model).forward, args, kwargs), **(state.text or {})}
-        result = _add_atoms(model, outputs, states, inputs, keep_states=bool(wants_states))
+        result = _add_atoms(model, outputs, states, inputs, read, keep_states=bool(wants_states))
         kwargs["output_hidden_states"] = True
     return result if return_dict else result.to_tuple()
 
@@ -73,7 +78,7 @@ def forward_with_atoms(
 # The balancer's hooks act at run time, and a compiled graph would not call them.
 @torch.compiler.disable
 def _add_atoms(
-    model: Any, outputs: ModelOutput, states: ModelOutput, inputs: dict[str, Any], keep_states: bool
+    model: Any, outputs: ModelOutput, states: ModelOutput, inputs: dict[str, Any], read: Read | None, keep_states: bool
 ) -> ModelOutput | None:
     """`outputs` with the atoms of `states`, and without the hidden states if the caller did not ask for them.
 
@@ -90,7 +95,9 @@ def _add_atoms(
     if hidden is None:
         model._atom_forward_state.keeps_all_states = True
         return None
-    atoms, importance = _read_atoms(model, hidden, inputs, outputs)
+    if read is not None and not _knows_output_layer(model, read, outputs, asked_for_all):
+        return None
+    atoms, importance = _read_atoms(model, hidden, inputs, outputs, states, read)
     if model._atom_forward_state.collector is not None:
         model._atom_forward_state.collector.add(atoms, importance, model.training)
     values = {name: value for name, value in outputs.items() if keep_states or not _are_states(name, value)}
@@ -109,10 +116,13 @@ def _forward_own(model: Any, base_forward: Any, args: tuple, kwargs: dict[str, A
     In the loss of a trainer, which collects the atoms, the outputs stay as they are. A custom loop finds the atoms at their
     end. Who asks for the atoms gets a `ModelOutput`.
     """
-    with reading_once(model):
+    with reading_once(model), _watching(model) as read:
         outputs, hidden, inputs = run_own(model, base_forward, args, kwargs)
     inputs = {**inputs, **(model._atom_forward_state.text or {})}
-    atoms, importance = _read_atoms(model, hidden, inputs, as_model_output(outputs))
+    made = as_model_output(outputs)
+    if read is not None:
+        _knows_output_layer(model, read, made, has_all_states=True)
+    atoms, importance = _read_atoms(model, hidden, inputs, made, None, read)
     collector = model._atom_forward_state.collector
     if collector is not None:
         collector.add(atoms, importance, model.training)
@@ -122,19 +132,22 @@ def _forward_own(model: Any, base_forward: Any, args: tuple, kwargs: dict[str, A
     return with_more(outputs, more) if collector is None else showing(outputs, atoms)
 
 
-def _read_atoms(model: Any, hidden: Tensor, inputs: dict[str, Any], outputs: ModelOutput) -> tuple[Tensor, Tensor]:
-    """The packed atoms [B, h + 3] and the importance [B, N] of one layer's hidden states.
+def _read_atoms(
+    model: Any,
+    hidden: Tensor,
+    inputs: dict[str, Any],
+    outputs: ModelOutput,
+    states: ModelOutput | None,
+    read: Read | None,
+) -> tuple[Tensor, Tensor]:
+    """The packed atoms (`StepAtoms`) of a forward pass, and the importance [B, N] of one layer's hidden states.
 
     The importance is the charge; in eval mode, with an explainer, its importance for the class that `outputs` predict.
     """
     config = model.atom_config
-    if torch.is_grad_enabled():
-        _check_gradient(model, hidden)
-        hidden = model.atom_balancer(hidden)
-    if len(set(getattr(model, "hf_device_map", {}).values())) > 1:
-        # With several devices (device_map), a layer's states lie on its own device. The heads are on the inputs' device.
-        hidden = hidden.to(model.atom_heads.importance.weight.device)
-    tokens, mask = find_tokens(hidden, inputs, config, model.config, model)
+    if config.tokens != "read":
+        hidden = _balanced(model, hidden)
+    tokens, mask = find_tokens(_at_heads(model, hidden), inputs, config, model.config, model)
     width = tokens.shape[-1]
     if width != config.hidden_size:
         made = (
@@ -144,11 +157,76 @@ def _read_atoms(model: Any, hidden: Tensor, inputs: dict[str, Any], outputs: Mod
             f"layer {config.layer} of {type(model).__name__} is {width} wide{made} attach with AtomConfig(hidden_size={width})",
             width,
         )
+    if config.trains_heads_apart:
+        where = (
+            _what_is_read(model, hidden, inputs, outputs, states, read) if config.tokens == "read" else (tokens, mask)
+        )
+        options = {name: getattr(config, name) for name in ("charges", "positions", "token_reduction")}
+        energy = model.atom_heads.atoms_of(*where, **options)
+        tokens = tokens.detach()  # what the heads learn here is no concern of the model's
     importance, position = model.atom_heads(tokens)
     atoms = Atoms.from_tokens(importance, position, mask, token_reduction=config.token_reduction)
+    packed = StepAtoms(energy, atoms) if config.trains_heads_apart else StepAtoms(atoms, None)
     if model.atom_heads.explainer is not None and not model.training:
         importance = model.atom_heads.explain(tokens, outputs["logits"].argmax(-1).to(tokens.device))
-    return atoms.pack(), importance.detach().masked_fill(~mask, float("nan"))
+    return packed.pack(), importance.detach().masked_fill(~mask, float("nan"))
+
+
+def _what_is_read(
+    model: Any,
+    hidden: Tensor,
+    inputs: dict[str, Any],
+    outputs: ModelOutput,
+    states: ModelOutput | None,
+    read: Read | None,
+) -> tuple[Tensor, Tensor]:
+    """(tokens [B, N, d], mask bool [B, N]): what the output layer reads, or the last hidden states where there is none.
+
+    Of a model of one's own, whose `states` are not all known, these are the layer's own, `hidden`.
+    """
+    layer = model._atom_forward_state.output_layer
+    found = None if read is None or layer is None else read.tokens(layer, outputs["logits"])
+    if found is None:
+        last = _balanced(model, hidden if states is None else pick_layer(states, -1, model))
+        return find_tokens(_at_heads(model, last), inputs, model.atom_config, model.config, model)
+    tokens, mask = found
+    return _at_heads(model, _balanced(model, tokens)), mask.to(model.atom_heads.importance.weight.device)
+
+
+def _balanced(model: Any, hidden: Tensor) -> Tensor:
+    """Hidden states as the energy sees them: equal in value, their gradient scaled on the way back."""
+    if not torch.is_grad_enabled():
+        return hidden
+    _check_gradient(model, hidden)
+    return model.atom_balancer(hidden)
+
+
+def _at_heads(model: Any, hidden: Tensor) -> Tensor:
+    # With several devices (device_map), a layer's states lie on its own device. The heads are on the inputs' device.
+    spread = len(set(getattr(model, "hf_device_map", {}).values())) > 1
+    return hidden.to(model.atom_heads.importance.weight.device) if spread else hidden
+
+
+def _watching(model: Any) -> AbstractContextManager[Read | None]:
+    state = model._atom_forward_state
+    reads = model.atom_config.tokens == "read" and state.has_output_layer
+    return watching(model, state.output_layer) if reads else nullcontext()
+
+
+def _knows_output_layer(model: Any, read: Read, outputs: ModelOutput, has_all_states: bool) -> bool:
+    """Whether this pass can be used. Without an output layer the last hidden states are read, which have to be there."""
+    state = model._atom_forward_state
+    if state.output_layer is not None:
+        return True
+    state.output_layer = find_output_layer(model, read, outputs.get("logits"))
+    if state.output_layer is not None:
+        return True
+    logger.warning_once(
+        f"no layer of {type(model).__name__} gives its logits as they are: the energy takes the content tokens of the last "
+        "hidden states for what is read"
+    )
+    state.has_output_layer, state.keeps_all_states = False, True
+    return has_all_states
 
 
 def _learns(model: Any) -> bool:

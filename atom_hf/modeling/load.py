@@ -1,7 +1,6 @@
 """Load a saved or pushed model with its heads."""
 
 import copy
-import logging
 import math
 import warnings
 from pathlib import Path
@@ -11,19 +10,23 @@ import torch
 import transformers
 from safetensors import safe_open
 from transformers import AutoConfig, PreTrainedModel
-from transformers.utils import ADAPTER_SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_NAME, is_peft_available
+from transformers.utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, SAFE_WEIGHTS_NAME, is_peft_available
+from transformers.utils import CONFIG_NAME as BASE_CONFIG_NAME
 
 from ..atoms.config import CONFIG_NAME, AtomConfig
 from ..atoms.heads import AtomHeads, ExplainerHead
 from ..errors import AtomError
 from ..hub.files import NotInCache, find_file, pin
 from ..hub.messages import reason
+from ..utils.files import complete
+from ..utils.terminal import get_logger
 from .attach import add_explainer, attach_atoms
-from .heads_file import HEADS_PREFIX, check_index, find_heads, read_heads
+from .bounds import check_config_file, described_bytes
+from .heads_file import HEADS_PREFIX, check_index, find_heads, read_heads, read_heads_config
 from .layers import check_layer, check_width, hidden_size_of
 from .model_folder import holds
 
-logger = logging.getLogger(__name__)
+logger = get_logger(__name__)
 
 _MADE_FROM_BASE = ("pissa", "olora", "corda", "loftq")  # initializations of LoRA that leave the base with a residual
 
@@ -59,6 +62,7 @@ def load_atom_model(
         raise AtomError(
             "subfolder is not supported: fetch the repository (huggingface_hub.snapshot_download) and give the folder in it"
         )
+    complete(source)
     hub = {"token": kwargs.get("token"), "cache_dir": kwargs.get("cache_dir")}
     # Base and heads come from one commit, even if something is pushed between the requests.
     hub["revision"] = revision = pin(source, revision, **hub)
@@ -66,10 +70,12 @@ def load_atom_model(
         if not is_peft_available():
             raise AtomError(f"{source} is an adapter, and peft is not installed: pip install 'atom-hf[peft]'")
         return _load_adapter_model(source, auto_class, hub, **kwargs)
-    config_file = find_file(source, CONFIG_NAME, **hub)
-    if config_file is None:
+    atoms = read_heads_config(source, **hub)
+    if atoms is None:  # an invalid one is rejected before weights are fetched
         raise AtomError(f"{source} has no {CONFIG_NAME}: it is not an atom model; load it with from_pretrained")
-    AtomConfig.load(config_file)  # an invalid one is rejected before weights are fetched
+    base_config = find_file(source, BASE_CONFIG_NAME, **hub)
+    if base_config is not None:
+        check_config_file(base_config)
     check_index(source, **hub)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False, **hub)
@@ -88,7 +94,7 @@ def load_atom_model(
     options = {"ignore_mismatched_sizes": own_class, **kwargs}
     options |= {"revision": revision, "trust_remote_code": False, "use_safetensors": True}
     try:
-        _check_size(auto_class, config, source, **hub)
+        check_size(auto_class, config, source, **hub)
         model, found = _load_base(auto_class, source, inside, options)
     except Exception as error:  # and so do invalid weights
         raise AtomError(f"{source!r} cannot be loaded: {reason(error, source, revision, hub['cache_dir'])}") from None
@@ -99,7 +105,7 @@ def load_atom_model(
         raise AtomError(
             f"{source} does not hold a complete {type(model).__name__}: {shown} is missing or of another shape"
         )
-    restore_heads(model, source, **hub)
+    restore_heads(model, source, config=atoms, **hub)
     return model
 
 
@@ -120,9 +126,10 @@ def _load_adapter_model(
     """
     from peft import PeftConfig
 
-    file = find_file(source, CONFIG_NAME, **hub)
-    if file is None:
+    config = read_heads_config(source, **hub)
+    if config is None:
         raise AtomError(f"{source} has no {CONFIG_NAME}: no heads beside this adapter; load it with PeftModel")
+    check_config_file(find_file(source, ADAPTER_CONFIG_NAME, **hub))
     try:
         adapter = PeftConfig.from_pretrained(source, **hub)
     except Exception as error:  # an invalid configuration raises errors of many types
@@ -133,7 +140,7 @@ def _load_adapter_model(
     if not name:
         raise AtomError(f"the adapter {source} does not say which base it is for (base_model_name_or_path)")
     if auto_class is None:
-        auto_class = getattr(transformers, AtomConfig.load(file).base_model_class or "", None)
+        auto_class = getattr(transformers, config.base_model_class or "", None)
         if not (isinstance(auto_class, type) and issubclass(auto_class, PreTrainedModel)):
             raise AtomError(f"the heads in {source} name no model class of Transformers; give auto_class")
     if find_file(source, ADAPTER_SAFE_WEIGHTS_NAME, **hub) is None:
@@ -145,7 +152,7 @@ def _load_adapter_model(
     except Exception as error:  # and so do invalid weights
         why = reason(error, name, adapter.revision, kwargs.get("cache_dir"))
         raise AtomError(f"{name!r}, the base of the adapter {source}, cannot be loaded: {why}") from None
-    restore_heads(base, source, **hub)
+    restore_heads(base, source, config=config, **hub)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("error", "Found missing adapter keys")
@@ -172,7 +179,14 @@ def _put_on(base: Any, source: str, adapter: Any, **options: Any) -> Any:
     return PeftModel.from_pretrained(base, source, **options)
 
 
-def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, *, explainer: bool = True, **hub: Any) -> bool:
+def restore_heads(
+    model: PreTrainedModel,
+    name_or_folder: str | Path,
+    *,
+    explainer: bool = True,
+    config: AtomConfig | None = None,
+    **hub: Any,
+) -> bool:
     """Attach the heads that were saved with a model, if any, to `model`. Returns whether there were any.
 
     Offline, the cache of a model that was fetched by other means cannot tell whether the model has heads. It is taken for a
@@ -183,6 +197,7 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, *, explain
         name_or_folder: a Hub id or a folder.
         explainer: whether to restore the explainer too. It was fitted to the classes of the saved model; leave it out for a
             model of another class.
+        config: the configuration of the heads, if it has been read.
         **hub: revision, token, cache_dir.
 
     Raises:
@@ -191,14 +206,13 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, *, explain
     """
     source = str(name_or_folder)
     try:
-        config_file = find_file(source, CONFIG_NAME, **hub)
+        config = config or read_heads_config(source, **hub)
     except NotInCache:
         logger.warning("%s is taken for a model without atom heads: offline, none are in the cache", source)
         return False
-    if config_file is None:
+    if config is None:
         return False
     holds(source, **hub)
-    config = AtomConfig.load(config_file)
     check_width(model, config)
     check_layer(model, config.layer, config.side)
     if config.has_explainer and explainer and config.base_model_class != type(model).__name__:
@@ -229,20 +243,32 @@ def restore_heads(model: PreTrainedModel, name_or_folder: str | Path, *, explain
     return True
 
 
-def _check_size(auto_class: Any, config: Any, source: str, **hub: Any) -> None:
-    """Reject a configuration with far more parameters than the files hold: `from_pretrained` would initialize the rest."""
+def check_size(auto_class: Any, config: Any, source: str, *, pickled: bool = False, **hub: Any) -> None:
+    """Reject a configuration with far more parameters than the files hold: `from_pretrained` would initialize the rest.
+
+    Args:
+        auto_class: the class to load with.
+        config: the configuration.
+        source: a folder or Hub id.
+        pickled: whether weights may be in another form than safetensors; then they are not looked at.
+        **hub: revision, token, cache_dir.
+
+    Raises:
+        AtomError: that, or weights that are not in safetensors.
+    """
     if getattr(config, "quantization_config", None):  # several weights packed in one number
         return
     held = 0
     for name in set(check_index(source, **hub).values()) or {SAFE_WEIGHTS_NAME}:
         file = find_file(source, name, **hub)
+        if file is None and pickled:
+            return
         if file is None:
             raise AtomError(f"it has no {name}; weights are loaded from safetensors only, not from pickles")
         with safe_open(file, framework="pt") as tensors:
             held += sum(math.prod(tensors.get_slice(key).get_shape()) for key in tensors.keys())  # noqa: SIM118
     make = getattr(auto_class, "from_config", None) or auto_class._from_config
-    with torch.device("meta"):
-        described = sum(parameter.numel() for parameter in make(copy.deepcopy(config)).parameters())
+    described, _ = described_bytes(lambda: make(copy.deepcopy(config)))
     # A class may have parameters that are never saved, or another task's; these are small beside the rest.
     if described > 4 * held + 2**24:
         raise AtomError(f"its configuration describes {described} parameters, and its files hold {held}")

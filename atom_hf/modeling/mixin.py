@@ -4,7 +4,7 @@ import functools
 import inspect
 import tempfile
 from collections.abc import Callable
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,13 @@ from torch import Tensor
 
 from ..atoms.config import AtomConfig
 from ..atoms.heads import AtomHeads
-from ..hub.card import is_own
 from ..hub.card_facts import write_model_card
 from ..hub.upload import push_model
+from ..utils.files import replacing
 from .collector import ForwardState, to_be_read
 from .forward import forward_with_atoms
 from .gradient_balancer import GradientBalancer
-from .heads_file import HEADS_PREFIX, write_heads
+from .heads_file import HEADS_PREFIX, LAST_NAMES, WEIGHTS_NAMES, write_heads
 from .inference import check_numbers, evaluating, without_labels
 from .model_folder import check_folder
 from .unwrap import adapter_bases, inner_model, is_adapter
@@ -82,20 +82,21 @@ class AtomMixin:
         state = state_dict or self.state_dict()
         if writes:
             check_folder(save_directory, adapter_bases(self), "save_directory")
-            Path(save_directory).mkdir(parents=True, exist_ok=True)
-            self.atom_config.save(save_directory)
-        # Of a model with an adapter of Transformers' own (`add_adapter`) only that is saved, without the model's weights.
-        if self._atom_heads_inside and not getattr(self, "_hf_peft_config_loaded", False):
-            # Trainer resumes by the names that parameters have in memory, not by those of an original checkpoint.
-            kwargs["save_original_format"] = False
-        else:
-            if writes:
-                heads = {k.removeprefix(HEADS_PREFIX): v for k, v in state.items() if k.startswith(HEADS_PREFIX)}
-                write_heads(heads, save_directory)
-            state = {k: v for k, v in state.items() if not k.startswith(HEADS_PREFIX)}
-        super().save_pretrained(save_directory, is_main_process=is_main_process, state_dict=state, **kwargs)
-        if writes and not self._atom_heads_inside and not is_own(save_directory):
-            write_model_card(self, save_directory)
+        with saving(save_directory, writes) as folder:
+            # Of a model with an adapter of Transformers' own (`add_adapter`) only that is saved, without the model's weights.
+            if self._atom_heads_inside and not getattr(self, "_hf_peft_config_loaded", False):
+                # Trainer resumes by the names that parameters have in memory, not by those of an original checkpoint.
+                kwargs["save_original_format"] = False
+                if writes:
+                    self.atom_config.save(folder)
+            else:
+                if writes:
+                    heads = {k.removeprefix(HEADS_PREFIX): v for k, v in state.items() if k.startswith(HEADS_PREFIX)}
+                    write_heads(heads, folder, self.atom_config)
+                state = {k: v for k, v in state.items() if not k.startswith(HEADS_PREFIX)}
+            super().save_pretrained(folder, is_main_process=is_main_process, state_dict=state, **kwargs)
+            if writes and not self._atom_heads_inside:
+                write_model_card(self, save_directory, folder)
 
     def push_to_hub(
         self,
@@ -193,6 +194,22 @@ def with_atoms(base: type) -> type:
         "__doc__": base.__doc__,
     }
     return type(base.__name__, (AtomMixin, base), namespace)
+
+
+def saving(folder: str | Path, writes: bool = True) -> AbstractContextManager[Path]:
+    """Context manager: a folder to save a model to, whose files take the places of those in `folder` at the end, together.
+
+    A process that writes nothing gets `folder` itself.
+    """
+    return replacing(folder, LAST_NAMES, WEIGHTS_NAMES) if writes else nullcontext(Path(folder))
+
+
+def save_heads(model: Any, folder: str | Path) -> None:
+    """Write the heads of a model, with their configuration and card, where it has been saved; its weights stay as they are."""
+    inner = inner_model(model)
+    with saving(folder) as part:
+        write_heads(inner.atom_heads.state_dict(), part, inner.atom_config)
+        write_model_card(model, folder, part)
 
 
 @contextmanager

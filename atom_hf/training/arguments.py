@@ -12,6 +12,8 @@ from transformers import TrainingArguments
 
 from ..atoms.config import AtomConfig
 from ..errors import AtomError
+from ..utils.bounds import check_bounds
+from .bounds import TRAINING_BOUNDS
 
 PREFIX = "atom_"
 
@@ -46,15 +48,20 @@ class AtomArguments:
             "scales wrongly over accumulation steps or processes are scaled correctly.)"
         },
     )
-    atom_weight: float = _from_config("weight")
-    atom_weighting: str = _from_config("weighting")
+    atom_form: str = _from_config("form")
+    atom_weight: float | None = _from_config("weight")
+    atom_weighting: str | None = _from_config("weighting")
     atom_layer: int = _from_config("layer")
-    atom_tokens: str = _from_config("tokens")
+    atom_tokens: str | None = _from_config("tokens")
+    atom_distance: str | None = _from_config("distance")
+    atom_charges: str | None = _from_config("charges")
+    atom_positions: str | None = _from_config("positions")
     atom_side: str = _from_config("side")
     atom_token_reduction: str = _from_config("token_reduction")
     atom_softening: float = _from_config("softening")
     atom_energy_weight: float = _from_config("energy_weight")
     atom_neutrality: float = _from_config("neutrality")
+    atom_net_charge: float = _from_config("net_charge")
     atom_charge_floor: float = _from_config("charge_floor")
     atom_charge_floor_weight: float = _from_config("charge_floor_weight")
     atom_warmup_ratio: float = _from_config("warmup_ratio")
@@ -109,6 +116,7 @@ def check_class(args: Any, trainer: type) -> None:
 
 def check_arguments(args: TrainingArguments) -> None:
     """Reject arguments that cannot work with `atom` on. Raises `AtomError`, naming the argument."""
+    check_bounds(vars(args), TRAINING_BOUNDS)
     packed = getattr(args, "packing", False) and getattr(args, "packing_strategy", None) != "wrapped"
     if packed or getattr(args, "padding_free", False):
         raise AtomError(

@@ -5,8 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..atoms.energy import Atoms
-from ..atoms.loss import loss_of
+from ..atoms.loss import StepAtoms, step_loss
 from ..errors import AtomError
 from ..modeling.attach import remove_explainer
 from ..modeling.mixin import AtomMixin
@@ -47,15 +46,18 @@ def atom_term(model: nn.Module, outputs: Any) -> Tensor:
             "return_atoms=True"
         )
     config = _atom_model(model).atom_config
-    return config.weight * loss_of(Atoms.unpack(gather_rows(packed)), config).loss
+    return step_loss(StepAtoms.unpack(gather_rows(packed), config), config)[0]
 
 
 def _last_atoms(model: nn.Module, outputs: Any) -> Tensor | None:
     """The atoms in a tuple, as with return_dict=False or of a model of one's own: it ends with them and the importance."""
-    width = (_atom_model(model).atom_config.hidden_size or 1) + 3
+    config = _atom_model(model).atom_config
+    width = (config.hidden_size or 1) + 3
     last = [value for value in outputs[-2:] if torch.is_tensor(value)]
-    found = len(outputs) > 2 and len(last) == 2 and last[0].shape == (len(last[1]), width)
-    return last[0] if found else None
+    if len(outputs) < 3 or len(last) < 2 or last[0].dim() != 2 or len(last[0]) != len(last[1]):
+        return None
+    fits = last[0].shape[1] > width if config.trains_heads_apart else last[0].shape[1] == width
+    return last[0] if fits else None
 
 
 def _atom_model(model: nn.Module) -> AtomMixin:

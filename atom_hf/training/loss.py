@@ -11,19 +11,20 @@ from torch import Tensor
 from transformers import Trainer
 
 from ..atoms.energy import Atoms
-from ..atoms.loss import AtomLoss, loss_of
+from ..atoms.loss import AtomLoss, StepAtoms, step_loss
 from ..errors import AtomError
 from ..modeling.collector import AtomCollector, collecting
 from ..modeling.inference import check_numbers
 from ..modeling.mixin import AtomMixin
 from ..utils.distributed import gather_rows
+from .first_samples import FirstSamplesMixin
 from .loss_log import LossLog
 from .loss_scale import TaskLossScale, loss_divisor
 from .model_setup import parameter_names
 from .pair_cache import PairCache
 
 
-class LossMixin:
+class LossMixin(FirstSamplesMixin):
     """Part of `AtomTrainerMixin`. With the flag off the loss is the Trainer's own."""
 
     _atom_on: bool
@@ -118,21 +119,22 @@ class LossMixin:
         loss = loss if share is None else loss * share
         packed, importance = self._atom_rows_of(collector, rows, inputs, loss)
         if not self._atom_checked:  # a stream, which `check_atoms` could not read in advance
-            self._atom_check(packed, importance, self.args.per_device_train_batch_size)
+            self._atom_check_streamed(packed, importance)
         if self._atom_pairs is not None:
             cached = self._atom_pairs.of(packed)
             parts, atoms, term = cached.loss, cached.atoms, cached.term(packed)
         else:
-            atoms = Atoms.unpack(gather_rows(packed))
-            parts = self._atom_loss(atoms)
-            term = parts.loss
+            term, parts, atoms = self._atom_loss(gather_rows(packed))
         steps = loss_divisor(self, num_items_in_batch)
         self._atom_log.add(loss * steps, parts, atoms, importance)
-        loss = loss + self._atom_model.atom_config.weight * term / steps
+        loss = loss + term / steps
         return (loss, *outputs) if outputs else loss
 
-    def _atom_loss(self, atoms: Atoms) -> AtomLoss:
-        return loss_of(atoms, self._atom_model.atom_config)
+    def _atom_loss(self, packed: Tensor) -> tuple[Tensor, AtomLoss, Atoms]:
+        """(what joins the task loss, its parts, the atoms to log) of the packed atoms of all processes."""
+        config = self._atom_model.atom_config
+        atoms = StepAtoms.unpack(packed, config)
+        return *step_loss(atoms, config), atoms.shown
 
     def _atom_read(self, model: Any, inputs: Any) -> tuple[Tensor, Tensor]:
         """The packed atoms and the importance of a batch, the same as in the later `compute_loss`."""
@@ -179,20 +181,6 @@ class LossMixin:
         if not self._atom_checked:
             check_numbers(self._atom_model, joined[0].detach(), inputs, loss)
         return joined[0][:rows], joined[1][:rows]
-
-    def _atom_check(self, packed: Tensor, importance: Tensor, samples: int) -> None:
-        """Reject first samples that share a row, or that have no token."""
-        self._atom_checked = True
-        if len(packed) < min(2, samples):
-            raise AtomError(
-                "data_collator: it puts several samples into one row (packing, padding-free), and each row becomes an atom; "
-                "use one that pads"
-            )
-        if torch.isnan(importance).all():
-            raise AtomError(
-                f"atom_tokens={self._atom_model.atom_config.tokens!r} leaves no token in the first samples; "
-                "use atom_tokens='all'"
-            )
 
 
 def wrap_own_methods(cls: type, before: Iterable[type]) -> None:

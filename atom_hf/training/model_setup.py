@@ -12,9 +12,8 @@ from accelerate.utils import is_compiled_module
 from torch import Tensor, nn
 from transformers import Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
-from transformers.utils import logging
 
-from ..atoms.config import AtomConfig
+from ..atoms.config import FORMS, AtomConfig
 from ..errors import AtomError
 from ..modeling.attach import attach_atoms
 from ..modeling.collector import to_be_read
@@ -22,8 +21,9 @@ from ..modeling.forward import forward_with_atoms
 from ..modeling.gradient_balancer import GradientBalancer
 from ..modeling.mixin import AtomMixin
 from ..modeling.unwrap import inner_model, is_adapter, is_sentence_transformer, show_heads
+from ..utils.terminal import get_logger
 
-logger = logging.get_logger(__name__)
+logger = get_logger(__name__)
 
 
 def prepare_model(model: Any, config: AtomConfig, processing_class: Any, seed: int | None = None) -> Any:
@@ -120,6 +120,10 @@ def parameter_names(method: Callable) -> list[str]:
 def _take_on(model: AtomMixin, config: AtomConfig) -> None:
     """Configure a model that has heads: what they were made for stays, and `config` says how they train."""
     own = model.atom_config
+    if config.form != own.form:
+        # The model keeps the form that it was made for, and with it what the form sets and nobody has asked otherwise.
+        asked = {k: v for k, v in vars(config).items() if v != FORMS[config.form].get(k, config)}
+        config = replace(config, form=own.form, **{k: asked.get(k, v) for k, v in FORMS[own.form].items()})
     for name in ("layer", "tokens", "side"):
         asked, kept = getattr(config, name), getattr(own, name)
         if asked != kept:
@@ -130,6 +134,9 @@ def _take_on(model: AtomMixin, config: AtomConfig) -> None:
         "layer",
         "tokens",
         "side",
+        "distance",
+        "charges",
+        "positions",
         "importance_std",
         "position_init",
         "hidden_size",
@@ -180,11 +187,20 @@ def _class_forward(model: Any) -> Iterator[None]:
 
 
 def check_compiled(model: nn.Module, what: str) -> None:
-    """Reject the relative weight for a model compiled as a whole. Raises an `AtomError` that begins with `what`."""
+    """Reject what a model compiled as a whole hides: its gradients from the relative weight, and what its output layer reads.
+
+    Raises an `AtomError` that begins with `what`.
+    """
     whole = [module._orig_mod for module in model.modules() if is_compiled_module(module)]
     whole += [module for module in model.modules() if getattr(module, "_compiled_call_impl", None) is not None]
-    if any(isinstance(module, AtomMixin) and module.atom_balancer.ratio for module in whole):
+    models = [module for module in whole if isinstance(module, AtomMixin)]
+    if any(model.atom_balancer.ratio for model in models):
         raise AtomError(
             f"{what}: compiled as a whole, the model hides its gradients from the relative weight; use atom_weighting "
             "'absolute' (AtomConfig.weighting), or leave it out"
+        )
+    if any(model.atom_config.tokens == "read" for model in models):
+        raise AtomError(
+            f"{what}: compiled as a whole, the model hides what its output layer reads; use atom_form 'paper' "
+            "(AtomConfig.form), or leave it out"
         )

@@ -17,6 +17,8 @@ from .random_state import random_state, set_random_state
 class CachedAtoms(NamedTuple):
     """What one batch needs from the atom loss of its group of batches."""
 
+    value: Tensor
+    """A scalar: what the whole group adds to the task loss, over all processes, detached."""
     loss: AtomLoss
     """The loss of the whole group, over all processes, detached."""
     atoms: Atoms
@@ -31,7 +33,7 @@ class CachedAtoms(NamedTuple):
     def term(self, packed: Tensor) -> Tensor:
         """A scalar whose value is the group's loss. Averaged over the group's batches, its gradient is that of the loss."""
         along = (packed * self.gradient.to(packed.dtype)).sum()
-        return self.batches * (along - along.detach()) + self.loss.loss
+        return self.batches * (along - along.detach()) + self.value
 
 
 class PairCache:
@@ -60,14 +62,14 @@ class PairCache:
         """Begin an optimizer step over these batches."""
         self._batches, self._next, self._asked, self._cached = batches, 0, 0, []
 
-    def enter(self, model: Any, device: torch.device, read: Callable[[Any], Tensor], loss: Callable[[Atoms], AtomLoss]):
+    def enter(self, model: Any, device: torch.device, read: Callable[[Any], Tensor], loss: Callable[[Tensor], tuple]):
         """Prepare for the next batch, which is about to run through `model` with gradients.
 
         Args:
             model: its buffers, such as the running statistics of a batch norm, are restored.
             device: the device whose random state the model uses.
             read: returns the packed atoms of a batch.
-            loss: returns the atom loss of the atoms of all processes.
+            loss: (what joins the task loss, its parts, the atoms to log) of the packed atoms of all processes.
         """
         position = self._next % self.size
         if position == 0:
@@ -127,12 +129,11 @@ class PairCache:
             model.require_forward_param_sync = synchronizes
         with torch.enable_grad():
             rows = torch.cat(packed).requires_grad_()
-            atoms = Atoms.unpack(gather_rows(rows))
-            parts = loss(atoms)
-            (gradient,) = torch.autograd.grad(parts.loss, rows)
+            term, parts, atoms = loss(gather_rows(rows))
+            (gradient,) = torch.autograd.grad(term, rows)
         parts, atoms = (type(values)(*(value.detach() for value in values)) for values in (parts, atoms))
         sizes = [len(rows) for rows in packed]
         return [
-            (CachedAtoms(parts, atoms, rows, part, len(group)), state)
+            (CachedAtoms(term.detach(), parts, atoms, rows, part, len(group)), state)
             for rows, part, state in zip(packed, gradient.split(sizes), states, strict=True)
         ]

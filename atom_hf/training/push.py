@@ -11,17 +11,21 @@ from pathlib import Path
 from typing import Any
 
 from accelerate.utils import broadcast_object_list
-from transformers.trainer import TRAINER_STATE_NAME
-from transformers.trainer_utils import HubStrategy, SaveStrategy
-from transformers.utils import logging
+from transformers.trainer import TRAINER_STATE_NAME, TRAINING_ARGS_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, HubStrategy, SaveStrategy
 from transformers.utils.hub import PushInProgress, hf_api
 
 from ..errors import AtomError
 from ..hub.card import CARD_NAME, is_own
+from ..hub.card_facts import describes
 from ..hub.upload import LAST_CHECKPOINT, check_base, check_repository, commit, files_to_push, open_repository
+from ..modeling.finite import not_finite
+from ..modeling.mixin import saving
 from ..modeling.unwrap import adapter_bases
+from ..utils.files import write_failure
+from ..utils.terminal import get_logger
 
-logger = logging.get_logger(__name__)
+logger = get_logger(__name__)
 
 STAGING = "_push-"  # such names are skipped when the folder around them is pushed
 
@@ -93,18 +97,18 @@ class PushMixin:
         if staging is None:
             return
         self.callback_handler.on_push_begin(self.args, self.state, self.control)
-        with self._atom_whole_state():
-            self.save_model(staging, _internal_call=True)
-        if not self.is_world_process_zero():
+        try:
+            with self._atom_whole_state():
+                self.save_model(staging, _internal_call=True)
+            if not self.is_world_process_zero():
+                return
+            files, beside = self._atom_stage(staging, checkpoint_folder)
+        except Exception as error:
+            if (why := write_failure(error)) is None:
+                raise
+            shutil.rmtree(staging, ignore_errors=True)
+            logger.error(f"step {self.state.global_step} is not pushed, for which it could not be copied: {why}")
             return
-        if is_own(self.args.output_dir):
-            shutil.copy(Path(self.args.output_dir, CARD_NAME), staging)
-        files, _ = files_to_push(staging)
-        beside: dict[str, Path] = {}
-        if self.args.hub_strategy in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
-            last = self.args.hub_strategy == HubStrategy.CHECKPOINT
-            name = LAST_CHECKPOINT if last else Path(checkpoint_folder).name
-            beside = _checkpoint_files(checkpoint_folder, staging, name)
         at = (
             f"step {self.state.global_step}"
             if self.args.save_strategy == SaveStrategy.STEPS
@@ -119,6 +123,17 @@ class PushMixin:
             self.push_in_progress = PushInProgress([job])
         else:
             self.push_in_progress.jobs.append(job)
+
+    def _atom_stage(self, staging: str, checkpoint_folder: str) -> tuple[dict[str, Path], dict[str, Path]]:
+        """The files of the model in a staging folder, and those of the checkpoint, linked there, by path in the repository."""
+        if is_own(self.args.output_dir):
+            shutil.copy(Path(self.args.output_dir, CARD_NAME), staging)
+        files, _ = files_to_push(staging)
+        if self.args.hub_strategy not in (HubStrategy.CHECKPOINT, HubStrategy.ALL_CHECKPOINTS):
+            return files, {}
+        last = self.args.hub_strategy == HubStrategy.CHECKPOINT
+        name = LAST_CHECKPOINT if last else Path(checkpoint_folder).name
+        return files, _checkpoint_files(checkpoint_folder, staging, name)
 
     def _atom_staging(self) -> str | None:
         """A staging folder for one push, the same on every process; None to skip this push while the last one is running.
@@ -195,12 +210,37 @@ class PushMixin:
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if not self._atom_on:
             return super()._save(output_dir, state_dict=state_dict)
+        folder = self.args.output_dir if output_dir is None else output_dir
         # The arguments, with any token in them, are pickled into training_args.bin.
         token, self.args.hub_token = self.args.hub_token, None
         try:
-            super()._save(output_dir, state_dict=state_dict)
+            with saved_together(self, folder) as part:
+                super()._save(part, state_dict=state_dict)
+                if part == folder:
+                    return
+                model = self.accelerator.unwrap_model(self.model)
+                if names := not_finite(model):
+                    logger.warning(f"{folder}: the saved model holds numbers that are not finite (NaN), in {names[0]}")
+                if is_own(folder) and describes(model):
+                    Path(part, CARD_NAME).unlink(missing_ok=True)
         finally:
             self.args.hub_token = token
+
+
+@contextmanager
+def saved_together(trainer: Any, folder: str) -> Iterator[str]:
+    """Context manager: where to save a model and its tokenizer, so that they take the places of those in `folder` together.
+
+    A checkpoint is written in its place: it is new, and counts as one only when Trainer has written its state, last of all.
+    """
+    if not trainer.args.should_save or Path(folder).name.startswith(PREFIX_CHECKPOINT_DIR):
+        yield folder
+        made = Path(folder, TRAINING_ARGS_NAME)
+        for weights in Path(folder).glob("*.safetensors") if made.is_file() else ():
+            weights.chmod(made.stat().st_mode & 0o777)  # safetensors makes files that only their owner may read
+        return
+    with saving(folder) as part:
+        yield str(part)
 
 
 def check_whole(checkpoint: str, only_model: bool | None) -> None:

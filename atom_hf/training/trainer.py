@@ -7,12 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from transformers import Trainer, TrainerCallback
+from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint, has_length
-from transformers.utils import logging
 
+from ..atoms.config import CONFIG_NAME as ATOM_CONFIG_NAME
 from ..atoms.config import MAX_BYTES
-from ..errors import AtomError
+from ..errors import AtomError, first_line
 from ..modeling.attach import refit_heads, remove_explainer
 from ..modeling.forward import WidthError
 from ..modeling.heads_file import HEADS_NAME, read_heads
@@ -20,9 +20,13 @@ from ..modeling.mixin import AtomMixin
 from ..modeling.model_folder import check_folder
 from ..modeling.sharding import prepare_precision
 from ..modeling.unwrap import adapter_bases, inner_model, is_sentence_transformer
-from ..utils.files import read_json
+from ..utils.files import read_json, write_atomically
+from ..utils.terminal import get_logger
 from .arguments import check_arguments, check_class
+from .callback import AtomCallback
+from .checkpoint_parts import check_parts
 from .explainer import ExplainerMixin
+from .first_samples import pairs_to_try
 from .loss import LossMixin, wrap_own_methods
 from .loss_log import LossLog
 from .loss_scale import TaskLossScale, trying_out
@@ -33,7 +37,7 @@ from .pair_cache import PairCache
 from .push import PushMixin, check_whole
 from .random_state import keeping_generators
 
-logger = logging.get_logger(__name__)
+logger = get_logger(__name__)
 
 STATE_NAME = "atom_state.json"
 
@@ -95,7 +99,7 @@ class AtomTrainerMixin(ModelInitMixin, CardMixin, PushMixin, ExplainerMixin, Los
             self._atom_checked = False
             self._atom_loss_scale = TaskLossScale(self, next(base for base in bases if "compute_loss" in vars(base)))
             self._atom_pairs: PairCache | None = None
-            self.add_callback(_AtomCallback(self))
+            self.add_callback(AtomCallback(self))
 
     def train(self, resume_from_checkpoint: str | bool | None = None, *args: Any, **kwargs: Any):
         last = get_last_checkpoint(self.args.output_dir) if resume_from_checkpoint is True else resume_from_checkpoint
@@ -126,19 +130,24 @@ class AtomTrainerMixin(ModelInitMixin, CardMixin, PushMixin, ExplainerMixin, Los
             self.check_atoms()
 
     def check_atoms(self) -> None:
-        """Run one forward pass of two samples, so that an unusable model or data set is rejected before training.
+        """Run a forward pass of two samples, so that an unusable model or data set is rejected before training.
+
+        If neither has a token, as blank texts have none, other pairs are tried.
 
         Called by `train`. Raises `AtomError`.
         """
-        if not has_length(self.train_dataset) or len(self.train_dataset) < 2:
-            return  # a stream; the first step makes the same checks
+        given = self.train_dataset
+        if not has_length(given) or (isinstance(given, dict) and len(given) < 2):
+            return  # a stream; its first steps make the same checks
         if type(self)._prepare_inputs is not Trainer._prepare_inputs:
             return  # a trainer that generates its batches from prompts, such as GRPO
+        self._atom_check_rows(len(given))
         if (self.is_fsdp_enabled or self.is_deepspeed_enabled) and not self.is_in_train:
             return  # not sharded yet
         loader = self.get_train_dataloader()
         with trying_out(self._atom_model, self.args.device), keeping_generators(loader.collate_fn):
-            inputs = loader.collate_fn([loader.dataset[0], loader.dataset[1]])
+            first, *others = pairs_to_try(len(loader.dataset))
+            inputs = loader.collate_fn([loader.dataset[row] for row in first])
             try:
                 packed, importance = self._atom_read(self.model_wrapped, inputs)
             except WidthError as error:
@@ -147,7 +156,13 @@ class AtomTrainerMixin(ModelInitMixin, CardMixin, PushMixin, ExplainerMixin, Los
                     raise
                 refit_heads(self._atom_model, error.width)
                 packed, importance = self._atom_read(self.model_wrapped, inputs)
-        self._atom_check(packed, importance, samples=2)
+            found = self._atom_check(packed, importance)
+            while not found and others:
+                inputs = loader.collate_fn([loader.dataset[row] for row in others.pop(0)])
+                found = self._atom_check(*self._atom_read(self.model_wrapped, inputs))
+        self._atom_checked = True
+        if not found:
+            raise self._atom_no_token("any of the samples that were tried")
 
     def _atom_begin(self) -> None:
         """Set up a run: the first, the next of a search, or a restart in the middle of a step (auto_find_batch_size)."""
@@ -210,16 +225,20 @@ class AtomTrainerMixin(ModelInitMixin, CardMixin, PushMixin, ExplainerMixin, Los
         else:
             super().save_model(output_dir, _internal_call)
         if self.args.should_save:
-            os.makedirs(output_dir, exist_ok=True)  # when FSDP saves shards, Trainer has not made it yet
-            with open(os.path.join(output_dir, STATE_NAME), "w", encoding="utf-8") as file:
-                only_model = bool(self.args.save_only_model)
-                json.dump({**self._atom_model.atom_balancer.state(), "save_only_model": only_model}, file)
+            # When FSDP saves shards, Trainer has not made the folder yet.
+            state = {**self._atom_model.atom_balancer.state(), "save_only_model": bool(self.args.save_only_model)}
+            write_atomically(os.path.join(output_dir, STATE_NAME), json.dumps(state))
 
     def _check_checkpoint(self, resume_from_checkpoint: str) -> None:
         with_atoms = os.path.isfile(os.path.join(resume_from_checkpoint, STATE_NAME))
         if with_atoms and not self._atom_on:
             raise AtomError(
                 f"resume_from_checkpoint: {resume_from_checkpoint} was written by a run with --atom; resume with --atom"
+            )
+        if self._atom_on and not with_atoms and os.path.isfile(os.path.join(resume_from_checkpoint, ATOM_CONFIG_NAME)):
+            raise AtomError(
+                f"resume_from_checkpoint: {resume_from_checkpoint} holds a finished model, without the state of a run; give a "
+                "checkpoint-* of its run, or start a new run from this model"
             )
         if self._atom_on and not with_atoms:
             raise AtomError(
@@ -229,6 +248,7 @@ class AtomTrainerMixin(ModelInitMixin, CardMixin, PushMixin, ExplainerMixin, Los
         if self._atom_on:
             state = read_json(os.path.join(resume_from_checkpoint, STATE_NAME), MAX_BYTES, "atom state")
             check_whole(resume_from_checkpoint, state.get("save_only_model"))
+            check_parts(resume_from_checkpoint)
 
     def _load_from_checkpoint(self, checkpoint: str, *args: Any, **kwargs: Any) -> None:
         load = functools.partial(super()._load_from_checkpoint, checkpoint, *args, **kwargs)
@@ -254,41 +274,13 @@ class AtomTrainerMixin(ModelInitMixin, CardMixin, PushMixin, ExplainerMixin, Los
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
         if self._atom_on and checkpoint is not None:
-            with open(os.path.join(checkpoint, STATE_NAME), encoding="utf-8") as file:
-                self._atom_model.atom_balancer.load(json.load(file))
+            file = os.path.join(checkpoint, STATE_NAME)
+            state = read_json(file, MAX_BYTES, "atom state")
+            try:
+                self._atom_model.atom_balancer.load(state)
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
+                raise AtomError(f"resume_from_checkpoint: {file} is no atom state: {first_line(error)}") from error
 
 
 class AtomTrainer(AtomTrainerMixin, Trainer):
     """`transformers.Trainer` with the atom loss. Everything else is Trainer's."""
-
-
-class _AtomCallback(TrainerCallback):
-    """Sets the balancer's strength by the schedule, and updates the balancer after each optimizer step."""
-
-    def __init__(self, trainer: AtomTrainerMixin):
-        self.trainer = trainer
-
-    def on_train_begin(self, args, state, control, **kwargs):
-        self.trainer._atom_begin()
-        if not self.trainer._atom_checked:
-            self.trainer.check_atoms()
-
-    def on_step_begin(self, args, state, control, **kwargs):
-        model = self.trainer._atom_model
-        model.atom_balancer.strength = model.atom_config.strength(state.global_step / max(1, state.max_steps))
-
-    def on_step_end(self, args, state, control, **kwargs):
-        balancer = self.trainer._atom_model.atom_balancer
-        balancer.update(lambda sums: self.trainer.accelerator.reduce(sums, "sum"))
-        if state.global_step > 1 or not balancer.ratio:
-            return
-        layer, found = self.trainer._atom_model.atom_config.layer, balancer.state()
-        if found["steps"] == 0:
-            logger.warning(
-                f"atom_layer {layer}: no parameter up to this layer is trained, so the energy trains only the heads"
-            )
-        elif found["task_norm"] == 0:
-            logger.warning(
-                f"atom_layer {layer}: the task loss does not depend on this layer, so the relative weight passes nothing of "
-                "the atom loss to the model; choose another layer"
-            )

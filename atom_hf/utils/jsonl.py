@@ -2,10 +2,13 @@
 
 import hashlib
 import json
+import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from ..errors import AtomError
+from ..errors import AtomError, WriteError
+from .files import write_atomically
 
 RESULTS_NAME = "results.jsonl"
 
@@ -36,11 +39,22 @@ def start_lines(path: Path, head: dict[str, Any] | None = None) -> None:
     texts = path.read_text(encoding="utf-8").splitlines(True) if path.exists() else []
     whole = [text for text in texts if text.endswith("\n")]
     first = [json.dumps(head) + "\n"] if head else []
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(whole if len(whole) > len(first) else first), encoding="utf-8")
+    write_atomically(path, "".join(whole if len(whole) > len(first) else first))
 
 
 def append_line(path: Path, line: dict[str, Any]) -> None:
-    """Append one result."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(json.dumps(line) + "\n")
+    """Append one result. If it cannot be written whole, nothing of it is, and a `WriteError` says so."""
+    before = path.stat().st_size if path.exists() else 0
+    try:
+        with path.open("ab") as file:
+            file.write((json.dumps(line) + "\n").encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        with suppress(OSError):
+            os.truncate(path, before)
+        raise WriteError(
+            f"{path}: the last result could not be written: {error.strerror}; make room, and the same command goes on after "
+            "the one before it",
+            error.strerror,
+        ) from error

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AtomError
+from ..utils.files import write_atomically
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **options: Any) -> tuple[Any, Any]:
@@ -24,5 +25,5 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1, **o
 
 def save_figure(figure: Any, path: Path) -> Path:
     """Writes a PNG that is the same for the same figure: without the version of Matplotlib in it."""
-    figure.savefig(path, dpi=110, metadata={"Software": None})
-    return path
+    options = {"dpi": 110, "format": "png", "metadata": {"Software": None}}
+    return write_atomically(path, lambda file: figure.savefig(file, **options))

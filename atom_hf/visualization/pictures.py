@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..errors import AtomError
 from ..importance.results import ImageImportance, TextImportance
+from ..utils.files import write_atomically
 from .colors import INK, LEVELS, MUTED, NEGATIVE, PAPER, POSITIVE, level_of, word_style
 from .legend import meaning
 from .values import checked_scale, outcome, plain
@@ -158,6 +159,4 @@ def png(picture: Image.Image) -> bytes:
 
 
 def save(path, content: bytes) -> Path:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_bytes(content)
-    return Path(path)
+    return write_atomically(path, content)

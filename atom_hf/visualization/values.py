@@ -1,15 +1,12 @@
 """Results checked, the scale of their colours, and their numbers in words, for all pictures and pages."""
 
-import re
 import unicodedata
 
 import numpy as np
 
 from ..errors import AtomError
 from ..importance.results import ImageImportance, TextImportance
-
-# Control characters break HTML, lone surrogates UTF-8, and bidi overrides would reorder what follows them.
-FORBIDDEN = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]")
+from ..utils.terminal import STEERING
 
 PLAIN = {ord("−"): "-", ord("–"): "-", ord("—"): "-", ord("ß"): "ss"}  # what NFKD leaves outside Pillow's font
 
@@ -73,8 +70,11 @@ def signed(value: float) -> str:
 
 
 def clean(value):
-    """What may stand on a page: what breaks or reorders it becomes U+FFFD, one for one; ready HTML passes."""
-    return value if hasattr(value, "__html__") else FORBIDDEN.sub("\ufffd", str(value))
+    """What may stand on a page: what breaks or reorders it becomes U+FFFD, one for one; ready HTML passes.
+
+    Control characters break HTML, lone surrogates UTF-8, and bidi overrides would reorder what follows them.
+    """
+    return value if hasattr(value, "__html__") else STEERING.sub("\ufffd", str(value))
 
 
 def plain(text) -> str:

@@ -7,6 +7,9 @@ from typing import NamedTuple
 from ..importance.results import TextImportance, WordImportance
 from .values import signed
 
+TAIL = 2000
+"""The most characters that are shown behind the last word of a text that the model did not read to its end."""
+
 
 class Run(NamedTuple):
     """A stretch of a text: a word, or what stands between words (`word` is None)."""
@@ -27,7 +30,8 @@ class Run(NamedTuple):
 
 
 def runs(result: TextImportance) -> list[list[Run]]:
-    """The text, and its pair if it has one, as runs whose texts joined are the source.
+    """The text, and its pair if it has one, as runs whose texts joined are the source; of a text that the model read in part,
+    what follows the last word that is told is cut short.
 
     Words without a character are left out; one that begins inside the word before it shows from that word's end on.
     """
@@ -47,8 +51,11 @@ def _cut(result: TextImportance, number: int, source: str) -> list[Run]:
         inside = tuple(piece for piece in inside if piece.end <= word.end)
         found.append(Run(source[max(end, word.start) : word.end], word, inside if len(inside) > 1 else ()))
         end = word.end
-    if end < len(source):
-        found.append(Run(source[end:]))
+    rest = source[end:]
+    if result.truncated and len(rest) > TAIL:
+        rest = f"{rest[:TAIL]} ... and {len(rest) - TAIL:,} more characters"
+    if rest:
+        found.append(Run(rest))
     if result.truncated:
         read = [i for i, run in enumerate(found) if run.word and not math.isnan(run.word.importance)]
         last = read[-1] + 1 if read else 0

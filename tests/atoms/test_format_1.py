@@ -14,6 +14,8 @@ from atom_hf import AtomConfig, AtomError, load_atom_model
 from atom_hf.atoms import config, format_1
 from helpers.paths import ROOT
 
+pytestmark = pytest.mark.promise("A model that an older version saved loads.")
+
 FOLDER = ROOT / "tests" / "data" / "format_1"
 
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from atom_hf import AtomHeads
+from atom_hf.atoms.heads import ExplainerHead
 
 
 def tokens_of(shape, seed=0):
@@ -138,3 +139,17 @@ def test_importance_std_scales_the_start():
     for std, values in score.items():
         assert values.std().item() == pytest.approx(std, rel=0.1)
     torch.testing.assert_close(score[1.0] * 2, score[2.0], rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("module", "sizes"),
+    [
+        (AtomHeads(8), ["hidden_size=8", "in_features=8, out_features=1", "in_features=8, out_features=8"]),
+        (AtomHeads(3, position_init="identity"), ["hidden_size=3", "in_features=3, out_features=3"]),
+        (ExplainerHead(8, 3, 5), ["hidden_size=8, classes=3, width=5", "in_features=5, out_features=3"]),
+        (ExplainerHead(4, 10, 64), ["hidden_size=4, classes=10, width=64", "in_features=4, out_features=64"]),
+        (torch.nn.Sequential(AtomHeads(6)), ["hidden_size=6", "in_features=6, out_features=1"]),
+    ],
+)
+def test_the_sizes_of_heads_are_shown(module, sizes):
+    assert all(size in repr(module) for size in sizes)

@@ -86,7 +86,7 @@ def test_a_part_that_has_moved_is_an_error(tmp_path, monkeypatch):
     one, forward = arm(tmp_path), AtomHeads.forward
     monkeypatch.setattr(bench_profile, "PARTS", (*bench_profile.PARTS, (bench, "gather_rows", "gather")))
     with (
-        pytest.raises(AtomError, match=r"atom_hf\.bench has no gather_rows, which 'gather' is measured by"),
+        pytest.raises(AtomError, match=r"atom_hf\.benchmark\.bench has no gather_rows, which 'gather' is measured by"),
         wrapped(one),
     ):
         raise AssertionError("it was profiled")

@@ -13,6 +13,11 @@ import transformers
 from atom_hf.cli.main import main
 from helpers.bad_material import spoil_heads, write_files
 
+pytestmark = pytest.mark.promise(
+    "Bad input ends in one line that names the argument, with status 2, before training, and nothing is written.",
+    "flags, numbers, files, folders, columns, labels, models, heads, checkpoints and configurations that cannot be used",
+)
+
 BERT = (
     "--model_type bert --config_overrides hidden_size=16,num_hidden_layers=1,num_attention_heads=2,intermediate_size=16"
 )
@@ -170,7 +175,11 @@ CASES = [
     ("flags", f"{DIGITS} stray", "stray"),
     ("flags", "explain --dataset digits", "--model"),
     ("flags", "explain --model vit-fashion-mnist --dataset digits --atom_layer 2", "--atom_layer"),
-    ("flags", "trian --model vit-fashion-mnist", "no such command: 'trian'; there are train, compare, study, explain"),
+    (
+        "flags",
+        "trian --model vit-fashion-mnist",
+        "no such command: 'trian'; there are train, compare, study, fit-explainer, explain",
+    ),
     ("flags", f"{DIGITS} --load_best_model_at_end", "--load_best_model_at_end"),
     ("flags", f"{DIGITS} --output_dir file", "file"),
     ("folders", f"{DIGITS} --output_dir vit-plain", "--output_dir 'vit-plain' holds another run"),

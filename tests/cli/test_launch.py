@@ -28,7 +28,7 @@ from helpers.paths import environment
 from helpers.training import equal
 
 PROGRAM = ["-m", "helpers.launched"]
-CONFIGS = Path(atom_hf.__file__).parent / "assets" / "accelerate"
+CONFIGS = Path(atom_hf.__file__).parent / "cli" / "accelerate_configs"
 TITLES = {"ddp": "DDP", "fsdp2": "FSDP2", "zero2": "DeepSpeed ZeRO-2", "zero3": "DeepSpeed ZeRO-3"}
 LAUNCHES = [("ddp", 2), ("ddp", 4), ("fsdp2", 2), ("zero2", 2), ("zero3", 2)]
 SHARDED = [config for config, _ in LAUNCHES if config != "ddp"]
@@ -195,6 +195,9 @@ def test_only_atoms_go_between_processes(config, processes, case, launched):
         assert len(small) <= 6 and max(small) <= 10
 
 
+@pytest.mark.promise(
+    "What is saved is the plain base model and its heads: it loads without this package, and with it as it was."
+)
 @pytest.mark.parametrize("precision", ["float32", "bf16"])
 @pytest.mark.parametrize("config", [marked(config) for config in SHARDED])
 def test_a_sharded_run_saves_a_plain_model_and_resumes(config, precision, launched):
@@ -228,6 +231,7 @@ def test_a_process_whose_peer_is_killed_ends(killed):
     assert sorted(path.name for path in killed["folder"].iterdir()) == ["checkpoint-2", "checkpoint-4"]
 
 
+@pytest.mark.promise("A run that is killed goes on as if it had been left alone.")
 def test_after_a_kill_two_processes_go_on_as_if_left_alone(launched):
     for part in launched("ddp", 2)[0]:
         resumed, alone = part["weights"]
@@ -243,6 +247,7 @@ def command(config, folder, *more):
     return [*start, "--output_dir", folder, *more]
 
 
+@pytest.mark.promise("A run that is killed goes on as if it had been left alone.")
 @pytest.mark.slow
 def test_the_launcher_says_that_a_process_was_killed_and_the_run_goes_on(tmp_path):
     steps = ["--max_steps", "60", "--save_steps", "20"]

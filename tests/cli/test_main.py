@@ -11,6 +11,7 @@ import atom_hf
 from atom_hf.cli import main as cli
 from atom_hf.cli.main import main
 from helpers.commands import command
+from helpers.paths import environment
 
 
 def test_help_and_version_of_the_module():
@@ -32,12 +33,27 @@ def test_the_installed_script_is_the_same():
 @pytest.mark.parametrize(
     ("name", "flags"),
     [
-        ("train", ["--model", "--dataset", "--atom", "--atom_weight", "--learning_rate", "--config"]),
+        ("train", ["--model", "--dataset", "--atom", "--atom_weight", "--learning_rate", "--config", "--explainer"]),
         ("compare", ["--seeds", "--arms", "--page", "--atom_weight"]),
+        ("bench", ["--pairs", "--tokens", "--model_type", "--bf16"]),
         ("explain", ["--model", "--dataset", "--text", "--file", "--samples", "--page"]),
+        ("study", ["--seeds", "--output_dir"]),
+        ("push", ["--repo", "--create_pr"]),
     ],
 )
 def test_each_command_lists_its_flags(name, flags):
-    status, out, _ = command(f"{name} --help")
-    assert status == 0 and f"atom-hf {name}" in out
-    assert all(f"{flag} " in out for flag in flags)
+    for asked in ("--help", "-h"):
+        status, out, _ = command(f"{name} {asked}")
+        assert status == 0 and f"atom-hf {name}" in out
+        assert all(f"  {flag} " in out for flag in flags)
+
+
+def test_help_imports_neither_torch_nor_transformers():
+    program = (
+        "import sys; from atom_hf.cli.main import main; status = main(['train', '--seed', '3', '--help']); "
+        "print(status, {'torch', 'transformers'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment(), check=True
+    )
+    assert done.stdout.startswith("usage: atom-hf train") and done.stdout.splitlines()[-1] == "0 set()"

@@ -1,4 +1,4 @@
-"""Arguments of data sets that are refused, and evaluation data beside training data."""
+"""Arguments of data sets that are rejected, and evaluation data beside training data."""
 
 import pytest
 
@@ -8,6 +8,9 @@ from helpers.tables import error_of, write
 pytestmark = pytest.mark.usefixtures("own_cache")
 
 
+@pytest.mark.promise(
+    "Bad input ends in one line that names the argument, with status 2, before training, and nothing is written."
+)
 def test_wrong_arguments(tmp_path):
     assert error_of("verse", task="poetry") == f"--task 'poetry' is unknown; give one of {', '.join(TASKS)}"
     assert "--max_train_samples is 0; give 1 or more" in error_of("verse", max_train_samples=0)
@@ -20,6 +23,7 @@ def test_wrong_arguments(tmp_path):
     assert error_of(path, train_split="test") == message
 
 
+@pytest.mark.promise("Data that cannot be read, or could mean several things, are rejected in one line.")
 def test_evaluation_data_that_does_not_fit(tmp_path):
     path = write(tmp_path / "a.csv")
     other = write(tmp_path / "b.csv", {"sentence": ["a", "b"], "label": ["good", "ugly"]})

@@ -80,6 +80,7 @@ def test_verse():
 # Files and folders
 
 
+@pytest.mark.promise("Data are read as they are meant, and what was left out or assumed is said.")
 @pytest.mark.parametrize("suffix", [".csv", ".tsv", ".jsonl", ".json", ".parquet"])
 def test_table(tmp_path, suffix):
     data = load_data(write(tmp_path / f"my rows{suffix}"), sample_seed=1)
@@ -93,6 +94,7 @@ def test_table(tmp_path, suffix):
         assert data.labels[label] == ROWS["label"][int(text.split()[-1])]
 
 
+@pytest.mark.promise("Data are read as they are meant, and what was left out or assumed is said.")
 def test_text_file_is_for_language_models(tmp_path, caplog):
     (tmp_path / "poem.txt").write_text("one\n\ntwo\nthree\n   \nfour\nfive\n")
     with caplog.at_level(logging.INFO, "atom_hf"):
@@ -102,12 +104,14 @@ def test_text_file_is_for_language_models(tmp_path, caplog):
     assert "2 blank rows" in caplog.text and "1 of 5 rows are held out" in caplog.text
 
 
+@pytest.mark.promise("Data are read as they are meant, and what was left out or assumed is said.")
 def test_words_that_pandas_takes_for_missing_stay_classes(tmp_path):
     rows = {"text": ["null", "a", "NA", "b"], "label": ["None", "NA", "None", "NA"]}
     data = load_data(write(tmp_path / "d.csv", rows), eval_dataset=write(tmp_path / "e.csv", rows))
     assert data.labels == ["NA", "None"] and texts(data.train) == rows["text"]
 
 
+@pytest.mark.promise("Data are read as they are meant, and what was left out or assumed is said.")
 @pytest.mark.parametrize("layout", ["poem_train.csv poem_dev.csv", "train/a.csv test/a.csv", "train-0.csv valid.csv"])
 def test_folder_of_files(tmp_path, layout):
     first, second = layout.split()
@@ -118,6 +122,7 @@ def test_folder_of_files(tmp_path, layout):
     assert (len(data.train), len(data.eval)) == (20, 6)
 
 
+@pytest.mark.promise("Data are read as they are meant, and what was left out or assumed is said.")
 def test_folder_of_files_that_name_no_split(tmp_path):
     write(tmp_path / "[a]" / "one.jsonl", ROWS[:10])
     write(tmp_path / "[a]" / "two.jsonl", ROWS[10:])
@@ -127,6 +132,7 @@ def test_folder_of_files_that_name_no_split(tmp_path):
     assert "not one.jsonl, two.jsonl; name all" in error_of(str(tmp_path / "[a]"))
 
 
+@pytest.mark.promise("Data are read as they are meant, and what was left out or assumed is said.")
 def test_test_file_without_labels_is_not_used(tmp_path, caplog):
     write(tmp_path / "train.csv")
     write(tmp_path / "test.csv", ROWS[["sentence"]])
@@ -136,6 +142,7 @@ def test_test_file_without_labels_is_not_used(tmp_path, caplog):
     assert "--eval_split 'test' has no column label" in error_of(str(tmp_path), eval_split="test")
 
 
+@pytest.mark.promise("Data are read as they are meant, and what was left out or assumed is said.")
 def test_image_folder(tmp_path):
     data = load_data(write_images(tmp_path / "pets", {"cat": 10, "dog": 5, "train": 5}))
     assert (data.name, data.task, data.labels) == ("pets", "image-classification", ["cat", "dog", "train"])
@@ -144,6 +151,7 @@ def test_image_folder(tmp_path):
     assert data.train[0]["image"].mode == "L"
 
 
+@pytest.mark.promise("Data are read as they are meant, and what was left out or assumed is said.")
 @pytest.mark.parametrize("other", ["test", "validation"])
 def test_image_folder_with_splits(tmp_path, other):
     write_images(tmp_path / "[pets]" / "train", {"cat": 3, "dog": 3}, "RGB")
@@ -153,6 +161,7 @@ def test_image_folder_with_splits(tmp_path, other):
     assert data.train[0]["image"].mode == "RGB"
 
 
+@pytest.mark.promise("Data are read as they are meant, and what was left out or assumed is said.")
 @pytest.mark.parametrize(("shape", "mode"), [((5, 4), "L"), ((5, 4, 1), "L"), ((5, 4, 3), "RGB")])
 def test_npz(tmp_path, shape, mode):
     images = np.random.default_rng(0).integers(0, 256, (12, *shape), dtype=np.uint8)
@@ -167,6 +176,7 @@ def test_npz(tmp_path, shape, mode):
     assert (len(data.train), len(data.eval)) == (6, 6) and data.eval[0]["image"].mode == mode
 
 
+@pytest.mark.promise("Data are read as they are meant, and what was left out or assumed is said.")
 def test_images_in_parquet(tmp_path):
     write_images(tmp_path, {"a": 4})
     encoded = [{"bytes": (tmp_path / "a" / f"test_{i}.png").read_bytes(), "path": None} for i in range(4)]
@@ -183,6 +193,7 @@ def test_built_in_name_before_path(tmp_path, monkeypatch):
     assert load_data("./verse").name == "verse" and len(load_data("./verse").train) == 16
 
 
+@pytest.mark.promise("Data are read as they are meant, and what was left out or assumed is said.")
 def test_hub_benchmark_with_hidden_test_labels(monkeypatch, caplog):
     kinds = datasets.Features({"question": datasets.Value("string"), "sentence": datasets.Value("string")})
     kinds["label"] = datasets.ClassLabel(names=["no", "yes"])
@@ -210,6 +221,7 @@ def test_hub_benchmark_with_hidden_test_labels(monkeypatch, caplog):
     assert "--train_split 'train': this split of 'nyu/glue' is empty" in error_of("nyu/glue")
 
 
+@pytest.mark.promise("A repository or data set that is missing, private, gated or offline is called that.")
 def test_hub_configuration_is_missing(monkeypatch):
     def load_dataset(*_):
         raise ValueError("Config name is missing.\nPlease pick one among the available configs: ['cola', 'sst2']")
@@ -219,6 +231,7 @@ def test_hub_configuration_is_missing(monkeypatch):
     assert "['cola', 'sst2']" in message and "--dataset_config" in message
 
 
+@pytest.mark.promise("A repository or data set that is missing, private, gated or offline is called that.")
 def test_hub_cannot_be_reached(monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
@@ -230,6 +243,7 @@ def test_hub_cannot_be_reached(monkeypatch):
     assert "built-in one (digits, gaussians, verse)" in message
 
 
+@pytest.mark.promise("A repository or data set that is missing, private, gated or offline is called that.")
 def test_hub_has_no_such_data_set(monkeypatch):
     class Nothing(BaseHTTPRequestHandler):
         def do_GET(self):
@@ -256,6 +270,7 @@ def test_hub_has_no_such_data_set(monkeypatch):
 # Errors: each names the argument and says what would do
 
 
+@pytest.mark.promise("Data that cannot be read, or could mean several things, are rejected in one line.")
 @pytest.mark.parametrize("name", ["nowhere.csv", "./nowhere", "a/b/c", ""])
 def test_no_such_path(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
@@ -265,12 +280,14 @@ def test_no_such_path(tmp_path, monkeypatch, name):
     assert error_of("verse", eval_dataset="nowhere.csv").startswith("--eval_dataset 'nowhere.csv': there is no such")
 
 
+@pytest.mark.promise("Data that cannot be read, or could mean several things, are rejected in one line.")
 @pytest.mark.parametrize("name", ["a.csv", "a.jsonl", "a.parquet", "a.txt"])
 def test_empty_file(tmp_path, name):
     (tmp_path / name).touch()
     assert f"{name} is empty; give a file with at least one row" in error_of(str(tmp_path / name))
 
 
+@pytest.mark.promise("Data that cannot be read, or could mean several things, are rejected in one line.")
 @pytest.mark.parametrize(
     ("name", "content"),
     [("a.csv", "text,label\na,b,c\nd,e,f,g\n"), ("a.jsonl", "{not json"), ("a.parquet", "PAR?"), ("a.npz", "zip?")],
@@ -282,6 +299,7 @@ def test_file_that_cannot_be_parsed(tmp_path, name, content):
     assert caught.value.__cause__ is not None and "\n" not in str(caught.value)
 
 
+@pytest.mark.promise("Data that cannot be read, or could mean several things, are rejected in one line.")
 def test_no_rows(tmp_path):
     (tmp_path / "a.csv").write_text("text,label\n")
     assert "is empty: it has no rows; give a file with at least one row" in error_of(str(tmp_path / "a.csv"))
@@ -293,12 +311,14 @@ def test_no_rows(tmp_path):
     assert "the folder holds no images and no file that is read" in error_of(str(tmp_path / "nothing"))
 
 
+@pytest.mark.promise("Data that cannot be read, or could mean several things, are rejected in one line.")
 def test_unsupported_file(tmp_path):
     (tmp_path / "a.docx").write_text("words")
     message = error_of(str(tmp_path / "a.docx"))
     assert "'.docx' are not read; give .parquet, .csv, .tsv, .jsonl, .json, .txt or .npz, or a folder" in message
 
 
+@pytest.mark.promise("Data that cannot be read, or could mean several things, are rejected in one line.")
 def test_npz_that_does_not_fit(tmp_path):
     path = tmp_path / "a.npz"
     for arrays, what in [

@@ -71,12 +71,14 @@ def test_splits_are_joined_by_a_plus(monkeypatch):
     assert message.startswith("--eval_split 'validation+dev': 'someone/poems' has no such split; give one of train,")
 
 
+@pytest.mark.promise("Data are read as they are meant, and what was left out or assumed is said.")
 def test_a_split_that_is_trained_on_is_not_what_is_evaluated_on(monkeypatch):
     lines = parts_of(monkeypatch, {"train": 8, "validation": 4, "test": 6})
     data = load_data("someone/poems", train_split="train+validation")
     assert texts(data.train) == lines["train"] + lines["validation"] and texts(data.eval) == lines["test"]
 
 
+@pytest.mark.promise("Data are read as they are meant, and what was left out or assumed is said.")
 def test_held_out_rows_leave_every_class_to_train_on(tmp_path):
     rows = {"text": [f"t{i}" for i in range(21)], "label": ["a"] * 10 + ["b"] * 10 + ["rare"]}
     data = load_data(write(tmp_path / "d.csv", rows), eval_fraction=0.5)

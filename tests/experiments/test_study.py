@@ -12,7 +12,7 @@ import pytest
 
 from atom_hf import AtomError
 from atom_hf.cli.main import main
-from atom_hf.experiments import study
+from atom_hf.experiments import study, study_file
 from atom_hf.experiments.study import MOMENTS, StudyArguments, run_study
 from atom_hf.finetune.arguments import RunArguments
 from atom_hf.finetune.flags import parse_flags
@@ -100,11 +100,11 @@ def test_the_plain_arm_does_not_depend_on_the_defaults_of_the_atom_loss(tmp_path
     before = run(tmp_path, SHORT)
 
     @dataclasses.dataclass
-    class Other(study.StudyTrainingArguments):
+    class Other(study_file.StudyTrainingArguments):
         atom_weight: float = 0.77
 
-    assert study.StudyTrainingArguments.atom_weight != Other.atom_weight
-    monkeypatch.setattr(study, "StudyTrainingArguments", Other)
+    assert study_file.StudyTrainingArguments.atom_weight != Other.atom_weight
+    monkeypatch.setattr(study_file, "StudyTrainingArguments", Other)
     with pytest.raises(AtomError, match="'atom' of 'digits' run with other flags"):
         run(tmp_path, SHORT)
     after = run(tmp_path, SHORT, output_dir=str(tmp_path / "again"))
@@ -123,6 +123,7 @@ def test_a_finished_study_runs_nothing(finished, started, monkeypatch):
     assert again[1] == lines and again[2] == folder / "study" and started == []
 
 
+@pytest.mark.promise("Paired runs and studies that are interrupted go on after the last finished run.")
 def test_an_interrupted_study_goes_on(tmp_path, monkeypatch, capsys):
     whole = run(tmp_path, SHORT, output_dir=str(tmp_path / "whole"))
     calls, real = itertools.count(), study._run
@@ -140,6 +141,7 @@ def test_an_interrupted_study_goes_on(tmp_path, monkeypatch, capsys):
     assert values(run(tmp_path, SHORT)) == values(whole) == values(kept(tmp_path))
 
 
+@pytest.mark.promise("Paired runs and studies that are interrupted go on after the last finished run.")
 @pytest.mark.parametrize("cut", [1, 30])
 def test_a_last_line_that_was_cut_short_is_done_again(tmp_path, started, cut):
     """Even where nothing but the end of the line is missing: the next line would be written onto it."""
@@ -151,6 +153,7 @@ def test_a_last_line_that_was_cut_short_is_done_again(tmp_path, started, cut):
     assert started == [1]
 
 
+@pytest.mark.promise("Paired runs and studies that are interrupted go on after the last finished run.")
 def test_a_study_that_grows_keeps_what_has_run(tmp_path, started):
     first = run(tmp_path, SHORT)
     digits = SHORT["settings"]["digits"]
@@ -182,6 +185,7 @@ CHANGED = [
 ]
 
 
+@pytest.mark.promise("Results of other settings are never taken for those of a run.")
 def test_results_of_other_flags_under_the_same_name_are_rejected(tmp_path, started):
     run(tmp_path, SHORT)
     before = (tmp_path / "study" / "results.jsonl").read_bytes()
@@ -221,6 +225,7 @@ def test_a_study_may_begin_at_another_seed(tmp_path):
         run(tmp_path, {**later, "first_seed": -1})
 
 
+@pytest.mark.promise("Results of other settings are never taken for those of a run.")
 @pytest.mark.parametrize(
     ("text", "says"),
     [("{broken\n", "line 1, is no result: remove it"), ('{"settings": "x"}\n', "holds other results than a study's")],

@@ -166,6 +166,9 @@ def test_other_models_and_precisions(name, dtype, few_steps):
     assert model.atom_heads.explainer.inner.weight.dtype == torch.float32
 
 
+@pytest.mark.promise(
+    "What is saved is the plain base model and its heads: it loads without this package, and with it as it was."
+)
 def test_saved_it_loads_with_the_heads_and_plainly_without(tmp_path, few_steps, library_log):
     model = with_heads()
     fitted(model)
@@ -187,6 +190,7 @@ def test_saved_it_loads_with_the_heads_and_plainly_without(tmp_path, few_steps, 
     assert config["explainer_classes"] is None and load_atom_model(tmp_path / "trained").atom_heads.explainer is None
 
 
+@pytest.mark.promise("A model whose files are damaged, incomplete or of another version is rejected in one line.")
 def test_files_that_do_not_fit_are_rejected_and_of_another_class_it_is_the_charge(tmp_path, few_steps, caplog):
     model = with_heads()
     fitted(model)
@@ -224,6 +228,7 @@ def test_an_adapter_is_fitted_saved_and_loaded(tmp_path, few_steps):
     assert not any(p.requires_grad for p in loaded.get_base_model().atom_heads.explainer.parameters())
 
 
+@pytest.mark.promise("A fit of importance that fails leaves the model and an earlier explainer as they were.")
 @pytest.mark.parametrize(
     ("make", "options", "words"),
     [
@@ -253,6 +258,7 @@ def test_a_model_without_a_token_for_each_patch_is_rejected(name):
         fitted(with_heads(name), name)
 
 
+@pytest.mark.promise("A fit of importance that fails leaves the model and an earlier explainer as they were.")
 def test_an_explainer_stays_if_none_can_be_fitted_again(few_steps, monkeypatch):
     model = with_heads()
     fitted(model)

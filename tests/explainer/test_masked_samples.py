@@ -1,10 +1,12 @@
 """The sets that are drawn and what the model says of them: against each set by itself."""
 
+import io
 import itertools
 
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from atom_hf.explainer import masked_samples
 from atom_hf.explainer.fit import fit_explainer, make_maskers
@@ -117,3 +119,55 @@ def test_no_more_is_kept_than_the_padded_texts_may_fill(few_steps, monkeypatch):
     monkeypatch.setattr(masked_samples, "MAX_BYTES", 20 * len(long["input_ids"]) * 32 * 2)
     found = fit_explainer(with_heads(), make_tokenizer(), batches, copies=1, sets=4)
     assert found.samples == 24
+
+
+@pytest.fixture
+def bars(monkeypatch):
+    """The totals that each progress bar counted to, in their order, and where it ended."""
+    seen = []
+
+    class Bar(masked_samples.tqdm):
+        def __init__(self, *args, **options):
+            super().__init__(*args, **options, file=io.StringIO())
+            seen.append(self)
+            self.totals = [self.total]
+
+        def update(self, n=1):
+            self.totals.append(self.total)
+            return super().update(n)
+
+    monkeypatch.setattr(masked_samples, "tqdm", Bar)
+    return seen
+
+
+def bert_batches(count):
+    rows = [{key: value for key, value in row.items() if key != "labels"} for row in rows_for("bert", count)]
+    return DataLoader(rows, 8, collate_fn=lambda part: dict(make_tokenizer().pad(part, return_tensors="pt")))
+
+
+@pytest.mark.parametrize(
+    ("make", "asked", "first", "last"),
+    [
+        pytest.param(bert_batches, 500, 20, 20, id="fewer rows than samples"),
+        pytest.param(bert_batches, 16, 16, 16, id="more rows than samples"),
+        pytest.param(lambda count: list(bert_batches(count)), 500, 500, 20, id="batches of unknown number"),
+        pytest.param(lambda count: [], 500, 500, 0, id="no batches"),
+    ],
+)
+def test_the_bar_counts_to_what_there_is(bars, make, asked, first, last):
+    model = with_heads().eval()
+    with torch.no_grad():
+        masked_samples.collect(model, make_maskers(model, make_tokenizer()), make(20), asked, 1, 4, 0)
+    (bar,) = bars
+    assert bar.totals[0] == first and bar.total == bar.n == last
+
+
+def test_the_bar_counts_to_what_fits_into_memory(bars, monkeypatch):
+    model, batches = with_heads().eval(), bert_batches(40)
+    longest = max(batch["input_ids"].shape[1] for batch in batches)
+    monkeypatch.setattr(masked_samples, "MAX_BYTES", 12 * longest * 32 * 2)
+    with torch.no_grad():
+        masked_samples.collect(model, make_maskers(model, make_tokenizer()), batches, 40, 1, 4, 0)
+    (bar,) = bars
+    # From the first batch on it is known how many will fit, but for the lengths of the others.
+    assert bar.totals[0] == 40 > bar.totals[1] >= 12 and bar.total == bar.n < 40

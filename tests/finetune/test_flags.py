@@ -1,5 +1,6 @@
 """Flags and files: typed alike, rejected alike."""
 
+import dataclasses
 import json
 
 import pytest
@@ -8,6 +9,8 @@ import transformers
 from atom_hf import AtomError, AtomTrainingArguments
 from atom_hf.finetune.arguments import RunArguments
 from atom_hf.finetune.flags import as_flags, parse_flags, parse_kinds
+from atom_hf.training.bounds import TRAINING_BOUNDS
+from atom_hf.utils.bounds import check_bounds
 from helpers.commands import SHORT, parse, train
 
 KINDS = [RunArguments, AtomTrainingArguments]
@@ -87,3 +90,55 @@ def test_overrides_as_a_mapping_reach_the_model(tmp_path):
     train(f"--config {tmp_path / 'recipe.yaml'} {SHORT} --output_dir {tmp_path / 'run'}")
     config = transformers.AutoConfig.from_pretrained(tmp_path / "run")
     assert {name: getattr(config, name) for name in sizes} == sizes and config.qkv_bias is False
+
+
+# Numbers that cannot be
+
+NUMBERS = {
+    "seed": ["-1", "4294967296"],
+    "data_seed": ["-1"],
+    "sample_seed": ["-1"],
+    "learning_rate": ["nan", "inf", "-1"],
+    "num_train_epochs": ["nan", "inf", "-2"],
+    "max_steps": ["-2", "9" * 30],
+    "warmup_steps": ["nan", "-1"],
+    "weight_decay": ["nan", "-0.1"],
+    "adam_beta1": ["1", "-0.1"],
+    "adam_beta2": ["2", "nan"],
+    "adam_epsilon": ["-1e-8", "inf"],
+    "max_grad_norm": ["nan"],
+    "label_smoothing_factor": ["1.5", "-0.1", "nan"],
+    "neftune_noise_alpha": ["nan"],
+    "per_device_train_batch_size": ["0", "-4"],
+    "per_device_eval_batch_size": ["0", "-1"],
+    "gradient_accumulation_steps": ["0", "-2"],
+    "eval_accumulation_steps": ["0"],
+    "logging_steps": ["nan", "inf", "-5"],
+    "eval_steps": ["nan", "inf", "-5"],
+    "save_steps": ["nan", "inf", "-5"],
+    "eval_delay": ["nan", "-1"],
+    "dataloader_num_workers": ["-1"],
+    "dataloader_prefetch_factor": ["0"],
+    "vocabulary_size": ["-5", "0", "9" * 20],
+    "max_train_samples": ["9" * 30],
+}
+
+
+@pytest.mark.parametrize(("name", "value"), [(name, value) for name, values in NUMBERS.items() for value in values])
+def test_a_number_that_cannot_be_is_rejected_before_any_arguments_are_made(name, value, tmp_path, monkeypatch):
+    def never(self):
+        raise AssertionError("the arguments were made")
+
+    monkeypatch.setattr(transformers.TrainingArguments, "__post_init__", never)
+    with pytest.raises(AtomError, match=f"^--{name} must be "):
+        parse_flags("train", [f"--{name}={value}"], KINDS)
+    file = tmp_path / "run.yaml"
+    file.write_text(f"{name}: {value}\n")
+    with pytest.raises(AtomError, match=f"--{name}"):
+        parse_flags("train", ["--config", str(file)], KINDS)
+
+
+def test_every_number_of_the_training_arguments_that_has_bounds_exists():
+    assert set(TRAINING_BOUNDS) <= {f.name for f in dataclasses.fields(AtomTrainingArguments)}
+    defaults = vars(AtomTrainingArguments(report_to=[]))
+    check_bounds(defaults, TRAINING_BOUNDS)

@@ -76,6 +76,6 @@ def spoil_heads(folder):
         "heads-text": lambda folder: (folder / "atom_heads.safetensors").write_text("no tensors here"),
         "heads-gone": lambda folder: (folder / "atom_heads.safetensors").unlink(),
         "config-newer": newer,
-        "config-broken": lambda folder: (folder / "atom_config.json").write_text("{"),
+        "config-broken": lambda folder: (folder / "atom_config.json").write_text("[]"),
     }.items():
         spoil(name, change)

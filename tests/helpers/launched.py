@@ -1,6 +1,6 @@
 """The work of each process of a run, under accelerate launch or on its own: `python -m helpers.launched KIND FOLDER`.
 
-KIND is a configuration of atom_hf/assets/accelerate, for which each process writes what it found into FOLDER/rankN.pt, or
+KIND is a configuration of atom_hf/cli/accelerate_configs, for which each process writes what it found into FOLDER/rankN.pt, or
 `killed`: a run that saves, until one of its processes is killed.
 """
 

@@ -69,7 +69,7 @@ def check_log(trainer, steps=3):
     logged = [entry for entry in history(trainer) if "loss" in entry]
     assert len(logged) == steps and all(set(entry) >= LOGGED for entry in logged)
     for entry in logged:
-        weight = trainer.args.atom_weight
+        weight = trainer.args.atom_config().weight
         assert entry["loss"] == pytest.approx(entry["task_loss"] + weight * entry["atom_loss"], rel=1e-4)
 
 

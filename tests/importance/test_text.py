@@ -1,11 +1,15 @@
 """Importance of texts: batches against one text at a time, over models that pad, count and see in their own ways."""
 
+import copy
+import dataclasses
 import math
 
 import pytest
 import torch
 
 from atom_hf.importance.read import read_texts
+from atom_hf.importance.text import TextScorer
+from atom_hf.importance.word_spans import UNREAD
 from helpers.models import make_tokenizer, tiny
 from helpers.scored import MODELS, TEXTS, ready
 
@@ -64,3 +68,54 @@ def test_roberta_counts_its_places_from_behind_the_padding():
     finally:
         tokenizer.model_max_length = before
     assert sum(not math.isnan(word.importance) for word in result.words) == 47 and result.truncated
+
+
+# Texts far longer than the model
+
+BOOKS = {
+    "words": "the and of the " * 300,
+    "one word": "great" * 2000,
+    "a script without spaces": "海は広いな" * 850,
+    "spaces": "the" + " " * 10_000 + "sea",
+    "accents": "sea" + "\u0301" * 10_000 + " the",
+    "lines": "the of\n" * 650,
+}
+
+
+@pytest.mark.parametrize("second", [None, "the sea", "the " * 1050], ids=["alone", "short", "long"])
+@pytest.mark.parametrize("text", BOOKS.values(), ids=BOOKS)
+def test_a_book_gives_the_inputs_that_all_of_it_would(text, second, monkeypatch):
+    scorer = TextScorer(ready(tiny("bert"), make_tokenizer()), make_tokenizer())
+    scorer.limit = 47  # half of 44 tokens for each of two long ones: an odd one goes to the longer
+    encoded = scorer.encode(text, second)
+    monkeypatch.setattr("atom_hf.importance.text.readable", lambda text, *_: text)
+    whole = scorer.encode(text, second)
+    same = [getattr(encoded, field.name) == getattr(whole, field.name) for field in dataclasses.fields(whole)]
+    assert all(same), same  # nobody wants to read how two books differ
+
+
+def test_a_book_is_not_tokenized_whole(monkeypatch):
+    tokenizer, read = make_tokenizer(), []
+    whole = type(tokenizer).__call__
+    monkeypatch.setattr(
+        type(tokenizer),
+        "__call__",
+        lambda self, *texts, **options: read.append(texts) or whole(self, *texts, **options),
+    )
+    (result,) = read_texts(ready(tiny("bert"), tokenizer), tokenizer, ["the sea " * 100_000])
+    assert read and max(len(text or "") for texts in read for text in texts) < 10_000
+    assert result.truncated and len(result.text) == 800_000
+
+
+def test_of_a_book_the_first_words_behind_the_last_that_was_read_are_told():
+    (result,) = read_texts(ready(tiny("bert"), make_tokenizer()), make_tokenizer(), ["the " * 200_000])
+    known = [not math.isnan(word.importance) for word in result.words]
+    assert sum(known) == 46 and all(known[:46]) and len(known) == 46 + UNREAD
+    assert {word.text for word in result.words} == {"the"}
+
+
+def test_a_tokenizer_that_cuts_in_front_reads_all_of_it():
+    tokenizer = copy.deepcopy(make_tokenizer())
+    tokenizer.truncation_side = "left"
+    (result,) = read_texts(ready(tiny("bert"), tokenizer), tokenizer, ["the " * 5000 + "sea"])
+    assert not math.isnan(result.words[-1].importance) and result.words[-1].text == "sea"

@@ -46,6 +46,9 @@ def setting(**changes):
     return change
 
 
+@pytest.mark.promise(
+    "A stranger's model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
+)
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
@@ -117,13 +120,39 @@ def test_one_that_is_made_from_its_base_has_to_fit_too(spoil, says, tmp_path):
     error_message(lambda: load_atom_model(tmp_path / "adapter"), says)
 
 
+@pytest.mark.promise("A push holds the model and its card, and nothing of this machine.")
 def test_an_adapter_of_a_folder_is_not_pushed_anywhere(saved_adapter):
     model = load_atom_model(saved_adapter)
     with pytest.raises(AtomError, match=r"is for a base in the folder .*, which nobody else has"):
         model.push_to_hub("org/none")
 
 
+@pytest.mark.promise("A push holds the model and its card, and nothing of this machine.")
 def test_a_run_that_is_to_push_an_adapter_of_a_folder_does_not_begin(saved_adapter, tmp_path):
     model = load_atom_model(saved_adapter, is_trainable=True)
     with pytest.raises(AtomError, match=r"is for a base in the folder .*, which nobody else has"):
         make("bert", tmp_path, model=model, atom=True, push_to_hub=True, hub_model_id="org/none")
+
+
+@pytest.mark.parametrize("writer", ["peft.peft_model.safe_save_file", "atom_hf.modeling.adapters.write_heads"])
+def test_a_save_that_fails_leaves_the_adapter_that_was_there(saved_adapter, tmp_path, monkeypatch, writer):
+    folder = shutil.copytree(saved_adapter, tmp_path / "adapter")
+    (folder / "README.md").write_text("# Mine\n")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    model = load_atom_model(saved_adapter)
+    model.get_base_model().atom_heads.importance.weight.data.add_(1)
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(AtomError, match="No space left on device; what was there is"):
+        patch.setattr(writer, full)
+        model.save_pretrained(folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    model.save_pretrained(folder)
+    after = {path.name: path.read_bytes() for path in folder.iterdir()}
+    changed = {name for name in after if before[name] != after[name]}
+    assert changed >= {"atom_heads.safetensors", "atom_config.json"} and after.keys() == before.keys()
+    assert (
+        after["README.md"] == b"# Mine\n" and after["adapter_model.safetensors"] == before["adapter_model.safetensors"]
+    )

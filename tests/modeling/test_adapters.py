@@ -103,13 +103,16 @@ def test_copies_of_the_heads_in_the_adapter_are_rejected(tmp_path):
 def test_an_adapter_that_is_to_be_sharded_is_rejected(plugin, tmp_path, monkeypatch):
     trainer = make("bert", tmp_path, model=adapted("lora", "bert", tmp_path), max_steps=1)
     monkeypatch.setattr(trainer, plugin, True)
-    with pytest.raises(AtomError, match=r"model: the checkpoints of a PeftModelForSequenceClassification.*use DDP"):
+    with pytest.raises(AtomError, match=r"model: checkpoints of a PeftModelForSequenceClassification.*use DDP"):
         check_wrapped(trainer)
 
 
 # Saving and loading
 
 
+@pytest.mark.promise(
+    "What is saved is the plain base model and its heads: it loads without this package, and with it as it was."
+)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["bert", "gpt2"])
 def test_the_adapter_loads_on_a_plain_base_and_with_its_heads(name, kind, tmp_path, recwarn, library_log):
@@ -135,6 +138,7 @@ def test_the_adapter_loads_on_a_plain_base_and_with_its_heads(name, kind, tmp_pa
     assert importance.shape == batch["input_ids"].shape
 
 
+@pytest.mark.promise("A model whose files are damaged, incomplete or of another version is rejected in one line.")
 def test_an_adapter_without_heads_or_base_is_rejected(tmp_path):
     model = get_peft_model(base("bert", tmp_path), adapter("lora", "bert"))
     model.save_pretrained(tmp_path / "plain")
@@ -225,6 +229,7 @@ def test_an_adapter_that_transformers_adds_itself(order, tmp_path):
 RUN = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "atom_weight": 0.5}
 
 
+@pytest.mark.promise("A run that is killed goes on as if it had been left alone.")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["bert", "gpt2"])
 def test_a_checkpoint_goes_on_as_if_left_alone(name, kind, tmp_path):

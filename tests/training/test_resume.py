@@ -53,6 +53,7 @@ def same(a, b):
     return torch.equal(a, b) if torch.is_tensor(a) else a == b
 
 
+@pytest.mark.promise("A run that is killed goes on as if it had been left alone.")
 @pytest.mark.parametrize("name", ["bert", "vit"])
 def test_a_killed_run_goes_on_as_if_left_alone(name, killed, tmp_path):
     folder = killed[name]
@@ -82,6 +83,7 @@ def test_a_checkpoint_holds_heads_and_balancer(killed):
     assert state["steps"] == 6 and state["task_norm"] > 0 and state["atom_norm"] > 0
 
 
+@pytest.mark.promise("A run that is killed goes on as if it had been left alone.")
 def test_a_checkpoint_in_shards_is_loaded_and_resumed(tmp_path, monkeypatch):
     # As one of a model of more than 50 GB is.
     whole = PreTrainedModel.save_pretrained
@@ -99,6 +101,7 @@ def test_a_checkpoint_in_shards_is_loaded_and_resumed(tmp_path, monkeypatch):
     assert equal(last.state_dict(), alone.model.state_dict())
 
 
+@pytest.mark.promise("A checkpoint that does not belong to the run, or is not whole, is not resumed from.")
 def test_a_checkpoint_of_a_plain_run_is_rejected(tmp_path):
     make("bert", tmp_path, max_steps=2, save_strategy="steps", save_steps=1).train()
     trainer = make("bert", tmp_path, max_steps=3, **ATOM)
@@ -109,6 +112,9 @@ def test_a_checkpoint_of_a_plain_run_is_rejected(tmp_path):
     assert equal(before, trainer.model.state_dict()) and trainer.state.global_step == 0
 
 
+@pytest.mark.promise(
+    "What is saved is the plain base model and its heads: it loads without this package, and with it as it was."
+)
 @pytest.mark.parametrize("name", ["bert", "vit"])
 def test_the_best_model_comes_back_with_its_heads(name, tmp_path):
     scores = iter([0.1, 0.9, 0.2, 0.3])
@@ -143,3 +149,70 @@ def test_early_stopping_goes_by_the_task_alone(atom, tmp_path):
 
 if __name__ == "__main__":
     make(sys.argv[1], sys.argv[2], pieces={"callbacks": [Killed()]}, **RUN, **ATOM).train()
+
+
+@pytest.mark.parametrize("name", ["bert", "vit"])
+def test_a_finished_model_is_called_that_and_not_a_checkpoint_of_a_plain_run(name, tmp_path):
+    trainer = make(name, tmp_path / "run", max_steps=1, **ATOM)
+    trainer.train()
+    trainer.save_model(str(tmp_path / "final"))
+    with pytest.raises(
+        AtomError, match=r"resume_from_checkpoint: .*final holds a finished model, without the state of a run"
+    ):
+        make(name, tmp_path / "again", **ATOM).train(resume_from_checkpoint=str(tmp_path / "final"))
+
+
+def test_the_state_of_a_checkpoint_is_whole_or_not_there(tmp_path, monkeypatch):
+    trainer = make("bert", tmp_path, max_steps=1, save_strategy="steps", save_steps=1, **ATOM)
+    real = os.fsync
+
+    def fsync(opened):
+        if os.path.basename(os.readlink(f"/proc/self/fd/{opened}")).startswith(".atom_state"):
+            raise OSError(28, "No space left on device")
+        real(opened)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with pytest.raises(AtomError, match=r"atom_state\.json could not be written: No space left on device"):
+        trainer.train()
+    names = {path.name for path in (tmp_path / "checkpoint-1").iterdir()}
+    assert not [name for name in names if "atom_state" in name] and "trainer_state.json" not in names
+
+
+def test_a_trainer_that_saves_a_model_of_nans_says_so(tmp_path, caplog):
+    trainer = make("bert", tmp_path / "run", **ATOM)
+    trainer.model.classifier.bias.data[0] = float("nan")
+    with caplog.at_level("WARNING"):
+        trainer.save_model(str(tmp_path / "model"))
+    assert "model: the saved model holds numbers that are not finite (NaN), in classifier.bias" in caplog.text
+
+
+@pytest.mark.parametrize("writer", ["torch.save", "transformers.BertTokenizer.save_pretrained"])
+def test_a_save_that_fails_after_the_model_leaves_model_and_tokenizer_as_they_were(tmp_path, monkeypatch, writer):
+    make("bert", tmp_path / "run", **ATOM).save_model(str(tmp_path / "model"))
+    before = {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()}
+    assert {"tokenizer.json", "training_args.bin", "atom_heads.safetensors"} <= before.keys()
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer, full)
+    other = make("bert", tmp_path / "run", model=tiny("bert", seed=9), **ATOM)
+    with pytest.raises(
+        AtomError, match=r"model could not be written to: No space left on device; what was there is unchanged"
+    ):
+        other.save_model(str(tmp_path / "model"))
+    assert {path.name: path.read_bytes() for path in (tmp_path / "model").iterdir()} == before
+
+
+def test_a_push_that_cannot_be_prepared_costs_neither_the_run_nor_room(tmp_path, monkeypatch, caplog):
+    trainer = make("bert", tmp_path, hub_strategy="checkpoint", **ATOM)
+    trainer.push_in_progress = None
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("torch.save", full)
+    with caplog.at_level("ERROR"):
+        trainer._push_from_checkpoint(str(tmp_path / "checkpoint-0"))
+    assert "is not pushed, for which it could not be copied: No space left on device" in caplog.text
+    assert not list(tmp_path.glob("_push-*")) and trainer.push_in_progress is None

@@ -155,7 +155,7 @@ def test_pairs_over_more_batches(folder, tmp_path):
     ids=["cached", "inside another"],
 )
 def test_losses_with_a_gradient_cache_are_rejected(loss, folder, tmp_path):
-    with pytest.raises(AtomError, match=r"loss: CachedMultipleNegativesRankingLoss passes each batch"):
+    with pytest.raises(AtomError, match=r"loss: CachedMultipleNegativesRankingLoss runs each batch"):
         make(folder, tmp_path, loss, atom=True)
     assert not isinstance(make(folder, tmp_path, loss).model[0].auto_model, AtomMixin)
 

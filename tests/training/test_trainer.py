@@ -228,14 +228,16 @@ def test_the_check_draws_nothing_from_a_collator(tmp_path):
     assert drawn[0] == drawn[1] and len(set(drawn[0])) == len(drawn[0]) > 2
 
 
-def test_data_that_is_read_once_is_checked_at_the_first_step(tmp_path):
+def test_data_that_is_read_once_is_checked_in_the_first_steps(tmp_path, monkeypatch):
     from datasets import IterableDataset
+
+    monkeypatch.setattr("atom_hf.training.first_samples.BLANK_BATCHES", 1)
 
     def rows():
         yield from [{"input_ids": [2, 3], "attention_mask": [1, 1], "labels": 0}] * 16
 
     trainer = make("bert", tmp_path, rows=IterableDataset.from_generator(rows), atom=True)
-    with pytest.raises(AtomError, match="leaves no token in the first samples"):
+    with pytest.raises(AtomError, match="leaves no token in the first 1 batches"):
         trainer.train()
     assert trainer.state.global_step == 0
 

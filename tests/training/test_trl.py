@@ -57,7 +57,7 @@ def test_gradients_of_sft(batches, tmp_path):
     trainer.train()
 
     model = with_atoms(tiny("gpt2"))
-    # Trainer 5.23 counts the first token of each row too, which is predicted from nothing.
+    # Trainer 5.23 counts the first token of each row too, which nothing precedes to predict it from.
     task = -log_probabilities(model, rows, [1] * 16).sum() / sum(map(len, rows))
     collate, term = collator_for("bert"), 0
     for start in range(0, 16, 16 // batches):

@@ -23,6 +23,17 @@ def test_runs_join_to_the_text(source):
     assert not any(run.text.strip() for run in found if run.word is None)
 
 
+@pytest.mark.parametrize("truncated", [True, False])
+def test_what_follows_the_last_word_of_a_book_is_cut_short(truncated):
+    source = "sea" + " the" * 10_000
+    (found,) = runs(TextImportance(source, spans(source, [(0, 3)]), truncated=truncated))
+    assert [run.text for run in found[:1]] == ["sea"] and found[-1].cut == truncated
+    if truncated:
+        assert found[1].text == " the" * 500 + " ... and 38,000 more characters"
+    else:
+        assert found[1].text == " the" * 10_000
+
+
 @given(strategies.text(max_size=20), strategies.lists(strategies.tuples(*[strategies.integers(0, 20)] * 2), max_size=6))
 def test_any_spans_in_any_order_join_to_the_text(source, cuts):
     cuts = [tuple(sorted(min(place, len(source)) for place in cut)) for cut in cuts]
