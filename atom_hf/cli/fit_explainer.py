@@ -53,7 +53,9 @@ def fit_saved_explainer(run: RunArguments, options: FitExplainerArguments) -> tu
         raise AtomError("give --model: a folder or Hub id of a model that was trained with --atom")
     folder = Path(options.output_dir or run.model).expanduser()
     if not options.output_dir and not folder.is_dir():
-        raise AtomError(f"--model {run.model!r} is not a local folder: give --output_dir to save the model to")
+        raise AtomError(
+            f"--model {run.model!r}: there is no such folder; for a model on the Hub give --output_dir to save it to"
+        )
     flag = "--output_dir" if options.output_dir else "--model"
     check_output_folder(folder, flag)
     with lock_folder(folder, flag):

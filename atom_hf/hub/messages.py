@@ -134,7 +134,7 @@ def _nowhere(repository: str) -> str:
     what = "there is no such folder, and no such model in the cache"
     if offline:
         return f"{what}; HF_HUB_OFFLINE is set: unset it, or fetch the model once with `hf download {repository}`"
-    return f"{what}, and the Hub ({constants.ENDPOINT}) cannot be reached; check the connection"
+    return f"{what}, and the Hub ({constants.ENDPOINT}) cannot be reached: check the name and the connection"
 
 
 def _missing_folder(name: str) -> str | None:

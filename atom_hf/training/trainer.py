@@ -120,7 +120,8 @@ class AtomTrainerMixin(ModelInitMixin, CardMixin, PushMixin, ExplainerMixin, Los
             compiler.use_regional_compilation = before
 
     def _atom_before_training(self) -> None:
-        output_dir, bases = Path(self.args.output_dir), adapter_bases(self._atom_unwrapped)
+        output_dir = Path(self._get_output_dir(getattr(self, "_trial", None)))
+        bases = adapter_bases(self._atom_unwrapped)
         for folder in (output_dir, *output_dir.glob(f"{PREFIX_CHECKPOINT_DIR}-*")):
             check_folder(folder, bases, "output_dir")  # before hours of work that could not be saved
         remove_explainer(self._atom_model)

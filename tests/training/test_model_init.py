@@ -113,6 +113,14 @@ def test_arguments_of_a_trial_that_cannot_work_are_rejected_before_it_trains(tmp
     error_message(run(atom_layer=9), "layer 9 does not exist")
 
 
+def test_a_trial_that_could_not_be_saved_does_not_begin(tmp_path):
+    (tmp_path / "run-1" / "checkpoint-2").mkdir(parents=True)
+    (tmp_path / "run-1" / "checkpoint-2" / "adapter_config.json").write_text("{}")
+    seen, settings = [], [{"learning_rate": 1e-3}] * 2
+    error_message(lambda: try_out(tmp_path, settings, atom=True, seen=seen.append), "run-1", "holds an adapter")
+    assert len(seen) == 1
+
+
 @pytest.mark.parametrize("atom", [False, True])
 def test_a_search_over_the_flag_itself_is_rejected(atom, tmp_path):
     error_message(lambda: try_out(tmp_path, [{"atom": not atom}], atom=atom), f"atom is {not atom} now", "atom_weight")
