@@ -128,6 +128,8 @@ def read_given(texts: list[str], files: list[str], samples: int) -> Given:
         if text != STANDARD_INPUT:
             given.texts.append(text)
             continue
+        if hasattr(sys.stdin, "reconfigure"):  # UTF-8 as in files, whatever the locale says
+            sys.stdin.reconfigure(encoding="utf-8", errors="strict")
         lines = _lines(sys.stdin, "standard input")
         given.texts += lines[:samples]
         given.left_out += max(0, len(lines) - samples)

@@ -10,6 +10,7 @@ from typing import Any
 from transformers import HfArgumentParser
 
 from ..errors import AtomError
+from ..training.arguments import PREFIX
 from ..training.bounds import TRAINING_BOUNDS
 from ..utils.bounds import Bound, check_bounds
 from ..utils.files import read_yaml
@@ -27,7 +28,9 @@ class _Parser(HfArgumentParser):
         """Parses, and rejects numbers that cannot be, before a dataclass is made of them."""
         found, rest = super().parse_known_args(args, namespace)
         bounds = {name: bound for kind in self.dataclass_types for name, bound in _bounds_of(kind).items()}
-        check_bounds(vars(found), bounds, prefix="--")
+        # Those of the atom loss have checks of their own, in AtomConfig, which say more.
+        values = {name: value for name, value in vars(found).items() if not name.startswith(PREFIX)}
+        check_bounds(values, bounds, prefix="--")
         return found, rest
 
 

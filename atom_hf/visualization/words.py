@@ -8,7 +8,7 @@ from ..importance.results import TextImportance, WordImportance
 from .values import signed
 
 TAIL = 2000
-"""The most characters that are shown behind the last word of a text that the model did not read to its end."""
+"""Of a text that the model did not read to its end, the characters that are shown behind the last word that it read."""
 
 
 class Run(NamedTuple):
@@ -31,7 +31,7 @@ class Run(NamedTuple):
 
 def runs(result: TextImportance) -> list[list[Run]]:
     """The text, and its pair if it has one, as runs whose texts joined are the source; of a text that the model read in part,
-    what follows the last word that is told is cut short.
+    what follows the last word that it read is cut short.
 
     Words without a character are left out; one that begins inside the word before it shows from that word's end on.
     """
@@ -42,7 +42,11 @@ def runs(result: TextImportance) -> list[list[Run]]:
 def _cut(result: TextImportance, number: int, source: str) -> list[Run]:
     pieces = sorted((p for p in result.pieces if p.source == number), key=lambda p: (p.start, p.end))
     starts, found, end = [piece.start for piece in pieces], [], 0
-    for word in sorted((word for word in result.words if word.source == number), key=lambda word: word.start):
+    words = [word for word in result.words if word.source == number]
+    shown = len(source)
+    if result.truncated:
+        shown = max((word.end for word in words if not math.isnan(word.importance)), default=0) + TAIL
+    for word in sorted((word for word in words if word.start < shown), key=lambda word: word.start):
         if word.end <= max(end, word.start):
             continue
         if word.start > end:
@@ -51,9 +55,8 @@ def _cut(result: TextImportance, number: int, source: str) -> list[Run]:
         inside = tuple(piece for piece in inside if piece.end <= word.end)
         found.append(Run(source[max(end, word.start) : word.end], word, inside if len(inside) > 1 else ()))
         end = word.end
-    rest = source[end:]
-    if result.truncated and len(rest) > TAIL:
-        rest = f"{rest[:TAIL]} ... and {len(rest) - TAIL:,} more characters"
+    left = len(source) - max(end, shown)
+    rest = source[end:] if left <= 0 else f"{source[end:shown]} ... and {left:,} more characters"
     if rest:
         found.append(Run(rest))
     if result.truncated:

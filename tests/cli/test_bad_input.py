@@ -11,7 +11,7 @@ import torch
 import transformers
 
 from atom_hf.cli.main import main
-from helpers.bad_material import spoil_heads, write_files
+from helpers.bad_material import spoil_checkpoint, spoil_heads, write_files
 
 pytestmark = pytest.mark.promise(
     "Bad input ends in one line that names the argument, with status 2, before training, and nothing is written.",
@@ -50,6 +50,7 @@ def trained(material):
             assert main(shlex.split(f"{DIGITS} {flag} --output_dir {name} --save_steps 1 --no_explainer")) == 0
         assert main(shlex.split(f"{TEXTS} --atom --output_dir bert-atom --no_explainer")) == 0
     spoil_heads(material)
+    spoil_checkpoint(material)
     return material
 
 
@@ -181,6 +182,37 @@ CASES = [
         "no such command: 'trian'; there are train, compare, study, fit-explainer, explain",
     ),
     ("flags", f"{DIGITS} --load_best_model_at_end", "--load_best_model_at_end"),
+    ("flags", f"{DIGITS} --seed -1", "--seed must be a whole number of at least 0; got -1"),
+    ("flags", f"{DIGITS} --learning_rate nan", "--learning_rate must be a finite number of at least 0; got nan"),
+    (
+        "flags",
+        f"{DIGITS} --per_device_train_batch_size 0",
+        "--per_device_train_batch_size must be a whole number of at",
+    ),
+    ("flags", f"{DIGITS} --report_to foo", "--report_to 'foo' does not exist; give none, or one of azure_ml"),
+    ("flags", f"{DIGITS} --optim galore_adamw", "--optim galore_adamw cannot be used"),
+    ("flags", f"{DIGITS} --lr_scheduler_type polynomial --learning_rate 1e-9", "--lr_scheduler_type polynomial"),
+    ("flags", f"{DIGITS} --metric_for_best_model acuracy", "'acuracy' is not measured for image-classification; give"),
+    ("flags", f"{COMPARE} --page_samples 0", "--page_samples must be a whole number of at least 1; got 0"),
+    ("models", f"{DIGITS} --config_overrides num_hidden_layers=100000000", "--config_overrides: num_hidden_layers is"),
+    ("models", f"{TEXTS} --vocabulary_size -5", "--vocabulary_size must be a whole number of at least 1; got -5"),
+    (
+        "folders",
+        f"{DIGITS} --output_dir vit-damaged --resume_from_checkpoint true --atom --max_steps 2",
+        "optimizer.pt cannot be read: it is cut short, or no file of torch.save; pickles are not read",
+    ),
+    (
+        "folders",
+        f"{DIGITS} --output_dir vit-damaged --resume_from_checkpoint true --max_steps 2",
+        "optimizer.pt cannot be read",
+    ),
+    (
+        "folders",
+        f"{DIGITS} --output_dir vit-wider --resume_from_checkpoint vit-atom/checkpoint-1 --atom "
+        "--max_steps 2 --config_overrides image_size=8,patch_size=4,num_channels=1,hidden_size=32,num_hidden_layers=1,"
+        "num_attention_heads=2,intermediate_size=16",
+        "holds another model: ",
+    ),
     ("flags", f"{DIGITS} --output_dir file", "file"),
     ("folders", f"{DIGITS} --output_dir vit-plain", "--output_dir 'vit-plain' holds another run"),
     ("folders", f"{DIGITS} --output_dir vit-atom --atom", "--output_dir 'vit-atom' holds another run"),

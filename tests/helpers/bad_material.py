@@ -1,6 +1,7 @@
 """Files, good and bad, and models whose heads are spoilt, for commands that are rejected."""
 
 import json
+import shutil
 
 import pandas as pd
 import torch
@@ -34,6 +35,12 @@ def write_files(folder):
     for name, text in configs.items():
         (folder / name).write_text(text, encoding="utf-8")
     (folder / "file").write_text("not a folder", encoding="utf-8")
+
+
+def spoil_checkpoint(folder):
+    """A copy of the run in `folder`/vit-atom whose checkpoint has no optimizer in its file for it."""
+    shutil.copytree(folder / "vit-atom", folder / "vit-damaged")
+    (folder / "vit-damaged" / "checkpoint-1" / "optimizer.pt").write_bytes(b"not an optimizer")
 
 
 def spoil_heads(folder):

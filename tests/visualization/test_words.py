@@ -32,6 +32,10 @@ def test_what_follows_the_last_word_of_a_book_is_cut_short(truncated):
         assert found[1].text == " the" * 500 + " ... and 38,000 more characters"
     else:
         assert found[1].text == " the" * 10_000
+    words = [*spans(source, [(0, 3)]), *(WordImportance("the", i, i + 3, NAN) for i in range(4, len(source), 4))]
+    (found,) = runs(TextImportance(source, words, truncated=truncated))
+    assert len([run for run in found if run.word]) == (501 if truncated else 10_001)
+    assert (found[-1].text == " ... and 38,000 more characters") == truncated
 
 
 @given(strategies.text(max_size=20), strategies.lists(strategies.tuples(*[strategies.integers(0, 20)] * 2), max_size=6))
