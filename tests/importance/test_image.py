@@ -18,11 +18,13 @@ def test_pictures_of_every_mode_and_shape(mode, size):
     model = ready(tiny("vit"), None)
     grey = ViTImageProcessorPil(size={"height": 8, "width": 8}, image_mean=[0.5], image_std=[0.5])
     array = np.arange(size[0] * size[1]).reshape(size[::-1]) % 256
-    image = Image.fromarray(array.astype(np.uint16 if mode == "I;16" else np.uint8))
-    image = image if mode == "I;16" else image.convert(mode)
+    shallow = Image.fromarray(array.astype(np.uint8))
+    image = Image.fromarray((array * 257).astype(np.uint16)) if mode == "I;16" else shallow.convert(mode)
     (result,) = read_images(model, grey, [image], names=["a.png"])
-    values = model.atom_importance(pixel_values=grey([image.convert("L")], return_tensors="pt")["pixel_values"])[0]
+    seen = shallow if mode == "I;16" else image.convert("L")
+    values = model.atom_importance(pixel_values=grey([seen], return_tensors="pt")["pixel_values"])[0]
     np.testing.assert_allclose(result.importance.ravel(), values[1:].numpy(), atol=1e-5)
+    assert result.image.mode == ("L" if mode == "I;16" else mode)  # as a page shows it
     assert result.on_pixels().shape == size[::-1] and result.box is None and result.name == "a.png"
 
 
