@@ -19,6 +19,7 @@ from ..importance.results import ImageImportance, TextImportance
 from ..modeling.inference import default_device
 from ..modeling.load import load_atom_model
 from ..utils.files import check_page
+from ..utils.pictures import eight_bit
 from ..utils.terminal import write_styled
 from ..visualization.files import write_files
 
@@ -192,7 +193,7 @@ def _open(path: Path) -> Image.Image:
     try:
         with Image.open(path) as opened:
             opened.load()
-            return ImageOps.exif_transpose(opened)
+            return eight_bit(ImageOps.exif_transpose(opened))
     except Exception as error:  # a broken file raises many kinds of errors
         raise AtomError(f"--file {str(path)!r} is no image that can be read: {first_line(error)}") from error
 

@@ -49,7 +49,10 @@ def scan_file(path: Path, separator: str, first: str) -> Scan:
     """The scan with or without quotes, whichever loses nothing. Raises `csv.Error` if both do."""
     cells = next(csv.reader([first], delimiter=separator), [])
     blanks = len(cells) > 1 and all(cell.startswith(" ") for cell in cells[1:])
-    scan = _scan(path, separator, True, blanks)
+    try:
+        scan = _scan(path, separator, True, blanks, strict=True)
+    except csv.Error:  # some quote is not where it should be: which, and how many
+        scan = _scan(path, separator, True, blanks)
     if not (scan.broken or scan.joined or scan.loose):
         return scan
     raw = _scan(path, separator, False, blanks)
@@ -66,17 +69,19 @@ def scan_file(path: Path, separator: str, first: str) -> Scan:
     return raw if scan.loose and as_letters and not scan.well_quoted else scan
 
 
-def _scan(path: Path, separator: str, quoted: bool, blanks: bool) -> Scan:
+def _scan(path: Path, separator: str, quoted: bool, blanks: bool, strict: bool = False) -> Scan:
     scan = Scan(separator, quoted, blanks)
-    for line, raw, cells in _records(path, separator, quoted, blanks):
-        if quoted and any('"' in part for part in raw):
+    for line, raw, cells in _records(path, separator, quoted, blanks, strict):
+        if quoted and not strict and any('"' in part for part in raw):
             _check_quotes(scan, line, raw, cells)
+        if len(raw) > 1 and any("\n" in cell and separator in cell for cell in cells) and scan.broken != line:
+            scan.joined += range(line, line + len(raw))
         if not scan.header:
             scan.header = cells
             continue
         scan.fields.setdefault(len(cells), line)
         scan.trailing = scan.trailing and not cells[-1].strip()
-        scan.numbered = scan.numbered and bool(re.fullmatch(r"\s*\d+\s*", cells[0]))
+        scan.numbered = scan.numbered and cells[0].strip().isdecimal()
         if cells != scan.header or len(cells) == 1:
             pairs = enumerate(zip(cells, scan.header, strict=False))
             scan.repeated |= {i for i, (cell, name) in pairs if cell.strip() == name.strip() != ""}
@@ -95,8 +100,6 @@ def _check_quotes(scan: Scan, line: int, raw: list[str], cells: list[str]) -> No
         scan.broken = scan.broken or line
     elif not well:
         scan.loose += 1
-    elif len(raw) > 1 and any("\n" in cell and scan.separator in cell for cell in cells):
-        scan.joined += range(line, line + len(raw))
     elif scan.header and any(re.search(rf'(^|{re.escape(scan.separator)})\s*"', part) for part in raw):
         scan.well_quoted += 1
 
@@ -115,7 +118,9 @@ def _look_like_rows(path: Path, separator: str, blanks: bool, lines: list[int]) 
     return bool(set.intersection(*columns))
 
 
-def _records(path: Path, separator: str, quoted: bool, blanks: bool) -> Iterator[tuple[int, list[str], list[str]]]:
+def _records(
+    path: Path, separator: str, quoted: bool, blanks: bool, strict: bool = False
+) -> Iterator[tuple[int, list[str], list[str]]]:
     """(first line's number, lines, fields) of each record that is not blank."""
     # What is not UTF-8 is left for the reader itself to reject.
     with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
@@ -128,7 +133,8 @@ def _records(path: Path, separator: str, quoted: bool, blanks: bool) -> Iterator
 
         quoting = csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE
         number = 1
-        for cells in csv.reader(lines(), delimiter=separator, quoting=quoting, skipinitialspace=blanks):
+        options = {"delimiter": separator, "quoting": quoting, "skipinitialspace": blanks, "strict": strict}
+        for cells in csv.reader(lines(), **options):
             if cells and (len(cells) > 1 or cells[0].strip()):
                 yield number, list(taken), cells
             number += len(taken)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -61,12 +61,21 @@ def check_pictures(parts: list[datasets.Dataset], model_config: Any) -> None:
     among = f"of {len(found)} pictures"
     _check_scales([one["scale"] for one in found if "scale" in one], among)
     for name, text in (
-        ("colour", "have colour, which is left out: the model takes grey ones (num_channels 1)"),
+        ("colour", _COLOUR),
         ("transparent", "have transparent parts, which are read as the colour that lies under them"),
         ("frames", "have several frames or pages, of which the first is read"),
     ):
         if counts[name]:
             logger.warning("%d %s %s", counts[name], among, text)
+
+
+_COLOUR = "have colour, which is left out: the model takes grey ones (num_channels 1)"
+
+
+def say_lost_colour(images: Sequence[Any], model_config: Any) -> None:
+    """Says how many of the pictures have colour, if the model takes grey ones."""
+    if picture_mode(model_config) == "L" and (count := sum(map(has_colour, images))):
+        logger.warning("%d of %d pictures %s", count, len(images), _COLOUR)
 
 
 def _stored(parts: list[datasets.Dataset]) -> Iterator[tuple[int, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from ..data.load import TaskData
+from ..data.pictures import say_lost_colour
 from ..errors import AtomError
 from .image import ImageScorer
 from .results import ImageImportance, TextImportance
@@ -54,6 +55,7 @@ def read_images(
     """
     scorer = ImageScorer(model, processor)
     _check_lengths("images", images, batch_size, labels=labels, names=names)
+    say_lost_colour(images, model.config)
     found = _read(scorer, [(image,) for image in images], labels, batch_size, "image")
     return [replace(one, name=name) for one, name in zip(found, names, strict=True)] if names is not None else found
 

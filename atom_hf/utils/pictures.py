@@ -33,7 +33,7 @@ def value_scale(image: Image) -> tuple[float, float]:
     white = next((top for top in ranges if high <= top), None)  # none for nan and infinity
     if white is None or not low >= 0:
         raise AtomError(
-            f"its values run from {low:g} to {high:g}; give a picture of values from 0 to "
+            f"the picture's values run from {low:g} to {high:g}; give a picture of values from 0 to "
             + " or 0 to ".join(map(str, ranges))
         )
     return high, white
@@ -56,7 +56,7 @@ def in_mode(image: Image, mode: str) -> Image:
     except ValueError as error:
         if isinstance(error, AtomError):
             raise
-        raise AtomError(f"its mode {image.mode} cannot be converted to {mode}; save it as RGB") from error
+        raise AtomError(f"the picture's mode {image.mode} cannot be converted to {mode}; save it as RGB") from error
 
 
 def has_colour(image: Image) -> bool:

@@ -128,7 +128,9 @@ def test_deep_pictures_of_no_common_scale(tmp_path):
     dark = noise(np.uint16, 200)
     error_message(lambda: prepare(folder_of(tmp_path / "b", dark)), "16 bits and no value above", "which is black")
     error_message(
-        lambda: prepare(folder_of(tmp_path / "c", noise(np.float32, 1e7), ".tif")), ".tif", "its values run from"
+        lambda: prepare(folder_of(tmp_path / "c", noise(np.float32, 1e7), ".tif")),
+        ".tif",
+        "the picture's values run from",
     )
 
 

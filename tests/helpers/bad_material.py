@@ -15,10 +15,12 @@ def write_files(folder):
         "other": {"text": lines, "label": ["cold", "tepid"] * 8},
         "float": {"text": lines, "label": [0.25, 1.5] * 8},
         "none": {"text": lines, "label": ["cold", None] * 8},
+        "moods": {"text": lines, "mood": ["cold", "warm"] * 8},
         "one": {"text": lines, "label": ["cold"] * 16},
     }
     for name, columns in tables.items():
         pd.DataFrame(columns).to_csv(folder / f"{name}.csv", index=False)
+    (folder / "commas.csv").write_text("text,label\n" + "the sea, calm,cold\na fire,warm\n" * 8, encoding="utf-8")
     configs = {
         "unknown.yaml": "learning_rat: 1.0e-4\n",
         "list.yaml": "- model\n",

@@ -8,6 +8,7 @@ from PIL import Image
 from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from atom_hf.importance.read import read_images
+from helpers.error_messages import error_message
 from helpers.models import tiny
 from helpers.scored import ready
 
@@ -18,11 +19,13 @@ def test_pictures_of_every_mode_and_shape(mode, size):
     model = ready(tiny("vit"), None)
     grey = ViTImageProcessorPil(size={"height": 8, "width": 8}, image_mean=[0.5], image_std=[0.5])
     array = np.arange(size[0] * size[1]).reshape(size[::-1]) % 256
-    image = Image.fromarray(array.astype(np.uint16 if mode == "I;16" else np.uint8))
-    image = image if mode == "I;16" else image.convert(mode)
+    shallow = Image.fromarray(array.astype(np.uint8))
+    image = Image.fromarray((array * 257).astype(np.uint16)) if mode == "I;16" else shallow.convert(mode)
     (result,) = read_images(model, grey, [image], names=["a.png"])
-    values = model.atom_importance(pixel_values=grey([image.convert("L")], return_tensors="pt")["pixel_values"])[0]
+    seen = shallow if mode == "I;16" else image.convert("L")
+    values = model.atom_importance(pixel_values=grey([seen], return_tensors="pt")["pixel_values"])[0]
     np.testing.assert_allclose(result.importance.ravel(), values[1:].numpy(), atol=1e-5)
+    assert result.image.mode == ("L" if mode == "I;16" else mode)  # as a page shows it
     assert result.on_pixels().shape == size[::-1] and result.box is None and result.name == "a.png"
 
 
@@ -59,3 +62,18 @@ def test_pictures_that_come_out_in_different_shapes():
     images = [Image.new("L", size, 9) for size in ((32, 32), (32, 32), (48, 32), (32, 32))]
     shapes = [result.importance.shape for result in read_images(model, as_they_are, images)]
     assert shapes == [(4, 4), (4, 4), (4, 6), (4, 4)]
+
+
+def test_colour_that_a_grey_model_does_not_see_is_said(caplog):
+    grey = ViTImageProcessorPil(size={"height": 8, "width": 8}, image_mean=[0.5], image_std=[0.5])
+    images = [Image.new("RGB", (8, 8), (200, 9, 9)), Image.new("RGB", (8, 8), (9, 9, 9)), Image.new("L", (8, 8), 9)]
+    read_images(ready(tiny("vit"), None), grey, images)
+    assert "1 of 3 pictures have colour, which is left out: the model takes grey ones" in caplog.text
+
+
+def test_values_without_a_scale_are_rejected():
+    grey = ViTImageProcessorPil(size={"height": 8, "width": 8}, image_mean=[0.5], image_std=[0.5])
+    image = Image.fromarray(np.full((8, 8), -1.0, dtype=np.float32))
+    error_message(
+        lambda: read_images(ready(tiny("vit"), None), grey, [image]), "the picture's values run from -1 to -1"
+    )

@@ -40,7 +40,7 @@ def test_deep_pictures_are_scaled(values, kind, expected, mode):
 )
 def test_values_without_a_scale(values, kind):
     image = Image.fromarray(np.array([values], dtype=kind))
-    error_message(lambda: eight_bit(image), "its values run from", "give a picture of values from 0 to")
+    error_message(lambda: eight_bit(image), "the picture's values run from", "give a picture of values from 0 to")
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr"])
@@ -52,7 +52,8 @@ def test_other_pictures_stay_as_they_are(mode):
 
 def test_a_mode_that_is_not_converted():
     error_message(
-        lambda: in_mode(Image.new("LAB", (2, 2)), "L"), "its mode LAB cannot be converted to L; save it as RGB"
+        lambda: in_mode(Image.new("LAB", (2, 2)), "L"),
+        "the picture's mode LAB cannot be converted to L; save it as RGB",
     )
 
 
