@@ -10,6 +10,10 @@ class AtomError(ValueError):
 
     exit_status = 2
 
+    def __init__(self, message: object = "") -> None:
+        # A worker of a DataLoader raises it again with its whole traceback as the message, which ends in the message itself.
+        super().__init__(str(message).rpartition(f"{__name__}.AtomError: ")[2].rstrip("\n"))
+
 
 class WriteError(AtomError, OSError):
     """A file that could not be written, because the disk is full or read-only, for one. What was there before is kept."""

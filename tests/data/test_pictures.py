@@ -166,3 +166,15 @@ def test_plain_pictures_need_no_word(tmp_path, caplog):
     for channels, images in ((1, noise(np.uint8, 255)), (3, [Image.new("RGB", (8, 8), (9, 99, 9))] * 8)):
         prepare(folder_of(tmp_path / str(channels), images), channels)
     assert not said(caplog)
+
+
+def test_an_error_of_a_worker_is_the_line_alone():
+    from torch._utils import ExceptionWrapper
+
+    def reraised():
+        try:
+            raise AtomError("--dataset: picture 'a.png' cannot be read")
+        except AtomError:
+            ExceptionWrapper(where="in DataLoader worker process 0").reraise()
+
+    assert error_message(reraised) == "--dataset: picture 'a.png' cannot be read"
