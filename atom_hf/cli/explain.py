@@ -1,5 +1,6 @@
 """`atom-hf explain`: show texts or images under their token importance."""
 
+import contextlib
 import os
 import stat
 import sys
@@ -129,7 +130,7 @@ def read_given(texts: list[str], files: list[str], samples: int) -> Given:
         if text != STANDARD_INPUT:
             given.texts.append(text)
             continue
-        if hasattr(sys.stdin, "reconfigure"):  # UTF-8 as in files, whatever the locale says
+        with contextlib.suppress(AttributeError, ValueError):  # UTF-8 as in files, whatever the locale says
             sys.stdin.reconfigure(encoding="utf-8", errors="strict")
         lines = _lines(sys.stdin, "standard input")
         given.texts += lines[:samples]

@@ -108,6 +108,24 @@ def test_standard_input(shown, monkeypatch):
     assert out.index("first(") < out.index("sea(") < out.index("rivers(") and "read      3 texts" in out
 
 
+def test_standard_input_is_utf_8_and_output_any_encoding(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("früh 海\n".encode()), encoding="ascii"))
+    raw = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii", write_through=True))
+    assert main(["explain", "-", "--model", "bert", "--page", str(tmp_path / "page.html")]) == 0
+    assert re.match(rb"fr\?h\(.*\?\(", raw.getvalue())
+    assert "früh" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_a_stranger_s_class_names_do_not_steer_the_terminal(folder, tmp_path):
+    model = load_atom_model("bert")
+    model.config.id2label = {0: "\x1b]0;owned\x07cold", 1: "\x1b[2Jwarm"}
+    model.save_pretrained(tmp_path / "bert")
+    make_tokenizer().save_pretrained(tmp_path / "bert")
+    status, out, err = explain(f"'the sea' --model {tmp_path / 'bert'}", tmp_path / "page.html")
+    assert status == 0 and "predicted \ufffd" in out and not set("\x1b\x07") & set(out + err)
+
+
 def test_a_file_of_lines(shown):
     out, page = shown("--model bert --file lines.txt")
     assert "read      3 texts\n" in out and "the(" in out
