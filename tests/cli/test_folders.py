@@ -8,7 +8,13 @@ from atom_hf.utils.lock import HOST, LOCK_NAME, lock_folder
 from helpers.commands import command
 from helpers.studies import SHORT, write
 
-pytestmark = pytest.mark.usefixtures("digits_once", "own_folder")
+pytestmark = [
+    pytest.mark.usefixtures("digits_once", "own_folder"),
+    pytest.mark.promise(
+        "One run at a time writes to a folder.",
+        "train, compare, study, faithfulness and fit-explainer, twice in one folder; folders that cannot be written to",
+    ),
+]
 
 DATA = "--dataset digits --max_train_samples 24 --max_eval_samples 10"
 VIT = (

@@ -9,6 +9,11 @@ from atom_hf.data.cache import writing_cache
 from atom_hf.errors import AtomError
 from helpers.tables import error_of, write
 
+pytestmark = pytest.mark.promise(
+    "The cause that an error names is the real one.",
+    "a datasets cache that is missing, full, read-only or forbidden",
+)
+
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl", ".parquet"])
 @pytest.mark.parametrize("below", ["", "cache"])

@@ -10,7 +10,13 @@ from atom_hf.data.delimited import table_options
 from atom_hf.data.load import load_data
 from helpers.tables import ROWS, error_of, labels, texts, write
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = [
+    pytest.mark.usefixtures("own_cache"),
+    pytest.mark.promise(
+        "A table of any separator, with or without quotes and a header, loses no row.",
+        "separators, lone quotes, long fields, missing or odd headers, byte order marks, row numbers as R writes them",
+    ),
+]
 
 TEXTS = [f"line number {i}" for i in range(12)]
 CLASSES = ["good", "bad"] * 6

@@ -16,7 +16,13 @@ from helpers.error_messages import error_message
 from helpers.tables import write, write_images
 from helpers.task_data import TINY_VIT
 
-pytestmark = pytest.mark.usefixtures("own_cache")
+pytestmark = [
+    pytest.mark.usefixtures("own_cache"),
+    pytest.mark.promise(
+        "A picture that is broken, deep, or of which the model sees less is scaled, counted or rejected by name.",
+        "cut, empty, foreign and linked files, 16-bit and float pictures, colour, transparency, several frames",
+    ),
+]
 
 
 def folder_of(folder, images, suffix=".png"):

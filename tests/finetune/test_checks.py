@@ -13,6 +13,11 @@ from atom_hf.finetune.metrics import CLASSIFICATION_METRICS, classification_metr
 from helpers.commands import parse
 from helpers.models import tiny
 
+pytestmark = pytest.mark.promise(
+    "What is not installed or not measured is rejected before training.",
+    "reporters, schedules, optimizers, the metric to choose by",
+)
+
 
 def rejected(check, *given):
     with pytest.raises(AtomError) as caught:

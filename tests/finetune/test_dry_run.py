@@ -9,7 +9,13 @@ import transformers
 from helpers.commands import BERT, GPT2, command
 from helpers.tables import write
 
-pytestmark = pytest.mark.usefixtures("own_folder")
+pytestmark = [
+    pytest.mark.usefixtures("own_folder"),
+    pytest.mark.promise(
+        "A dry run shows what would be trained on what, and trains nothing.",
+        "tables, texts, pictures, escape sequences, flags and files that cannot be used",
+    ),
+]
 
 ROWS = {"title": [f"line number {i}" for i in range(20)], "mood": ["calm", "wild"] * 10, "note": ["x"] * 20}
 TABLE = f"train {BERT} --vocabulary_size 300 --dataset a.csv --text_column title --label_column mood"

@@ -26,7 +26,13 @@ PLAIN, ATOM = f"{VIT} --max_steps 3", f"{VIT} --max_steps 3 --atom --no_explaine
 DIVERGES = "--learning_rate 1e38 --lr_scheduler_type constant --optim sgd --max_grad_norm 0"
 FULL = OSError(errno.ENOSPC, "No space left on device")
 
-pytestmark = pytest.mark.usefixtures("digits_once", "own_folder")
+pytestmark = [
+    pytest.mark.usefixtures("digits_once", "own_folder"),
+    pytest.mark.promise(
+        "A full disk costs no results, and a model of NaNs is not saved as if it were one.",
+        "disks that fill in a checkpoint, at the last save and while the results are written; runs that diverge",
+    ),
+]
 
 
 def full(*_, **__):
@@ -211,7 +217,7 @@ def test_the_folder_of_a_finished_run_is_no_checkpoint(line):
 
 @pytest.mark.parametrize("line", [PLAIN, ATOM], ids=["plain", "atom"])
 def test_a_folder_in_use_is_refused_before_the_model_is_made(monkeypatch, line):
-    monkeypatch.setattr("atom_hf.finetune.run.prepare_inputs", None)
+    monkeypatch.setattr("atom_hf.finetune.run.prepare_run_inputs", None)
     with lock_folder("run"):
         status, _, err = command(line)
         assert status == 2 and last_line(err).startswith(

@@ -15,6 +15,12 @@ from atom_hf.modeling.bounds import check_counts, check_memory
 from helpers.models import attached, make_tokenizer
 from helpers.task_data import LINES, TINY_BERT, text_data
 
+pytestmark = pytest.mark.promise(
+    "A configuration that asks for more than any model has, or than the machine holds, is rejected before anything is built.",
+    "layers, experts, classes, widths, vocabularies and picture sizes",
+)
+
+
 MANY = 100_000_000
 
 

@@ -10,6 +10,11 @@ from atom_hf import AtomError
 from atom_hf.modeling.finite import check_finite_files, not_finite
 from helpers.models import attached, tiny
 
+pytestmark = pytest.mark.promise(
+    "A full disk costs no results, and a model of NaNs is not saved as if it were one.",
+    "weights that are not finite, in a model and in a checkpoint's files",
+)
+
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])

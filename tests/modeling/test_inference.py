@@ -9,6 +9,11 @@ from atom_hf.modeling.inference import default_device
 from helpers.error_messages import error_message
 from helpers.models import attached, batch_for
 
+pytestmark = pytest.mark.promise(
+    "The cause that an error names is the real one.",
+    "weights and inputs that are not finite",
+)
+
 
 @pytest.mark.parametrize(("there", "device"), [(True, "cuda"), (False, "cpu")])
 def test_a_gpu_is_used_if_there_is_one(monkeypatch, there, device):

@@ -16,7 +16,13 @@ from helpers.models import attached, batch_for, tiny
 from helpers.training import make, train
 
 # PEFT 0.21 goes by names that Transformers 5.23 calls old.
-pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning"),
+    pytest.mark.promise(
+        "A folder holds a model or an adapter, never both as one.",
+        "saves and loads of one beside the other, shards, checkpoints, the flag off",
+    ),
+]
 
 LORA = {"r": 4, "target_modules": ["query", "value"], "task_type": "SEQ_CLS", "init_lora_weights": False}
 BESIDE = "holds an adapter (adapter_config.json)"

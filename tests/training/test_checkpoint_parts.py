@@ -14,6 +14,11 @@ from atom_hf.training.checkpoint_parts import check_fits, check_parts
 from helpers.models import tiny
 from helpers.training import SUM, make
 
+pytestmark = pytest.mark.promise(
+    "A checkpoint that does not belong to the run, or is not whole, is not resumed from.",
+    "parts that are cut, missing, foreign or pickled, with the flag and without",
+)
+
 
 class Payload:
     """What would make a folder when it is unpickled."""

@@ -12,6 +12,12 @@ from helpers.error_messages import error_message
 from helpers.models import make_tokenizer, rows_for, tiny
 from helpers.training import arguments, make
 
+pytestmark = pytest.mark.promise(
+    "The cause that an error names is the real one.",
+    "no row or one, blank texts, streams, packing",
+)
+
+
 BLANK = {"input_ids": [2, 3], "attention_mask": [1, 1], "labels": 0}
 
 

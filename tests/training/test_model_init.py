@@ -16,6 +16,11 @@ from helpers.error_messages import error_message
 from helpers.models import make_tokenizer, tiny
 from helpers.training import equal, make, train
 
+pytestmark = pytest.mark.promise(
+    "A search trains every trial by its own arguments.",
+    "freed models, changed batches, layers and weights, heads that were given, the best arguments afterwards",
+)
+
 
 class Search(hyperparameter_search.OptunaBackend):
     """Tries what it is given, and frees the model of each trial, as Transformers does for Optuna."""

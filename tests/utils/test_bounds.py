@@ -7,6 +7,12 @@ import pytest
 from atom_hf import AtomError
 from atom_hf.utils.bounds import COUNT, NOT_NEGATIVE, SEED, Bound, check_bounds
 
+pytestmark = pytest.mark.promise(
+    "A number that cannot be is rejected as a flag, before anything is made.",
+    "negative, infinite, huge and missing numbers, on the command line and in YAML",
+)
+
+
 BOUNDS = {"seed": SEED, "count": COUNT, "rate": NOT_NEGATIVE, "beta": Bound(0, 1, below=True)}
 
 

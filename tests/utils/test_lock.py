@@ -14,6 +14,12 @@ from atom_hf.utils import lock
 from atom_hf.utils.lock import HOST, LOCK_NAME, lock_folder
 from helpers.paths import environment
 
+pytestmark = pytest.mark.promise(
+    "One run at a time writes to a folder.",
+    "a second process, a killed owner, another host, every command that writes a folder",
+)
+
+
 HOLDER = """
 import sys, time
 from atom_hf.utils.lock import lock_folder

@@ -7,6 +7,11 @@ from PIL import Image
 from atom_hf.utils.pictures import eight_bit, has_colour, has_transparency, in_mode
 from helpers.error_messages import error_message
 
+pytestmark = pytest.mark.promise(
+    "A picture that is broken, deep, or of which the model sees less is scaled, counted or rejected by name.",
+    "every mode of a picture, on every scale",
+)
+
 
 @pytest.mark.parametrize(
     ("values", "kind", "expected"),

@@ -15,6 +15,12 @@ from atom_hf.errors import AtomError
 from atom_hf.utils.terminal import GuardedStream, encodable, get_logger, guard_streams, harmless, write_styled
 from helpers.paths import ROOT, environment
 
+pytestmark = pytest.mark.promise(
+    "Nothing that a stranger's file says steers the terminal; a closed pipe or a full disk behind it costs no run.",
+    "escape sequences on both streams, in logs, bars and tracebacks; closed pipes, /dev/full, no stream, an ASCII stream",
+)
+
+
 STEERING = {
     "title of the window": "\x1b]0;owned\x07",
     "clear the screen": "\x1b[2J\x1b[H",
