@@ -52,7 +52,7 @@ def test_the_page_is_what_the_tests_promise(recipe):
 
 
 def test_every_file_with_a_marker_is_on_the_page(recipe):
-    marked = re.compile(r"^(@|pytestmark = .*)pytest\.mark\.promise\(", re.MULTILINE)
+    marked = re.compile(r"^\s*(@|pytestmark = .*|)pytest\.mark\.promise\(", re.MULTILINE)
     files = [path for path in (ROOT / "tests").rglob("test_*.py") if marked.search(path.read_text(encoding="utf-8"))]
     named = {path.relative_to(ROOT).as_posix() for path in files if path != Path(__file__)}
     assert named == {file for _, file, *_ in recipe.promises(ROOT / "tests")} and len(named) > 25
