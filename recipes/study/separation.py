@@ -1,15 +1,17 @@
 """Make the data of `separation_scratch.yaml` and `separation_pretrained.yaml`: python recipes/study/separation.py
 
-Each table has two labels: one to train on, and another that training does not have, for a probe of what the features still know.
-Every table has three parts: `train` (a study draws its training samples from it), `probe` (the rows that probes are fitted on; from
-the training split too, and no row of `train`), and `test` (rows of the test or development split, which nothing was chosen on).
+Each table has two labels: one to train on, and another that training does not have, for a probe of what the features still
+know. Every table has three parts: `train` (a study draws its training samples from it), `probe` (the rows that probes are
+fitted on; of the training split too, and no row of `train`), and `test` (rows of the test or development split, which nothing
+was chosen on).
 
     mnist     image; parity; digit; writing: terciles of ink x terciles of slant, nine classes that cut across the digits
     fashion   image; top (T-shirt, pullover, coat, shirt) or not; class
     sst2      text; label (positive or not); length: quartiles of the number of words
     cola      text; label (acceptable or not): no model is trained on it, so it has no `train`
 
-Thresholds of terciles and quartiles are those of the rows of `train`. Data sets are named by their Hub ids; a flag takes a local copy.
+Thresholds of terciles and quartiles are those of the rows of `train`. Data sets are named by their Hub ids; a flag takes a
+local copy.
 """
 
 import argparse
