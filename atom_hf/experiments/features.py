@@ -38,6 +38,16 @@ def encode(prepared: Prepared, rows: datasets.Dataset) -> Sequence[dict[str, Any
     return _kept[key]
 
 
+def same_inputs(one: datasets.Dataset, other: datasets.Dataset) -> bool:
+    """Whether two tables have the same images or texts in the same order, whatever their labels."""
+
+    def raw(rows: datasets.Dataset) -> dict[str, list]:
+        rows = rows.select_columns([name for name in rows.column_names if name != "label"])
+        return (rows.cast_column("image", datasets.Image(decode=False)) if "image" in rows.column_names else rows)[:]
+
+    return len(one) == len(other) and raw(one) == raw(other)
+
+
 @torch.no_grad()
 def read_outputs(prepared: Prepared, encoded: Sequence[dict[str, Any]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Logits [n, classes], labels [n] and features [n, h] of encoded rows, in evaluation.

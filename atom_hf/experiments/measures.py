@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from ..data.load import TaskData
 from ..finetune.metrics import classification_metrics, perplexity
 from ..finetune.run import Prepared
-from .features import encode, read_outputs
+from .features import encode, read_outputs, same_inputs
 from .probes import cross_entropy, distance_correlation, linear_probe, neighbor_accuracy, scaled_loss, twin_retrieval
 from .regularizers import collecting_latents
 
@@ -166,19 +166,24 @@ def measure_classifier(
     return measures, latent
 
 
-def measure_probes(prepared: Prepared, probes: dict[str, TaskData], prefix: str = "") -> dict[str, float]:
+def measure_probes(
+    prepared: Prepared, probes: dict[str, TaskData], prefix: str = "", known: np.ndarray | None = None
+) -> dict[str, float]:
     """How well other labels than the model's are read from its features: by a linear probe, and from nearest neighbours.
 
     Args:
         prepared: the model as it is now.
         probes: by name, rows to fit on (`train`) and rows to score on (`eval`), with the other labels.
         prefix: of the measures' names, behind the probe's.
+        known: the model's features of its evaluation rows, if they have been read: those need not be read again.
     """
     measures = {}
     for name, data in probes.items():
-        (_, fitted, x), (_, scored, y) = (
-            read_outputs(prepared, encode(prepared, rows)) for rows in (data.train, data.eval)
-        )
+        _, fitted, x = read_outputs(prepared, encode(prepared, data.train))
+        if known is not None and same_inputs(data.eval, prepared.data.eval):
+            scored, y = np.array(data.eval[:]["label"]), known
+        else:
+            _, scored, y = read_outputs(prepared, encode(prepared, data.eval))
         found = linear_probe(x, fitted, y, scored)
         start = f"{name} {prefix}"
         measures |= {f"{start}probe": found["accuracy"], f"{start}neighbors": neighbor_accuracy(x, fitted, y, scored)}

@@ -191,8 +191,8 @@ def _run(
             measures, _ = measure_writer(prepared, job.seed)
         else:
             shifts = _load_shifts(job, one, local["shifts"], data.labels)
-            measures, _ = measure_classifier(prepared, shifts, job.seed)
-            measures |= {**measure_probes(prepared, probes), **untrained}
+            measures, features = measure_classifier(prepared, shifts, job.seed)
+            measures |= {**measure_probes(prepared, probes, known=features), **untrained}
     return {**measures, "seconds": round(seconds, 2)}
 
 
