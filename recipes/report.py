@@ -8,9 +8,10 @@ from pathlib import Path
 
 from atom_hf.errors import AtomError
 from atom_hf.experiments.compare import read_comparison
+from atom_hf.experiments.differences import Difference, differences
 from atom_hf.experiments.study import StudyArguments, run_study
 from atom_hf.experiments.study_file import Study
-from atom_hf.experiments.study_report import Difference, differences, interval, plot_differences, tables
+from atom_hf.experiments.study_report import family_table, interval, plot_differences, tables
 from atom_hf.utils.jsonl import RESULTS_NAME
 from atom_hf.utils.statistics import holm
 from atom_hf.utils.tables import markdown
@@ -23,6 +24,8 @@ MARKS = "<!-- results: python recipes/report.py -->", "<!-- end of results -->"
 MAIN_STUDIES = ("digits", "mnist", "cifar10", "gaussians", "text", "cola", "gutenberg")
 CONFIRMING = ("confirm_images", "confirm_text")
 OTHER_STUDIES = ("arms_images", "search_images")
+# The studies of the separation form: one family of comparisons, reported with as many runs as there are so far.
+SEPARATION_STUDIES = ("separation_scratch", "separation_pretrained")
 OVERVIEW = "overview.png"
 AGAIN = """Again with fresh seeds, for the three settings of 300 samples or more that spoke for the flag in accuracy or
 cross-entropy when MNIST, CIFAR-10, CoLA and Gutenberg had not run yet (digits 1,000 and poem 892 use all training rows:
@@ -67,16 +70,36 @@ def recipes_table() -> str:
     return markdown(["recipe", "training samples", "seeds", "metric", "plain", "atom", "difference [95 %]"], rows)
 
 
-def read_studies(names: tuple[str, ...]) -> dict[str, tuple[Study, list[dict]]]:
-    """The studies of these names with their results. Raises `AtomError` for results of other flags, or missing ones."""
+def read_studies(names: tuple[str, ...], whole: bool = True) -> dict[str, tuple[Study, list[dict]]]:
+    """The studies of these names with their results. Raises `AtomError` for results of other flags.
+
+    Missing results are an error too, unless a study need not be `whole`: then one without any is left out.
+    """
     found = {}
     for name in names:
         study, lines, _ = run_study(str(HERE / "study" / f"{name}.yaml"), StudyArguments(report_only=True))
-        runs = study.seeds * len(study.arms) * sum(len(setting.sizes) for setting in study.settings)
-        if len(lines) != runs:
+        if not whole and not lines:
+            continue
+        if whole and len(lines) != runs_of(study):
+            runs = runs_of(study)
             raise AtomError(f"study {name} has {len(lines)} of {runs} runs; run it to its end, or give it fewer seeds")
         found[name] = study, lines
     return found
+
+
+def runs_of(study: Study) -> int:
+    """How many runs a study has when it is whole."""
+    return study.seeds * len(study.arms) * sum(len(setting.sizes) for setting in study.settings)
+
+
+def separation(studies: dict[str, tuple[Study, list[dict]]]) -> str:
+    """The first table of the separation form, and how much of it has run."""
+    names = {name: studies.get(name) for name in SEPARATION_STUDIES}
+    progress = "; ".join(
+        f"{name}.yaml: {len(found[1])} of {runs_of(found[0])} runs" if found else f"{name}.yaml: not begun"
+        for name, found in names.items()
+    )
+    return f"So far: {progress}.\n\n{family_table(studies.values()) if studies else ''}"
 
 
 def main_table(main: list[Difference], loss: list[Difference]) -> str:
@@ -150,12 +173,18 @@ def main() -> None:
     confirming = read_studies(CONFIRMING)
     confirmed = main_table(*collect(confirming))
 
+    separated = read_studies(SEPARATION_STUDIES, whole=False)
     notes = (HERE / "study" / "notes.md").read_text(encoding="utf-8")
-    for mark, text in (("verdict", says), ("table", table), ("confirmed", confirmed)):
+    for mark, text in (
+        ("verdict", says),
+        ("table", table),
+        ("confirmed", confirmed),
+        ("separation", separation(separated)),
+    ):
         notes = notes.replace("{{" + mark + "}}", text)
     if "{{" in notes:
         raise AtomError("recipes/study/notes.md has a mark that nothing fills")
-    studies = {**main_studies, **confirming, **others}
+    studies = {**main_studies, **confirming, **others, **separated}
     parts = [notes, *(section(name, *found) for name, found in studies.items())]
     (HERE / "study" / "README.md").write_text("\n".join(parts), encoding="utf-8")
 

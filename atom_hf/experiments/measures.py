@@ -10,8 +10,11 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from ..data.load import TaskData
 from ..finetune.metrics import classification_metrics, perplexity
 from ..finetune.run import Prepared
+from .features import encode, read_outputs, same_inputs
+from .probes import cross_entropy, distance_correlation, linear_probe, neighbor_accuracy, scaled_loss, twin_retrieval
 from .regularizers import collecting_latents
 
 BINS = 15
@@ -122,47 +125,70 @@ def corrupt(rows: datasets.Dataset, seed: int) -> datasets.Dataset:
     return datasets.Dataset.from_dict(columns, features=rows.features)
 
 
-def read_outputs(prepared: Prepared, encoded: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Logits [n, classes], labels [n] and latents [n, h] of encoded rows, in evaluation."""
-    trainer = prepared.trainer
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    with collecting_latents(model) as latents:
-        found = trainer.predict(encoded)
-    logits = found.predictions[0] if isinstance(found.predictions, tuple) else found.predictions
-    latent = torch.cat([batch.detach().float().flatten(1).cpu() for batch in latents]).numpy()
-    return logits, found.label_ids, latent
-
-
 def measure_classifier(
     prepared: Prepared, shifts: dict[str, datasets.Dataset], seed: int
 ) -> tuple[dict[str, float], np.ndarray]:
-    """The measures of a classifier on its evaluation data, and its latents there [n, h].
+    """The measures of a classifier on its evaluation data, and its features there [n, h].
 
     Args:
         prepared: after training.
         shifts: rows of other distributions by name, each with the same classes.
         seed: of the corruption.
     """
-    from scipy.special import log_softmax, softmax
+    from scipy.special import softmax
 
-    logits, labels, latent = read_outputs(prepared, prepared.task.eval)
+    logits, labels, latent = read_outputs(prepared, encode(prepared, prepared.data.eval))
     logits = logits.astype(np.float64)
     probabilities = softmax(logits, axis=1)
     found = classification_metrics(_Prediction(logits, labels))
     measures = {
         "accuracy": found["accuracy"],
         "mcc": found["mcc"],
-        "loss": float(-log_softmax(logits, axis=1)[np.arange(len(labels)), labels].mean()),
+        "loss": cross_entropy(logits, labels),
         "calibration_error": calibration_error(probabilities, labels),
         "entropy": entropy(probabilities),
         "effective_rank": effective_rank(latent),
         "neighbor_distance": neighbor_distance(latent),
     }
     for name, rows in {"corrupted": corrupt(prepared.data.eval, seed), **shifts}.items():
-        other, truth, _ = read_outputs(prepared, prepared.task.encode(rows))
+        other, truth, features = read_outputs(prepared, encode(prepared, rows))
         scores = classification_metrics(_Prediction(other, truth))
         measures |= {f"{name} accuracy": scores["accuracy"], f"{name} mcc": scores["mcc"]}
+        if name == "corrupted":
+            twin = twin_retrieval(latent, features)
+    known, truth, _ = read_outputs(prepared, encode(prepared, prepared.data.train))
+    measures |= {
+        "scaled loss": scaled_loss(logits, labels),
+        "train accuracy": classification_metrics(_Prediction(known, truth))["accuracy"],
+        "twin": twin,
+        "distance_correlation": distance_correlation(logits, latent),
+    }
     return measures, latent
+
+
+def measure_probes(
+    prepared: Prepared, probes: dict[str, TaskData], prefix: str = "", known: np.ndarray | None = None
+) -> dict[str, float]:
+    """How well other labels than the model's are read from its features: by a linear probe, and from nearest neighbours.
+
+    Args:
+        prepared: the model as it is now.
+        probes: by name, rows to fit on (`train`) and rows to score on (`eval`), with the other labels.
+        prefix: of the measures' names, behind the probe's.
+        known: the model's features of its evaluation rows, if they have been read: those need not be read again.
+    """
+    measures = {}
+    for name, data in probes.items():
+        _, fitted, x = read_outputs(prepared, encode(prepared, data.train))
+        if known is not None and same_inputs(data.eval, prepared.data.eval):
+            scored, y = np.array(data.eval[:]["label"]), known
+        else:
+            _, scored, y = read_outputs(prepared, encode(prepared, data.eval))
+        found = linear_probe(x, fitted, y, scored)
+        start = f"{name} {prefix}"
+        measures |= {f"{start}probe": found["accuracy"], f"{start}neighbors": neighbor_accuracy(x, fitted, y, scored)}
+        measures |= {f"{start}probe {other}": found[other] for other in ("mcc", "auc") if other in found}
+    return measures
 
 
 @torch.no_grad()

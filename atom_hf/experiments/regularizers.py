@@ -14,11 +14,13 @@ from torch.nn import functional as F
 
 from ..errors import AtomError
 from ..modeling.layers import is_image_model
+from ..modeling.output_layer import OutputLayer, find_output_layer, watching
 from ..training.arguments import AtomTrainingArguments
 from ..training.loss_scale import loss_divisor
 from ..training.trainer import AtomTrainer
+from .features import features_of
 
-REGULARIZERS = ("none", "mixup", "supcon", "uniformity", "rdrop")
+REGULARIZERS = ("none", "mixup", "supcon", "uniformity", "dispersive", "rdrop")
 
 
 @dataclass
@@ -32,7 +34,14 @@ class StudyTrainingArguments(AtomTrainingArguments):
             "help": "Weight of the competitor's term in the loss; for mixup, the alpha of its Beta(alpha, alpha)."
         },
     )
-    regularizer_temperature: float = field(default=0.1, metadata={"help": "Temperature of supcon."})
+    regularizer_temperature: float = field(default=0.1, metadata={"help": "Temperature of supcon and dispersive."})
+    regularizer_centered: bool = field(
+        default=False,
+        metadata={
+            "help": "For uniformity: the features are what the output layer reads before its dropout, centred over the batch, "
+            "in place of its input as it is."
+        },
+    )
 
 
 def supervised_contrastive_loss(latent: Tensor, labels: Tensor, temperature: float) -> Tensor:
@@ -51,13 +60,33 @@ def supervised_contrastive_loss(latent: Tensor, labels: Tensor, temperature: flo
     return per_anchor.sum() / (count > 0).sum().clamp(min=1)
 
 
-def uniformity_loss(latent: Tensor, t: float = 2.0) -> Tensor:
-    """Wang and Isola (arXiv 2005.10242, Eq. 2): log of the mean Gaussian potential between normalised latents [B, h]."""
-    z = F.normalize(latent.float(), dim=-1)
+def uniformity_loss(latent: Tensor, t: float = 2.0, centered: bool = False) -> Tensor:
+    """Wang and Isola (arXiv 2005.10242, Eq. 2): log of the mean Gaussian potential between normalised latents [B, h].
+
+    With `centered` the mean over the batch is subtracted first (ours), without which features that share a large mean cannot
+    spread over the sphere.
+    """
+    latent = latent.float()
+    z = F.normalize(latent - latent.mean(0) if centered else latent, dim=-1)
     if len(z) < 2:
         return z.sum() * 0
     i, j = torch.triu_indices(len(z), len(z), offset=1, device=z.device)
     return (z[i] - z[j]).square().sum(-1).mul(-t).exp().mean().log()
+
+
+def dispersive_loss(latent: Tensor, temperature: float) -> Tensor:
+    """Wang and He (arXiv 2506.09027, Algorithm 1): InfoNCE without positives, on squared distances: latent [B, h] -> scalar.
+
+        log mean over i, j of exp(-||z_i - z_j||^2 / (h temperature))
+
+    As in the authors' code the mean is over all ordered pairs, those of a sample with itself too, and the squared distance is
+    divided by the width.
+    """
+    z = latent.float()
+    i, j = torch.triu_indices(len(z), len(z), offset=1, device=z.device)
+    pairs = (z[i] - z[j]).square().mean(-1) / -temperature
+    own = z.new_zeros(len(z)) + 0 * z.sum()  # the gradient exists for one sample too
+    return torch.cat([pairs, pairs, own]).logsumexp(0) - 2 * math.log(len(z))
 
 
 def r_drop_divergence(a: Tensor, b: Tensor) -> Tensor:
@@ -114,9 +143,12 @@ class StudyTrainer(AtomTrainer):
             raise AtomError(f"regularizer 'mixup' mixes images; {type(self.model).__name__} takes none")
         if name == "mixup" and self.args.atom:
             raise AtomError("regularizer 'mixup' is not for a run with --atom")
-        if name in ("supcon", "uniformity"):
+        if name in ("supcon", "uniformity", "dispersive"):
             output_layer(self.model)  # raises for a model that has none
-        if name == "supcon" and not 0 < self.args.regularizer_temperature < math.inf:
+        if self.args.regularizer_centered and name != "uniformity":
+            raise AtomError(f"regularizer_centered is for uniformity, not for {name!r}")
+        self._read_layer: OutputLayer | None = None
+        if name in ("supcon", "dispersive") and not 0 < self.args.regularizer_temperature < math.inf:
             raise AtomError(
                 f"regularizer_temperature must be a finite number above 0; got {self.args.regularizer_temperature!r}"
             )
@@ -131,7 +163,21 @@ class StudyTrainer(AtomTrainer):
             loss, outputs = self._mixed(model, inputs, weight)
             loss = loss / loss_divisor(self, num_items_in_batch)
             return (loss, outputs) if return_outputs else loss
-        with collecting_latents(self.accelerator.unwrap_model(model)) as latents:
+        inner = self.accelerator.unwrap_model(model)
+        if name == "dispersive" or self.args.regularizer_centered:
+            with watching(inner, self._read_layer) as read:
+                loss, outputs = super().compute_loss(
+                    model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
+                )
+            self._read_layer = self._read_layer or find_output_layer(inner, read, outputs["logits"])
+            features = features_of(read, self._read_layer, outputs["logits"])
+            if name == "dispersive":
+                term = dispersive_loss(features, self.args.regularizer_temperature)
+            else:
+                term = uniformity_loss(features, centered=True)
+            loss = loss + weight * term / loss_divisor(self, num_items_in_batch)
+            return (loss, outputs) if return_outputs else loss
+        with collecting_latents(inner) as latents:
             loss, outputs = super().compute_loss(
                 model, inputs, return_outputs=True, num_items_in_batch=num_items_in_batch
             )

@@ -1,5 +1,6 @@
 """`atom-hf study`: arms x data sets x sizes x seeds in paired runs, measured by more than accuracy, and resumable."""
 
+import dataclasses
 import gc
 import json
 import time
@@ -13,6 +14,7 @@ import numpy as np
 from tqdm.auto import tqdm
 from transformers import PrinterCallback, TrainerCallback
 
+from ..data.load import TaskData
 from ..errors import AtomError
 from ..finetune.arguments import RunArguments, load_run_data
 from ..finetune.run import Prepared, prepare_run, unlogged_run
@@ -22,7 +24,8 @@ from ..utils.files import check_output_folder, read_yaml, write_atomically
 from ..utils.jsonl import RESULTS_NAME, append_line, read_lines, start_lines
 from ..utils.lock import lock_folder
 from ..utils.quiet import quiet
-from .measures import measure_classifier, measure_writer, read_outputs
+from .features import encode, read_outputs
+from .measures import measure_classifier, measure_probes, measure_writer
 from .paired_runs import warn_of_accumulation, with_flags
 from .regularizers import StudyTrainer, StudyTrainingArguments, output_layer
 from .study_file import Job, Study, is_map_of_maps, job_fingerprint, job_flags, locate, read_study, study_jobs
@@ -63,9 +66,11 @@ def run_study(path: str, options: StudyArguments) -> tuple[Study, list[dict[str,
             raise AtomError(f"--seeds must be at least 2, got {options.seeds}")
         study = study._replace(seeds=options.seeds)
     local = read_yaml(options.local, "--local") if options.local else {}
-    if not is_map_of_maps(local) or not all(is_map_of_maps(flags.get("shifts", {})) for flags in local.values()):
+    if not is_map_of_maps(local) or not all(
+        is_map_of_maps(flags.get(others, {})) for flags in local.values() for others in ("shifts", "probes")
+    ):
         raise AtomError(
-            f"--local {options.local!r} must hold settings as 'name: {{flag: value}}', shifts within likewise"
+            f"--local {options.local!r} must hold settings as 'name: {{flag: value}}', shifts and probes within likewise"
         )
     folder = Path(options.output_dir) if options.output_dir else Path(path).with_suffix("")
     check_output_folder(folder)
@@ -101,11 +106,13 @@ def _run_jobs(study: Study, options: StudyArguments, local: dict[str, Any], fold
                 with unlogged_run(*located[job], job.seed) as arguments:
                     prepared = _prepare(*arguments)
                     _check(job, prepared)
-                    _load_shifts(job, arguments[0], _local_shifts(job, local), prepared.data.labels)
+                    _load_shifts(job, arguments[0], _local(job, local, "shifts"), prepared.data.labels)
+                    _load_probes(job, arguments[0], _local(job, local, "probes"), prepared.data.task)
             start_lines(folder / RESULTS_NAME)
             for job in (bar := tqdm(todo, desc=study.title, unit="run")):
                 bar.set_postfix_str(f"{job.setting.name}, {job.size}, {job.arm}, seed {job.seed}")
-                found = _run(job, *located[job], folder, _local_shifts(job, local))
+                others = {kind: _local(job, local, kind) for kind in ("shifts", "probes")}
+                found = _run(job, *located[job], folder, others)
                 line = {"setting": job.setting.name, "size": job.size, "arm": job.arm, "seed": job.seed}
                 done[job.key] = {**line, "settings": hashes[job], **found}
                 append_line(folder / RESULTS_NAME, done[job.key])
@@ -114,7 +121,10 @@ def _run_jobs(study: Study, options: StudyArguments, local: dict[str, Any], fold
 
 
 def _prepare(run: RunArguments, args: StudyTrainingArguments) -> Prepared:
-    return prepare_run(run, args, save=False, trainer_class=StudyTrainer)
+    prepared = prepare_run(run, args, save=False, trainer_class=StudyTrainer)
+    if prepared.data.is_image and not run.horizontal_flip:
+        prepared.trainer.train_dataset = encode(prepared, prepared.data.train)
+    return prepared
 
 
 def _check(job: Job, prepared: Prepared) -> None:
@@ -124,13 +134,13 @@ def _check(job: Job, prepared: Prepared) -> None:
         raise AtomError(f"setting {name!r} has {count} training samples, not {job.size}")
     if (job.setting.metric == "perplexity") != (task == "causal-lm"):
         raise AtomError(f"setting {name!r}: metric is {job.setting.metric}, which {task} does not have")
-    if task == "causal-lm" and (job.setting.latents or job.setting.shifts):
-        raise AtomError(f"setting {name!r}: latents and shifts are for classification, not for causal-lm")
+    if task == "causal-lm" and (job.setting.latents or job.setting.shifts or job.setting.probes):
+        raise AtomError(f"setting {name!r}: latents, shifts and probes are for classification, not for causal-lm")
     output_layer(prepared.trainer.model)
 
 
-def _local_shifts(job: Job, local: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    return local.get(job.setting.name, {}).get("shifts", {})
+def _local(job: Job, local: dict[str, Any], kind: str) -> dict[str, dict[str, Any]]:
+    return local.get(job.setting.name, {}).get(kind, {})
 
 
 def _load_shifts(
@@ -145,6 +155,32 @@ def _load_shifts(
     return found
 
 
+def _load_probes(job: Job, run: RunArguments, local: dict[str, dict[str, Any]], task: str) -> dict[str, TaskData]:
+    # The setting's own numbers of rows are not those of a probe, which uses all that it names.
+    own = dataclasses.replace(run, task=task, max_train_samples=None, max_eval_samples=None)
+    return {
+        name: load_run_data(with_flags(own, {**flags, **local.get(name, {})}, f"probe {name!r}"))
+        for name, flags in job.setting.probes.items()
+    }
+
+
+def _measure_untrained(
+    prepared: Prepared, probes: dict[str, TaskData], run: RunArguments, seed: int
+) -> dict[str, float]:
+    """The probes of the initial weights: those of all arms, which are measured once for a seed."""
+    key = (*map(str, dataclasses.astuple(run)), seed, *probes)
+    if key not in _untrained:
+        with keeping_random_state(prepared.trainer.args.device):
+            found = measure_probes(prepared, probes, "untrained ")
+        _untrained.clear()
+        _untrained[key] = found
+        prepared.trainer.model.train()
+    return _untrained[key]
+
+
+_untrained: dict[tuple, dict[str, float]] = {}
+
+
 def _run(
     job: Job, run: RunArguments, args: StudyTrainingArguments, folder: Path, local: dict[str, Any]
 ) -> dict[str, float]:
@@ -154,6 +190,8 @@ def _run(
         trainer.remove_callback(PrinterCallback)
         if job.setting.latents and job.is_first:
             trainer.add_callback(_LatentCallback(prepared, job, _latents_path(folder, job)))
+        probes = _load_probes(job, one, local["probes"], data.task)
+        untrained = _measure_untrained(prepared, probes, one, job.seed) if probes else {}
         # On a CPU that others use too, its own time is what a run costs.
         clock = time.perf_counter if trainer.args.device.type != "cpu" else time.process_time
         began = clock()
@@ -163,7 +201,9 @@ def _run(
         if data.task == "causal-lm":
             measures, _ = measure_writer(prepared, job.seed)
         else:
-            measures, _ = measure_classifier(prepared, _load_shifts(job, one, local, data.labels), job.seed)
+            shifts = _load_shifts(job, one, local["shifts"], data.labels)
+            measures, features = measure_classifier(prepared, shifts, job.seed)
+            measures |= {**measure_probes(prepared, probes, known=features), **untrained}
     return {**measures, "seconds": round(seconds, 2)}
 
 

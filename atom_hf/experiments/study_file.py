@@ -15,6 +15,8 @@ settings:
       300: {num_train_epochs: 30}
     shifts:                 # further test data by name, as flags
       out of domain: {eval_dataset: other.csv}
+    probes:                 # labels that training does not have, as flags of a data set: rows to fit on, and rows to score on
+      digit: {dataset: more.parquet, eval_dataset: test.parquet, label_column: digit}
     latents: true           # keep latents over training of the first seed, for a picture
 """
 
@@ -32,7 +34,7 @@ from ..utils.jsonl import hashed
 from .paired_runs import as_hashed, with_flags
 from .regularizers import StudyTrainingArguments
 
-OWN_KEYS = ("sizes", "metric", "shifts", "latents")
+OWN_KEYS = ("sizes", "metric", "shifts", "probes", "latents")
 
 # What --local may say: the result is the same wherever the same data and model lie.
 WHERE = (
@@ -50,6 +52,7 @@ class Setting(NamedTuple):
     metric: str
     shifts: dict[str, dict[str, Any]]
     latents: bool
+    probes: dict[str, dict[str, Any]] = {}
 
 
 class Study(NamedTuple):
@@ -102,19 +105,20 @@ def read_study(path: str) -> Study:
     check(is_map_of_maps(settings) and bool(settings), "settings must hold 'name: {flag: value}'")
     found = []
     for name, flags in settings.items():
-        sizes, shifts = flags.get("sizes"), flags.get("shifts", {})
+        sizes, shifts, probes = flags.get("sizes"), flags.get("shifts", {}), flags.get("probes", {})
         check(
             is_map_of_maps(sizes) and bool(sizes) and all(isinstance(n, int) and n > 1 for n in sizes),
             f"setting {name!r}: sizes must hold 'training samples: {{flag: value}}'",
         )
         check(is_map_of_maps(shifts), f"setting {name!r}: shifts must hold 'name: {{flag: value}}'")
+        check(is_map_of_maps(probes), f"setting {name!r}: probes must hold 'name: {{flag: value}}'")
         own = {key: value for key, value in flags.items() if key not in OWN_KEYS}
         metric = flags.get("metric", "accuracy")
         check(
             metric in ("accuracy", "mcc", "perplexity"),
             f"setting {name!r}: metric must be accuracy, mcc or perplexity, got {metric!r}",
         )
-        found.append(Setting(str(name), own, sizes, metric, shifts, bool(flags.get("latents"))))
+        found.append(Setting(str(name), own, sizes, metric, shifts, bool(flags.get("latents")), probes))
     named = {str(name): flags for name, flags in arms.items()}
     return Study(str(raw.get("title", Path(path).stem)), seeds, named, found, first_seed)
 
@@ -161,13 +165,14 @@ def job_fingerprint(job: Job, run: RunArguments, args: StudyTrainingArguments) -
         for name, value in {**LATER, "side": "encoder"}.items():
             if atom[name] == value:
                 del atom[name]
-    return hashed({"given": given, "atom": atom, "shifts": job.setting.shifts})
+    probes = {"probes": job.setting.probes} if job.setting.probes else {}
+    return hashed({"given": given, "atom": atom, "shifts": job.setting.shifts, **probes})
 
 
 def locate(flags: tuple[RunArguments, Any], local: dict[str, Any], given: str | None) -> tuple[RunArguments, Any]:
     """The arguments of a job with the data and model where `--local` says they lie."""
     run, args = flags
-    changes = {key: value for key, value in local.items() if key != "shifts"}
+    changes = {key: value for key, value in local.items() if key not in ("shifts", "probes")}
     if others := sorted(map(str, set(changes) - set(WHERE))):
         raise AtomError(
             f"--local {given!r} sets {', '.join(others)}; it says where data lies: {', '.join(WHERE)}, shifts"

@@ -4,18 +4,15 @@ import importlib.util
 import json
 import math
 import statistics
-from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import Any
 
 from ..errors import AtomError
 from ..utils.files import write_atomically
-from ..utils.statistics import holm, paired_t_test
 from ..utils.tables import markdown
 from ..visualization.figures import new_figure, save_figure
-from .measures import less_is_better
+from .differences import Difference, cost_ratio, declared_probe, differences, family
 from .study_file import Setting, Study
 
 REPORT_NAME = "tables.md"
@@ -30,70 +27,6 @@ def check_packages() -> None:
     for package in ("matplotlib", "sacrebleu"):
         if importlib.util.find_spec(package) is None:
             raise AtomError(f"a study needs {package}: pip install 'atom-hf[study]'")
-
-
-class Difference(NamedTuple):
-    """One arm against the first, in one measure of one setting at one size, over the seeds that both have run."""
-
-    setting: str
-    size: int
-    arm: str
-    measure: str
-    seeds: int
-    first: float
-    """Mean of the first arm."""
-    mean: float
-    """Mean paired difference, arm minus first."""
-    low: float
-    high: float
-    """The 95 % t interval of the difference."""
-    p: float
-    """Of the paired t-test; NaN where the seeds do not differ in it."""
-    holm: float
-    """p after Holm's correction over the comparisons that it was found with: a study's in its measure."""
-
-    @property
-    def verdict(self) -> int:
-        """1 if the arm is better with an interval that excludes 0, -1 if it is worse, else 0."""
-        if self.low <= 0 <= self.high or math.isnan(self.low):
-            return 0
-        return 1 if (self.mean < 0) == less_is_better(self.measure.split()[-1]) else -1
-
-
-def differences(study: Study, lines: list[dict[str, Any]], measure: str | None) -> list[Difference]:
-    """All arms but the first against it, in one measure; None is each setting's main measure."""
-    values = defaultdict(dict)
-    for line in lines:
-        values[line["setting"], line["size"], line["arm"]][line["seed"]] = line
-    first, *others = study.arms
-    found = []
-    for setting in study.settings:
-        name = measure or setting.metric
-        for size in setting.sizes:
-            base = values[setting.name, size, first]
-            for arm in others:
-                mine = values[setting.name, size, arm]
-                pairs = [(base[s][name], mine[s][name]) for s in sorted(base.keys() & mine.keys()) if name in base[s]]
-                if len(pairs) < 2:
-                    continue
-                reference, compared = zip(*pairs, strict=True)
-                gap, p = paired_t_test(reference, compared)
-                average = float(np.mean(reference))
-                found.append(Difference(setting.name, size, arm, name, len(pairs), average, *gap, p, math.nan))
-    corrected = holm([d.p for d in found])
-    return [d._replace(holm=p) for d, p in zip(found, corrected, strict=True)]
-
-
-def cost_ratio(setting: Setting, size: int, arm: str, first: str, lines: list[dict[str, Any]]) -> float:
-    """Median over seeds of the CPU time of an arm's training over the first's (on an accelerator, of the time)."""
-    seconds = {
-        (line["arm"], line["seed"]): line["seconds"]
-        for line in lines
-        if (line["setting"], line["size"]) == (setting.name, size)
-    }
-    return statistics.median(
-        [seconds[arm, s] / seconds[first, s] for a, s in seconds if a == first and (arm, s) in seconds] or [math.nan]
-    )
 
 
 def write_report(study: Study, lines: list[dict[str, Any]], folder: Path) -> list[Path]:
@@ -130,7 +63,11 @@ def tables(study: Study, lines: list[dict[str, Any]]) -> str:
         ]
         header = ["setting, samples", "measure", "arm", "seeds", first, f"arm - {first} [95 %]", "p", "p (Holm)"]
         parts.append(f"**{title}**\n\n{markdown(header, rows)}")
+    if any(setting.probes for setting in study.settings):
+        parts += [family_table([(study, lines)]), means_table(study, lines)]
+    of_probes = tuple(f"{probe} " for setting in study.settings for probe in setting.probes)
     names = [k for k in dict.fromkeys(k for line in lines for k in line) if k not in _KEYS]
+    names = [name for name in names if not (of_probes and name.startswith(of_probes))]
     by_measure = {
         name: {(d.setting, d.size, d.arm): d for d in differences(study, lines, name)}
         for name in names
@@ -155,9 +92,70 @@ def tables(study: Study, lines: list[dict[str, Any]]) -> str:
     return "\n".join(parts)
 
 
+def family_table(studies: Iterable[tuple[Study, list[dict[str, Any]]]]) -> str:
+    """Loss after temperature scaling and declared probe, arms against the first, corrected together; accuracy beside them."""
+    studies = list(studies)
+    scaled, probe = family(studies)
+    kept = {(d.setting, d.size, d.arm): d for study, lines in studies for d in differences(study, lines, "accuracy")}
+    of_probe = {(d.setting, d.size, d.arm): d for d in probe}
+    rows = []
+    for d in scaled:
+        key = d.setting, d.size, d.arm
+        accuracy, other = kept[key], of_probe[key]
+        cells = [f"{d.first:.3f}", interval(d), f"{d.holm:.3g}"]
+        cells += [other.measure, f"{other.first:.3f}", interval(other), f"{other.holm:.3g}"]
+        rows.append([f"{d.setting}, {d.size}", d.arm, str(d.seeds), interval(accuracy), *cells])
+    first = next(iter(studies[0][0].arms))
+    header = ["setting, samples", "arm", "seeds", "accuracy, difference [95 %]"]
+    header += [f"NLL-T, {first}", "difference [95 %]", "p (Holm)", "probe", first, "difference [95 %]", "p (Holm)"]
+    return (
+        f"**Cross-entropy after temperature scaling (NLL-T, less is better) and a linear probe of labels that training did not "
+        f"have**: difference to {first}; Holm's correction is over all {len(scaled) + len(probe)} comparisons of the two "
+        f"columns\n\n{markdown(header, rows)}"
+    )
+
+
+def means_table(study: Study, lines: list[dict[str, Any]]) -> str:
+    """The mean over seeds of every arm in every measure, probes of the untrained weights beside those of the trained ones."""
+    rows = []
+    for setting in study.settings:
+        probes = [f"{probe} " for probe in setting.probes]
+        for size in setting.sizes:
+            for arm in study.arms:
+                mine = [r for r in lines if (r["setting"], r["size"], r["arm"]) == (setting.name, size, arm)]
+                if not mine:
+                    continue
+
+                def mean(name: str, mine: list[dict[str, Any]] = mine) -> float:
+                    found = [line[name] for line in mine if name in line]
+                    return statistics.mean(found) if found else math.nan
+
+                cells = [f"{mean(name):.3f}" for name in _MEANS]
+                for probe in probes[:1]:
+                    cells += [f"{mean(f'{probe}{name}'):.3f}" for name in _PROBED]
+                more = "; ".join(
+                    f"{name} {mean(name):.3f}"
+                    for probe in probes
+                    for name in dict.fromkeys(name for line in mine for name in line if name.startswith(probe))
+                    if probe != probes[0] or name.removeprefix(probe) not in _PROBED
+                )
+                rows.append([f"{setting.name}, {size}", arm, str(len(mine)), *cells, more])
+    shown = {"loss": "NLL", "scaled loss": "NLL-T", "calibration_error": "ECE"}
+    header = ["setting, samples", "arm", "seeds", *(shown.get(n, n.replace("_", " ")) for n in _MEANS), *_PROBED]
+    named = "; ".join(f"{s.name}: {declared_probe(s)}" for s in study.settings if s.probes)
+    return f"**Means over seeds** ({named})\n\n{markdown([*header, 'other probes'], rows)}"
+
+
+_MEANS = (
+    *("train accuracy", "accuracy", "loss", "scaled loss", "calibration_error", "entropy", "effective_rank"),
+    *("distance_correlation", "twin"),
+)
+
+_PROBED = ("probe", "untrained probe", "neighbors", "untrained neighbors")
+
 _KEYS = ("setting", "size", "arm", "seed", "settings", "seconds", "loss")
 
-_NEITHER = ("entropy", "effective_rank", "neighbor_distance", "distinct-1", "distinct-2")
+_NEITHER = ("entropy", "effective_rank", "neighbor_distance", "distance_correlation", "distinct-1", "distinct-2")
 
 
 def _mark(verdict: int, d: Difference | None = None) -> str:

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from atom_hf.data.load import load_data
+from atom_hf.experiments.features import read_outputs
 from atom_hf.experiments.measures import (
     calibration_error,
     corrupt,
@@ -21,7 +22,6 @@ from atom_hf.experiments.measures import (
     measure_classifier,
     measure_writer,
     neighbor_distance,
-    read_outputs,
     repetition,
     self_bleu,
 )
@@ -238,6 +238,7 @@ def test_a_classifier_is_measured_by_what_its_trainer_finds_and_more(kind):
     assert list(measures) == [
         *("accuracy", "mcc", "loss", "calibration_error", "entropy", "effective_rank", "neighbor_distance"),
         *("corrupted accuracy", "corrupted mcc", "out of domain accuracy", "out of domain mcc"),
+        *("scaled loss", "train accuracy", "twin", "distance_correlation"),
     ]
     assert all(type(value) is float and math.isfinite(value) for value in measures.values())
     assert measures["loss"] == pytest.approx(found["eval_loss"], rel=1e-5)
@@ -249,6 +250,8 @@ def test_a_classifier_is_measured_by_what_its_trainer_finds_and_more(kind):
     probabilities = torch.tensor(logits).double().softmax(1).numpy()
     assert measures["calibration_error"] == pytest.approx(naive_calibration_error(probabilities, labels))
     assert measures["neighbor_distance"] == pytest.approx(naive_neighbor_distance(latent.tolist()), rel=1e-4)
+    known = prepared.trainer.evaluate(prepared.task.encode(prepared.data.train))
+    assert measures["train accuracy"] == known["eval_accuracy"]
     right = logits.argmax(1) == labels
     assert measures["out of domain accuracy"] == right[10:30].mean()
     assert (

@@ -12,6 +12,7 @@ from atom_hf.experiments.regularizers import (
     StudyTrainer,
     StudyTrainingArguments,
     collecting_latents,
+    dispersive_loss,
     output_layer,
     r_drop_divergence,
     supervised_contrastive_loss,
@@ -41,6 +42,17 @@ def naive_uniformity(latent, t=2.0):
     z = [row / (row * row).sum() ** 0.5 for row in latent]
     potentials = [(-t * ((a - b) * (a - b)).sum()).exp() for i, a in enumerate(z) for j, b in enumerate(z) if i != j]
     return (sum(potentials) / len(potentials)).log()
+
+
+def naive_centered_uniformity(latent):
+    mean = sum(latent) / len(latent)
+    return naive_uniformity([row - mean for row in latent])
+
+
+def naive_dispersive(latent, temperature):
+    """Over all ordered pairs, a sample with itself too."""
+    terms = [(-((a - b) * (a - b)).sum() / (len(a) * temperature)).exp() for a in latent for b in latent]
+    return (sum(terms) / len(terms)).log()
 
 
 def naive_r_drop(a, b):
@@ -107,6 +119,21 @@ def test_uniformity_loss(t):
     agree(lambda z: uniformity_loss(z, t), lambda z: naive_uniformity(z, t), doubles(5, 4))
 
 
+def test_centered_uniformity_loss():
+    agree(lambda z: uniformity_loss(z, centered=True), naive_centered_uniformity, doubles(5, 4) + 3)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 2.0])
+def test_dispersive_loss(temperature):
+    agree(lambda z: dispersive_loss(z, temperature), lambda z: naive_dispersive(z, temperature), doubles(5, 4))
+
+
+def test_dispersive_loss_of_one_sample_is_zero_with_a_graph():
+    latent = torch.randn(1, 3, requires_grad=True)
+    dispersive_loss(latent, 0.5).backward()
+    assert dispersive_loss(latent, 0.5) == 0 and latent.grad.eq(0).all()
+
+
 def test_uniformity_of_one_sample_is_zero_with_a_graph():
     latent = torch.randn(1, 3, requires_grad=True)
     uniformity_loss(latent).backward()
@@ -122,6 +149,7 @@ def test_r_drop_divergence():
 def test_samples_that_coincide_and_extreme_scales_are_finite(scale):
     latent = (torch.ones(4, 3) * scale).requires_grad_()
     loss = supervised_contrastive_loss(latent, torch.tensor([0, 0, 1, 1]), 0.01) + uniformity_loss(latent)
+    loss = loss + uniformity_loss(latent, centered=True) + dispersive_loss(latent, 0.5)
     loss = loss + r_drop_divergence(latent, -latent)
     loss.backward()
     assert loss.isfinite() and latent.grad.isfinite().all()
@@ -211,6 +239,33 @@ def test_a_term_of_the_latent_is_added_with_its_weight(tmp_path, name, regulariz
     assert body.grad.isfinite().all() and body.grad.abs().max() > 0
 
 
+@pytest.mark.parametrize("name", ["vit", "bert", "resnet", "gpt2-classifier"])
+@pytest.mark.parametrize("regularizer", ["dispersive", "centred uniformity"])
+def test_a_term_of_what_the_output_layer_reads_is_of_it_before_its_dropout(tmp_path, name, regularizer):
+    options = {"regularizer": "dispersive", "regularizer_temperature": 0.4}
+    if regularizer == "centred uniformity":
+        options = {"regularizer": "uniformity", "regularizer_centered": True}
+    trainer, batch = make(name, tmp_path, regularizer_weight=0.7, **options), batch_of(name)
+    for module in trainer.model.modules():
+        if isinstance(module, nn.Dropout) and name == "bert" and module is trainer.model.dropout:
+            module.p = 0.5
+    if name == "gpt2-classifier":
+        hidden = trainer.model.transformer(**{k: v for k, v in batch.items() if k != "labels"})[0].detach()
+        last = torch.arange(hidden.shape[1]) * batch["attention_mask"]
+        latent = hidden[torch.arange(4), last.argmax(1)].double()
+    else:
+        latent = latent_of(trainer, batch).flatten(1).detach().double()
+    term = naive_dispersive(latent, 0.4) if regularizer == "dispersive" else naive_centered_uniformity(latent)
+    for _ in range(2):  # in the first step the output layer is looked for, then it is known
+        torch.manual_seed(3)
+        task = AtomTrainer.compute_loss(trainer, trainer.model, batch)
+        torch.manual_seed(3)
+        loss = trainer.compute_loss(trainer.model, batch)
+        assert loss.item() == pytest.approx(task.item() + 0.7 * term.item(), rel=1e-4)
+    loss.backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in trainer.model.parameters())
+
+
 def test_r_drop_is_the_mean_of_two_passes_and_their_divergence(tmp_path):
     trainer = make("vit", tmp_path, dropout=0.5, regularizer="rdrop", regularizer_weight=3.0)
     batch = batch_of("vit")
@@ -245,7 +300,7 @@ def test_mixup_by_hand(tmp_path, monkeypatch):
     torch.testing.assert_close(outputs["logits"].double().log_softmax(-1), log_p)
 
 
-@pytest.mark.parametrize("regularizer", ["mixup", "supcon", "uniformity", "rdrop"])
+@pytest.mark.parametrize("regularizer", ["mixup", "supcon", "uniformity", "dispersive", "rdrop"])
 def test_evaluation_is_of_the_task_alone(tmp_path, regularizer):
     trainer, batch = make("vit", tmp_path, regularizer=regularizer, regularizer_weight=9.0), batch_of("vit")
     trainer.model.eval()
@@ -274,7 +329,7 @@ def test_a_term_is_added_to_the_atom_loss_too(tmp_path):
     assert both != pytest.approx(task, rel=1e-3) and loss == pytest.approx(both + 0.5 * term, rel=1e-5)
 
 
-@pytest.mark.parametrize("regularizer", ["mixup", "supcon", "uniformity", "rdrop"])
+@pytest.mark.parametrize("regularizer", ["mixup", "supcon", "uniformity", "dispersive", "rdrop"])
 def test_each_trains_to_other_weights(tmp_path, regularizer):
     weights = []
     for options in ({}, {"regularizer": regularizer, "regularizer_weight": 1.0}):
@@ -293,6 +348,8 @@ REJECTED = [
     ("vit", {"regularizer": "rdrop", "regularizer_weight": -1.0}, "^regularizer_weight must be"),
     ("vit", {"regularizer": "rdrop", "regularizer_weight": float("nan")}, "^regularizer_weight must be"),
     ("vit", {"regularizer": "supcon", "regularizer_temperature": 0.0}, "^regularizer_temperature must be"),
+    ("vit", {"regularizer": "dispersive", "regularizer_temperature": 0.0}, "^regularizer_temperature must be"),
+    ("vit", {"regularizer": "supcon", "regularizer_centered": True}, "^regularizer_centered is for uniformity, not"),
 ]
 
 

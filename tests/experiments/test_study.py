@@ -33,7 +33,8 @@ def finished(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
         shifts = {"train rows": {"eval_split": "train", "max_eval_samples": 30}}
-        return folder, run(folder, with_setting(STUDY, latents=True, shifts=shifts))
+        probes = {"digit": {"dataset": "digits", "max_train_samples": 60, "max_eval_samples": 50}}
+        return folder, run(folder, with_setting(STUDY, latents=True, shifts=shifts, probes=probes))
 
 
 def test_every_run_is_measured(finished):
@@ -45,12 +46,23 @@ def test_every_run_is_measured(finished):
         assert list(line) == [
             *("setting", "size", "arm", "seed", "settings", "accuracy", "mcc", "loss", "calibration_error", "entropy"),
             *("effective_rank", "neighbor_distance", "corrupted accuracy", "corrupted mcc"),
-            *("train rows accuracy", "train rows mcc", "seconds"),
+            *("train rows accuracy", "train rows mcc", "scaled loss", "train accuracy", "twin", "distance_correlation"),
+            *("digit probe", "digit neighbors", "digit probe mcc"),
+            *("digit untrained probe", "digit untrained neighbors", "digit untrained probe mcc", "seconds"),
         ]
     # One fingerprint for all seeds of an arm at a size, and no other; no result twice.
     marks = {(line["size"], line["arm"]): line["settings"] for line in lines}
     assert len(set(marks.values())) == 4 and all(line["settings"] == marks[line["size"], line["arm"]] for line in lines)
     assert len({line["loss"] for line in lines}) == 8
+
+
+def test_untrained_weights_are_the_same_in_every_arm_and_not_the_trained_ones(finished):
+    found = {}
+    for line in finished[1]:
+        assert 0 <= line["digit untrained probe"] <= 1 and 0 <= line["train accuracy"] <= 1
+        found.setdefault((line["size"], line["seed"]), set()).add(line["digit untrained probe"])
+    assert all(len(values) == 1 for values in found.values())
+    assert any(line["digit untrained probe"] != line["digit probe"] for line in finished[1])
 
 
 def test_nothing_but_results_and_latents_is_left_behind(finished):

@@ -5,7 +5,7 @@ import pytest
 
 from atom_hf import AtomError
 from atom_hf.data.load import load_data
-from atom_hf.experiments.study_file import read_study
+from atom_hf.experiments.study_file import job_fingerprint, job_flags, read_study, study_jobs
 from helpers.studies import SHORT, STUDY, VERSE, run, values, with_setting, write
 
 pytestmark = pytest.mark.usefixtures("digits_once", "own_folder")
@@ -15,13 +15,18 @@ pytestmark = pytest.mark.usefixtures("digits_once", "own_folder")
 
 def test_a_study_is_read(tmp_path):
     shifts = {"others": {"eval_dataset": "x.csv"}}
-    content = {**with_setting(metric="mcc", shifts=shifts, latents=True), "arms": {"plain": {}, 0.5: {"atom": True}}}
+    probes = {"digit": {"label_column": "digit"}}
+    content = {
+        **with_setting(metric="mcc", shifts=shifts, probes=probes, latents=True),
+        "arms": {"plain": {}, 0.5: {"atom": True}},
+    }
     found = read_study(write(tmp_path, content))
     assert (found.title, found.seeds, found.arms) == ("Two digits", 2, {"plain": {}, "0.5": {"atom": True}})
     (setting,) = found.settings
     assert (setting.name, setting.metric, setting.shifts, setting.latents) == ("digits", "mcc", shifts, True)
+    assert setting.probes == probes
     assert setting.sizes == {24: {"max_steps": 1}} and setting.flags["dataset"] == "digits"
-    assert not {"sizes", "metric", "shifts", "latents"} & set(setting.flags)
+    assert not {"sizes", "metric", "shifts", "probes", "latents"} & set(setting.flags)
     del content["title"]
     assert read_study(write(tmp_path, content)).title == "study"
 
@@ -43,6 +48,8 @@ MALFORMED = [
     ],
     (with_setting(shifts=["x"]), "setting 'digits': shifts must hold"),
     (with_setting(shifts={"x": "y.csv"}), "setting 'digits': shifts must hold"),
+    (with_setting(probes=["x"]), "setting 'digits': probes must hold"),
+    (with_setting(probes={"x": "y.csv"}), "setting 'digits': probes must hold"),
     (with_setting(metric="f1"), "setting 'digits': metric must be accuracy, mcc or perplexity, got 'f1'"),
 ]
 
@@ -75,8 +82,10 @@ CANNOT_RUN = [
     # Measures that the task does not have.
     (with_setting(metric="perplexity"), "setting 'digits': metric is perplexity, which image-classification"),
     ({**SHORT, "settings": {"verse": {**VERSE, "metric": "mcc"}}}, "setting 'verse': metric is mcc, which causal-lm"),
-    ({**SHORT, "settings": {"verse": {**VERSE, "latents": True}}}, "latents and shifts are for classification"),
+    ({**SHORT, "settings": {"verse": {**VERSE, "latents": True}}}, "latents, shifts and probes are for classification"),
     (with_setting(shifts={"far": {"eval_dataset": "nowhere.csv"}}), "--eval_dataset 'nowhere.csv'"),
+    (with_setting(probes={"far": {"dataset": "nowhere.csv"}}), "--dataset 'nowhere.csv'"),
+    (with_setting(probes={"far": {"eval_set": "x.csv"}}), "probe 'far' sets eval_set"),
     (with_setting(shifts={"far": {"eval_set": "x.csv"}}), "shift 'far' sets eval_set"),
 ]
 
@@ -131,6 +140,7 @@ def test_local_says_where_the_data_lies_and_nothing_else(elsewhere, tmp_path, mo
         ("[1]", "--local .* must hold settings"),
         ("digits: some.npz", "--local .* must hold settings"),
         ("digits: {shifts: {others: x.npz}}", "--local .* must hold settings"),
+        ("digits: {probes: {others: x.npz}}", "--local .* must hold settings"),
         ("digits: {place: some.npz}", "--local .* sets place"),
         ("digits: {learning_rate: 1.0}", "--local .* sets learning_rate"),
         ("{", "--local .* cannot be read"),
@@ -146,6 +156,15 @@ def test_local_says_where_data_lies_and_nothing_else(tmp_path):
     (tmp_path / "local.yaml").write_text("digits: {learning_rate: 1.0}")
     with pytest.raises(AtomError, match="sets learning_rate; it says where data lies: dataset, "):
         run(tmp_path, SHORT, local=str(tmp_path / "local.yaml"))
+
+
+def test_a_probe_counts_in_the_hash_and_no_probe_leaves_it_as_it_was(tmp_path):
+    found = []
+    for options in ({}, {"probes": {}}, {"probes": {"digit": {"label_column": "digit"}}}):
+        study = read_study(write(tmp_path, with_setting(**options)))
+        job = next(study_jobs(study))
+        found.append(job_fingerprint(job, *job_flags(study, job)))
+    assert found[0] == found[1] != found[2]
 
 
 def test_a_shift_has_the_classes_of_the_training_data(tmp_path):

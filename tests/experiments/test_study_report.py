@@ -11,8 +11,9 @@ from scipy import stats
 
 from atom_hf import AtomError
 from atom_hf.experiments import study_report
+from atom_hf.experiments.differences import cost_ratio, differences, family
 from atom_hf.experiments.study_file import Setting, Study
-from atom_hf.experiments.study_report import check_packages, cost_ratio, differences, tables, write_report
+from atom_hf.experiments.study_report import check_packages, tables, write_report
 from atom_hf.utils.statistics import holm
 
 
@@ -109,6 +110,54 @@ def test_the_verdict_knows_which_measures_are_better_when_less(measure, more):
 
     assert verdict(low, high) == more and verdict(high, low) == -more
     assert verdict(low, [1.2, 0.9, 1.1, 1.0]) == 0
+
+
+# Probes
+
+
+def probed(names=("digits", "verse")):
+    """A study of settings with a probe each, and a line for each seed, arm and setting."""
+    rng, arms = np.random.default_rng(4), ("plain", "atom", "other")
+    study = study_of(arms, names=names)
+    settings = [s._replace(probes={f"part of {s.name}": {}, "more": {}}) for s in study.settings]
+    lines = []
+    for name in names:
+        measures = ("accuracy", "loss", "scaled loss", "train accuracy", "more probe")
+        measures += tuple(f"part of {name} {end}" for end in ("probe", "neighbors", "untrained probe"))
+        lines += [line for arm in arms for line in lines_of(arm, setting=name, **{m: rng.random(5) for m in measures})]
+    return study._replace(settings=settings), lines
+
+
+def test_the_family_is_corrected_over_both_measures_of_all_studies():
+    one, two = probed(), probed(("gaussians",))
+    scaled, probe = family([one, two])
+    names = [(n, a) for n in ("digits", "verse", "gaussians") for a in ("atom", "other")]
+    assert [(d.setting, d.arm) for d in scaled] == [(d.setting, d.arm) for d in probe] == names
+    assert {d.measure for d in scaled} == {"scaled loss"}
+    assert [d.measure for d in probe] == [f"part of {name} probe" for name, _ in names]
+    ps = [d.p for d in scaled + probe]
+    assert [d.holm for d in scaled + probe] == pytest.approx(holm(ps))
+    (alone,) = [d for d in differences(one[0], one[1], "scaled loss") if (d.setting, d.arm) == ("verse", "other")]
+    assert scaled[3]._replace(holm=0) == alone._replace(holm=0)
+
+
+def test_probes_have_tables_of_their_own():
+    study, lines = probed()
+    text = tables(study, lines)
+    scaled, probe = family([(study, lines)])
+    found = [row for row in text.splitlines() if row.startswith("| verse, 100") and "part of verse probe" in row]
+    assert len(found) == 2 and f"{scaled[3].holm:.3g}" in found[1] and f"{probe[3].holm:.3g}" in found[1]
+    means = cells(text.split("**Means over seeds**")[1].split("**Other")[0], "digits, 100", "plain")
+    mine = [line for line in lines if (line["setting"], line["arm"]) == ("digits", "plain")]
+    by_hand = statistics.mean(line["part of digits untrained probe"] for line in mine)
+    assert f"{by_hand:.3f}" in means and means[0] == "5"
+    assert means[-1] == f"more probe {statistics.mean(line['more probe'] for line in mine):.3f}"
+    assert "part of digits" not in text.split("**Other measures**")[1]
+
+
+def test_seeds_without_a_measure_that_came_later_are_left_out():
+    lines = lines_of("plain", loss=[1.0, 2.0, 3.0], twin=[0.5] * 3) + lines_of("atom", loss=[1.0, 2.0, 3.0])
+    assert differences(study_of(), lines, "twin") == [] and len(differences(study_of(), lines, "loss")) == 1
 
 
 # Cost
