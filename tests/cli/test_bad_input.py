@@ -162,7 +162,7 @@ CASES = [
     (
         "atoms",
         f"{DIGITS} --atom --atom_weight nan",
-        "--atom_weight must be a number; got nan",
+        "atom_weight must be a finite number that is not negative; got nan",
     ),
     (
         "atoms",
@@ -170,7 +170,7 @@ CASES = [
         "atom_weight must be a finite number that is not negative; got inf",
     ),
     ("atoms", f"{DIGITS} --atom --atom_charge_floor 2", "atom_charge_floor must be between 0 and 1"),
-    ("atoms", f"{DIGITS} --atom --atom_warmup_ratio nan", "--atom_warmup_ratio must be a number; got nan"),
+    ("atoms", f"{DIGITS} --atom --atom_warmup_ratio nan", "atom_warmup_ratio must be between 0 and 1; got nan"),
     ("files", f"{DIGITS} --config nosuch.yaml", "--config 'nosuch.yaml' cannot be read"),
     ("files", f"{DIGITS} --config unknown.yaml", "--config 'unknown.yaml' has keys that are no flags: learning_rat"),
     ("files", f"{DIGITS} --config list.yaml", "--config 'list.yaml' must hold flags as keys"),
