@@ -40,14 +40,14 @@ class AtomCollector:
         return self.most is None or len(self._passes) < self.most
 
     def add(self, atoms: Tensor, importance: Tensor, in_training: bool = True) -> None:
-        """Append the packed atoms [B, h + 3] and the importance [B, N] of one pass, in training mode or not."""
+        """Append the packed atoms [B, K] (`StepAtoms.pack`) and the importance [B, N] of one pass, in training mode or not."""
         if in_training and not self._in_training and not self.always:
             self._passes.clear()
         self._in_training = in_training
         self._passes.append((atoms, importance))
 
     def join(self) -> tuple[Tensor, Tensor] | None:
-        """Concatenate the atoms [B, h + 3] and the importance [B, N] of all passes along the batch, shorter importance rows
+        """Concatenate the packed atoms [B, K] and the importance [B, N] of all passes along the batch, shorter importance rows
         padded with NaN. None if there was no pass.
         """
         if len(self._passes) < 2:

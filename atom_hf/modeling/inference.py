@@ -48,7 +48,7 @@ def check_numbers(model: Any, atoms: Tensor, inputs: Any, loss: Any = None) -> N
 
     Args:
         model: the model with atoms.
-        atoms: [B, h + 3], as its forward pass gave them.
+        atoms: [B, K], packed, as its forward pass gave them.
         inputs: the arguments of that pass, by name.
         loss: the loss of that pass, if known. It alone may be NaN for other causes, such as no labels.
 

@@ -32,7 +32,7 @@ class AtomMixin:
     """Mixin that `attach_atoms` adds to a model.
 
     `forward` keeps its signature and, in eval mode, its outputs. In training, and with `return_atoms=True`, the output also
-    holds `atoms` [B, h + 3] (`Atoms.pack`, with their gradient) and `atom_importance` [B, N] (detached; NaN where there is
+    holds `atoms` [B, K] (`StepAtoms.pack`, with their gradient) and `atom_importance` [B, N] (detached; NaN where there is
     no token); where it is a tuple, at its end. Heads run inside `forward`, as DDP, FSDP and compiled models require.
     """
 

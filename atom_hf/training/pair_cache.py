@@ -24,9 +24,9 @@ class CachedAtoms(NamedTuple):
     atoms: Atoms
     """The atoms of the whole group, over all processes, detached."""
     packed: Tensor
-    """[B, h + 3]: this batch's own atoms."""
+    """[B, K]: this batch's own atoms."""
     gradient: Tensor
-    """[B, h + 3]: the gradient of the group's loss with respect to `packed`."""
+    """[B, K]: the gradient of the group's loss with respect to `packed`."""
     batches: int
     """The number of batches in the group."""
 
