@@ -1,12 +1,13 @@
-"""Make the data of `separation_scratch.yaml` and `separation_pretrained.yaml`: python recipes/study/separation.py
+"""Make the data of the studies `separation_*.yaml`: python recipes/study/separation.py
 
 Each table has two labels: one to train on, and another that training does not have, for a probe of what the features still
 know. Every table has three parts: `train` (a study draws its training samples from it), `probe` (the rows that probes are
 fitted on; of the training split too, and no row of `train`), and `test` (rows of the test or development split, which nothing
-was chosen on).
+was chosen on). The folder `development` has the same three parts made of the rows of `train` alone, to choose settings on.
 
-    mnist     image; parity; digit; writing: terciles of ink x terciles of slant, nine classes that cut across the digits
-    fashion   image; top (T-shirt, pullover, coat, shirt) or not; class
+    mnist     image; parity; digit; writing: terciles of ink x terciles of slant, nine classes that cut across the digits;
+              parity_20, parity_40: parity, of which 20 and 40 % are wrong in `train`
+    fashion   image; top (T-shirt, pullover, coat, shirt) or not; class; top_20, top_40
     sst2      text; label (positive or not); length: quartiles of the number of words
     cola      text; label (acceptable or not): no model is trained on it, so it has no `train`
 
@@ -25,6 +26,7 @@ from atom_hf.data.sources import load_source
 TRAIN, PROBE, TEST = 10_000, 1_000, 2_000  # rows at most
 TOPS = (0, 2, 4, 6)
 SEED = 0
+WRONG = (20, 40)  # percent of the labels
 
 
 def ink_and_slant(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -80,12 +82,38 @@ def mnist(splits: dict[str, datasets.Dataset]) -> dict[str, dict]:
         ink, slant = (quantile_classes(measured[part][i], measured["train"][i], 3) for i in (0, 1))
         digit = table["class"]
         found[part] = {"image": table["image"], "parity": digit % 2, "digit": digit, "writing": 3 * ink + slant}
-    return found
+    return with_wrong_labels(found, "parity")
 
 
 def fashion(splits: dict[str, datasets.Dataset]) -> dict[str, dict]:
     """The parts of Fashion-MNIST with their labels."""
-    return {part: {**table, "top": np.isin(table["class"], TOPS) * 1} for part, table in image_tables(splits).items()}
+    found = {part: {**table, "top": np.isin(table["class"], TOPS) * 1} for part, table in image_tables(splits).items()}
+    return with_wrong_labels(found, "top")
+
+
+def with_wrong_labels(tables: dict[str, dict], label: str) -> dict[str, dict]:
+    """The tables with columns `LABEL_20` and `LABEL_40` of a label of two classes, of which so many percent are wrong.
+
+    Only in `train`: what a model is measured by stays right.
+    """
+    rank = np.random.default_rng(SEED).permutation(len(tables["train"][label])) / len(tables["train"][label])
+    for percent in WRONG:
+        for part, table in tables.items():
+            right = np.asarray(table[label])
+            table[f"{label}_{percent}"] = np.where(rank < percent / 100, 1 - right, right) if part == "train" else right
+    return tables
+
+
+def development(table: dict, share: float = 0.1) -> dict[str, dict]:
+    """Three parts of the rows of a table `train`: a tenth to fit probes on, a tenth to test on, and the rest to train on."""
+    count = len(next(iter(table.values())))
+    order = np.random.default_rng(SEED + 1).permutation(count)
+    cut = int(share * count)
+    chosen = {"probe": order[:cut], "test": order[cut : 2 * cut], "train": order[2 * cut :]}
+    return {
+        part: {name: [values[i] for i in np.sort(rows)] for name, values in table.items()}
+        for part, rows in chosen.items()
+    }
 
 
 def text_tables(train: datasets.Dataset, test: datasets.Dataset) -> dict[str, dict]:
@@ -116,6 +144,7 @@ def cola(train: datasets.Dataset, test: datasets.Dataset) -> dict[str, dict]:
 
 def write(name: str, tables: dict[str, dict], folder: Path) -> None:
     """Writes `NAME_PART.parquet` for each part."""
+    folder.mkdir(parents=True, exist_ok=True)
     for part, table in tables.items():
         rows = datasets.Dataset.from_dict({column: list(values) for column, values in table.items()})
         if "image" in table:
@@ -135,15 +164,20 @@ def main() -> None:
     parser.add_argument("--output_dir", default="runs/data-separation")
     given = parser.parse_args()
     folder = Path(given.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    write("mnist", mnist(load_source(given.mnist, None, "--mnist")), folder)
-    write("fashion", fashion(load_source(given.fashion_mnist, None, "--fashion_mnist")), folder)
+    made = {
+        "mnist": mnist(load_source(given.mnist, None, "--mnist")),
+        "fashion": fashion(load_source(given.fashion_mnist, None, "--fashion_mnist")),
+    }
     for name, make in (("sst2", sst2), ("cola", cola)):
         source, held = getattr(given, name), getattr(given, f"{name}_eval")
         config = "cola" if source == "nyu-mll/glue" else None
         splits = load_source(source, config, f"--{name}")
         test = splits["validation"] if held is None else load_source(held, None, f"--{name}_eval")["train"]
-        write(name, make(splits["train"], test), folder)
+        made[name] = make(splits["train"], test)
+    for name, tables in made.items():
+        write(name, tables, folder)
+        if "train" in tables:
+            write(name, development(tables["train"]), folder / "development")
 
 
 if __name__ == "__main__":
