@@ -114,7 +114,12 @@ def _digits() -> dict[str, datasets.Dataset]:
     values, labels = load_digits(return_X_y=True)
     images = np.round(values.reshape(-1, 8, 8) * (255 / 16)).astype(np.uint8)
     rows = _image_dataset(images, labels, datasets.ClassLabel(names=[str(digit) for digit in range(10)]))
-    return dict(rows.train_test_split(train_size=1000, test_size=797, stratify_by_column="label", seed=0))
+    split = rows.train_test_split(train_size=1000, test_size=797, stratify_by_column="label", seed=0)
+    parity = datasets.ClassLabel(names=["even", "odd"])
+    return {
+        name: part.add_column("parity", [label % 2 for label in part["label"]], feature=parity)
+        for name, part in split.items()
+    }
 
 
 def _gaussians() -> dict[str, datasets.Dataset]:
