@@ -49,7 +49,7 @@ FORMS = {
         "positions": "tokens",
     },
 }
-DEFAULT_FORM = "paper"
+DEFAULT_FORM = "separation"
 
 
 def _option(default: Any, help: str) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 
 from transformers.trainer_utils import SchedulerType
 
+from ..atoms.config import DEFAULT_FORM
 from ..atoms.format_1 import FORM
 from ..errors import AtomError
 from ..finetune.arguments import RunArguments
@@ -82,8 +83,13 @@ def training_fingerprint(run: RunArguments, args: AtomTrainingArguments, **more:
 def as_hashed(args: AtomTrainingArguments) -> dict[str, Any]:
     """The arguments, with what the form of the energy sets in place of what was not given.
 
-    Results are known by these hashes: a field that came later counts only where it differs from the one form of before.
+    Results are known by these hashes: a field that came later counts only where it differs from the one form of before. To a
+    run without the flag the form means nothing, and its default, which has changed since, is not in the hash.
     """
-    values, config = args.to_dict(), dataclasses.asdict(args.atom_config())
+    values = args.to_dict()
+    if not args.atom and args.atom_form == DEFAULT_FORM:
+        args = copy.copy(args)
+        args.atom_form = FORM["form"]
+    config = dataclasses.asdict(args.atom_config())
     values |= {f"{PREFIX}{name}": value for name, value in config.items() if f"{PREFIX}{name}" in values}
     return {k: v for k, v in values.items() if k.removeprefix(PREFIX) not in FORM or v != FORM[k.removeprefix(PREFIX)]}
