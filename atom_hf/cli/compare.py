@@ -1,22 +1,61 @@
 """`atom-hf compare`."""
 
+from typing import Any
+
+from ..errors import AtomError
 from ..utils.tables import format_table
 
 
 def main(arguments: list[str]) -> None:
     """`atom-hf compare`."""
-    from ..experiments.compare import CompareArguments, compare_runs
-    from ..finetune.arguments import RunArguments
-    from ..finetune.flags import parse_flags
-    from ..training.arguments import AtomTrainingArguments
+    from ..experiments.compare import compare_runs
 
-    run, args, options = parse_flags("compare", arguments, [RunArguments, AtomTrainingArguments, CompareArguments])
-    report = compare_runs(run, args, options)
+    report = compare_runs(*read_flags(arguments))
     print()
     print(format_table(report.table.header, report.table.rows))
     print(f"\n{report.table.note}\n")
-    print(f"results   {report.folder}")
+    print("\n".join(report.verdict))
+    print(f"\nresults   {report.folder}")
     if report.page:
         print(f"page      {report.page}")
     for picture in report.pictures:
         print(f"picture   {picture}")
+
+
+def read_flags(arguments: list[str]) -> list[Any]:
+    """The arguments of `compare_runs`: the flags, and of two recipes the second's last.
+
+    Raises:
+        AtomError: flags or files that cannot be used, or recipes that disagree on what is not of an arm.
+    """
+    from ..experiments.arms import Arm
+    from ..experiments.compare import CompareArguments
+    from ..finetune.arguments import RunArguments
+    from ..finetune.flags import file_flags, given_flags, parse_flags, parse_kinds
+    from ..finetune.run import DEFAULT_FOLDER
+    from ..training.arguments import AtomTrainingArguments
+
+    kinds = [RunArguments, AtomTrainingArguments, CompareArguments]
+    given = given_flags("compare", arguments, kinds)
+    files = {name: given[name] for name in ("a", "b") if given.get(name) is not None}
+    if not files:
+        return parse_flags("compare", arguments, kinds)
+    if len(files) < 2:
+        raise AtomError("--a and --b are the two recipes to compare; give both, or --config with --change")
+    if "config" in given:
+        raise AtomError(
+            "--config is a third recipe beside --a and --b; leave it out, or give its flags on the command line"
+        )
+    recipes = [
+        parse_kinds("compare", [*file_flags(file, kinds, f"--{name}"), *arguments], kinds)
+        for name, file in files.items()
+    ]
+    (run, args, options), (other_run, other_args, other_options) = recipes
+    for name, value in vars(options).items():
+        if value != getattr(other_options, name):
+            raise AtomError(
+                f"--a and --b give different {name}, which is no setting of a run; give --{name} on the command line"
+            )
+    if "output_dir" not in given:  # that of a recipe is the folder of its own run
+        args.output_dir = other_args.output_dir = DEFAULT_FOLDER
+    return [run, args, options, Arm(other_run, other_args)]

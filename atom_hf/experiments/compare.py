@@ -1,7 +1,7 @@
-"""Compare runs with and without the atom loss, seed by seed."""
+"""Compare runs of two or more settings, seed by seed: with and without the atom loss, or any other flags."""
 
 import gc
-import hashlib
+import re
 import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -26,36 +26,46 @@ from ..hub.card import Comparison
 from ..importance.read import read_samples
 from ..training.arguments import AtomTrainingArguments
 from ..utils.bounds import COUNT, Bound
-from ..utils.files import check_output_folder, check_page, read_yaml
-from ..utils.jsonl import RESULTS_NAME, append_line, read_lines, start_lines
+from ..utils.files import check_output_folder, check_page
+from ..utils.jsonl import RESULTS_NAME, append_line, hashed, read_lines, start_lines
 from ..utils.lock import lock_folder
 from ..utils.quiet import quiet
-from ..utils.statistics import t_interval
+from ..utils.terminal import get_logger
 from ..visualization.files import write_files
 from ..visualization.page import Table
-from .paired_runs import fingerprint, training_fingerprint, warn_of_accumulation, with_flags
+from .arms import ARMS, Arm, ArmArguments, Arms, read_arms, shown_value
+from .comparability import (
+    check_starts,
+    hashed_rows,
+    in_common,
+    load_arms,
+    look_at,
+    may_start_otherwise,
+    not_compared,
+)
+from .paired_runs import fingerprint, training_fingerprint, warn_of_accumulation
+from .paired_table import paired_differences, paired_table, verdict
 
-ARMS = {"plain": {"atom": False}, "atom": {"atom": True}}
+logger = get_logger(__name__)
 
 EXPLAINER_SAMPLES = 200  # of the model that the page shows
 
-LESS_IS_BETTER = ("loss", "perplexity")
+LONGEST_NAME = 60  # letters of what differs in the name of a folder
 
 
 @dataclass
-class CompareArguments:
+class CompareArguments(ArmArguments):
     """The arms and seeds of the paired runs, and the page."""
 
     bounds: ClassVar[dict[str, Bound]] = {"page_samples": COUNT}
 
     seeds: int = field(default=3, metadata={"help": "Number of seeds: --seed, --seed + 1, ... Each arm runs with all."})
-    arms: str | None = field(
-        default=None,
-        metadata={"help": "A YAML file {arm: {flag: value}}; plain and atom by default. The first is the reference."},
-    )
     page: str | None = field(
         default=None,
-        metadata={"help": "Path of an HTML page: the table, and samples with their importance (first seed)."},
+        metadata={
+            "help": "Path of an HTML page: the result, and samples with their importance in the first arm with --atom "
+            "(first seed)."
+        },
     )
     page_samples: int = field(default=24, metadata={"help": "Number of evaluation samples on the page."})
 
@@ -65,104 +75,119 @@ class Report:
     """The result of `compare_runs`."""
 
     table: Table
+    verdict: list[str]
+    """A sentence for each arm but the first: in what it differs from the first by more than noise."""
     folder: str
     page: str | None
     pictures: list[str]
 
 
-def compare_runs(run: RunArguments, args: AtomTrainingArguments, options: CompareArguments) -> Report:
+def compare_runs(
+    run: RunArguments, args: AtomTrainingArguments, options: CompareArguments, second: Arm | None = None
+) -> Report:
     """Trains every arm with every seed, and compares each arm with the first.
 
-    Paired: runs of the same seed have the same initial weights, data, order of data and number of steps. The samples are
-    drawn by the seed too, so that the seeds differ in their data. Each run's metrics are appended to `results.jsonl` in the
-    output folder as it ends; a comparison that was interrupted goes on where it stopped.
+    Paired: runs of the same seed have the same data, and wherever the flags that they depend on are equal the same initial
+    weights, order of data and number of steps. The samples are drawn by the seed too, so that the seeds differ in their data.
+    Each run's metrics are appended to `results.jsonl` in the output folder as it ends; a comparison that was interrupted goes
+    on where it stopped.
+
+    Args:
+        run, args: the flags that `options` says the changes of; those of the first recipe where there are two.
+        options: which arms, how many seeds, and the page.
+        second: the flags of the second recipe.
 
     Raises:
-        AtomError: fewer than 2 seeds, arms that cannot be read, an output folder with results of other settings.
+        AtomError: fewer than 2 seeds, arms that cannot be read or compared, an output folder with results of other settings.
     """
     if options.seeds < 2:
         raise AtomError(f"--seeds must be at least 2 for a comparison, got {options.seeds}")
     if options.page:
         check_page(options.page)
-    arms = _read_arms(options.arms)
-    configured = {name: with_flags(args, changes, "--arms") for name, changes in arms.items()}
-    for arm in configured.values():
-        if arm.atom:
-            arm.atom_config()
-    warn_of_accumulation(args)
+    arms = read_arms(run, args, options, second)
+    _warn(arms)
     if args.output_dir != DEFAULT_FOLDER:
         check_output_folder(args.output_dir)
-    data = load_run_data(run)
-    folder = _default_folder(run, data) if args.output_dir == DEFAULT_FOLDER else Path(args.output_dir)
+    data = load_arms(arms)
+    folder = Path(args.output_dir)
+    if args.output_dir == DEFAULT_FOLDER:
+        folder = _default_folder(run, next(iter(data.values())), arms)
     check_output_folder(folder)
     with lock_folder(folder):
-        return _compare(run, args, options, arms, configured, data, folder)
+        return _compare(arms, args.seed, options, data, folder)
 
 
-def _compare(
-    run: RunArguments,
-    args: AtomTrainingArguments,
-    options: CompareArguments,
-    arms: dict[str, dict[str, Any]],
-    configured: dict[str, AtomTrainingArguments],
-    data: TaskData,
-    folder: Path,
-) -> Report:
-    about = {"data": data.name, "task": data.task, "train_samples": len(data.train), "eval_samples": len(data.eval)}
-    about |= {"training": training_fingerprint(run, args, arms=arms), "rows": hashed_rows(data)}
-    head = {"settings": fingerprint(run, args, arms=arms), **about}
+def _warn(arms: Arms) -> None:
+    """Logs a warning where Trainer's own scaling of the task loss would be mistaken for what differs."""
+    args = [arm.args for arm in arms.runs.values()]
+    if "atom" in arms.differences:
+        warn_of_accumulation(max(args, key=lambda each: each.gradient_accumulation_steps))
+    elif "gradient_accumulation_steps" in arms.differences and not all(each.atom for each in args):
+        logger.warning(
+            "over accumulation steps Trainer scales the task loss of some classifiers (BERT, RoBERTa, ...) wrongly without "
+            "--atom: of such a model, these runs differ by that too"
+        )
+
+
+def _compare(arms: Arms, seed: int, options: CompareArguments, data: dict[str, TaskData], folder: Path) -> Report:
+    first, *_ = data.values()
+    about = {"data": first.name, "task": first.task, "train_samples": len(first.train), "eval_samples": len(first.eval)}
+    about |= {"training": training_fingerprint(*arms.base, arms=arms.changes), "rows": _hashed_data(data)}
+    about["arms"] = {
+        name: {setting: values[place] for setting, values in arms.differences.items()}
+        for place, name in enumerate(arms.runs)
+    }
+    head = {"settings": fingerprint(*arms.base, arms=arms.changes), **about}
     done = _read_results(folder / RESULTS_NAME, head)
+    starts = {}
     with quiet():
-        for arm in configured.values():
-            # An arm that cannot run is rejected before any other has run.
-            with unlogged_run(run, arm, args.seed) as arguments:
-                prepare_run(*arguments, save=False)
+        for name, arm in arms.runs.items():
+            # An arm that cannot run, or not be compared, is rejected before any other has run.
+            with unlogged_run(*arm, seed) as arguments:
+                prepared = prepare_run(*arguments, save=False)
+                starts[name] = look_at(prepared, may_start_otherwise(arms))
+                del prepared
+        check_starts(arms, starts)
+    says = in_common(arms, data, starts)
+    logger.info("%s", says)
+    with quiet():
         start_lines(folder / RESULTS_NAME, head)
-
-    with quiet():
-        plan = [(args.seed + i, name) for i in range(options.seeds) for name in arms]
+        plan = [(seed + i, name) for i in range(options.seeds) for name in arms.runs]
         shown = None
-        for seed, name in (bar := tqdm(plan, desc="paired runs", unit="run")):
-            first = seed == args.seed
-            if (seed, name) in done and not (options.page and first and configured[name].atom):
+        for number, name in (bar := tqdm(plan, desc="paired runs", unit="run")):
+            is_shown = bool(options.page) and number == seed and name == arms.with_atom
+            if (number, name) in done and not is_shown:
                 continue
-            bar.set_postfix_str(f"{name}, seed {seed}")
-            reads = bool(options.page) and first and configured[name].atom and shown is None
-            with unlogged_run(run, configured[name], seed) as arguments:
-                result = fine_tune(*arguments, save=False, explainer_samples=EXPLAINER_SAMPLES if reads else 0)
-            if (seed, name) not in done:
-                done[seed, name] = result.metrics
-                append_line(folder / RESULTS_NAME, {"arm": name, "seed": seed, **result.metrics, **result.importance})
-            if reads:
+            bar.set_postfix_str(f"{name}, seed {number}")
+            with unlogged_run(*arms.runs[name], number) as arguments:
+                result = fine_tune(*arguments, save=False, explainer_samples=EXPLAINER_SAMPLES if is_shown else 0)
+            if (number, name) not in done:
+                done[number, name] = result.metrics
+                append_line(folder / RESULTS_NAME, {"arm": name, "seed": number, **result.metrics, **result.importance})
+            if is_shown:
                 shown = _page_samples(result, options.page_samples)
             del result
             gc.collect()
 
-    seeds = [args.seed + i for i in range(options.seeds)]
-    table = paired_table(f"{data.name}: {data.task}, {len(data.train)} training samples", arms, seeds, done)
+    seeds = [seed + i for i in range(options.seeds)]
+    left_out = not_compared(arms)
+    sizes = " and ".join(str(size) for size in dict.fromkeys(len(each.train) for each in data.values()))
+    caption = f"{first.name}: {first.task}, {sizes} training samples"
+    table = paired_table(caption, arms.runs, seeds, done, left_out)
+    differences = paired_differences(arms.runs, seeds, done, left_out)
+    sentences = verdict(differences)
     page, pictures = None, []
     if options.page:
-        title = f"{data.name}, with and without --atom"
-        page, *pictures = map(str, write_files(options.page, title=title, tables=[table], **(shown or {})))
-    return Report(table, str(folder), page, pictures)
+        shown = {"tables": [table], "differences": differences, **(shown or {})}
+        intro = "\n\n".join([*sentences, says])
+        page, *pictures = map(str, write_files(options.page, title=_title(arms, first), intro=intro, **shown))
+    return Report(table, sentences, str(folder), page, pictures)
 
 
-def paired_table(caption: str, arms: Any, seeds: list[int], done: dict[tuple[int, str], dict[str, float]]) -> Table:
-    """Mean and standard deviation of each metric for each arm, and the mean paired difference with its 95 % interval."""
-    first, *others = arms
-    header = ["metric", first]
-    for name in others:
-        header += [name, f"{name} - {first} [95 %]"]
-    rows = []
-    for metric in (m for m in done[seeds[0], first] if m != "epoch"):
-        values = {name: [done[seed, name][metric] for seed in seeds] for name in arms}
-        row = [metric + (" (less is better)" if metric in LESS_IS_BETTER else ""), _mean(values[first])]
-        for name in others:
-            gap = t_interval([b - a for a, b in zip(values[first], values[name], strict=True)])
-            row += [_mean(values[name]), f"{gap.mean:+.4f} [{gap.low:+.4f}, {gap.high:+.4f}]"]
-        rows.append(row)
-    note = f"Mean ± standard deviation over {len(seeds)} seeds; differences are paired by seed."
-    return Table(caption, header, rows, note)
+def _title(arms: Arms, data: TaskData) -> str:
+    if arms.changes is ARMS:
+        return f"{data.name}, with and without --atom"
+    return f"{data.name}: {' vs '.join(arms.runs)}"
 
 
 def read_comparison(folder: str | Path) -> tuple[dict[str, Any], Comparison]:
@@ -210,34 +235,20 @@ def find_comparison(run: RunArguments, args: AtomTrainingArguments) -> Callable[
     return find
 
 
-def hashed_rows(data: TaskData) -> str:
-    """A hash of the rows, wherever they lie: sixteen hexadecimal digits. An image file counts by its modification time."""
-    digest = hashlib.sha256(repr(data.labels).encode())
-    for rows in (data.train, data.eval):
-        for batch in rows.with_format("arrow").iter(1000):
-            for name, column in batch.to_pydict().items():
-                digest.update(repr((name, [_with_time(value) for value in column])).encode())
-        digest.update(b"end")
-    return digest.hexdigest()[:16]
+def _hashed_data(data: dict[str, TaskData]) -> str:
+    hashes = {id(each): hashed_rows(each) for each in data.values()}
+    first, *others = dict.fromkeys(hashes.values())
+    return hashed({"rows": [first, *others]}) if others else first
 
 
-def _with_time(value: Any) -> Any:
-    if isinstance(value, dict) and value.get("bytes", 0) is None and Path(str(value.get("path"))).is_file():
-        return value["path"], Path(value["path"]).stat().st_mtime_ns
-    return value
-
-
-def _default_folder(run: RunArguments, data: TaskData) -> Path:
-    return Path(default_output_dir(run, data, True).removesuffix("-atom") + "-compare")
-
-
-def _read_arms(path: str | None) -> dict[str, dict[str, Any]]:
-    if path is None:
-        return ARMS
-    arms = read_yaml(path, "--arms")
-    if not isinstance(arms, dict) or len(arms) < 2 or not all(isinstance(changes, dict) for changes in arms.values()):
-        raise AtomError(f"--arms {path!r} must hold at least two arms, each as 'name: {{flag: value}}'")
-    return arms
+def _default_folder(run: RunArguments, data: TaskData, arms: Arms | None = None) -> Path:
+    """`runs/<data>-<model>-compare`; behind it what differs, where it is not given by a file of arms and is not --atom."""
+    folder = default_output_dir(run, data, True).removesuffix("-atom") + "-compare"
+    if arms is not None and arms.is_pair:
+        differs = "-".join(f"{name}-{shown_value(values[1])}" for name, values in arms.differences.items())
+        name = re.sub(r"[^\w.=+-]+", "_", differs)
+        folder += f"-{name if len(name) <= LONGEST_NAME else hashed(arms.changes)}"
+    return Path(folder)
 
 
 def _read_results(path: Path, head: dict[str, Any]) -> dict[tuple[int, str], dict[str, float]]:
@@ -261,7 +272,3 @@ def _page_samples(result: RunResult, samples: int) -> dict[str, Any]:
     model = result.trainer.accelerator.unwrap_model(result.trainer.model)
     shown = read_samples(model, result.trainer.processing_class, result.data, samples)
     return {**shown, "softening": model.atom_config.softening, "fitted": model.atom_config.has_explainer}
-
-
-def _mean(values: list[float]) -> str:
-    return f"{statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}"

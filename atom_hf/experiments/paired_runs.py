@@ -1,18 +1,19 @@
 """Paired runs: one run without logging or saving, arms as changes of flags, fingerprints of settings."""
 
-import copy
 import dataclasses
+import json
 from collections.abc import Mapping
 from typing import Any
 
+import yaml
 from transformers.trainer_utils import SchedulerType
 
 from ..atoms.config import DEFAULT_FORM
 from ..atoms.format_1 import FORM
 from ..errors import AtomError
 from ..finetune.arguments import RunArguments
-from ..finetune.flags import as_flags, parse_kinds
-from ..training.arguments import PREFIX, AtomTrainingArguments
+from ..finetune.flags import as_flags, given_flags
+from ..training.arguments import PREFIX, AtomArguments, AtomTrainingArguments
 from ..utils.jsonl import hashed
 from ..utils.terminal import get_logger
 
@@ -40,6 +41,13 @@ _EVALUATIONS = {
     "greater_is_better",
 }
 
+SHARED = ("seed", "sample_seed")  # by all arms of a comparison
+
+OVERRIDES = "config_overrides."  # prefix of a field of --config_overrides
+
+# Paired runs end with their last weights; two of Trainer's flags have an older name, which mirrors the newer one.
+_NOT_IN_PAIRED_RUNS = ("load_best_model_at_end", "gradient_checkpointing", "gradient_checkpointing_kwargs")
+
 
 def warn_of_accumulation(args: AtomTrainingArguments) -> None:
     """Logs a warning where Trainer's own scaling of the task loss would be mistaken for an effect of the flag."""
@@ -51,18 +59,61 @@ def warn_of_accumulation(args: AtomTrainingArguments) -> None:
 
 
 def with_flags(args: Any, changes: Mapping[str, Any], given: str) -> Any:
-    """A copy of a dataclass of flags with some of them changed. Raises `AtomError`, saying that `given` is wrong."""
-    unknown = sorted(set(map(str, changes)) - {f.name for f in dataclasses.fields(args)})
-    if unknown:
-        raise AtomError(f"{given} sets {', '.join(unknown)}, which are no flags of a training run")
+    """A copy of a dataclass of flags with some of them changed; what is None has its default.
+
+    Raises `AtomError`, saying that `given` is wrong.
+    """
+    flags = {f.name: f for f in dataclasses.fields(args)}
+    if unknown := sorted(set(map(str, changes)) - set(flags)):
+        are = "are no flags" if len(unknown) > 1 else "is no flag"
+        raise AtomError(f"{given} sets {', '.join(unknown)}, which {are} of a training run")
     try:
-        typed = parse_kinds("", as_flags(changes), [type(args)])[0]
-    except AtomError as error:
+        parsed = given_flags("", as_flags(changes), [type(args)])
+        for name in set(changes) - set(parsed):
+            parsed[name] = flags[name].default
+        # Made anew: of some flags TrainingArguments derives what training reads (bf16: `mixed_precision`).
+        return dataclasses.replace(args, **parsed)
+    except (AtomError, ValueError) as error:
         raise AtomError(f"{given}: {error}") from error
-    changed = copy.copy(args)
-    for name in changes:
-        setattr(changed, name, getattr(typed, name))
-    return changed
+
+
+def settings_of(run: RunArguments, args: AtomTrainingArguments) -> dict[str, Any]:
+    """What the result of a paired run depends on but its seeds, by flag; the fields of --config_overrides one by one.
+
+    Without --atom its own flags have no effect, and are None. With it, those that its form sets have the form's values.
+    """
+    found = {
+        name: value for name, value in dataclasses.asdict(run).items() if name not in (*SHARED, "config_overrides")
+    }
+    overrides = {f"{OVERRIDES}{name}": value for name, value in read_overrides(run.config_overrides).items()}
+    unused = (*_NOT_IN_PAIRED_RUNS, *(f.name for f in dataclasses.fields(AtomArguments)))
+    trained = {name: value for name, value in _trained(args).items() if name not in unused}
+    config = dataclasses.asdict(args.atom_config()) if args.atom else {}
+    atoms = {
+        f.name: config.get(f.name.removeprefix(PREFIX), getattr(args, f.name)) if args.atom else None
+        for f in dataclasses.fields(AtomArguments)
+    }
+    return {**found, **overrides, **trained, **atoms, "atom": args.atom}
+
+
+def read_overrides(overrides: str | None) -> dict[str, Any]:
+    """The fields that --config_overrides sets, written as name=value,name=value or as JSON; {} for what cannot be read."""
+    if not overrides or not overrides.lstrip().startswith("{"):
+        parts = [part.partition("=") for part in (overrides or "").split(",") if part]
+        return {name.strip(): typed(value) for name, _, value in parts}
+    try:
+        found = json.loads(overrides)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def typed(text: str) -> Any:
+    """A value as YAML reads it, or the text itself: 0.1 as a number."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
 
 
 def fingerprint(run: RunArguments, args: AtomTrainingArguments, **more: Any) -> str:
@@ -73,11 +124,14 @@ def fingerprint(run: RunArguments, args: AtomTrainingArguments, **more: Any) -> 
 
 def training_fingerprint(run: RunArguments, args: AtomTrainingArguments, **more: Any) -> str:
     """A hash of everything that training depends on, except its seed and the flag itself."""
+    return hashed({**dataclasses.asdict(run), **_trained(args), **more})
+
+
+def _trained(args: AtomTrainingArguments) -> dict[str, Any]:
     left_out = _NO_TRAINING | {"atom"}
     if args.lr_scheduler_type != SchedulerType.REDUCE_ON_PLATEAU:  # which alone goes by evaluations
         left_out |= _EVALUATIONS
-    trained = {k: v for k, v in as_hashed(args).items() if k not in left_out and not k.startswith(_NO_TRAINING_KINDS)}
-    return hashed({**dataclasses.asdict(run), **trained, **more})
+    return {k: v for k, v in as_hashed(args).items() if k not in left_out and not k.startswith(_NO_TRAINING_KINDS)}
 
 
 def as_hashed(args: AtomTrainingArguments) -> dict[str, Any]:

@@ -9,6 +9,8 @@ from ..data.sources import short_name
 from ..hub.card_facts import base_facts
 from .arguments import RunArguments
 
+GPT2 = "GPT2LMHeadModel"
+
 GPT2_LOSS = (
     "Loss and perplexity are Trainer's, which divides a GPT-2's by one token too many per text (Transformers 5.23)."
 )
@@ -45,7 +47,7 @@ def run_facts(run: RunArguments, data: TaskData, model_class: str) -> dict[str, 
         "labels": data.labels,
         "data_notes": notes,
         "metric_names": {} if is_lm else {"f1": "F1 (mean over classes)", "mcc": "Matthews correlation"},
-        "limits": [GPT2_LOSS] if model_class == "GPT2LMHeadModel" else [],
+        "limits": [GPT2_LOSS] if model_class == GPT2 else [],
     }
 
 

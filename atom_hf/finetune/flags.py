@@ -77,8 +77,8 @@ def scan_flags(command: str, arguments: list[str], kinds: list[type]) -> tuple[a
 
 def given_flags(command: str, arguments: list[str], kinds: list[type]) -> dict[str, Any]:
     """The values of those flags alone that are given, by the command line or by `--config`. Raises `AtomError`."""
-    parser, absent = _parser(command, kinds), object()
-    # A value that is there already is not overwritten by a default.
+    # A value that is there already is not overwritten by a default. A list, since flags that may be repeated extend a copy.
+    parser, absent = _parser(command, kinds), list[Any]()
     found = argparse.Namespace(**{action.dest: absent for action in parser._actions})
     parser.parse_known_args(_with_config(arguments, kinds), found)
     return {name: value for name, value in vars(found).items() if value is not absent}
@@ -119,15 +119,16 @@ def _with_config(arguments: list[str], kinds: list[type]) -> list[str]:
         known, _ = file.parse_known_args(arguments)
     except argparse.ArgumentError as error:
         raise AtomError(str(error)) from error
-    return [*as_flags(_read_config(known.config, kinds)), *arguments] if known.config else arguments
+    return [*file_flags(known.config, kinds), *arguments] if known.config else arguments
 
 
-def _read_config(path: str, kinds: list[type]) -> dict[str, Any]:
-    values = read_yaml(path, "--config")
+def file_flags(path: str, kinds: list[type], given: str = "--config") -> list[str]:
+    """What a YAML file says, as flags of `kinds`. Raises `AtomError`, naming the argument that gave it."""
+    values = read_yaml(path, given)
     if not isinstance(values, dict):
-        raise AtomError(f"--config {path!r} must hold flags as keys, such as 'learning_rate: 1e-4'")
+        raise AtomError(f"{given} {path!r} must hold flags as keys, such as 'learning_rate: 1e-4'")
     allowed = [kind for kind in kinds if getattr(kind, "in_config_file", True)]
     unknown = sorted(set(map(str, values)) - {f.name for kind in allowed for f in dataclasses.fields(kind)})
     if unknown:
-        raise AtomError(f"--config {path!r} has keys that are no flags: {', '.join(unknown)}")
-    return values
+        raise AtomError(f"{given} {path!r} has keys that are no flags: {', '.join(unknown)}")
+    return as_flags(values)

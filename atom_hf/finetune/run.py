@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 import transformers
+from accelerate.state import AcceleratorState
 from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
 from transformers.trainer_utils import SaveStrategy
 
@@ -275,6 +276,8 @@ def unlogged_run(run: RunArguments, args: AtomTrainingArguments, seed: int):
         )
     run = dataclasses.replace(run, sample_seed=run.sample_seed + seed)
     never = transformers.trainer_utils.IntervalStrategy.NO
+    # Accelerate keeps the precision of the first run for the whole process; paired runs may differ in it.
+    AcceleratorState._reset_state()
     hushed = {"disable_tqdm": True, "report_to": [], "logging_strategy": never, "save_strategy": SaveStrategy.NO}
     with tempfile.TemporaryDirectory() as folder:  # Trainer wants a folder, though nothing is saved
         changed = copy.copy(args)

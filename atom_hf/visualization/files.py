@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..importance.results import ImageImportance, TextImportance
 from .atoms_picture import write_atoms
+from .differences import Difference, write_differences
 from .page import Table, write_page
 from .pictures import write_sheet, write_words
 
@@ -13,22 +14,27 @@ def write_files(
     path: str | Path,
     *,
     title: str,
+    intro: str = "",
     tables: Sequence[Table] = (),
+    differences: Sequence[Difference] = (),
     images: Sequence[ImageImportance] = (),
     texts: Sequence[TextImportance] = (),
     softening: float = 0.0,
     fitted: bool = False,
 ) -> list[Path]:
-    """Writes a page, and beside it a PNG of its samples and one of their atoms where there are two or more.
+    """Writes a page, and beside it a PNG of its samples, one of their atoms where there are two or more, and one of its
+    differences.
 
     Returns what it wrote, the page first. The arguments are those of `write_page`.
     """
     shown = {"images": images, "texts": texts, "softening": softening, "fitted": fitted}
-    written = [page := write_page(path, title=title, tables=tables, **shown)]
+    written = [page := write_page(path, title=title, intro=intro, tables=tables, differences=differences, **shown)]
     if images:
         written.append(write_sheet(page.with_suffix(".png"), images, fitted=fitted))
     elif texts:
         written.append(write_words(page.with_suffix(".png"), texts, fitted=fitted))
     if sum(result.atom is not None for result in (*images, *texts)) > 1:
         written.append(write_atoms(page.with_suffix(".atoms.png"), [*images, *texts], softening=softening))
+    if differences:
+        written.append(write_differences(page.with_suffix(".differences.png"), differences, title=title))
     return written

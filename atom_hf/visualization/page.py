@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from ..importance.results import ImageImportance, TextImportance
 from . import charts
 from .atoms_map import map_atoms
 from .colors import CLASSES, LEVELS, NIGHT, NIGHT_CLASSES, level_of, word_style
+from .differences import HEIGHT, WIDTH, Difference, pairs, strip
 from .legend import meaning
 from .pictures import heat_map, png, resized, save
 from .samples import class_marks, sample_columns, sample_name
@@ -49,6 +51,7 @@ def write_page(
     title: str,
     intro: str = "",
     tables: list[Table] = (),
+    differences: Sequence[Difference] = (),
     images: list[ImageImportance] = (),
     texts: list[TextImportance] = (),
     fitted: bool = False,
@@ -56,7 +59,7 @@ def write_page(
 ) -> Path:
     """Write one HTML file of tables and results; return its path. It needs no network, and can be read without scripts.
 
-    A blank line in `intro` starts a paragraph. Two or more results get a sortable table; two or more atoms a map,
+    A blank line in `intro` starts a paragraph. `differences` are drawn below the tables. Two or more results get a sortable table; two or more atoms a map,
     with the pairs' rest distances, and histograms. `fitted`: see `legend.meaning`; `softening`: of the energy
     (`AtomConfig.softening`), for the rest distances.
 
@@ -69,7 +72,14 @@ def write_page(
             raise AtomError(f"table {table.caption!r}: {len(table.header)} cells in the header but {odd[0]} in a row")
     scale = checked_scale(images, texts)
     results = [*images, *texts]
-    show = {"title": title, "intro": intro, "tables": tables, "scale": scale, "meaning": meaning(fitted)}
+    show = {
+        "title": title,
+        "intro": intro,
+        "tables": tables,
+        "differences": differences,
+        "scale": scale,
+        "meaning": meaning(fitted),
+    }
     show["charges"] = len(results) > 1 and any(result.atom is not None for result in results)
     show["fitted"] = fitted
     show["absent"] = any(np.isnan(np.asarray(image.importance)).any() for image in images)
@@ -129,6 +139,8 @@ TEMPLATES.trim_blocks = TEMPLATES.lstrip_blocks = True
 TEMPLATES.globals.update(outcome=outcome, resized=resized, heat_map=heat_map, word_style=word_style, levels=LEVELS)
 
 TEMPLATES.globals.update(data=_data, runs=runs, signed=signed, level_of=level_of, charts=charts, night=NIGHT)
+
+TEMPLATES.globals.update(strip=strip, pairs=pairs, strip_size=(WIDTH, HEIGHT))
 
 TEMPLATES.globals.update(colours=list(zip(CLASSES, NIGHT_CLASSES, strict=True)))
 

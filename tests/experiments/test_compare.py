@@ -8,12 +8,11 @@ import datasets
 import pytest
 import transformers
 from PIL import Image
-from scipy import stats
 
 from atom_hf.cli.main import main
 from atom_hf.errors import AtomError
 from atom_hf.experiments import compare as module
-from atom_hf.experiments.compare import CompareArguments, compare_runs, paired_table
+from atom_hf.experiments.compare import CompareArguments, compare_runs
 from atom_hf.finetune.arguments import RunArguments
 from atom_hf.finetune.flags import parse_flags
 from atom_hf.finetune.run import unlogged_run
@@ -46,53 +45,6 @@ def compared(tmp_path_factory):
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
         report = run(folder / "runs", "--page", str(folder / "page" / "digits.html"), "--page_samples", "6")
     return folder, report
-
-
-# The table
-
-
-def test_table_by_hand():
-    done = {
-        (5, "plain"): {"loss": 1.0, "accuracy": 0.5},
-        (6, "plain"): {"loss": 2.0, "accuracy": 0.7},
-        (7, "plain"): {"loss": 3.0, "accuracy": 0.9},
-        (5, "atom"): {"loss": 0.5, "accuracy": 0.6},
-        (6, "atom"): {"loss": 2.0, "accuracy": 0.7},
-        (7, "atom"): {"loss": 2.0, "accuracy": 1.0},
-    }
-    table = paired_table("digits", ["plain", "atom"], [5, 6, 7], done)
-    assert table.header == ["metric", "plain", "atom", "atom - plain [95 %]"]
-    # The differences of the loss are -0.5, 0, -1: mean -0.5, standard deviation 0.5. t(2) at 97.5 % is 4.3027.
-    half = stats.t(df=2).ppf(0.975) * 0.5 / math.sqrt(3)
-    assert half == pytest.approx(4.302652729911275 * 0.5 / math.sqrt(3))
-    atom_sd = math.sqrt((1.0**2 + 0.5**2 + 0.5**2) / 2)
-    assert table.rows[0] == [
-        "loss (less is better)",
-        "2.0000 ± 1.0000",
-        f"1.5000 ± {atom_sd:.4f}",
-        f"-0.5000 [{-0.5 - half:+.4f}, {-0.5 + half:+.4f}]",
-    ]
-    # Those of the accuracy are 0.1, 0, 0.1.
-    half = stats.t(df=2).ppf(0.975) * math.sqrt((0.2 / 3 - 0.1) ** 2 * 2 / 2 + (0.2 / 3) ** 2 / 2) / math.sqrt(3)
-    name, plain, _, difference = table.rows[1]
-    assert (name, plain) == ("accuracy", "0.7000 ± 0.2000")
-    assert difference == f"+0.0667 [{0.2 / 3 - half:+.4f}, {0.2 / 3 + half:+.4f}]"
-    assert "3 seeds" in table.note and "paired" in table.note
-
-
-def test_the_interval_is_that_of_a_paired_t_test():
-    first, second = [0.81, 0.84, 0.79, 0.9], [0.83, 0.88, 0.8, 0.89]
-    done = {(s, "a"): {"mcc": v} for s, v in enumerate(first)} | {(s, "b"): {"mcc": v} for s, v in enumerate(second)}
-    interval = stats.ttest_rel(second, first).confidence_interval(0.95)
-    row = paired_table("x", {"a": {}, "b": {}}, [0, 1, 2, 3], done).rows[0]
-    assert row[3].endswith(f"[{interval.low:+.4f}, {interval.high:+.4f}]")
-
-
-def test_each_arm_is_compared_with_the_first():
-    done = {(s, arm): {"loss": s + shift} for s in (0, 1) for arm, shift in (("a", 0.0), ("b", 0.25), ("c", -0.5))}
-    table = paired_table("x", ["a", "b", "c"], [0, 1], done)
-    assert table.header == ["metric", "a", "b", "b - a [95 %]", "c", "c - a [95 %]"]
-    assert table.rows[0][3] == "+0.2500 [+0.2500, +0.2500]" and table.rows[0][5] == "-0.5000 [-0.5000, -0.5000]"
 
 
 # The runs
