@@ -44,8 +44,8 @@ class BuiltInModel:
 
 BUILT_IN_DATASETS = {
     "digits": BuiltInDataset(
-        "1,797 handwritten digits, grey 8 x 8 images (scikit-learn), and whether each is even or odd: 1,000 to train on, 797 to "
-        "evaluate on",
+        "1,797 handwritten digits, grey 8 x 8 images (scikit-learn), and whether each is even or odd: 1,000 to train on, 797 "
+        "to evaluate on",
         license="CC BY 4.0",
     ),
     "gaussians": BuiltInDataset(

@@ -12,10 +12,11 @@ from tqdm.auto import tqdm
 
 from ..data.load import TaskData
 from ..errors import AtomError
-from ..finetune.arguments import RunArguments, load_run_data
+from ..finetune.arguments import RunArguments
 from ..finetune.run import (
     DEFAULT_FOLDER,
     IMPORTANCE_KEYS,
+    Prepared,
     RunResult,
     default_output_dir,
     fine_tune,
@@ -32,7 +33,7 @@ from ..utils.lock import lock_folder
 from ..utils.quiet import quiet
 from ..utils.terminal import get_logger
 from ..visualization.files import write_files
-from ..visualization.page import Table
+from ..visualization.page import Figure, Table
 from .arms import ARMS, Arm, ArmArguments, Arms, read_arms, shown_value
 from .comparability import (
     check_starts,
@@ -43,6 +44,7 @@ from .comparability import (
     may_start_otherwise,
     not_compared,
 )
+from .other_labels import OtherLabels
 from .paired_runs import fingerprint, training_fingerprint, warn_of_accumulation
 from .paired_table import paired_differences, paired_table, verdict
 
@@ -68,6 +70,14 @@ class CompareArguments(ArmArguments):
         },
     )
     page_samples: int = field(default=24, metadata={"help": "Number of evaluation samples on the page."})
+    probe_column: str | None = field(
+        default=None,
+        metadata={
+            "help": "A column of other labels of a classification data set, such as finer ones: a linear probe then says how "
+            "much of them the features of each run still know, the table has the loss after temperature scaling and the "
+            "calibration error too, and --page a picture of the relations between samples."
+        },
+    )
 
 
 @dataclass(frozen=True)
@@ -109,12 +119,15 @@ def compare_runs(
     if args.output_dir != DEFAULT_FOLDER:
         check_output_folder(args.output_dir)
     data = load_arms(arms)
+    other = None
+    if options.probe_column is not None:
+        other = OtherLabels(options.probe_column, run, next(iter(data.values())), bool(options.page))
     folder = Path(args.output_dir)
     if args.output_dir == DEFAULT_FOLDER:
         folder = _default_folder(run, next(iter(data.values())), arms)
     check_output_folder(folder)
     with lock_folder(folder):
-        return _compare(arms, args.seed, options, data, folder)
+        return _compare(arms, args.seed, options, data, folder, other)
 
 
 def _warn(arms: Arms) -> None:
@@ -129,7 +142,14 @@ def _warn(arms: Arms) -> None:
         )
 
 
-def _compare(arms: Arms, seed: int, options: CompareArguments, data: dict[str, TaskData], folder: Path) -> Report:
+def _compare(
+    arms: Arms,
+    seed: int,
+    options: CompareArguments,
+    data: dict[str, TaskData],
+    folder: Path,
+    other: OtherLabels | None,
+) -> Report:
     first, *_ = data.values()
     about = {"data": first.name, "task": first.task, "train_samples": len(first.train), "eval_samples": len(first.eval)}
     about |= {"training": training_fingerprint(*arms.base, arms=arms.changes), "rows": _hashed_data(data)}
@@ -137,7 +157,8 @@ def _compare(arms: Arms, seed: int, options: CompareArguments, data: dict[str, T
         name: {setting: values[place] for setting, values in arms.differences.items()}
         for place, name in enumerate(arms.runs)
     }
-    head = {"settings": fingerprint(*arms.base, arms=arms.changes), **about}
+    probed = {"probe_column": other.column} if other else {}
+    head = {"settings": fingerprint(*arms.base, arms=arms.changes, **probed), **about}
     done = _read_results(folder / RESULTS_NAME, head)
     starts = {}
     with quiet():
@@ -146,6 +167,8 @@ def _compare(arms: Arms, seed: int, options: CompareArguments, data: dict[str, T
             with unlogged_run(*arm, seed) as arguments:
                 prepared = prepare_run(*arguments, save=False)
                 starts[name] = look_at(prepared, may_start_otherwise(arms))
+                if other and options.page and len(starts) == 1:
+                    other.read(prepared, "before training", keep=True)
                 del prepared
         check_starts(arms, starts)
     says = in_common(arms, data, starts)
@@ -156,14 +179,18 @@ def _compare(arms: Arms, seed: int, options: CompareArguments, data: dict[str, T
         shown = None
         for number, name in (bar := tqdm(plan, desc="paired runs", unit="run")):
             is_shown = bool(options.page) and number == seed and name == arms.with_atom
-            if (number, name) in done and not is_shown:
+            is_drawn = bool(options.page) and number == seed and other is not None
+            if (number, name) in done and not (is_shown or is_drawn):
                 continue
             bar.set_postfix_str(f"{name}, seed {number}")
             with unlogged_run(*arms.runs[name], number) as arguments:
                 result = fine_tune(*arguments, save=False, explainer_samples=EXPLAINER_SAMPLES if is_shown else 0)
+            measures = result.metrics
+            if other:
+                measures = measures | other.read(Prepared(result.trainer, result.data, result.task), name, is_drawn)
             if (number, name) not in done:
-                done[number, name] = result.metrics
-                append_line(folder / RESULTS_NAME, {"arm": name, "seed": number, **result.metrics, **result.importance})
+                done[number, name] = measures
+                append_line(folder / RESULTS_NAME, {"arm": name, "seed": number, **measures, **result.importance})
             if is_shown:
                 shown = _page_samples(result, options.page_samples)
             del result
@@ -179,8 +206,12 @@ def _compare(arms: Arms, seed: int, options: CompareArguments, data: dict[str, T
     page, pictures = None, []
     if options.page:
         shown = {"tables": [table], "differences": differences, **(shown or {})}
+        if other and (drawn := other.draw(Path(options.page).with_suffix(".relations.png"), first)):
+            shown["figures"] = [Figure(other.caption(first), drawn.read_bytes())]
+            pictures.append(str(drawn))
         intro = "\n\n".join([*sentences, says])
-        page, *pictures = map(str, write_files(options.page, title=_title(arms, first), intro=intro, **shown))
+        page, *more = map(str, write_files(options.page, title=_title(arms, first), intro=intro, **shown))
+        pictures += more
     return Report(table, sentences, str(folder), page, pictures)
 
 

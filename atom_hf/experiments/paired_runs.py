@@ -142,8 +142,7 @@ def as_hashed(args: AtomTrainingArguments) -> dict[str, Any]:
     """
     values = args.to_dict()
     if not args.atom and args.atom_form == DEFAULT_FORM:
-        args = copy.copy(args)
-        args.atom_form = FORM["form"]
+        args = with_flags(args, {"atom_form": FORM["form"]}, "")
     config = dataclasses.asdict(args.atom_config())
     values |= {f"{PREFIX}{name}": value for name, value in config.items() if f"{PREFIX}{name}" in values}
     return {k: v for k, v in values.items() if k.removeprefix(PREFIX) not in FORM or v != FORM[k.removeprefix(PREFIX)]}

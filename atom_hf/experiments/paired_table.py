@@ -8,7 +8,7 @@ from ..utils.statistics import t_interval
 from ..visualization.differences import Difference
 from ..visualization.page import Table
 
-LESS_IS_BETTER = ("loss", "perplexity")
+LESS_IS_BETTER = ("loss", "perplexity", "scaled_loss", "calibration_error")
 
 LONGEST_DIFFERENCE = 30  # letters of "B - A": longer headers make the last column too wide
 

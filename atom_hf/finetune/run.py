@@ -61,6 +61,7 @@ class RunResult:
     output_dir: str
     data: TaskData
     trainer: AtomTrainer
+    task: TrainingInputs
     explainer: ExplainerFit | None = None
     """How well the explainer fits, if one was asked for and could be fitted."""
     push_error: str | None = None
@@ -185,7 +186,8 @@ def fine_tune(
     """
     with ExitStack() as holding:
         options = {"holding": holding} if save else {}
-        trainer, data, _ = prepare_run(run, args, save=save, trainer_class=RunTrainer, **options)
+        prepared = prepare_run(run, args, save=save, trainer_class=RunTrainer, **options)
+        trainer = prepared.trainer
         if save:
             print_lines(trainer)
         else:
@@ -195,18 +197,18 @@ def fine_tune(
             trainer.add_callback(stopping)
         is_finished = train(trainer, args.resume_from_checkpoint, stopping)
         check_diverged(trainer, save)
-        return _finish(trainer, data, save, is_finished, explainer_samples, find_comparison)
+        return _finish(prepared, save, is_finished, explainer_samples, find_comparison)
 
 
 def _finish(
-    trainer: AtomTrainer,
-    data: TaskData,
+    prepared: Prepared,
     save: bool,
     is_finished: bool,
     explainer_samples: int,
     find_comparison: Callable[[TaskData], Comparison | None] | None,
 ) -> RunResult:
     """Evaluates a trained model, and does with it what is left to do."""
+    trainer, data, task = prepared
     args = trainer.args
     found = trainer.evaluate()
     metrics = {
@@ -236,7 +238,7 @@ def _finish(
             failed = push_trained(trainer)
         save_results(trainer, {**metrics, **importance})
     unsaved = why_unsaved(trainer) if save else None
-    return RunResult(metrics, importance, args.output_dir, data, trainer, explainer, failed, unsaved, saved)
+    return RunResult(metrics, importance, args.output_dir, data, trainer, task, explainer, failed, unsaved, saved)
 
 
 def _fit_explainer(trainer: AtomTrainer, samples: int) -> ExplainerFit | None:

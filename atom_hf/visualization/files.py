@@ -6,7 +6,7 @@ from pathlib import Path
 from ..importance.results import ImageImportance, TextImportance
 from .atoms_picture import write_atoms
 from .differences import Difference, write_differences
-from .page import Table, write_page
+from .page import Figure, Table, write_page
 from .pictures import write_sheet, write_words
 
 
@@ -17,6 +17,7 @@ def write_files(
     intro: str = "",
     tables: Sequence[Table] = (),
     differences: Sequence[Difference] = (),
+    figures: Sequence[Figure] = (),
     images: Sequence[ImageImportance] = (),
     texts: Sequence[TextImportance] = (),
     softening: float = 0.0,
@@ -28,7 +29,8 @@ def write_files(
     Returns what it wrote, the page first. The arguments are those of `write_page`.
     """
     shown = {"images": images, "texts": texts, "softening": softening, "fitted": fitted}
-    written = [page := write_page(path, title=title, intro=intro, tables=tables, differences=differences, **shown)]
+    results = {"tables": tables, "differences": differences, "figures": figures}
+    written = [page := write_page(path, title=title, intro=intro, **results, **shown)]
     if images:
         written.append(write_sheet(page.with_suffix(".png"), images, fitted=fitted))
     elif texts:

@@ -45,6 +45,14 @@ class Table:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Figure:
+    """A picture with what it shows, which stands for it where it is not seen."""
+
+    caption: str
+    png: bytes
+
+
 def write_page(
     path,
     *,
@@ -52,6 +60,7 @@ def write_page(
     intro: str = "",
     tables: list[Table] = (),
     differences: Sequence[Difference] = (),
+    figures: Sequence[Figure] = (),
     images: list[ImageImportance] = (),
     texts: list[TextImportance] = (),
     fitted: bool = False,
@@ -59,9 +68,9 @@ def write_page(
 ) -> Path:
     """Write one HTML file of tables and results; return its path. It needs no network, and can be read without scripts.
 
-    A blank line in `intro` starts a paragraph. `differences` are drawn below the tables. Two or more results get a sortable table; two or more atoms a map,
-    with the pairs' rest distances, and histograms. `fitted`: see `legend.meaning`; `softening`: of the energy
-    (`AtomConfig.softening`), for the rest distances.
+    A blank line in `intro` starts a paragraph. `differences` and `figures` come below the tables. Two or more results get a
+    sortable table; two or more atoms a map, with the pairs' rest distances, and histograms. `fitted`: see `legend.meaning`;
+    `softening`: of the energy (`AtomConfig.softening`), for the rest distances.
 
     AtomError: nothing to show, or a table or result that does not fit.
     """
@@ -77,6 +86,7 @@ def write_page(
         "intro": intro,
         "tables": tables,
         "differences": differences,
+        "figures": [(each.caption, base64.b64encode(each.png).decode()) for each in figures],
         "scale": scale,
         "meaning": meaning(fitted),
     }

@@ -45,7 +45,9 @@ def write_relations(
     if not panels or count < 2:
         raise AtomError("write_relations: needs one panel or more, of two samples or more")
     if len(classes) != count or any(len(panel.features) != count for panel in panels):
-        raise AtomError(f"write_relations: classes and the features of every panel must have {count} rows, as labels has")
+        raise AtomError(
+            f"write_relations: classes and the features of every panel must have {count} rows, as labels has"
+        )
     if broken := [panel.title for panel in panels if not np.isfinite(panel.features).all()]:
         raise AtomError(f"write_relations: features of {broken[0]!r} are not finite numbers")
     chosen = np.unique(np.linspace(0, count - 1, min(count, MOST)).round().astype(int))
@@ -76,6 +78,8 @@ def _draw_distances(axis, features: np.ndarray, kinds: list[tuple[str, str]]):
     ends = [*starts[1:], len(kinds)]
     for start in starts[1:]:
         wide = kinds[start][0] != kinds[start - 1][0]
+        if not wide and len(starts) > MOST_NAMES:
+            continue
         for line in (axis.axhline, axis.axvline):
             line(start - 0.5, color="white", linewidth=1.6 if wide else 0.35)
     middles = [(start + end - 1) / 2 for start, end in zip(starts, ends, strict=True)]
