@@ -49,7 +49,6 @@ FORMS = {
         "positions": "tokens",
     },
 }
-DEFAULT_FORM = "separation"
 
 
 def _option(default: Any, help: str) -> Any:
@@ -65,10 +64,11 @@ class AtomConfig:
     `recipes/study/README.md` is the evidence for the defaults. Raises `AtomError` for an invalid value.
     """
 
-    form: str = _option(
-        DEFAULT_FORM,
+    form: str | None = _option(
+        None,
         "Form of the energy: 'paper' is Eqs. 5 to 12 with learned charges and positions; 'separation' (ours) spaces what the "
-        "output layer reads, with distances relative to their own scale. Sets the options that are not given: "
+        "output layer reads, with distances relative to their own scale. By default 'separation' for a model that classifies "
+        "whole samples, and 'paper' for any other. Sets the options that are not given: "
         + "; ".join(f"{name} {', '.join(f'{k}={v}' for k, v in form.items())}" for name, form in FORMS.items())
         + ".",
     )
@@ -169,14 +169,17 @@ class AtomConfig:
     explainer_width: int | None = None
 
     def __post_init__(self):
-        if not isinstance(self.form, str) or self.form not in FORMS:
+        if self.form is not None and (not isinstance(self.form, str) or self.form not in FORMS):
             raise AtomError(f"form must be {' or '.join(map(repr, FORMS))}; got {self.form!r:.200}")
-        for name, value in FORMS[self.form].items():
-            if getattr(self, name) is None:
-                setattr(self, name, value)
+        # Without a form, which only a model decides (modeling/form.py), what the form sets stays open.
+        is_open = {name for name in FORMS["paper"] if getattr(self, name) is None}
+        if self.form is not None:
+            for name in is_open:
+                setattr(self, name, FORMS[self.form][name])
+            is_open = set()
 
         def check(condition: bool, name: str, what: str) -> None:
-            if not condition:
+            if not condition and name not in is_open:
                 shown = repr(getattr(self, name))  # may come from an untrusted file
                 raise AtomError(f"{name} must be {what}; got {shown if len(shown) < 200 else shown[:200] + '...'}")
 
@@ -264,7 +267,10 @@ class AtomConfig:
                 f"the atom configuration has unknown fields {shown}{', ...' if len(unknown) > 10 else ''}; "
                 "if a newer atom-hf wrote it, install that"
             )
-        return cls(**(format_1.upgrade_config(data) if is_old else data))
+        config = cls(**(format_1.upgrade_config(data) if is_old else {"form": "paper", **data}))
+        if config.form is None:
+            raise AtomError(f"form must be {' or '.join(map(repr, FORMS))}; got None: no model's heads are without one")
+        return config
 
     def save(self, folder: str | Path, heads_id: str | None = None) -> None:
         """Write `atom_config.json` to `folder`, with the id of the heads that it belongs to, if they are a file beside it."""

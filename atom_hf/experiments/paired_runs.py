@@ -8,7 +8,6 @@ from typing import Any
 import yaml
 from transformers.trainer_utils import SchedulerType
 
-from ..atoms.config import DEFAULT_FORM
 from ..atoms.format_1 import FORM
 from ..errors import AtomError
 from ..finetune.arguments import RunArguments
@@ -42,6 +41,8 @@ _EVALUATIONS = {
 }
 
 SHARED = ("seed", "sample_seed")  # by all arms of a comparison
+
+RULE = "separation for classifiers, else paper"  # modeling/form.py; another rule gives other results, and needs another name
 
 OVERRIDES = "config_overrides."  # prefix of a field of --config_overrides
 
@@ -134,15 +135,17 @@ def _trained(args: AtomTrainingArguments) -> dict[str, Any]:
     return {k: v for k, v in as_hashed(args).items() if k not in left_out and not k.startswith(_NO_TRAINING_KINDS)}
 
 
+def hashed_config(args: AtomTrainingArguments) -> dict[str, Any]:
+    """The fields of the arguments' `AtomConfig`, a form that the model decides by the rule of the time."""
+    config = dataclasses.asdict(args.atom_config())
+    return {**config, "form": RULE} if config["form"] is None else config
+
+
 def as_hashed(args: AtomTrainingArguments) -> dict[str, Any]:
     """The arguments, with what the form of the energy sets in place of what was not given.
 
-    Results are known by these hashes: a field that came later counts only where it differs from the one form of before. To a
-    run without the flag the form means nothing, and its default, which has changed since, is not in the hash.
+    Results are known by these hashes: a field that came later counts only where it differs from the one form of before.
     """
-    values = args.to_dict()
-    if not args.atom and args.atom_form == DEFAULT_FORM:
-        args = with_flags(args, {"atom_form": FORM["form"]}, "")
-    config = dataclasses.asdict(args.atom_config())
+    values, config = args.to_dict(), hashed_config(args)
     values |= {f"{PREFIX}{name}": value for name, value in config.items() if f"{PREFIX}{name}" in values}
     return {k: v for k, v in values.items() if k.removeprefix(PREFIX) not in FORM or v != FORM[k.removeprefix(PREFIX)]}

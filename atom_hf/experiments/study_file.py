@@ -31,7 +31,7 @@ from ..errors import AtomError
 from ..finetune.arguments import RunArguments
 from ..utils.files import read_yaml
 from ..utils.jsonl import hashed
-from .paired_runs import as_hashed, with_flags
+from .paired_runs import as_hashed, hashed_config, with_flags
 from .regularizers import StudyTrainingArguments
 
 OWN_KEYS = ("sizes", "metric", "shifts", "probes", "latents")
@@ -153,15 +153,16 @@ def job_flags(study: Study, job: Job) -> tuple[RunArguments, StudyTrainingArgume
 
 def job_fingerprint(job: Job, run: RunArguments, args: StudyTrainingArguments) -> str:
     """A hash of the given flags and of all that the atom loss depends on."""
-    plain = StudyTrainingArguments(per_device_eval_batch_size=32)
-    before = {**as_hashed(plain), **vars(RunArguments())}
-    now = {**as_hashed(args), **vars(run)}
+    # Committed results are known by these hashes, in which a run without the flag has the one form that there was then.
+    first = {"atom_form": FORM["form"]}
+    before = {**as_hashed(StudyTrainingArguments(per_device_eval_batch_size=32, **first)), **vars(RunArguments())}
+    is_open = not args.atom and args.atom_form is None
+    now = {**as_hashed(with_flags(args, first, "") if is_open else args), **vars(run)}
     given = {k: v for k, v in now.items() if (k not in before or v != before[k]) and k != "logging_dir"}
     atom = None
     if args.atom:
-        # Committed results are known by these hashes: they are of the fields that there were then, and what came later counts
-        # only where it is not the default.
-        atom = {"format_version": 1, **dataclasses.asdict(args.atom_config())}
+        # Of the fields that there were then; what came later counts only where it is not the default.
+        atom = {"format_version": 1, **hashed_config(args)}
         for name, value in {**LATER, "side": "encoder"}.items():
             if atom[name] == value:
                 del atom[name]

@@ -50,7 +50,7 @@ class Masker:
             kind = "an image" if self.is_image else "a text"
             raise AtomError(f"strategy must be one of {', '.join(known)} for {kind} model; got {strategy!r}")
         config = getattr(model, "atom_config", None) or AtomConfig(
-            special_token_ids=[] if self.is_image else special_token_ids(model.config, processor)
+            tokens="content", special_token_ids=[] if self.is_image else special_token_ids(model.config, processor)
         )
         self._config = config
         if self.is_image:
@@ -86,7 +86,7 @@ class Masker:
                 )
         config = self._config
         if config.tokens != "content":
-            config = AtomConfig(special_token_ids=config.special_token_ids)
+            config = AtomConfig(tokens="content", special_token_ids=config.special_token_ids)
         shape = torch.empty(samples, length, 1, device=device)
         return find_tokens(shape, inputs, config, self.model.config)[1]
 

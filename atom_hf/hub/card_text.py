@@ -81,7 +81,7 @@ def settings_rows(config: AtomConfig | None) -> list[tuple[str, str, str]]:
     for f in fields(config) if config else ():
         value = getattr(config, f.name)
         # A field without a default describes the model that the heads were made for.
-        default = FORMS[config.form].get(f.name, f.default)
+        default = FORMS.get(config.form, {}).get(f.name, f.default)
         if value is not None:
             name = f"**{f.name}**" if default not in (None, value) else f.name
             rows.append((name, cell(value), "" if default is None else cell(default)))

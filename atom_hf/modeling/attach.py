@@ -11,6 +11,7 @@ from ..atoms.heads import AtomHeads, ExplainerHead
 from ..errors import AtomError
 from ..hub.card_facts import base_of_weights
 from .collector import ForwardState
+from .form import default_form
 from .gradient_balancer import GradientBalancer
 from .layers import check_layer, check_width, hidden_size_of
 from .mixin import AtomMixin, become, with_atoms, without_atoms
@@ -66,7 +67,8 @@ def attach_atoms(
     if config is not None and not isinstance(config, AtomConfig):
         raise AtomError(f"config must be an AtomConfig, got {type(config).__name__}")
     # An explainer belongs to the model that it was fitted on.
-    config = replace(config or AtomConfig(), explainer_classes=None, explainer_width=None)
+    config = config or AtomConfig()
+    config = replace(config, form=config.form or default_form(model), explainer_classes=None, explainer_width=None)
 
     check_layer(model, config.layer, config.side)
     check_width(model, config)

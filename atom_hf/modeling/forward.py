@@ -185,7 +185,7 @@ def _what_is_read(
     Of a model of one's own, whose `states` are not all known, these are the layer's own, `hidden`.
     """
     layer = model._atom_forward_state.output_layer
-    found = None if read is None or layer is None else read.tokens(layer, outputs["logits"])
+    found = None if read is None or layer is None else read.tokens(layer, outputs.get("logits"))
     if found is None:
         last = _balanced(model, hidden if states is None else pick_layer(states, -1, model))
         return find_tokens(_at_heads(model, last), inputs, model.atom_config, model.config, model)

@@ -48,7 +48,7 @@ class AtomArguments:
             "scales wrongly over accumulation steps or processes are scaled correctly.)"
         },
     )
-    atom_form: str = _from_config("form")
+    atom_form: str | None = _from_config("form")
     atom_weight: float | None = _from_config("weight")
     atom_weighting: str | None = _from_config("weighting")
     atom_layer: int = _from_config("layer")

@@ -120,7 +120,9 @@ def parameter_names(method: Callable) -> list[str]:
 def _take_on(model: AtomMixin, config: AtomConfig) -> None:
     """Configure a model that has heads: what they were made for stays, and `config` says how they train."""
     own = model.atom_config
-    if config.form != own.form:
+    if config.form is None:
+        config = replace(config, form=own.form)
+    elif config.form != own.form:
         # The model keeps the form that it was made for, and with it what the form sets and nobody has asked otherwise.
         asked = {k: v for k, v in vars(config).items() if v != FORMS[config.form].get(k, config)}
         config = replace(config, form=own.form, **{k: asked.get(k, v) for k, v in FORMS[own.form].items()})

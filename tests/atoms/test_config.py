@@ -20,8 +20,9 @@ def write(folder, content):
     return file
 
 
-def test_the_defaults_are_valid_and_survive_a_file(tmp_path):
-    config = AtomConfig()
+@pytest.mark.parametrize("form", FORMS)
+def test_the_defaults_are_valid_and_survive_a_file(form, tmp_path):
+    config = AtomConfig(form=form)
     config.save(tmp_path)
     assert AtomConfig.load(tmp_path / "atom_config.json") == config
 
@@ -30,6 +31,7 @@ not_negative = st.floats(0, allow_infinity=False, allow_nan=False)
 above_zero = st.floats(0, exclude_min=True, allow_infinity=False, allow_nan=False)
 configs = st.builds(
     AtomConfig,
+    form=st.sampled_from(sorted(FORMS)),
     weight=not_negative,
     layer=st.integers(),
     tokens=st.sampled_from(["content", "all"]),
@@ -118,7 +120,7 @@ BAD = [
     *[("layer", value) for value in [1.0, "-1", None, True, NAN]],
     *[("tokens", value) for value in ["words", "", 1, ["content"]]],
     *[("weighting", value) for value in ["both", "", 1, ["relative"]]],
-    *[("form", value) for value in ["coulomb", "", None, 1, ["paper"]]],
+    *[("form", value) for value in ["coulomb", "", 1, ["paper"]]],
     *[("distance", value) for value in ["far", "", 1, ["relative"]]],
     *[("charges", value) for value in ["free", "", 1, ["fixed"]]],
     *[("positions", value) for value in ["fixed", "", 1, ["tokens"]]],
@@ -243,3 +245,20 @@ def test_a_file_as_large_or_as_deep_as_it_likes(tmp_path):
     file.write_text('{"format_version": 2, "special_token_ids": [1, 1' + "0" * 40 + "]}")
     with pytest.raises(AtomError, match="whole numbers of at most 31 bits"):
         AtomConfig.load(file)
+
+
+def test_what_a_form_sets_stays_open_without_one():
+    config = AtomConfig(distance="relative", weight=0.5)
+    assert config.form is None and (config.distance, config.weight) == ("relative", 0.5)
+    assert {config.weighting, config.tokens, config.charges, config.positions} == {None}
+    for form, values in FORMS.items():
+        found = replace(config, form=form)
+        assert {**values, "distance": "relative", "weight": 0.5} == {name: getattr(found, name) for name in values}
+    with pytest.raises(AtomError, match="weighting must be"):
+        AtomConfig(weighting="none")
+
+
+def test_a_model_has_a_form(tmp_path):
+    with pytest.raises(AtomError, match="form must be 'paper' or 'separation'; got None"):
+        AtomConfig.load(write(tmp_path, AtomConfig().to_dict()))
+    assert AtomConfig.load(write(tmp_path, {"format_version": 2})).form == "paper"

@@ -27,4 +27,4 @@ MODELS = {
 
 
 def ready(model, tokenizer, layer=-1):
-    return attach_atoms(model.eval(), AtomConfig(layer=layer), tokenizer)
+    return attach_atoms(model.eval(), AtomConfig(form="paper", layer=layer), tokenizer)

@@ -13,7 +13,7 @@ PIXELS = torch.zeros(2, 3, 32, 32)
 CLS, SEP, PAD = 1, 2, 0
 IDS = torch.tensor([[CLS, 5, 6, 7, SEP], [CLS, 8, SEP, PAD, PAD]])
 ATTENTION = torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 0, 0]])
-CONTENT = AtomConfig(special_token_ids=[PAD, CLS, SEP])
+CONTENT = AtomConfig(tokens="content", special_token_ids=[PAD, CLS, SEP])
 ALL = AtomConfig(tokens="all", special_token_ids=[PAD, CLS, SEP])
 
 

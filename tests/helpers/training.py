@@ -9,13 +9,18 @@ from helpers.naive import naive_constraint, naive_energy
 
 
 def arguments(folder, cls=None, **options):
-    """Arguments of a run of three steps of four samples, in the order of the rows, that prints and saves nothing."""
-    from atom_hf import AtomTrainingArguments
+    """Arguments of a run of three steps of four samples, in the order of the rows, that prints and saves nothing.
+
+    The form is the paper's, where the heads and the model learn from each other; test_separation.py has the other's tests.
+    """
+    from atom_hf import AtomArguments, AtomTrainingArguments
 
     quiet = {"report_to": [], "disable_tqdm": True, "dataloader_pin_memory": False, "save_strategy": "no"}
     short = {"max_steps": 3, "per_device_train_batch_size": 4, "logging_steps": 1, "learning_rate": 1e-3}
     fixed = {"use_cpu": True, "train_sampling_strategy": "sequential"}
     cls = cls or AtomTrainingArguments
+    if issubclass(cls, AtomArguments):
+        fixed["atom_form"] = "paper"
     return cls(output_dir=str(folder), **{**quiet, **short, **fixed, **options})
 
 

@@ -89,7 +89,7 @@ def test_of_all_hidden_states_only_one_is_kept(name, layer, monkeypatch):
         return pick_layer(outputs, layer, model)
 
     monkeypatch.setattr("atom_hf.modeling.forward.pick_layer", counting)
-    model = attached(name, AtomConfig(layer=layer))
+    model = attached(name, AtomConfig(form="paper", layer=layer))
     outputs = model(**batch_for(name))
     assert kept == [1] and "hidden_states" not in outputs
     # Whoever asks for them gets all.
@@ -166,7 +166,7 @@ def test_a_deep_copy_is_a_model_of_its_own():
 def test_importance_is_equation_6_on_the_chosen_layer(name, layer):
     if name in ("resnet", "swin") and layer != -1:
         layer = -1  # earlier stages have another width: see the error messages
-    model, batch = attached(name, AtomConfig(layer=layer)), batch_for(name)
+    model, batch = attached(name, AtomConfig(form="paper", layer=layer)), batch_for(name)
     importance = model.atom_importance(**batch)
     real = ~importance.isnan()
     expected = naive_importance(model, batch, layer)

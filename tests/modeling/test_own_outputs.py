@@ -74,10 +74,10 @@ def test_it_trains_as_a_model_of_transformers_does(cls, options, tmp_path):
 def test_its_importance_is_that_of_a_model_of_transformers(cls):
     batch, expected = batch_for("bert"), tiny("bert")
     torch.manual_seed(1)
-    attach_atoms(expected, AtomConfig(), make_tokenizer())
+    attach_atoms(expected, AtomConfig(form="paper"), make_tokenizer())
     model = own(cls)
     torch.manual_seed(1)
-    attach_atoms(model, AtomConfig(), make_tokenizer())
+    attach_atoms(model, AtomConfig(form="paper"), make_tokenizer())
     given = batch if cls is not Unnamed else {"text": batch["input_ids"], "padding": batch["attention_mask"]}
     torch.testing.assert_close(model.atom_importance(**given), expected.atom_importance(**batch), equal_nan=True)
     asked = model.eval()(**given, return_atoms=True)
@@ -125,7 +125,7 @@ def test_a_loop_of_ones_own_finds_the_atoms(cls):
     model, reference, terms = own(cls), tiny("bert"), []
     for one in (reference, model):
         torch.manual_seed(1)
-        attach_atoms(one, AtomConfig(weighting="absolute"), make_tokenizer())
+        attach_atoms(one, AtomConfig(form="paper", weighting="absolute"), make_tokenizer())
         start_step(one, 0.5)
         terms.append(atom_term(one, one(**batch_for("bert", labels=True))))
     torch.testing.assert_close(*terms)
