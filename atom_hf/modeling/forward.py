@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 from transformers.utils import ModelOutput, logging
 
-from ..atoms.energy import Atoms
-from ..atoms.loss import StepAtoms
+from ..atoms.energy import pack_tokens
 from ..errors import AtomError
 from .collector import reading_once
 from .layers import pick_layer
@@ -140,7 +139,7 @@ def _read_atoms(
     states: ModelOutput | None,
     read: Read | None,
 ) -> tuple[Tensor, Tensor]:
-    """The packed atoms (`StepAtoms`) of a forward pass, and the importance [B, N] of one layer's hidden states.
+    """The packed atoms (`atoms.loss.StepAtoms`) of a forward pass, and the importance [B, N] of one layer's hidden states.
 
     The importance is the charge; in eval mode, with an explainer, its importance for the class that `outputs` predict.
     """
@@ -162,14 +161,15 @@ def _read_atoms(
             _what_is_read(model, hidden, inputs, outputs, states, read) if config.tokens == "read" else (tokens, mask)
         )
         options = {name: getattr(config, name) for name in ("charges", "positions", "token_reduction")}
-        energy = model.atom_heads.atoms_of(*where, **options)
+        energy = model.atom_heads.pack_atoms(*where, **options)
         tokens = tokens.detach()  # what the heads learn here is no concern of the model's
     importance, position = model.atom_heads(tokens)
-    atoms = Atoms.from_tokens(importance, position, mask, token_reduction=config.token_reduction)
-    packed = StepAtoms(energy, atoms) if config.trains_heads_apart else StepAtoms(atoms, None)
+    packed = pack_tokens(importance, position, mask, config.token_reduction)
+    if config.trains_heads_apart:
+        packed = torch.cat([energy, packed], dim=1)
     if model.atom_heads.explainer is not None and not model.training:
         importance = model.atom_heads.explain(tokens, outputs["logits"].argmax(-1).to(tokens.device))
-    return packed.pack(), importance.detach().masked_fill(~mask, float("nan"))
+    return packed, torch.where(mask, importance.detach(), float("nan"))
 
 
 def _what_is_read(
@@ -179,8 +179,10 @@ def _what_is_read(
     outputs: ModelOutput,
     states: ModelOutput | None,
     read: Read | None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """(tokens [B, N, d], mask bool [B, N]): what the output layer reads, or the last hidden states where there is none.
+
+    The mask is None where all tokens are read.
 
     Of a model of one's own, whose `states` are not all known, these are the layer's own, `hidden`.
     """
@@ -190,7 +192,9 @@ def _what_is_read(
         last = _balanced(model, hidden if states is None else pick_layer(states, -1, model))
         return find_tokens(_at_heads(model, last), inputs, model.atom_config, model.config, model)
     tokens, mask = found
-    return _at_heads(model, _balanced(model, tokens)), mask.to(model.atom_heads.importance.weight.device)
+    if mask is not None:
+        mask = mask.to(model.atom_heads.importance.weight.device)
+    return _at_heads(model, _balanced(model, tokens)), mask
 
 
 def _balanced(model: Any, hidden: Tensor) -> Tensor:

@@ -32,8 +32,8 @@ class Read:
     def __init__(self) -> None:
         self.calls: list[Call] = []
 
-    def tokens(self, layer: OutputLayer, logits: Tensor) -> tuple[Tensor, Tensor] | None:
-        """(tokens [B, N, d], mask bool [B, N]); None where the layer did not run.
+    def tokens(self, layer: OutputLayer, logits: Tensor) -> tuple[Tensor, Tensor | None] | None:
+        """(tokens [B, N, d], mask bool [B, N], or None for all of them); None where the layer did not run.
 
         One token for each sample where the output layer reads one vector of it. Of a sequence [B, N, d] all tokens, unless
         the logits are those of one token alone (the last, in a decoder with a classifier): then that one.
@@ -49,10 +49,7 @@ class Read:
             given = given.unsqueeze(1)
         elif given.dim() == 4:
             given = given.flatten(2).transpose(1, 2)  # a feature map
-        mask = torch.ones(given.shape[:2], dtype=torch.bool, device=given.device)
-        if layer.picked:
-            mask = (last.result == logits.unsqueeze(1)).all(-1)
-        return given, mask
+        return given, (last.result == logits.unsqueeze(1)).all(-1) if layer.picked else None
 
 
 @contextmanager
