@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from transformers.utils import ModelOutput, logging
 
+from ..atoms.config import AtomConfig
 from ..atoms.energy import pack_tokens
 from ..errors import AtomError
 from .collector import reading_once
@@ -182,7 +183,7 @@ def _what_is_read(
 ) -> tuple[Tensor, Tensor | None]:
     """(tokens [B, N, d], mask bool [B, N]): what the output layer reads, or the last hidden states where there is none.
 
-    The mask is None where all tokens are read.
+    The mask is None where there is one token a sample. Of several, padding is left out.
 
     Of a model of one's own, whose `states` are not all known, these are the layer's own, `hidden`.
     """
@@ -192,9 +193,16 @@ def _what_is_read(
         last = _balanced(model, hidden if states is None else pick_layer(states, -1, model))
         return find_tokens(_at_heads(model, last), inputs, model.atom_config, model.config, model)
     tokens, mask = found
-    if mask is not None:
-        mask = mask.to(model.atom_heads.importance.weight.device)
-    return _at_heads(model, _balanced(model, tokens)), mask
+    tokens = _at_heads(model, _balanced(model, tokens))
+    if mask is None and tokens.shape[1] > 1:
+        side = "decoder" if getattr(model.config, "is_encoder_decoder", False) else "encoder"
+        return find_tokens(tokens, inputs, _everything(side), model.config, model)
+    return tokens, None if mask is None else mask.to(tokens.device)
+
+
+@functools.cache
+def _everything(side: str) -> AtomConfig:
+    return AtomConfig(tokens="all", side=side)
 
 
 def _balanced(model: Any, hidden: Tensor) -> Tensor:
@@ -213,15 +221,21 @@ def _at_heads(model: Any, hidden: Tensor) -> Tensor:
 
 def _watching(model: Any) -> AbstractContextManager[Read | None]:
     state = model._atom_forward_state
-    reads = model.atom_config.tokens == "read" and state.has_output_layer
-    return watching(model, state.output_layer) if reads else nullcontext()
+    if model.atom_config.tokens != "read" or not state.has_output_layer:
+        return nullcontext()
+    if state.output_layer is not None and not state.output_layer.is_in(model):
+        state.output_layer = None
+    return watching(model, state.output_layer)
 
 
 def _knows_output_layer(model: Any, read: Read, outputs: ModelOutput, has_all_states: bool) -> bool:
     """Whether this pass can be used. Without an output layer the last hidden states are read, which have to be there."""
     state = model._atom_forward_state
     if state.output_layer is not None:
-        return True
+        if read.ran(state.output_layer):
+            return True
+        state.output_layer = None  # another adapter's, or replaced: it is looked for again, in another pass
+        return False
     state.output_layer = find_output_layer(model, read, outputs.get("logits"))
     if state.output_layer is not None:
         return True

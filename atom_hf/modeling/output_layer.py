@@ -17,6 +17,13 @@ class OutputLayer(NamedTuple):
     picked: bool
     """Whether the logits are those of one token each of the ones that it gives."""
 
+    def is_in(self, model: nn.Module) -> bool:
+        """Whether the model still has these modules: an adapter may have been merged, or a head replaced."""
+        try:
+            return all(model.get_submodule(name) is not None for name in (self.name, self.dropout) if name is not None)
+        except AttributeError:
+            return False
+
 
 class Call(NamedTuple):
     """What one module got and gave in a forward pass."""
@@ -32,14 +39,18 @@ class Read:
     def __init__(self) -> None:
         self.calls: list[Call] = []
 
-    def tokens(self, layer: OutputLayer, logits: Tensor) -> tuple[Tensor, Tensor | None] | None:
+    def ran(self, layer: OutputLayer) -> bool:
+        """Whether the layer was called in this pass."""
+        return any(call.name == layer.name for call in self.calls)
+
+    def tokens(self, layer: OutputLayer, logits: Tensor | None) -> tuple[Tensor, Tensor | None] | None:
         """(tokens [B, N, d], mask bool [B, N], or None for all of them); None where the layer did not run.
 
         One token for each sample where the output layer reads one vector of it. Of a sequence [B, N, d] all tokens, unless
         the logits are those of one token alone (the last, in a decoder with a classifier): then that one.
         """
         last = next((call for call in reversed(self.calls) if call.name == layer.name), None)
-        if last is None:
+        if last is None or (layer.picked and logits is None):
             return None
         given = last.given
         for call in self.calls:

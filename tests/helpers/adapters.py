@@ -32,16 +32,16 @@ def base(name, folder, seed=0):
 
 
 def adapted(kind, name, folder, order="adapter first", seed=1, **config):
-    """A PeftModel with its heads, and everything that was made at random made from `seed`."""
+    """A PeftModel with its heads of the paper's form, and everything that was made at random made from `seed`."""
     model = base(name, folder)
     torch.manual_seed(seed)
     if order == "heads first":
-        attach_atoms(model, AtomConfig(**config))
+        attach_atoms(model, AtomConfig(form="paper", **config))
         torch.manual_seed(seed)
         return attach_atoms(get_peft_model(model, adapter(kind, name)))
     model = get_peft_model(model, adapter(kind, name))
     torch.manual_seed(seed)
-    return model if order == "by the trainer" else attach_atoms(model, AtomConfig(**config))
+    return model if order == "by the trainer" else attach_atoms(model, AtomConfig(form="paper", **config))
 
 
 def heads_of(model):

@@ -112,7 +112,9 @@ def batch_for(name, count=4, start=0, labels=False):
 
 
 def attached(name, config=None, **options):
-    config = config or AtomConfig(form="paper", layer=-1)  # the one layer that is as wide as the heads in every model here
+    config = config or AtomConfig(
+        form="paper", layer=-1
+    )  # the one layer that is as wide as the heads in every model here
     return attach_atoms(tiny(name, **options), config, make_tokenizer() if name in TEXT else None)
 
 

@@ -32,8 +32,8 @@ def test_a_card_of_a_model_that_was_saved_again_says_so_once():
 
 
 def test_a_card_learns_of_an_explainer_and_forgets_it():
-    facts = CardFacts(name="x", atoms=AtomConfig(), training={"seed": 1})
-    explained = replace(facts, atoms=AtomConfig(explainer_classes=2, explainer_width=8), training={})
+    facts = CardFacts(name="x", atoms=AtomConfig(form="paper"), training={"seed": 1})
+    explained = replace(facts, atoms=AtomConfig(form="paper", explainer_classes=2, explainer_width=8), training={})
     card = str(model_card(facts))
     told = saved_again(card, str(model_card(explained)))
     assert "fitted to its prediction" in told and "tells the sample apart" not in told and "| seed | 1 |" in told

@@ -84,7 +84,7 @@ def test_under_the_hooks_of_a_device_map(hook):
     """Accelerate's hooks keep the forward that they found; atoms attached later must be read all the same."""
     model, batch = tiny("bert"), batch_for("bert", labels=True)
     add_hook_to_module(model, hook())
-    attach_atoms(model, AtomConfig(layer=-1), make_tokenizer())
+    attach_atoms(model, AtomConfig(form="paper", layer=-1), make_tokenizer())
     assert same_outputs(model(**batch), attached("bert")(**batch))
     assert same_outputs(detach_atoms(model)(**batch), tiny("bert")(**batch))
 

@@ -71,7 +71,7 @@ def test_a_width_that_is_not_said_is_found_by_the_trainer_or_given(tmp_path):
     # Who trains in a loop of their own is told what to give, and can.
     model = attach_atoms(unsaid_width()[0])
     error_message(lambda: model(pixels), f"is {width} wide", f"AtomConfig(hidden_size={width})")
-    model = attach_atoms(unsaid_width()[0], AtomConfig(hidden_size=width))
+    model = attach_atoms(unsaid_width()[0], AtomConfig(form="paper", hidden_size=width))
     assert model(pixels).atoms.shape == (4, width + 3)
     # What is given is not replaced without a word.
     other = next(n for n in (16, 24, 32, 40) if n != width)

@@ -43,10 +43,13 @@ def mean_pooling():
     return MeanPooling(BertConfig(vocab_size=len(make_tokenizer()), hidden_dropout_prob=0.0, **sizes))
 
 
-def center_of(features):
+def center_of(features, mask=None):
     """The centre of an atom: the mean of its tokens, each layer-normalised and divided by the square root of its width."""
     width = features.shape[-1]
-    return (nn.functional.layer_norm(features, (width,)) / width**0.5).mean(1)
+    positions = nn.functional.layer_norm(features, (width,)) / width**0.5
+    if mask is None:
+        mask = torch.ones(features.shape[:2])
+    return torch.stack([row[kept.bool()].mean(0) for row, kept in zip(positions, mask, strict=True)])
 
 
 def last_token(model, batch, hidden):
@@ -72,9 +75,12 @@ def test_what_is_read_is_what_the_models_own_modules_give(name, training):
     batch = batch_for(name, 4)
     outputs = model(**batch, return_atoms=True, output_hidden_states=True)
     atoms = StepAtoms.unpack(outputs.atoms, model.atom_config).energy
-    expected = center_of(READ[name](model, batch, outputs.hidden_states))
+    # A decoder's output layer reads every token: padding is none.
+    mask = batch["attention_mask"] if name == "gpt2" else None
+    expected = center_of(READ[name](model, batch, outputs.hidden_states), mask)
     torch.testing.assert_close(atoms.center, expected, rtol=0, atol=1e-5)
-    assert torch.equal(atoms.positive, torch.ones(4)) and torch.equal(atoms.negative, torch.zeros(4))
+    torch.testing.assert_close(atoms.positive, torch.ones(4))
+    assert torch.equal(atoms.negative, torch.zeros(4))
     assert torch.equal(atoms.radius, torch.zeros(4))
 
 
@@ -142,3 +148,48 @@ def test_what_the_heads_learn_passes_no_gradient_to_the_model():
     StepAtoms.unpack(outputs.atoms, model.atom_config).heads.center.sum().backward()
     moved = {name for name, p in model.named_parameters() if p.grad is not None and p.grad.abs().max() > 0}
     assert moved and all("atom_heads" in name for name in moved)
+
+
+def t5():
+    sizes = dict(vocab_size=400, d_model=32, d_kv=8, d_ff=32, num_layers=1, num_heads=2, dropout_rate=0.0)
+    return transformers.T5ForConditionalGeneration(transformers.T5Config(**sizes, decoder_start_token_id=0))
+
+
+@pytest.mark.parametrize("name", ["gpt2", "t5"])
+def test_padding_is_not_read(name):
+    """The atom of a text is the same, however many of its batch are longer."""
+    torch.manual_seed(0)
+    model = attach_atoms(t5() if name == "t5" else tiny(name), AtomConfig(**CONFIG), make_tokenizer()).eval()
+    ids = torch.randint(5, 300, (2, 9))
+    if name == "t5":
+        kept = torch.tensor([[1] * 9, [1] * 9])
+        written = torch.randint(5, 300, (2, 6))
+        written_mask = torch.tensor([[1] * 6, [1] * 4 + [0] * 2])
+        batch = {"input_ids": ids, "attention_mask": kept, "decoder_input_ids": written}
+        batch["decoder_attention_mask"] = written_mask
+        alone = {name: value[1:, :4] if "decoder" in name else value[1:] for name, value in batch.items()}
+    else:
+        batch = {"input_ids": ids, "attention_mask": torch.tensor([[1] * 9, [1] * 5 + [0] * 4])}
+        alone = {name: value[1:, :5] for name, value in batch.items()}
+    together, single = (
+        StepAtoms.unpack(model(**each, return_atoms=True).atoms, model.atom_config).energy for each in (batch, alone)
+    )
+    torch.testing.assert_close(together.center[1:], single.center, rtol=0, atol=1e-5)
+
+
+def test_an_output_layer_that_was_replaced_is_looked_for_again():
+    model = attach_atoms(tiny("bert"), AtomConfig(**CONFIG), make_tokenizer()).eval()
+    batch = batch_for("bert", 4)
+    model(**batch, return_atoms=True)
+    layer = model._atom_forward_state.output_layer
+    model.classifier = nn.Sequential(nn.Identity(), model.classifier)
+    read = []
+    hook = model.classifier[1].register_forward_pre_hook(lambda _, given: read.append(given[0]))
+    outputs = model(**batch, return_atoms=True)
+    hook.remove()
+    atoms = StepAtoms.unpack(outputs.atoms, model.atom_config).energy
+    torch.testing.assert_close(atoms.center, center_of(read[-1].unsqueeze(1)), rtol=0, atol=1e-5)
+    model.classifier, model.out = model.classifier[1], model.classifier[1]
+    assert layer.is_in(model) and model(**batch).logits.shape == outputs.logits.shape
+    del model.dropout
+    assert not layer.is_in(model)

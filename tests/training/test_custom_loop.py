@@ -31,7 +31,7 @@ def test_the_steps_are_those_of_the_trainer(name, options, tmp_path):
 
     accelerator = Accelerator(cpu=True)
     torch.manual_seed(42)  # as the trainer does
-    model = attach_atoms(tiny(name), AtomConfig(**options), None if name == "vit" else make_tokenizer())
+    model = attach_atoms(tiny(name), AtomConfig(form="paper", **options), None if name == "vit" else make_tokenizer())
     optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
     model, optimizer, batches = accelerator.prepare(model, optimizer, loader(name))
     for step, batch in enumerate(batches):

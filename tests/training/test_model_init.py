@@ -89,7 +89,7 @@ def test_each_trial_trains_by_its_own_arguments(tmp_path):
 def test_heads_that_model_init_gives_are_kept_in_every_trial(tmp_path):
     def with_heads():
         torch.manual_seed(3)
-        return attach_atoms(tiny("bert"), AtomConfig(layer=1), make_tokenizer())
+        return attach_atoms(tiny("bert"), AtomConfig(form="paper", layer=1), make_tokenizer())
 
     expected, seen = with_heads().atom_heads.state_dict(), []
     settings = [{"learning_rate": 0.0, "atom_head_learning_rate": 0.0, "atom_weight": weight} for weight in (0.1, 0.2)]

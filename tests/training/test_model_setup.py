@@ -26,7 +26,7 @@ def test_new_heads_are_those_of_the_seed():
 
 
 def test_heads_that_are_there_stay_and_train_as_the_arguments_say():
-    model = attach_atoms(tiny("bert"), AtomConfig(layer=1, weight=0.5), make_tokenizer())
+    model = attach_atoms(tiny("bert"), AtomConfig(form="paper", layer=1, weight=0.5), make_tokenizer())
     before, special = (
         {k: v.clone() for k, v in model.atom_heads.state_dict().items()},
         model.atom_config.special_token_ids,
@@ -54,7 +54,7 @@ def test_heads_that_were_frozen_or_cast_are_reclaimed():
 
 
 def test_atoms_are_read_around_a_forward_on_the_instance():
-    model = attach_atoms(tiny("bert"), AtomConfig(), make_tokenizer())
+    model = attach_atoms(tiny("bert"), AtomConfig(form="paper"), make_tokenizer())
     own = model.forward
 
     def replaced(*args, **kwargs):
@@ -106,11 +106,14 @@ def test_no_model_is_rejected(tmp_path):
 @pytest.mark.parametrize("how", ["wrapped", "in place"])
 def test_compiled_as_a_whole_is_rejected(how):
     """The graph would hide the model's gradients from the balancer, and nothing of the atom loss would reach the model."""
-    model = attach_atoms(tiny("bert"))
+    model = attach_atoms(tiny("bert"), AtomConfig(form="paper"))
     if how == "wrapped":
         model = torch.compile(model, backend="eager")
     else:
         model.compile(backend="eager")
     with pytest.raises(AtomError, match=r"torch.compile of the whole model: .* use atom_weighting 'absolute'"):
         start_step(model, 0.0)
-    start_step(torch.compile(attach_atoms(tiny("bert"), AtomConfig(weighting="absolute")), backend="eager"), 0.0)
+    absolute = AtomConfig(form="paper", weighting="absolute")
+    start_step(torch.compile(attach_atoms(tiny("bert"), absolute), backend="eager"), 0.0)
+    with pytest.raises(AtomError, match=r"torch.compile of the whole model: .* use atom_form 'paper'"):
+        start_step(torch.compile(attach_atoms(tiny("bert")), backend="eager"), 0.0)
