@@ -1,0 +1,149 @@
+"""What the separation studies found, in tables and sentences: for the study's report and the project's README.md."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from atom_hf.experiments.differences import Difference, declared_probe, differences, family
+from atom_hf.experiments.ranking import Rank, best_arm, rank_arms
+from atom_hf.experiments.study_file import Study
+from atom_hf.experiments.study_report import interval
+from atom_hf.utils.tables import markdown
+
+Results = Mapping[str, tuple[Study, list[dict]]]
+"""By the name of its file, a study and the results that there are."""
+
+DEFAULT = "separation 1"  # the arm that is the default for classifiers
+COMPETITOR = "centred uniformity"
+SCRATCH = "from scratch"  # in the names of settings whose model is not pretrained
+
+# What the arms of `separation_tuning.yaml` are called in the studies that report.
+TUNED = {
+    "separation": DEFAULT,
+    "label smoothing": "label smoothing",
+    "centred uniformity": COMPETITOR,
+    "dispersive": "dispersive",
+}
+
+
+class Gain(NamedTuple):
+    """What one arm changes in one setting."""
+
+    scaled: Difference
+    probe: Difference
+    accuracy: Difference
+
+    @property
+    def holds(self) -> list[bool]:
+        """Whether the loss after temperature scaling, and the probe, are better after Holm's correction."""
+        return [d.verdict > 0 and d.holm < 0.05 for d in (self.scaled, self.probe)]
+
+
+def gains(studies: Results, arm: str) -> list[Gain]:
+    """The gains of an arm, one a setting with a probe and a size. Holm's correction is over all studies, arms and settings."""
+    scaled, probe = family(studies.values())
+    accuracy = [d for found in studies.values() for d in differences(*found, "accuracy")]
+    by_place = [{(d.setting, d.size): d for d in found if d.arm == arm} for found in (scaled, probe, accuracy)]
+    return [Gain(*(found[place] for found in by_place)) for place in by_place[0]]
+
+
+def span(values: list[float], digits: int, factor: float = 1.0) -> str:
+    """The smallest and the largest of some values, as text: "0.07 to 0.17"."""
+    ends = [f"{factor * value:.{digits}f}" for value in (min(values), max(values))]
+    return ends[0] if ends[0] == ends[1] else " to ".join(ends)
+
+
+def headline(studies: Results) -> str:
+    """The largest effect in sentences, with the competitor that does as well."""
+    found, other = gains(studies, DEFAULT), gains(studies, COMPETITOR)
+    new = [gain for gain in found if SCRATCH in gain.scaled.setting]
+    same = [gain for gain in other if SCRATCH in gain.scaled.setting]
+    held = sum(sum(gain.holds) for gain in new)
+    seeds = min(gain.scaled.seeds for gain in new)
+    lines = [
+        f"**Features that keep more, and probabilities that can be trusted more:** in {len(new)} settings with a ViT trained from "
+        f"scratch on {new[0].scaled.size} images ({seeds} seeds each), a linear probe of labels that training did not have is "
+        f"right {span([g.probe.mean for g in new], 0, 100)} points more often than with a plain run, the cross-entropy after "
+        f"temperature scaling is {span([-g.scaled.mean for g in new], 2)} nats lower, and accuracy is "
+        f"{span([g.accuracy.mean for g in new], 1, 100)} points higher; {held} of the {2 * len(new)} differences in the first two "
+        "hold after Holm's correction.",
+        f"A centred uniformity loss, which is a few lines, does about as well "
+        f"({span([g.probe.mean for g in same], 0, 100)} points, {span([-g.scaled.mean for g in same], 2)} nats).",
+    ]
+    pretrained = [gain for gain in found if SCRATCH not in gain.scaled.setting]
+    if pretrained:
+        said = "; ".join(
+            f"{gain.scaled.setting}: {interval(gain.scaled)} nats, probe {interval(gain.probe)}, "
+            f"accuracy {interval(gain.accuracy)}, {gain.scaled.seeds} seeds"
+            for gain in pretrained
+        )
+        lines.append(f"A pretrained model changes less ({said}).")
+    return "\n".join(lines)
+
+
+def short_table(studies: Results) -> str:
+    """The default and its closest competitor in every setting."""
+    rows = []
+    for mine, other in zip(gains(studies, DEFAULT), gains(studies, COMPETITOR), strict=True):
+        for gain in (mine, other):
+            d = gain.scaled
+            cells = [f"{d.first:.3f}", interval(d), f"{gain.probe.first:.3f}", interval(gain.probe)]
+            name = "--atom" if gain is mine else d.arm
+            rows.append([f"{d.setting}, {d.size}", name, str(d.seeds), *cells, interval(gain.accuracy)])
+    header = ["setting, samples", "arm", "seeds", "NLL-T, plain", "difference [95 %]"]
+    return markdown([*header, "probe, plain", "difference [95 %]", "accuracy, difference [95 %]"], rows)
+
+
+def ranking(studies: Results) -> str:
+    """The arms by the rule that picks the default, and which it picks."""
+    ranks = rank_arms(studies.values())
+    rows = [[rank.arm, f"{rank.mean:.2f}", str(rank.places), "; ".join(rank.loses) or "nowhere"] for rank in ranks]
+    ours = [rank.arm for rank in ranks if rank.arm == "paper" or rank.arm.startswith("separation")]
+    header = ["arm", "mean rank", "over", "accuracy lower by more than 0.5 points, 95 % CI excluding 0"]
+    return (
+        f"{markdown(header, rows)}\nOf the forms of the energy, the rule takes *{best_arm(ranks, ours)}*"
+        f"{'' if best_arm(ranks, ours) == DEFAULT else f' where the default is *{DEFAULT}*'}.\n"
+    )
+
+
+def tuning(study: Study, lines: list[dict]) -> str:
+    """The weights that were tried on development rows, by mean rank among all arms, and which is best of each kind."""
+    by_model = {
+        "from scratch": [s for s in study.settings if SCRATCH in s.name],
+        "pretrained": [s for s in study.settings if SCRATCH not in s.name],
+    }
+    columns = {name: rank_arms([(study._replace(settings=its), lines)]) for name, its in by_model.items() if its}
+    columns = {name: ranks for name, ranks in columns.items() if ranks}
+    rows = []
+    for arm in study.arms:
+        kind = kind_of(arm)
+        cells = []
+        for ranks in columns.values():
+            mine = next(rank for rank in ranks if rank.arm == arm)
+            is_best = kind is not None and best_of(ranks, kind) == arm
+            cells.append(f"**{mine.mean:.2f}**" if is_best else f"{mine.mean:.2f}")
+        rows.append([arm, *cells])
+    return markdown(["arm", *(f"mean rank, {name}" for name in columns)], rows)
+
+
+def kind_of(arm: str) -> str | None:
+    """An arm's name without its weight."""
+    return next((kind for kind in TUNED if arm.startswith(kind)), None)
+
+
+def best_of(ranks: list[Rank], kind: str) -> str:
+    """The best weight of a kind."""
+    return best_arm(ranks, [rank.arm for rank in ranks if kind_of(rank.arm) == kind])
+
+
+def effects(study: Study, lines: list[dict]) -> str:
+    """Arms against the first in both measures and accuracy, without a correction."""
+    probed = study._replace(settings=[setting for setting in study.settings if declared_probe(setting)])
+    tables = [
+        {(d.setting, d.size, d.arm): d for d in differences(probed, lines, name)}
+        for name in ("scaled loss", "probe", "accuracy")
+    ]
+    rows = [
+        [f"{setting}, {size}", arm, str(d.seeds), *(interval(table[setting, size, arm]) for table in tables)]
+        for (setting, size, arm), d in tables[0].items()
+    ]
+    return markdown(["setting, samples", "arm", "seeds", "NLL-T", "probe", "accuracy"], rows)
