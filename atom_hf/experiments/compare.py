@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from ..data.load import TaskData
 from ..errors import AtomError
-from ..finetune.arguments import RunArguments, load_run_data
+from ..finetune.arguments import RunArguments
 from ..finetune.run import (
     DEFAULT_FOLDER,
     IMPORTANCE_KEYS,
@@ -180,6 +180,8 @@ def _compare(arms: Arms, seed: int, options: CompareArguments, data: dict[str, T
     if options.page:
         shown = {"tables": [table], "differences": differences, **(shown or {})}
         intro = "\n\n".join([*sentences, says])
+        if arms.with_atom:
+            intro += f"\n\nThe samples are evaluation rows, with their importance in the run of {arms.with_atom}, seed {seed}."
         page, *pictures = map(str, write_files(options.page, title=_title(arms, first), intro=intro, **shown))
     return Report(table, sentences, str(folder), page, pictures)
 

@@ -59,9 +59,9 @@ def write_page(
 ) -> Path:
     """Write one HTML file of tables and results; return its path. It needs no network, and can be read without scripts.
 
-    A blank line in `intro` starts a paragraph. `differences` are drawn below the tables. Two or more results get a sortable table; two or more atoms a map,
-    with the pairs' rest distances, and histograms. `fitted`: see `legend.meaning`; `softening`: of the energy
-    (`AtomConfig.softening`), for the rest distances.
+    A blank line in `intro` starts a paragraph. `differences` are drawn below the tables. Two or more results get a sortable
+    table; two or more atoms a map, with the pairs' rest distances, and histograms. `fitted`: see `legend.meaning`;
+    `softening`: of the energy (`AtomConfig.softening`), for the rest distances.
 
     AtomError: nothing to show, or a table or result that does not fit.
     """
