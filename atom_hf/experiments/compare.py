@@ -16,14 +16,12 @@ from ..finetune.arguments import RunArguments
 from ..finetune.run import (
     DEFAULT_FOLDER,
     IMPORTANCE_KEYS,
-    RunResult,
     default_output_dir,
     fine_tune,
     prepare_run,
     unlogged_run,
 )
 from ..hub.card import Comparison
-from ..importance.read import read_samples
 from ..training.arguments import AtomTrainingArguments
 from ..utils.bounds import COUNT, Bound
 from ..utils.files import check_output_folder, check_page
@@ -43,6 +41,7 @@ from .comparability import (
     may_start_otherwise,
     not_compared,
 )
+from .kept_model import KeptModel, keep_model, page_samples, write_kept_card
 from .paired_runs import fingerprint, training_fingerprint, warn_of_accumulation
 from .paired_table import paired_differences, paired_table, verdict
 
@@ -67,6 +66,13 @@ class CompareArguments(ArmArguments):
             "(first seed)."
         },
     )
+    keep_model: bool = field(
+        default=False,
+        metadata={
+            "help": "Keep the model of the first arm with --atom (first seed), with its card, in the folder model within "
+            "--output_dir; ready-made commands that try it are printed."
+        },
+    )
     page_samples: int = field(default=24, metadata={"help": "Number of evaluation samples on the page."})
 
 
@@ -80,6 +86,7 @@ class Report:
     folder: str
     page: str | None
     pictures: list[str]
+    kept: KeptModel | None = None
 
 
 def compare_runs(
@@ -105,6 +112,8 @@ def compare_runs(
     if options.page:
         check_page(options.page)
     arms = read_arms(run, args, options, second)
+    if options.keep_model and arms.with_atom is None:
+        raise AtomError("--keep_model keeps the model of a run with --atom, and no arm has it; leave it out")
     _warn(arms)
     if args.output_dir != DEFAULT_FOLDER:
         check_output_folder(args.output_dir)
@@ -150,12 +159,13 @@ def _compare(arms: Arms, seed: int, options: CompareArguments, data: dict[str, T
         check_starts(arms, starts)
     says = in_common(arms, data, starts)
     logger.info("%s", says)
+    shows = bool(options.page) or options.keep_model
+    shown, kept = {}, None
     with quiet():
         start_lines(folder / RESULTS_NAME, head)
         plan = [(seed + i, name) for i in range(options.seeds) for name in arms.runs]
-        shown = None
         for number, name in (bar := tqdm(plan, desc="paired runs", unit="run")):
-            is_shown = bool(options.page) and number == seed and name == arms.with_atom
+            is_shown = shows and number == seed and name == arms.with_atom
             if (number, name) in done and not is_shown:
                 continue
             bar.set_postfix_str(f"{name}, seed {number}")
@@ -164,8 +174,10 @@ def _compare(arms: Arms, seed: int, options: CompareArguments, data: dict[str, T
             if (number, name) not in done:
                 done[number, name] = result.metrics
                 append_line(folder / RESULTS_NAME, {"arm": name, "seed": number, **result.metrics, **result.importance})
-            if is_shown:
-                shown = _page_samples(result, options.page_samples)
+            if is_shown and options.page:
+                shown = page_samples(result, options.page_samples)
+            if is_shown and options.keep_model:
+                kept = keep_model(result, folder, _model_name(arms.runs[name].run, result.data))
             del result
             gc.collect()
 
@@ -176,14 +188,16 @@ def _compare(arms: Arms, seed: int, options: CompareArguments, data: dict[str, T
     table = paired_table(caption, arms.runs, seeds, done, left_out)
     differences = paired_differences(arms.runs, seeds, done, left_out)
     sentences = verdict(differences)
+    if kept is not None:
+        write_kept_card(kept, read_comparison(folder)[1] if list(arms.differences) == ["atom"] else None)
     page, pictures = None, []
     if options.page:
-        shown = {"tables": [table], "differences": differences, **(shown or {})}
         intro = "\n\n".join([*sentences, says])
         if arms.with_atom:
             intro += f"\n\nThe samples are evaluation rows, with their importance in the run of {arms.with_atom}, seed {seed}."
-        page, *pictures = map(str, write_files(options.page, title=_title(arms, first), intro=intro, **shown))
-    return Report(table, sentences, str(folder), page, pictures)
+        shown |= {"title": _title(arms, first), "intro": intro, "tables": [table], "differences": differences}
+        page, *pictures = map(str, write_files(options.page, **shown))
+    return Report(table, sentences, str(folder), page, pictures, kept)
 
 
 def _title(arms: Arms, data: TaskData) -> str:
@@ -243,6 +257,10 @@ def _hashed_data(data: dict[str, TaskData]) -> str:
     return hashed({"rows": [first, *others]}) if others else first
 
 
+def _model_name(run: RunArguments, data: TaskData) -> str:
+    return re.sub(r"[^\w.-]+", "-", Path(default_output_dir(run, data, True)).name)  # as the name of a repository
+
+
 def _default_folder(run: RunArguments, data: TaskData, arms: Arms | None = None) -> Path:
     """`runs/<data>-<model>-compare`; behind it what differs, where it is not given by a file of arms and is not --atom."""
     folder = default_output_dir(run, data, True).removesuffix("-atom") + "-compare"
@@ -268,9 +286,3 @@ def _read_results(path: Path, head: dict[str, Any]) -> dict[tuple[int, str], dic
         key = line.pop("seed"), line.pop("arm")
         done[key] = {name: value for name, value in line.items() if name not in IMPORTANCE_KEYS}
     return done
-
-
-def _page_samples(result: RunResult, samples: int) -> dict[str, Any]:
-    model = result.trainer.accelerator.unwrap_model(result.trainer.model)
-    shown = read_samples(model, result.trainer.processing_class, result.data, samples)
-    return {**shown, "softening": model.atom_config.softening, "fitted": model.atom_config.has_explainer}
