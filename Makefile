@@ -10,7 +10,7 @@ SLOW := $(VENV)/.slow
 quickstart: $(ENVIRONMENT)
 	$(BIN)/atom-hf compare --config recipes/digits/atom.yaml --output_dir runs/quickstart/digits --page runs/quickstart/digits.html
 	$(BIN)/atom-hf compare --config recipes/verse/atom.yaml --output_dir runs/quickstart/verse --page runs/quickstart/verse.html \
-		--num_train_epochs 2 --max_eval_samples 500
+		--num_train_epochs 2 --max_eval_samples 500 --keep_model
 
 # Two processes, each with whole files of tests, whose fixtures are then made once.
 test: $(ENVIRONMENT) browser lint

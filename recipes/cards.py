@@ -10,7 +10,7 @@ import transformers
 
 from atom_hf.builtin import BUILT_IN_DATASETS
 from atom_hf.data.load import TaskData
-from atom_hf.experiments.compare import read_comparison
+from atom_hf.experiments.comparison_results import read_comparison
 from atom_hf.finetune.arguments import RunArguments, load_run_data
 from atom_hf.finetune.card_facts import run_facts
 from atom_hf.finetune.flags import parse_flags

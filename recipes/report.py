@@ -7,7 +7,7 @@ and verdict between the two marks in the project's README.md. Nothing is trained
 from pathlib import Path
 
 from atom_hf.errors import AtomError
-from atom_hf.experiments.compare import read_comparison
+from atom_hf.experiments.comparison_results import read_comparison
 from atom_hf.experiments.differences import Difference, differences
 from atom_hf.experiments.study import StudyArguments, run_study
 from atom_hf.experiments.study_file import Study

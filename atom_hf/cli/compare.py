@@ -1,9 +1,21 @@
 """`atom-hf compare`."""
 
-from typing import Any
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from ..errors import AtomError
 from ..utils.tables import format_table
+
+if TYPE_CHECKING:
+    from ..experiments.kept_model import KeptModel
+
+ANY_TEXT = "Which words matter here?"
 
 
 def main(arguments: list[str]) -> None:
@@ -20,6 +32,36 @@ def main(arguments: list[str]) -> None:
         print(f"page      {report.page}")
     for picture in report.pictures:
         print(f"picture   {picture}")
+    if report.kept is not None:
+        print(f"model     {report.kept.folder}\n\nTry it:\n")
+        print("\n".join(f"  {command}" for command in commands(report.kept)))
+
+
+def commands(kept: KeptModel) -> list[str]:
+    """Three commands that work as they are on a kept model: explain, the pipeline, and push (after `hf auth login`)."""
+    program, python = _programs()
+    model, sample = str(kept.folder), str(kept.picture or kept.text or ANY_TEXT)
+    code = (
+        "import atom_hf, transformers; "
+        f"print(transformers.pipeline('token-importance', model={model!r}, return_prediction=True)({sample!r}))"
+    )
+    shown = ["--file", sample] if kept.picture else [sample]
+    return [
+        shlex.join([*program, "explain", *shown, "--model", model]),
+        shlex.join([*python, "-c", code]),
+        shlex.join([*program, "push", model, "--repo", str(kept.facts.name), "--private"]),
+    ]
+
+
+def _programs() -> tuple[list[str], list[str]]:
+    """How this program and its Python are called where this one was: by name where the path finds them."""
+    called = Path(sys.argv[0])
+    if called.name != "atom-hf":  # python -m atom_hf
+        return [sys.executable, "-m", "atom_hf"], [sys.executable]
+    found, python = shutil.which("atom-hf"), called.with_name("python")
+    if found is not None and os.path.samefile(found, called):
+        return ["atom-hf"], ["python"]
+    return [str(called)], [str(python if python.exists() else sys.executable)]
 
 
 def read_flags(arguments: list[str]) -> list[Any]:

@@ -14,7 +14,7 @@ from ..version import __version__
 USAGE = """usage: atom-hf COMMAND [flags]
 
   train         fine-tune a checkpoint; with --atom, with the atom loss
-  compare       fine-tune with and without --atom over several seeds, and print both side by side
+  compare       paired runs over several seeds: with and without --atom, two recipes, or one and changed flags
   study         run arms x data sets x sizes x seeds from a YAML file, and write tables and plots
   fit-explainer fit a trained model's token importance to its prediction (train does so itself)
   explain       show texts or images under their token importance, here and on a page

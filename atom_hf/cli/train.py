@@ -9,7 +9,7 @@ from ..utils.tables import format_number, format_table
 
 def main(arguments: list[str]) -> int | None:
     """`atom-hf train`. Returns the exit status of the processes that it started, if it did."""
-    from ..experiments.compare import find_comparison
+    from ..experiments.comparison_results import find_comparison
     from ..finetune.arguments import DryRunArguments, ExplainerArguments, RunArguments, StoppingArguments, data_flags
     from ..finetune.dry_run import describe_run
     from ..finetune.flags import parse_flags, scan_flags, take_flags

@@ -206,7 +206,6 @@ def _goes_without_saying(name: str, arms: list[Arm]) -> bool:
 
 def _check(arms: Arms) -> None:
     """Reject arms that cannot be compared, as far as their flags tell."""
-    first, *others = arms.runs.values()
     for name in SHARED:
         values = [getattr(arm.run if hasattr(arm.run, name) else arm.args, name) for arm in arms.runs.values()]
         if len(set(values)) > 1:
@@ -217,7 +216,7 @@ def _check(arms: Arms) -> None:
     for number, (name, arm) in enumerate(arms.runs.items()):
         same = next((earlier for earlier in list(arms.runs)[:number] if _is_same(arms, earlier, name)), None)
         if same is not None:
-            what = f"{same!r} and {name!r} train alike" if len(others) > 1 else "the two runs train alike"
+            what = f"{same!r} and {name!r} train alike" if len(arms.runs) > 2 else "the two runs train alike"
             raise AtomError(f"{arms.given}: {what}: no setting differs that a result depends on; change one")
         if arm.args.atom:
             arm.args.atom_config()

@@ -2,11 +2,9 @@
 
 import gc
 import re
-import statistics
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from tqdm.auto import tqdm
 
@@ -15,26 +13,22 @@ from ..errors import AtomError
 from ..finetune.arguments import RunArguments
 from ..finetune.run import (
     DEFAULT_FOLDER,
-    IMPORTANCE_KEYS,
     Prepared,
-    RunResult,
     default_output_dir,
     fine_tune,
     prepare_run,
     unlogged_run,
 )
-from ..hub.card import Comparison
-from ..importance.read import read_samples
 from ..training.arguments import AtomTrainingArguments
 from ..utils.bounds import COUNT, Bound
 from ..utils.files import check_output_folder, check_page
-from ..utils.jsonl import RESULTS_NAME, append_line, hashed, read_lines, start_lines
+from ..utils.jsonl import RESULTS_NAME, append_line, hashed, start_lines
 from ..utils.lock import lock_folder
 from ..utils.quiet import quiet
 from ..utils.terminal import get_logger
 from ..visualization.files import write_files
 from ..visualization.page import Figure, Table
-from .arms import ARMS, Arm, ArmArguments, Arms, read_arms, shown_value
+from .arms import ARMS, Arm, ArmArguments, Arms, read_arms
 from .comparability import (
     check_starts,
     hashed_rows,
@@ -44,6 +38,8 @@ from .comparability import (
     may_start_otherwise,
     not_compared,
 )
+from .comparison_results import default_folder, read_comparison, read_results
+from .kept_model import KeptModel, keep_model, page_samples, write_kept_card
 from .other_labels import OtherLabels
 from .paired_runs import fingerprint, training_fingerprint, warn_of_accumulation
 from .paired_table import paired_differences, paired_table, verdict
@@ -51,8 +47,6 @@ from .paired_table import paired_differences, paired_table, verdict
 logger = get_logger(__name__)
 
 EXPLAINER_SAMPLES = 200  # of the model that the page shows
-
-LONGEST_NAME = 60  # letters of what differs in the name of a folder
 
 
 @dataclass
@@ -67,6 +61,13 @@ class CompareArguments(ArmArguments):
         metadata={
             "help": "Path of an HTML page: the result, and samples with their importance in the first arm with --atom "
             "(first seed)."
+        },
+    )
+    keep_model: bool = field(
+        default=False,
+        metadata={
+            "help": "Keep the model of the first arm with --atom (first seed), with its card, in the folder model within "
+            "--output_dir; ready-made commands that try it are printed."
         },
     )
     page_samples: int = field(default=24, metadata={"help": "Number of evaluation samples on the page."})
@@ -90,6 +91,7 @@ class Report:
     folder: str
     page: str | None
     pictures: list[str]
+    kept: KeptModel | None = None
 
 
 def compare_runs(
@@ -115,6 +117,8 @@ def compare_runs(
     if options.page:
         check_page(options.page)
     arms = read_arms(run, args, options, second)
+    if options.keep_model and arms.with_atom is None:
+        raise AtomError("--keep_model keeps the model of a run with --atom, and no arm has it; leave it out")
     _warn(arms)
     if args.output_dir != DEFAULT_FOLDER:
         check_output_folder(args.output_dir)
@@ -124,7 +128,7 @@ def compare_runs(
         other = OtherLabels(options.probe_column, run, next(iter(data.values())), bool(options.page))
     folder = Path(args.output_dir)
     if args.output_dir == DEFAULT_FOLDER:
-        folder = _default_folder(run, next(iter(data.values())), arms)
+        folder = default_folder(run, next(iter(data.values())), arms)
     check_output_folder(folder)
     with lock_folder(folder):
         return _compare(arms, args.seed, options, data, folder, other)
@@ -159,7 +163,7 @@ def _compare(
     }
     probed = {"probe_column": other.column} if other else {}
     head = {"settings": fingerprint(*arms.base, arms=arms.changes, **probed), **about}
-    done = _read_results(folder / RESULTS_NAME, head)
+    done = read_results(folder / RESULTS_NAME, head)
     starts = {}
     with quiet():
         for name, arm in arms.runs.items():
@@ -173,12 +177,13 @@ def _compare(
         check_starts(arms, starts)
     says = in_common(arms, data, starts)
     logger.info("%s", says)
+    shows = bool(options.page) or options.keep_model
+    shown, kept = {}, None
     with quiet():
         start_lines(folder / RESULTS_NAME, head)
         plan = [(seed + i, name) for i in range(options.seeds) for name in arms.runs]
-        shown = None
         for number, name in (bar := tqdm(plan, desc="paired runs", unit="run")):
-            is_shown = bool(options.page) and number == seed and name == arms.with_atom
+            is_shown = shows and number == seed and name == arms.with_atom
             is_drawn = bool(options.page) and number == seed and other is not None
             if (number, name) in done and not (is_shown or is_drawn):
                 continue
@@ -191,8 +196,10 @@ def _compare(
             if (number, name) not in done:
                 done[number, name] = measures
                 append_line(folder / RESULTS_NAME, {"arm": name, "seed": number, **measures, **result.importance})
-            if is_shown:
-                shown = _page_samples(result, options.page_samples)
+            if is_shown and options.page:
+                shown = page_samples(result, options.page_samples)
+            if is_shown and options.keep_model:
+                kept = keep_model(result, folder, _model_name(arms.runs[name].run, result.data))
             del result
             gc.collect()
 
@@ -203,16 +210,20 @@ def _compare(
     table = paired_table(caption, arms.runs, seeds, done, left_out)
     differences = paired_differences(arms.runs, seeds, done, left_out)
     sentences = verdict(differences)
+    if kept is not None:
+        write_kept_card(kept, read_comparison(folder)[1] if list(arms.differences) == ["atom"] else None)
     page, pictures = None, []
     if options.page:
-        shown = {"tables": [table], "differences": differences, **(shown or {})}
+        intro = "\n\n".join([*sentences, says])
+        if arms.with_atom:
+            intro += f"\n\nThe samples are evaluation rows, with their importance in the run of {arms.with_atom}, seed {seed}."
+        shown |= {"title": _title(arms, first), "intro": intro, "tables": [table], "differences": differences}
         if other and (drawn := other.draw(Path(options.page).with_suffix(".relations.png"), first)):
             shown["figures"] = [Figure(other.caption(first), drawn.read_bytes())]
             pictures.append(str(drawn))
-        intro = "\n\n".join([*sentences, says])
-        page, *more = map(str, write_files(options.page, title=_title(arms, first), intro=intro, **shown))
+        page, *more = map(str, write_files(options.page, **shown))
         pictures += more
-    return Report(table, sentences, str(folder), page, pictures)
+    return Report(table, sentences, str(folder), page, pictures, kept)
 
 
 def _title(arms: Arms, data: TaskData) -> str:
@@ -221,85 +232,11 @@ def _title(arms: Arms, data: TaskData) -> str:
     return f"{data.name}: {' vs '.join(arms.runs)}"
 
 
-def read_comparison(folder: str | Path) -> tuple[dict[str, Any], Comparison]:
-    """The results of `compare_runs` in a folder: (their first line, the table over the seeds that every arm has run with).
-
-    Raises `AtomError` if there is no such comparison, or one of fewer than two seeds.
-    """
-    lines = read_lines(Path(folder, RESULTS_NAME))
-    try:
-        about, *rest = lines
-        done = {(line.pop("seed"), line.pop("arm")): line for line in rest}
-        counts = about["train_samples"], about["eval_samples"]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise AtomError(f"{Path(folder, RESULTS_NAME)} holds no results of atom-hf compare") from error
-    arms = list(dict.fromkeys(arm for _, arm in done))
-    seeds = sorted(seed for seed in {s for s, _ in done} if all((seed, arm) in done for arm in arms))
-    if len(seeds) < 2 or len(arms) < 2:
-        raise AtomError(f"{Path(folder, RESULTS_NAME)} holds fewer than two seeds that every arm has run with")
-    table = paired_table("", arms, seeds, done)
-    means = {
-        arm: {name: statistics.mean(done[seed, arm][name] for seed in seeds) for name in done[seeds[0], arm]}
-        for arm in arms
-    }
-    return about, Comparison(table.header, table.rows, seeds, *counts, means)
-
-
-def find_comparison(run: RunArguments, args: AtomTrainingArguments) -> Callable[[TaskData], Comparison | None]:
-    """A function that finds an earlier comparison with the very settings of this run, in `compare`'s default folder.
-
-    Ask before the run: it fills in what its arguments leave open.
-    """
-    training = training_fingerprint(run, args, arms=ARMS)
-    # Paired runs end with their last weights, whatever their flags.
-    comparable = not args.load_best_model_at_end
-
-    def find(data: TaskData) -> Comparison | None:
-        try:
-            about, found = read_comparison(_default_folder(run, data))
-        except AtomError:
-            return None
-        # Results from before these two were kept do not tell what they are of.
-        same = comparable and about.get("training") == training and about.get("rows") == hashed_rows(data)
-        return found if same else None
-
-    return find
-
-
 def _hashed_data(data: dict[str, TaskData]) -> str:
     hashes = {id(each): hashed_rows(each) for each in data.values()}
     first, *others = dict.fromkeys(hashes.values())
     return hashed({"rows": [first, *others]}) if others else first
 
 
-def _default_folder(run: RunArguments, data: TaskData, arms: Arms | None = None) -> Path:
-    """`runs/<data>-<model>-compare`; behind it what differs, where it is not given by a file of arms and is not --atom."""
-    folder = default_output_dir(run, data, True).removesuffix("-atom") + "-compare"
-    if arms is not None and arms.is_pair:
-        differs = "-".join(f"{name}-{shown_value(values[1])}" for name, values in arms.differences.items())
-        name = re.sub(r"[^\w.=+-]+", "_", differs)
-        folder += f"-{name if len(name) <= LONGEST_NAME else hashed(arms.changes)}"
-    return Path(folder)
-
-
-def _read_results(path: Path, head: dict[str, Any]) -> dict[tuple[int, str], dict[str, float]]:
-    lines = read_lines(path)
-    if len(lines) < 2:
-        return {}
-    if not isinstance(lines[0], dict) or lines[0].get("settings") != head["settings"]:
-        raise AtomError(f"--output_dir {str(path.parent)!r} holds a comparison with other settings; give another")
-    if lines[0].get("rows", head["rows"]) != head["rows"]:
-        raise AtomError(
-            f"--output_dir {str(path.parent)!r} holds a comparison on other rows; the data changed, give another"
-        )
-    done = {}
-    for line in lines[1:]:
-        key = line.pop("seed"), line.pop("arm")
-        done[key] = {name: value for name, value in line.items() if name not in IMPORTANCE_KEYS}
-    return done
-
-
-def _page_samples(result: RunResult, samples: int) -> dict[str, Any]:
-    model = result.trainer.accelerator.unwrap_model(result.trainer.model)
-    shown = read_samples(model, result.trainer.processing_class, result.data, samples)
-    return {**shown, "softening": model.atom_config.softening, "fitted": model.atom_config.has_explainer}
+def _model_name(run: RunArguments, data: TaskData) -> str:
+    return re.sub(r"[^\w.-]+", "-", Path(default_output_dir(run, data, True)).name)  # as the name of a repository

@@ -1,4 +1,4 @@
-"""Which arm of a study is best: mean rank in the loss after temperature scaling and the declared probe, under a rule of accuracy."""
+"""Which arm of a study is best: by mean rank in the loss after temperature scaling and the probe, if accuracy does not fall."""
 
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence

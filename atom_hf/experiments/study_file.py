@@ -20,7 +20,6 @@ settings:
     latents: true           # keep latents over training of the first seed, for a picture
 """
 
-import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

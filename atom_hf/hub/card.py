@@ -101,6 +101,8 @@ class CardFacts:
     metrics_of: str | None = None
     """A sentence on what was measured when; without it the metrics appear only in the metadata."""
     comparison: Comparison | None = None
+    is_compared: bool = False
+    """Whether this model is one of the runs of the comparison."""
     importance: dict[str, float] = field(default_factory=dict)
     """importance (the mean of its absolute value), positive_share and negative_share."""
     importance_of: str | None = None

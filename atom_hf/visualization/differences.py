@@ -1,5 +1,6 @@
 """Paired differences between two settings, seed by seed: where they lie on a drawing, and a PNG of them."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,7 +101,7 @@ def write_differences(path, differences: Sequence[Difference], *, title: str) ->
     y = 88
     for reference, arm in pairs(differences):
         heads = ("measure", reference, arm, "difference, a dot a seed", "mean [95 % interval]")
-        wide = [after - before - 14 for before, after in zip(columns, columns[1:], strict=False)]
+        wide = [after - before - 14 for before, after in itertools.pairwise(columns)]
         for x, head, room in zip(columns, heads, wide, strict=False):
             say(x, y + 20, head, 15, room, MUTED)
         y += 36
@@ -116,7 +117,7 @@ def write_differences(path, differences: Sequence[Difference], *, title: str) ->
             y += row
         y += 16
     count = len(differences[0].values)
-    note = f"{count} paired runs a row. Bars: 95 % interval of the mean; filled: it excludes 0. Each row has a scale of its own."
+    note = f"{count} paired runs. Bars: 95 % interval of the mean, filled where it excludes 0. Each row has a scale of its own."
     say(margin, y + 18, note, 14, width - 2 * margin, MUTED)
     shown = sheet.resize((width, tall), Image.Resampling.LANCZOS)
     return save(path, png(shown.quantize()))

@@ -1,5 +1,6 @@
 """Paired runs: the table by hand, going on where it stopped, and a plain arm that is plain `train`."""
 
+import hashlib
 import json
 import math
 import shlex
@@ -9,15 +10,17 @@ import pytest
 import transformers
 from PIL import Image
 
+from atom_hf.cli.compare import read_flags
 from atom_hf.cli.main import main
 from atom_hf.errors import AtomError
 from atom_hf.experiments import compare as module
-from atom_hf.experiments.compare import CompareArguments, compare_runs
+from atom_hf.experiments.compare import compare_runs
+from atom_hf.experiments.paired_runs import as_hashed
 from atom_hf.finetune.arguments import RunArguments
-from atom_hf.finetune.flags import parse_flags
 from atom_hf.finetune.run import unlogged_run
 from atom_hf.modeling.attach import add_explainer
 from atom_hf.training.arguments import AtomTrainingArguments
+from helpers.browser import opened as opened_page
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
@@ -28,9 +31,8 @@ FLAGS = shlex.split(
 )
 
 
-def run(folder, *flags, seeds=2):
-    flags = [*FLAGS, "--output_dir", str(folder), "--seeds", str(seeds), *flags]
-    return compare_runs(*parse_flags("compare", flags, [RunArguments, AtomTrainingArguments, CompareArguments]))
+def run(folder, *flags, seeds=2, given=FLAGS):
+    return compare_runs(*read_flags([*given, "--output_dir", str(folder), "--seeds", str(seeds), *flags]))
 
 
 def lines(folder):
@@ -80,8 +82,8 @@ def test_page_and_picture_are_written(compared):
     page = (folder / "page" / "digits.html").read_text(encoding="utf-8")
     assert report.page == str(folder / "page" / "digits.html")
     assert "atom - plain" in page and page.count("data:image/png;base64,") == 2 * 6
-    pictures = [str(folder / "page" / name) for name in ("digits.png", "digits.atoms.png")]
-    assert report.pictures == pictures and len(list((folder / "page").iterdir())) == 3
+    pictures = [str(folder / "page" / name) for name in ("digits.png", "digits.atoms.png", "digits.differences.png")]
+    assert report.pictures == pictures and len(list((folder / "page").iterdir())) == 4
     for picture in pictures:
         with Image.open(picture) as opened:
             assert opened.format == "PNG" and min(opened.size) > 100
@@ -103,7 +105,7 @@ def test_a_page_says_whether_importance_is_fitted(tmp_path, monkeypatch, capsys,
     flags = ["compare", *FLAGS, "--output_dir", "runs", "--seeds", "2", "--page", str(page), "--page_samples", "3"]
     assert main(flags) == 0
     assert ("the prediction leans on it" in page.read_text(encoding="utf-8")) == fitted
-    pictures = [tmp_path / name for name in ("digits.png", "digits.atoms.png")]
+    pictures = [tmp_path / name for name in ("digits.png", "digits.atoms.png", "digits.differences.png")]
     assert capsys.readouterr().out.endswith("".join(f"picture   {path}\n" for path in pictures))
 
 
@@ -241,7 +243,7 @@ def test_command_prints_the_table_and_where_things_are(compared, capsys):
     assert "plain" in header and "atom - plain [95 %]" in header
     for row in report.table.rows:
         assert any(all(cell in line for cell in row) for line in out.splitlines())
-    assert report.table.note in out and f"results   {folder / 'runs'}" in out
+    assert report.table.note in out and f"\n{report.verdict[0]}\n" in out and f"results   {folder / 'runs'}" in out
     assert not page.exists() and "page  " not in out
 
 
@@ -249,6 +251,145 @@ def test_default_folder_names_data_and_model(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "runs" / "digits-new-vit-compare"
     assert main(["compare", *FLAGS, "--max_steps", "1", "--seeds", "2"]) == 0
     assert len(lines(folder)) == 5
+
+
+# Any two settings
+
+
+def test_committed_results_are_known_by_the_settings_that_they_had(compared):
+    """The hash with which results of with and without --atom have always begun, made as it was then."""
+    run, args, _ = read_flags([*FLAGS, "--output_dir", "x", "--seeds", "2"])
+    never = {"output_dir", "seed", "run_name", "logging_dir", "local_rank", "disable_tqdm"}
+    values = {name: value for name, value in as_hashed(args).items() if name not in never}
+    values |= {**vars(run), "arms": {"plain": {"atom": False}, "atom": {"atom": True}}}
+    text = json.dumps(values, sort_keys=True, default=str)
+    assert lines(compared[0] / "runs")[0]["settings"] == hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def recipes(folder, first, second=""):
+    """Two recipes with the common flags of these tests, and these lines."""
+    keys = dict(zip(*[iter(word.removeprefix("--") for word in FLAGS)] * 2, strict=True))
+    files = [folder / "first.yaml", folder / "second.yaml"]
+    for file, more in zip(files, (first, second), strict=True):
+        file.write_text("\n".join([*(f"{key}: {value}" for key, value in keys.items()), more]), encoding="utf-8")
+    return ["--a", str(files[0]), "--b", str(files[1])]
+
+
+def test_with_and_without_atom_is_one_case_of_two_recipes_and_of_a_changed_flag(tmp_path, compared):
+    two = run(tmp_path / "two", *recipes(tmp_path, "atom: false", "atom: true"), given=[])
+    one = run(tmp_path / "one", "--change", "atom=true")
+    for report, folder in ((two, "two"), (one, "one")):
+        assert report.table == compared[1].table and report.verdict == compared[1].verdict
+        assert lines(tmp_path / folder)[1:] == lines(compared[0] / "runs")[1:]
+
+
+@pytest.fixture(scope="module")
+def changed(tmp_path_factory):
+    """A comparison of two learning rates with a page, run once; and what each run was given, step by step."""
+    folder = tmp_path_factory.mktemp("changed")
+    seen, real = {}, transformers.Trainer.training_step
+
+    def training_step(self, model, inputs, *args):
+        batches = seen.setdefault((self.args.seed, self.args.learning_rate), [])
+        batches.append((inputs["labels"].tolist(), float(inputs["pixel_values"].double().sum())))
+        return real(self, model, inputs, *args)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
+        patch.setattr(transformers.Trainer, "training_step", training_step)
+        report = run(folder / "runs", "--change", "learning_rate=1e-4", "--page", str(folder / "page.html"))
+    return folder, report, seen
+
+
+@pytest.mark.promise(
+    "Paired runs share their rows, seeds and order; metrics of other rows, classes or tokens are not compared."
+)
+def test_both_arms_see_the_same_rows_in_the_same_order(changed):
+    _, _, seen = changed
+    assert set(seen) == {(seed, rate) for seed in (7, 8) for rate in (5e-3, 1e-4)}
+    for seed in (7, 8):
+        assert len(seen[seed, 5e-3]) == 6 and seen[seed, 5e-3] == seen[seed, 1e-4]
+    assert seen[7, 5e-3] != seen[8, 5e-3]
+
+
+def test_a_changed_flag_gives_what_train_gives_with_it(changed, tmp_path):
+    folder, report, _ = changed
+    assert report.table.header == ["metric", "learning_rate 5e-3", "learning_rate 1e-4", "difference [95 %]"]
+    head, *results = lines(folder / "runs")
+    assert head["arms"] == {
+        "learning_rate 5e-3": {"learning_rate": 0.005},
+        "learning_rate 1e-4": {"learning_rate": 1e-4},
+    }
+    seed = ["--seed", "8", "--sample_seed", "8", "--learning_rate", "1e-4", "--output_dir", str(tmp_path / "single")]
+    assert main(["train", *FLAGS, *seed]) == 0
+    single = json.loads((tmp_path / "single" / "all_results.json").read_text())
+    (line,) = [line for line in results if (line["seed"], line["arm"]) == (8, "learning_rate 1e-4")]
+    assert {name: line[name] for name in single} == single
+
+
+def test_the_page_names_the_arms_and_says_what_differs(changed, chromium):
+    folder, report, _ = changed
+    assert report.pictures == [str(folder / "page.differences.png")]
+    with Image.open(report.pictures[0]) as opened:
+        assert opened.format == "PNG" and min(opened.size) > 100
+    with opened_page(chromium, folder / "page.html") as page:
+        assert page.title() == "digits: learning_rate 5e-3 vs learning_rate 1e-4"
+        text = page.locator("main").inner_text()
+        assert "What differs: learning_rate (5e-3, 1e-4)." in text and report.verdict[0] in text
+        assert page.get_by_role("heading", name="learning_rate 1e-4 minus learning_rate 5e-3").is_visible()
+        assert page.locator(".paired li").count() == 4 and page.locator(".paired circle").count() == 4 * 2
+        assert page.locator("figure[id]").count() == 0  # no arm has importances to show
+
+
+def test_a_comparison_of_changed_flags_goes_on_and_knows_its_results(changed, tmp_path, monkeypatch, capsys):
+    folder, report, _ = changed
+    (tmp_path / "runs").mkdir()
+    kept = (folder / "runs" / "results.jsonl").read_text(encoding="utf-8").splitlines(True)
+    (tmp_path / "runs" / "results.jsonl").write_text("".join(kept[:4]), encoding="utf-8")
+    started = count_runs(monkeypatch)
+    assert run(tmp_path / "runs", "--change", "learning_rate=1e-4").table == report.table
+    assert started == [(8, "plain")]
+    flags = ["compare", *FLAGS, "--seeds", "2", "--output_dir", str(tmp_path / "runs")]
+    for other in (["--change", "learning_rate=2e-4"], ["--change", "learning_rate=1e-4", "--name_b", "slow"], []):
+        assert main([*flags, *other]) == 2
+        assert "holds a comparison with other settings" in capsys.readouterr().err
+
+
+def test_other_models_are_compared_and_that_is_told(tmp_path, caplog):
+    caplog.set_level("INFO", "atom_hf")
+    flags = [
+        "--max_steps",
+        "1",
+        "--change",
+        "config_overrides.hidden_size=32",
+        "--name_a",
+        "small",
+        "--name_b",
+        "large",
+    ]
+    report = run(tmp_path / "runs", *flags)
+    assert report.table.header == ["metric", "small", "large", "large - small [95 %]"]
+    assert "config_overrides.hidden_size (16, 32), and with that the initial weights. The same" in caplog.text
+
+
+def test_each_comparison_has_a_folder_of_its_own(tmp_path):
+    for more in (["--change", "learning_rate=1e-4"], ["--change", "weight_decay=0.1", "learning_rate=1e-4"]):
+        assert main(["compare", *FLAGS, "--max_steps", "1", "--seeds", "2", *more]) == 0
+    names = sorted(path.name for path in (tmp_path / "runs").iterdir())
+    both = "digits-new-vit-compare-learning_rate-1e-4-weight_decay-0.1"
+    assert names == ["digits-new-vit-compare-learning_rate-1e-4", both]
+
+
+def test_rows_of_the_second_arm_that_changed_are_noticed(tmp_path, capsys):
+    rows = [f"{text},{label}\n" for text, label in (("calm sea", "yes"), ("red fire", "no")) for _ in range(6)]
+    for name in ("one", "two", "test"):
+        (tmp_path / f"{name}.csv").write_text("text,label\n" + "".join(rows), encoding="utf-8")
+    sizes = "hidden_size=16,num_hidden_layers=1,num_attention_heads=2,intermediate_size=16"
+    flags = ["compare", "--model_type", "bert", "--config_overrides", sizes, "--dataset", "one.csv", "--max_steps", "1"]
+    flags += ["--eval_dataset", "test.csv", "--change", "dataset=two.csv", "--output_dir", "runs", "--seeds", "2"]
+    assert main(flags) == 0
+    (tmp_path / "two.csv").write_text("text,label\n" + "".join(rows[1:]) + "more,no\n", encoding="utf-8")
+    assert main(flags) == 2 and "holds a comparison on other rows" in capsys.readouterr().err
 
 
 # Explaining pairs

@@ -16,7 +16,8 @@ from huggingface_hub.repocard import metadata_load
 from atom_hf import AtomTrainingArguments
 from atom_hf.cli.main import main
 from atom_hf.data.load import TaskData, load_data
-from atom_hf.experiments.compare import find_comparison, hashed_rows
+from atom_hf.experiments.comparability import hashed_rows
+from atom_hf.experiments.comparison_results import find_comparison
 from atom_hf.experiments.paired_runs import training_fingerprint
 from atom_hf.finetune.arguments import RunArguments
 from atom_hf.finetune.flags import parse_flags

@@ -7,6 +7,7 @@ import pytest
 from axe_playwright_python.sync_playwright import Axe
 
 from atom_hf.importance.results import WordImportance
+from atom_hf.visualization.differences import Difference
 from atom_hf.visualization.page import Table, write_page
 from helpers.browser import DESK, PHONE, opened
 from helpers.importances import HOSTILE, NAN, picture, random_atoms, sample_set, text
@@ -14,6 +15,7 @@ from helpers.importances import HOSTILE, NAN, picture, random_atoms, sample_set,
 # Every rule of WCAG 2.0 to 2.2 at levels A and AA, target sizes too, which axe leaves out by itself, and its best practice.
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 RULES = {"runOnly": TAGS, "rules": {"target-size": {"enabled": True}}}
+GAP = Difference("accuracy", "plain", "atom", ("0.71 ± 0.01", "0.72 ± 0.02"), (0.0, 0.02), 0.01, -0.1, 0.12, 0)
 SOURCE = "The  un\n\tbreakable sea ends"
 
 
@@ -31,7 +33,14 @@ def page_of(tmp_path_factory):
     long = text(" ".join(f"word{i}" for i in range(10_000)), np.random.default_rng(0).uniform(-1, 1, 10_000).tolist())
     table = Table("Scores", ["metric", "plain", "atom"], [["accuracy", "0.71 ± 0.01", "0.72 ± 0.02"]] * 3, "A note.")
     contents = {
-        "set": {"title": "A set", "intro": "Made by hand.", "tables": [table], **samples, "fitted": True},
+        "set": {
+            "title": "A set",
+            "intro": "Made by hand.",
+            "tables": [table],
+            "differences": [GAP, replace(GAP, measure="loss", verdict=-1), replace(GAP, measure="f1", mean=NAN)],
+            **samples,
+            "fitted": True,
+        },
         "one": {"title": "One text", "texts": [one]},
         "hostile": {
             "title": HOSTILE,
@@ -218,6 +227,25 @@ def test_the_button_changes_the_colours(chromium, page_of):
             page.get_by_role("button", name="colours").click()
             seen[scheme, "pressed"] = page.evaluate(ground)
     assert seen["light"] == seen["dark", "pressed"] != seen["dark"] == seen["light", "pressed"]
+
+
+# What of an element lies outside the screen, or outside the box around it that scrolls sideways.
+CUT_OFF = """selector => [...document.querySelectorAll(selector)].filter(element => {
+    const box = element.getBoundingClientRect(), frame = element.closest('.card').getBoundingClientRect();
+    return box.width > 1 && (box.right > Math.min(innerWidth, frame.right) || box.left < frame.left);
+}).map(element => element.outerHTML)"""
+
+
+@pytest.mark.parametrize("place", list(PLACES))
+def test_no_column_is_cut_off(chromium, page_of, place):
+    scheme, size = PLACES[place]
+    with opened(chromium, page_of("set"), size=size, color_scheme=scheme) as page:
+        assert page.evaluate(CUT_OFF, "th, td, .paired span, .paired svg") == []
+        if size is PHONE:  # each number beside the head of its column
+            cell = page.locator(".stack tbody td").first
+            assert "plain" in cell.evaluate("cell => getComputedStyle(cell, '::before').content")
+        page.get_by_label("Only wrong").check()
+        assert page.locator(".samples tbody tr:visible").count() == 4
 
 
 def test_ten_thousand_words_are_one_stop_and_can_be_walked(chromium, page_of):
