@@ -60,12 +60,12 @@ def headline(studies: Results) -> str:
     held = sum(sum(gain.holds) for gain in new)
     seeds = min(gain.scaled.seeds for gain in new)
     lines = [
-        f"**Features that keep more, and probabilities that can be trusted more:** in {len(new)} settings with a ViT trained from "
-        f"scratch on {new[0].scaled.size} images ({seeds} seeds each), a linear probe of labels that training did not have is "
-        f"right {span([g.probe.mean for g in new], 0, 100)} points more often than with a plain run, the cross-entropy after "
-        f"temperature scaling is {span([-g.scaled.mean for g in new], 2)} nats lower, and accuracy is "
-        f"{span([g.accuracy.mean for g in new], 1, 100)} points higher; {held} of the {2 * len(new)} differences in the first two "
-        "hold after Holm's correction.",
+        "**Features that keep more, and probabilities that can be trusted more:** with a ViT trained from scratch on "
+        f"{new[0].scaled.size} images ({len(new)} settings, {seeds} seeds each), a linear probe of labels that training did not "
+        f"have is right {span([g.probe.mean for g in new], 0, 100)} points more often than after a plain run, the cross-entropy "
+        f"after temperature scaling is {span([-g.scaled.mean for g in new], 2)} nats lower, and accuracy is "
+        f"{span([g.accuracy.mean for g in new], 1, 100)} points higher; of the {2 * len(new)} differences in the first two, "
+        f"{held} hold after Holm's correction.",
         f"A centred uniformity loss, which is a few lines, does about as well "
         f"({span([g.probe.mean for g in same], 0, 100)} points, {span([-g.scaled.mean for g in same], 2)} nats).",
     ]
