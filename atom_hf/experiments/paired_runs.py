@@ -53,7 +53,7 @@ def with_flags(args: Any, changes: Mapping[str, Any], given: str) -> Any:
     """A copy of a dataclass of flags with some of them changed. Raises `AtomError`, saying that `given` is wrong."""
     unknown = sorted(set(map(str, changes)) - {f.name for f in dataclasses.fields(args)})
     if unknown:
-        raise AtomError(f"{given} sets {', '.join(unknown)}, which are no flags of a training run")
+        raise AtomError(f"{given} sets {', '.join(unknown)}, which are not flags of a training run")
     try:
         typed = parse_kinds("", as_flags(changes), [type(args)])[0]
     except AtomError as error:

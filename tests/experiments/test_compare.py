@@ -314,7 +314,7 @@ def test_importance_of_pairs_covers_both_texts(tmp_path, capsys):
     assert json.loads((tmp_path / "pairs" / "all_results.json").read_text())["accuracy"] == 1.0
     assert main(shlex.split("explain --model pairs --dataset pairs.csv --samples 8 --page page.html")) == 0
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "8 of 8 classified right" in page
+    assert "8 of 8 classified correctly" in page
     # Both texts are shown, the second of which is "yes" or "no" as the label is.
     assert "sea" in page and page.count(">yes</") + page.count(">no</") >= 8
 

@@ -148,7 +148,7 @@ def test_an_interrupted_study_goes_on(tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(study, "_run", interrupted)
         assert main(["study", write(tmp_path, SHORT)]) == 130
-    assert "goes on after the last finished run" in capsys.readouterr().err
+    assert "resumes after the last finished run" in capsys.readouterr().err
     assert keys(kept(tmp_path)) == [("digits", 24, "plain", 0)]
     assert values(run(tmp_path, SHORT)) == values(whole) == values(kept(tmp_path))
 
@@ -240,7 +240,10 @@ def test_a_study_may_begin_at_another_seed(tmp_path):
 @pytest.mark.promise("Results of other settings are never taken for those of a run.")
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("{broken\n", "line 1, is no result: remove it"), ('{"settings": "x"}\n', "holds other results than a study's")],
+    [
+        ("{broken\n", "line 1, is not a result: remove it"),
+        ('{"settings": "x"}\n', "holds other results than a study's"),
+    ],
 )
 def test_results_that_are_not_a_studys_are_rejected(tmp_path, text, says):
     (tmp_path / "study").mkdir()

@@ -257,7 +257,7 @@ def test_what_is_not_in_the_cache_while_offline(trained):
     message = error_line(trained[1]["offline"])
     assert "--model 'org/base2'" in message and "no such model in the cache; HF_HUB_OFFLINE is set" in message
     message = error_line(trained[1]["offline data"])
-    assert "--dataset 'org/table2'" in message and "HF_HUB_OFFLINE keeps the Hub from being asked" in message
+    assert "--dataset 'org/table2'" in message and "HF_HUB_OFFLINE is set, so the Hub is not asked" in message
 
 
 @pytest.mark.promise("A repository or data set that is missing, private, gated or offline is called that.")

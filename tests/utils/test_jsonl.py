@@ -58,7 +58,7 @@ def test_a_last_line_that_was_cut_short_is_done_again(tmp_path, cut):
 def test_a_line_that_is_no_result_is_rejected_by_its_number(tmp_path):
     file = tmp_path / "results.jsonl"
     file.write_text('{"seed": 0}\n\nbroken\n{"seed": 1}\n')
-    with pytest.raises(AtomError, match=r"results\.jsonl, line 3, is no result: remove it"):
+    with pytest.raises(AtomError, match=r"results\.jsonl, line 3, is not a result: remove it"):
         read_lines(file)
 
 

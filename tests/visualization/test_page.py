@@ -138,10 +138,10 @@ def test_pairs_and_cut_texts(tmp_path):
 
 def test_a_wrong_prediction_is_told_by_word_and_border(tmp_path, full):
     html, page = written(tmp_path, **full)
-    assert len(page.all("figure", **{"class": "card miss"})) == 2 and "2 of 4 classified right" in page.text
+    assert len(page.all("figure", **{"class": "card miss"})) == 2 and "2 of 4 classified correctly" in page.text
     assert html.count('<span class="wrong">wrong</span>') == 4  # on their cards, and in the table
     _, page = written(tmp_path, images=[picture([[1]], label="a"), picture([[1]], predicted="b")])
-    assert not page.all("figure", **{"class": "card miss"}) and "classified right" not in page.text
+    assert not page.all("figure", **{"class": "card miss"}) and "classified correctly" not in page.text
 
 
 def test_the_legend(tmp_path, full):
@@ -155,7 +155,7 @@ def test_the_legend(tmp_path, full):
     assert "are of the charges" not in page.text  # of a single sample none are shown
     assert [found["class"] for found in page.all("mark")] == ["w p10", "w n20"]
     _, page = written(tmp_path, images=[picture([[1]], box=(0, 0, 4, 8))])
-    assert "what is dark, the model did not see" in page.text
+    assert "the model did not see the dark parts" in page.text
 
 
 def test_what_is_of_the_charges_where_importance_is_fitted(tmp_path):
