@@ -14,7 +14,7 @@ from atom_hf.cli.main import main
 from helpers.bad_material import spoil_checkpoint, spoil_heads, write_files
 
 pytestmark = pytest.mark.promise(
-    "Bad input ends in one line that names the argument, with status 2, before training, and nothing is written.",
+    "Bad input ends in one line that names the argument, with exit code 2, before training, and nothing is written.",
     "flags, numbers, files, folders, columns, labels, models, heads, checkpoints and configurations that cannot be used",
 )
 

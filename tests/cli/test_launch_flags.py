@@ -133,7 +133,7 @@ def test_a_file_of_ones_own_is_left_as_it_is(monkeypatch, tmp_path):
 
 
 @pytest.mark.promise(
-    "Bad input ends in one line that names the argument, with status 2, before training, and nothing is written."
+    "Bad input ends in one line that names the argument, with exit code 2, before training, and nothing is written."
 )
 @pytest.mark.parametrize(
     ("arguments", "message"),

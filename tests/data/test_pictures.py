@@ -19,7 +19,7 @@ from helpers.task_data import TINY_VIT
 pytestmark = [
     pytest.mark.usefixtures("own_cache"),
     pytest.mark.promise(
-        "A picture that is broken, deep, or of which the model sees less is scaled, counted or rejected by name.",
+        "A picture that is broken, has more than 8 bits, or is not seen in full is scaled, counted or rejected by name.",
         "cut, empty, foreign and linked files, 16-bit and float pictures, colour, transparency, several frames",
     ),
 ]

@@ -135,7 +135,7 @@ def test_a_finished_study_runs_nothing(finished, started, monkeypatch):
     assert again[1] == lines and again[2] == folder / "study" and started == []
 
 
-@pytest.mark.promise("Paired runs and studies that are interrupted go on after the last finished run.")
+@pytest.mark.promise("Interrupted comparisons and studies resume after the last finished run.")
 def test_an_interrupted_study_goes_on(tmp_path, monkeypatch, capsys):
     whole = run(tmp_path, SHORT, output_dir=str(tmp_path / "whole"))
     calls, real = itertools.count(), study._run
@@ -153,7 +153,7 @@ def test_an_interrupted_study_goes_on(tmp_path, monkeypatch, capsys):
     assert values(run(tmp_path, SHORT)) == values(whole) == values(kept(tmp_path))
 
 
-@pytest.mark.promise("Paired runs and studies that are interrupted go on after the last finished run.")
+@pytest.mark.promise("Interrupted comparisons and studies resume after the last finished run.")
 @pytest.mark.parametrize("cut", [1, 30])
 def test_a_last_line_that_was_cut_short_is_done_again(tmp_path, started, cut):
     """Even where nothing but the end of the line is missing: the next line would be written onto it."""
@@ -165,7 +165,7 @@ def test_a_last_line_that_was_cut_short_is_done_again(tmp_path, started, cut):
     assert started == [1]
 
 
-@pytest.mark.promise("Paired runs and studies that are interrupted go on after the last finished run.")
+@pytest.mark.promise("Interrupted comparisons and studies resume after the last finished run.")
 def test_a_study_that_grows_keeps_what_has_run(tmp_path, started):
     first = run(tmp_path, SHORT)
     digits = SHORT["settings"]["digits"]

@@ -20,7 +20,7 @@ from helpers.training import train
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning"),
     pytest.mark.promise(
-        "An offline cache without a listing is read, and what is missing from it is not taken for absent.",
+        "An offline cache without a listing is read, and a file missing from it is not taken to be absent from the Hub.",
         "three kinds of model, three kinds of revision, nine missing files",
     ),
 ]

@@ -231,7 +231,7 @@ def test_an_adapter_that_transformers_adds_itself(order, tmp_path):
 RUN = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "atom_weight": 0.5}
 
 
-@pytest.mark.promise("A run that is killed goes on as if it had been left alone.")
+@pytest.mark.promise("A killed run resumes as if it had not been interrupted.")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["bert", "gpt2"])
 def test_a_checkpoint_goes_on_as_if_left_alone(name, kind, tmp_path):

@@ -40,7 +40,7 @@ def test_a_head_without_results_is_replaced(tmp_path):
     assert read_lines(file) == [{"settings": "others"}]
 
 
-@pytest.mark.promise("Paired runs and studies that are interrupted go on after the last finished run.")
+@pytest.mark.promise("Interrupted comparisons and studies resume after the last finished run.")
 @pytest.mark.parametrize("cut", ['{"seed": 1, "lo', '{"seed": 1}'])
 def test_a_last_line_that_was_cut_short_is_done_again(tmp_path, cut):
     file = tmp_path / "results.jsonl"

@@ -88,7 +88,7 @@ def test_the_page_is_valid_semantic_and_offline(tmp_path, full):
     assert "One paragraph." in page.text and "Another one." in page.text
 
 
-@pytest.mark.promise("Texts and names of strangers steer neither the terminal, nor a page, nor a card.")
+@pytest.mark.promise("Untrusted texts and names control neither the terminal, nor a page, nor a card.")
 def test_only_the_pages_own_script_may_run_and_nothing_may_be_fetched(tmp_path, full):
     html, page = written(tmp_path, **full)
     (policy,) = page.all("meta", **{"http-equiv": "Content-Security-Policy"})
@@ -228,7 +228,7 @@ def test_more_classes_than_marks(tmp_path):
     assert "19 of other classes" in page.text
 
 
-@pytest.mark.promise("Texts and names of strangers steer neither the terminal, nor a page, nor a card.")
+@pytest.mark.promise("Untrusted texts and names control neither the terminal, nor a page, nor a card.")
 def test_every_text_is_escaped(tmp_path):
     about = {"label": HOSTILE, "predicted": HOSTILE + "!"}
     first, second = random_atoms(2)
