@@ -17,7 +17,7 @@ class BuiltInDataset:
 
     about: str
     license: str
-    """As stated in the README."""
+    """The licence, as the README states it."""
     folder: Path | None = None
     """Its folder; None if it comes from a package or is drawn at random."""
 

@@ -1,4 +1,4 @@
-"""`AtomError`: the one error that a user's input can cause; and what ends a run that began well."""
+"""Errors: `AtomError` for input that cannot be used, and two that end a run that had started."""
 
 
 class AtomError(ValueError):

@@ -1,7 +1,7 @@
 """Write the tables and reports of the recipes' and the study's results: python recipes/report.py
 
-The tables of the recipes go into README.md here, the report of the study into `study/README.md`, and the study's main table
-and verdict between the two marks in the project's README.md. Nothing is trained.
+The tables of the recipes go into README.md here, the report of the study into `study/README.md`, the study's main table into
+`docs/results.md`, and its verdict into the project's README.md. Nothing is trained.
 """
 
 from pathlib import Path
@@ -14,11 +14,10 @@ from atom_hf.experiments.study_file import Study
 from atom_hf.experiments.study_report import family_table, interval, plot_differences, tables
 from atom_hf.utils.jsonl import RESULTS_NAME
 from atom_hf.utils.statistics import holm
-from atom_hf.utils.tables import markdown
+from atom_hf.utils.tables import fill_block, markdown
 
 HERE = Path(__file__).parent
 MAIN_METRIC = {"cola": "mcc", "gutenberg": "perplexity"}
-MARKS = "<!-- results: python recipes/report.py -->", "<!-- end of results -->"
 # The studies that put the default beside a plain run, on test data; those that do it again where the first spoke for the
 # flag; and those that search, or take the method apart.
 MAIN_STUDIES = ("digits", "mnist", "cifar10", "gaussians", "text", "cola", "gutenberg")
@@ -27,34 +26,39 @@ OTHER_STUDIES = ("arms_images", "search_images")
 # The studies of the separation form: one family of comparisons, reported with as many runs as there are so far.
 SEPARATION_STUDIES = ("separation_scratch", "separation_pretrained")
 OVERVIEW = "overview.png"
-AGAIN = """Again with fresh seeds, for the three settings of 300 samples or more that spoke for the flag in accuracy or
-cross-entropy when MNIST, CIFAR-10, CoLA and Gutenberg had not run yet (digits 1,000 and poem 892 use all training rows:
-there, only initial weights and order are fresh):"""
+AGAIN = (
+    "Three settings of 300 samples or more spoke for the flag, in accuracy or cross-entropy, before MNIST, CIFAR-10, CoLA and "
+    "Gutenberg had run.\n"
+    "They were run again with fresh seeds; digits 1,000 and poem 892 use all training rows, so there only initial weights and "
+    "order are fresh:"
+)
 HEAD = """# Recipes
 
-One folder a recipe: `plain.yaml` and `atom.yaml` differ in one line. Data sets are named by their Hub id; each file says how
-to name a local copy instead.
+One folder for each recipe: `plain.yaml` and `atom.yaml` differ in one line.
+Data sets are named by their Hub id; each file says how to name a local copy instead.
 
     atom-hf train --config recipes/digits/atom.yaml
     atom-hf compare --config recipes/digits/atom.yaml --seeds 5
 
-The table is what the flag does, in paired runs on two CPU cores at the size that each recipe states: same seed, same samples,
-same initial weights, same order, same number of steps. Differences are atom minus plain, with a 95 % t interval over seeds.
-A difference whose interval holds 0 is not evidence of anything. [`study/`](study/README.md) is the evidence for the defaults.
+The table shows what the flag does, in paired runs on two CPU cores at the size that each recipe states: same seed, samples, initial weights, order and number of steps.
+Differences are atom minus plain, with a 95 % t interval over seeds.
+A difference whose interval contains 0 is no evidence of a difference.
+[`study/`](study/README.md) is the evidence for the defaults.
 
-"""
+"""  # noqa: E501
 TAIL = """
-`digits/importance.png` is what `make quickstart` writes as `runs/quickstart/digits.png`. `make pictures` trains the verse and
-digits recipes, fits their importance to the prediction, and remakes `verse/importance.png` and `digits/atoms.png`.
+`digits/importance.png` is what `make quickstart` writes as `runs/quickstart/digits.png`.
+`make pictures` trains the SST-2, verse and digits recipes, fits their importance to the prediction, and remakes `sst2/importance.png`, `verse/importance.png` and `digits/atoms.png`.
 
 `vit_fashion_mnist/plain.yaml` remakes the ViT that ships with the package; it was run here on 12,000 of the 60,000 images.
 
-Remade by, for each recipe `R` (with `--dataset`, and `--eval_dataset` where the data has no split of its own, naming a local
-copy if there is no Hub; results of other settings or paths are not added to, so remove `results.jsonl` first):
+To remake the results of a recipe `R`, remove its `results.jsonl` (results of other settings or paths are not added to), and run
 
     atom-hf compare --config recipes/R/atom.yaml --seeds N --output_dir recipes/R/results
     python recipes/report.py
-"""
+
+Without the Hub, name a local copy by `--dataset`, and by `--eval_dataset` if the data has no evaluation split of its own.
+"""  # noqa: E501
 
 
 def recipes_table() -> str:
@@ -135,7 +139,19 @@ def verdict(main: list[Difference], loss: list[Difference]) -> str:
         f"Of {len(main)} comparisons with a plain run, the flag is better in its main measure (accuracy, MCC or "
         f"perplexity), with a 95 % interval that excludes 0, in {count(main, 1)}, and worse in {count(main, -1)}"
         + (f" ({named})" if worst else "")
-        + f". In cross-entropy on the test data it is better in {count(loss, 1)}, and worse in {count(loss, -1)}.\n"
+        + f".\nIn cross-entropy on the test data it is better in {count(loss, 1)}, and worse in {count(loss, -1)}.\n"
+    )
+
+
+def headline(main: list[Difference]) -> str:
+    """The verdict in two sentences, for the project's README.md."""
+    better, worse = ([d for d in main if d.verdict == sign] for sign in (1, -1))
+    left = sum(d.holm < 0.05 for d in (*better, *worse))
+    return (
+        f"**Not a better model:** in {len(main)} paired comparisons with a plain run, accuracy (MCC, perplexity) is better in "
+        f"{len(better)} and worse in {len(worse)} by a 95 % interval that excludes 0, and {left or 'none'} of these "
+        f"{'is' if left < 2 else 'are'} left after Holm's correction.\n"
+        "Small models from scratch can gain a point or two, pretrained ones hardly change ([all comparisons](docs/results.md))."
     )
 
 
@@ -188,12 +204,8 @@ def main() -> None:
     parts = [notes, *(section(name, *found) for name, found in studies.items())]
     (HERE / "study" / "README.md").write_text("\n".join(parts), encoding="utf-8")
 
-    readme = HERE.parent / "README.md"
-    before, rest = readme.read_text(encoding="utf-8").split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    readme.write_text(
-        f"{before}{MARKS[0]}\n\n{says}\n{table}\n{AGAIN}\n\n{confirmed}\n{MARKS[1]}{after}", encoding="utf-8"
-    )
+    fill_block(HERE.parent / "README.md", "results", headline(default))
+    fill_block(HERE.parent / "docs" / "results.md", "results", f"{says}\n{table}\n{AGAIN}\n\n{confirmed}")
 
 
 if __name__ == "__main__":

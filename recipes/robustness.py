@@ -18,12 +18,12 @@ PAGE = ROOT / "docs" / "robustness.md"
 
 HEAD = """# What is promised, and what the suite tries
 
-Each row is a promise that tests hold, and what they try, in the words of their names. The tests carry the promise as a marker;
-`python recipes/robustness.py` makes this page of them, and `tests/project/test_robustness.py` checks that it did.
+Each row is a promise that tests hold, and what they try, in the words of their names.
+The tests carry the promise as a marker; `python recipes/robustness.py` makes this page from them, and `tests/project/test_robustness.py` checks that it did.
 
 | promise | what the suite tries |
 | --- | --- |
-"""
+"""  # noqa: E501
 
 Promise = tuple[str, str | None]
 

@@ -61,9 +61,9 @@ def headline(studies: Results) -> str:
     seeds = min(gain.scaled.seeds for gain in new)
     lines = [
         "**Features that keep more, and probabilities that can be trusted more:** with a ViT trained from scratch on "
-        f"{new[0].scaled.size} images ({len(new)} settings, {seeds} seeds each), a linear probe of labels that training did not "
-        f"have is right {span([g.probe.mean for g in new], 0, 100)} points more often than after a plain run, the cross-entropy "
-        f"after temperature scaling is {span([-g.scaled.mean for g in new], 2)} nats lower, and accuracy is "
+        f"{new[0].scaled.size} images ({len(new)} settings, {seeds} seeds each), a linear probe of labels that training did "
+        f"not have is right {span([g.probe.mean for g in new], 0, 100)} points more often than after a plain run, the "
+        f"cross-entropy after temperature scaling is {span([-g.scaled.mean for g in new], 2)} nats lower, and accuracy is "
         f"{span([g.accuracy.mean for g in new], 1, 100)} points higher; of the {2 * len(new)} differences in the first two, "
         f"{held} hold after Holm's correction.",
         f"A centred uniformity loss, which is a few lines, does about as well "

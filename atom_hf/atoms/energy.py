@@ -16,8 +16,8 @@ double sum over tokens collapses exactly, from O(B^2 N^2) to O(B N h) for the at
     opposite_AB = Z+_A Z-_B + Z-_A Z+_B
     U_AB        = like_AB / D_AB - opposite_AB / (D_AB + (r_A + r_B)/2)
 
-The signs in Eqs. 8 and 11 are the ones that the paper's own statements demand (README, "What is the paper's and what is
-ours"). The closed form, the softening, the averages over tokens and both constraints are this library's.
+The signs in Eqs. 8 and 11 are the ones that the paper's own statements demand (`docs/method.md`, "Whose is what").
+The closed form, the softening, the averages over tokens and both constraints are this library's.
 
 describe.py computes the atoms, closed_form.py their energy, each with its gradient.
 """

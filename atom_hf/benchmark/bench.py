@@ -1,17 +1,17 @@
 """The cost of the flag, `atom-hf bench`: training steps with it and without it, interleaved in one process.
 
-Two trainers are made as a run makes them, from the same initial weights, and take the same batches in turn. A step is
+Two trainers are set up as in a run, with the same initial weights, and take the same batches in turn. A step is
 Trainer's own, from `on_step_begin` to `on_step_end`: forward, loss and backward of each batch, clipping, optimizer,
-scheduler. Loading data and writing the log are left out of both.
+scheduler. Loading data and writing the log are excluded from both.
 
 Time: the median over pairs of atom / plain, with a 95 % interval by bootstrap over pairs. The order within a pair is
 reversed from one pair to the next, and no garbage is collected while a step is timed.
 
-Peak memory: the bytes that stay between steps (parameters, buffers and optimizer state, of this trainer alone; gradients
-do not stay), and the peak, during one step more, of the bytes that tensors allocate above what was there at its start. On
-CUDA the peak is the allocator's; on a CPU it is summed up from the profiler's record of every allocation.
+Peak memory: the bytes that remain between steps (parameters, buffers and optimizer state of this trainer only; gradients
+are freed), plus the peak, during one more step, of the bytes that tensors allocate beyond those at its start. On CUDA the
+peak is the allocator's; on a CPU it is computed from the profiler's record of every allocation.
 
-The floor is what the two heads cost at the least: forward, backward and AdamW's update of one Linear(h, h) and one
+The floor is the least that the two heads can cost: forward, backward and AdamW's update of one Linear(h, h) and one
 Linear(h, 1) on the batch's tokens, in the precision that the heads run in, timed between the two steps of each pair. The
 ratio is 1 + heads / plain. The floor of memory is those parameters with their optimizer state. Floating point operations
 are counted by `torch.utils.flop_counter` (products of matrices, convolutions, attention).
@@ -49,7 +49,7 @@ ARMS = ("plain", "atom")
 
 INTERVAL = "95 % interval of the median, by bootstrap over pairs"
 
-BATCHES = 4  # distinct steps of data: the pairs go through them again and again
+BATCHES = 4  # distinct steps of data, which the pairs cycle through
 
 
 @dataclass
@@ -252,5 +252,5 @@ def _describe(
 
 
 def _name(given: str) -> str:
-    """A Hub id as it is, a path by its last part: results may be published, and local folders are no part of them."""
+    """A Hub id as it is, a path by its last part: results may be published without local folders."""
     return os.path.basename(given.rstrip("/")) if os.path.exists(given) else given

@@ -1,4 +1,4 @@
-"""What a machine can measure: the device, precision and batch size that `atom-hf bench` takes where none are given."""
+"""Defaults of `atom-hf bench` for this machine: device, precision and batch size."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -1,4 +1,4 @@
-"""Random inputs of full length for a model whose data do not matter; the same seed gives the same inputs."""
+"""Random inputs of full length, for a measurement in which the data do not matter; reproducible by the seed."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""One step of `atom-hf bench`: taken, timed, and its memory and operations counted."""
+"""One step of `atom-hf bench`: run and time it, measure its memory, count its operations."""
 
 import gc
 import os
@@ -24,7 +24,7 @@ Step = list[dict[str, Tensor]]
 
 
 class Arm:
-    """A trainer, brought to where its first step would start."""
+    """A trainer that is ready for its first step."""
 
     def __init__(self, trainer: AtomTrainer) -> None:
         self.trainer = trainer
@@ -41,7 +41,7 @@ class Arm:
         return self.trainer.args.device
 
     def step(self, batches: Step) -> None:
-        """One optimizer step: an epoch of Trainer's that is no longer than that."""
+        """One optimizer step, as an epoch of Trainer of that length."""
         self.trainer._run_epoch(
             model=self.trainer.model_wrapped,
             epoch=0,
@@ -57,7 +57,7 @@ class Arm:
         )
 
     def resident_bytes(self) -> int:
-        """The bytes that this trainer holds between two steps."""
+        """The bytes that this trainer occupies between two steps."""
         model = self.trainer.model
         held = [*model.parameters(), *model.buffers(), *(p.grad for p in model.parameters() if p.grad is not None)]
         held += [v for state in self.trainer.optimizer.state.values() for v in state.values() if torch.is_tensor(v)]
@@ -178,7 +178,7 @@ def count_flops(step: Callable[[Step], None], batches: Step) -> int:
 
 
 class _ReadyError(Exception):
-    """All is made; the first step would follow."""
+    """Raised when everything is set up, just before the first step."""
 
 
 class _Stop(TrainerCallback):

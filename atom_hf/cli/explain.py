@@ -196,7 +196,7 @@ def _open(path: Path) -> Image.Image:
             opened.load()
             return eight_bit(ImageOps.exif_transpose(opened))
     except Exception as error:  # a broken file raises many kinds of errors
-        raise AtomError(f"--file {str(path)!r} is no image that can be read: {first_line(error)}") from error
+        raise AtomError(f"--file {str(path)!r} is not a readable image: {first_line(error)}") from error
 
 
 def main(arguments: list[str]) -> None:

@@ -65,7 +65,7 @@ def launch(config: str, arguments: list[str], others: list[str], *, use_cpu: boo
             parse_yaml(Path(file).read_text(encoding="utf-8"))  # raises for one that expands to more than settings hold
         kind = load_config_from_file(file).distributed_type
     except (OSError, ValueError, TypeError, AttributeError, RecursionError, yaml.YAMLError) as error:
-        raise AtomError(f"{FLAG} {config!r} is no configuration of accelerate: {first_line(error)}") from error
+        raise AtomError(f"{FLAG} {config!r} is not a configuration of accelerate: {first_line(error)}") from error
     if kind == DistributedType.DEEPSPEED:
         if importlib.util.find_spec("deepspeed") is None:
             raise AtomError(f"{FLAG} {config!r} needs DeepSpeed: pip install 'atom-hf[deepspeed]'")

@@ -17,8 +17,8 @@ USAGE = """usage: atom-hf COMMAND [flags]
   compare       paired runs over several seeds: with and without --atom, two recipes, or one and changed flags
   study         run arms x data sets x sizes x seeds from a YAML file, and write tables and plots
   fit-explainer fit a trained model's token importance to its prediction (train does so itself)
-  explain       show texts or images under their token importance, here and on a page
-  faithfulness  measure how faithful the importance is, beside other attributions
+  explain       show texts or images with their token importance, here and on a page
+  faithfulness  measure how faithful the importance is, next to other attribution methods
   push          check a saved model and push it to the Hugging Face Hub
   bench         measure what --atom costs: a training step with it and without it, interleaved
 
@@ -29,10 +29,11 @@ On many processes: atom-hf train --accelerate_config ddp ..."""
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command. Returns its exit code: 0, or 2 after an error message of one line (1 if training diverged).
 
-    That of processes that `train` started is the status of the first that failed.
+    If `train` started processes, it is the status of the first that failed.
 
-    Whatever is printed, logged or written by a progress bar goes through the filters of `utils.terminal`. A reader that has
-    gone (`| head -1`) costs nothing but the rest of the text; a full disk behind standard output is told at the end, with 1.
+    Whatever is printed, logged or written by a progress bar goes through the filters of `utils.terminal`. If the reader of a
+    pipe has gone (`| head -1`), only the rest of the text is lost; if standard output is on a full disk, the command reports
+    it at the end and returns 1.
     """
     restore, status = guard_streams(), None
     try:
@@ -56,7 +57,7 @@ def _run(arguments: list[str]) -> int:
     if command not in COMMANDS:
         return _reject(f"no such command: {command!r}; there are {', '.join(COMMANDS)}")
     if {"-h", "--help"} & set(arguments[1:]):
-        # What the command itself would print, kept in a file (by recipes/help.py): to make it takes seconds of imports.
+        # What the command itself would print, kept in a file by recipes/help.py: generating it takes seconds of imports.
         print((files(__package__) / "help" / f"{command}.txt").read_text(encoding="utf-8"), end="")
         return 0
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
@@ -76,10 +77,10 @@ def _run(arguments: list[str]) -> int:
 
 
 GO_ON = {
-    "train": "if a checkpoint was written, the same command goes on with --resume_from_checkpoint true",
-    "compare": "the same command goes on after the last finished run",
-    "study": "the same command goes on after the last finished run",
-    "faithfulness": "the same command goes on where it stopped",
+    "train": "if a checkpoint was written, the same command resumes with --resume_from_checkpoint true",
+    "compare": "the same command resumes after the last finished run",
+    "study": "the same command resumes after the last finished run",
+    "faithfulness": "the same command resumes where it stopped",
     "push": "the repository is as it was, unless the commit had been sent",
 }
 

@@ -57,14 +57,14 @@ class Pushed(NamedTuple):
 
 
 def push_folder(folder: str, options: PushArguments) -> Pushed:
-    """Pushes a model that was trained with atoms: everything in its folder but checkpoints, code and pickles.
+    """Pushes a model that was trained with atoms: everything in its folder except checkpoints, code and pickles.
 
     A checkpoint of a run in progress is pushed in the form that a finished model has: the base alone in its file, and the
     heads beside it.
 
     Raises:
-        AtomError: a folder that is no whole atom model, an unusable name or token, a push that was rejected or broke off.
-            Nothing has changed on the Hub then, but that the repository may have been created.
+        AtomError: a folder without a complete atom model, an unusable name or token, a push that was rejected or interrupted.
+            Nothing has changed on the Hub then, except that the repository may have been created.
     """
     if options.repo is None:
         raise AtomError("give --repo: org/name on the Hub, or a name within your own account")
@@ -87,11 +87,11 @@ def push_folder(folder: str, options: PushArguments) -> Pushed:
 
 
 def check_folder(folder: str | Path, repository: str = "") -> bool:
-    """Rejects a folder that is no whole atom model. Returns whether its heads are in a file beside the base, the final form,
+    """Rejects a folder without a complete atom model. Returns whether its heads are in the final form: a file beside the base,
     with the configuration that they were saved with.
 
-    The base is made without its numbers, and each tensor in the files is held against it: what is missing or of another
-    shape would be drawn at random by whoever loads it.
+    The base is built without its weights, and each tensor in the files is compared with it: one that is missing or of
+    another shape would be initialized at random when the model is loaded.
 
     Raises:
         AtomError: what is missing, or does not fit.
@@ -103,7 +103,7 @@ def check_folder(folder: str | Path, repository: str = "") -> bool:
     if not adapter and not Path(folder, CONFIG_NAME).is_file():
         inside = sorted(p.name for p in Path(folder).glob(f"{CHECKPOINT}*") if Path(p, CONFIG_NAME).is_file())
         advice = f"; it holds {', '.join(inside)}, and each of them can be pushed" if inside else ""
-        raise AtomError(f"{str(folder)!r} holds no model: there is no {CONFIG_NAME}{advice}")
+        raise AtomError(f"{str(folder)!r} holds no model: {CONFIG_NAME} is missing{advice}")
     torn = is_torn(folder)
     if not torn and not Path(folder, ATOM_CONFIG_NAME).is_file():
         raise AtomError(
@@ -117,14 +117,16 @@ def check_folder(folder: str | Path, repository: str = "") -> bool:
         check_base(base, repository, f"the adapter {str(folder)!r}")
         if not final or not Path(folder, ADAPTER_SAFE_WEIGHTS_NAME).is_file():
             raise AtomError(
-                f"{str(folder)!r} is no finished adapter with heads: it lacks {HEADS_NAME} or {ADAPTER_SAFE_WEIGHTS_NAME}; "
+                f"{str(folder)!r} is not a finished adapter with heads: it lacks {HEADS_NAME} or {ADAPTER_SAFE_WEIGHTS_NAME}; "
                 "give the folder that the run was saved to in the end"
             )
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", ".*copying from a non-meta parameter"
         )  # of an adapter; none of it is needed here
-        load_atom_model(Path(folder).resolve(), device_map="meta")  # a whole path, which is no name on the Hub
+        load_atom_model(
+            Path(folder).resolve(), device_map="meta"
+        )  # an absolute path, which cannot be a name on the Hub
     check_finite_files(folder)
     return final and not torn
 

@@ -20,8 +20,8 @@ def main(arguments: list[str]) -> int | None:
 
     arguments, token = _take_token(arguments)
     if token is not None:
-        # Where the Hub's client looks for it, in the processes that may be started too. Among the arguments it would be shown,
-        # saved in training_args.bin, and pushed.
+        # Where the Hub's client looks for it, also in processes that are started. As an argument it would be shown, saved in
+        # training_args.bin, and pushed.
         os.environ["HF_TOKEN"] = token.strip()
     asked, arguments = take_flags(arguments, [LaunchArguments])
     # The last for --help.

@@ -1,4 +1,4 @@
-"""Errors of the folder in which `datasets` keeps what it has read: they are not those of the data."""
+"""Tell errors of the cache of `datasets` apart from errors of the data."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def writing_cache() -> Iterator[None]:
             if isinstance(cause, OSError) and _is_of_cache(cause):
                 cache = str(datasets.config.HF_DATASETS_CACHE)
                 raise AtomError(
-                    f"HF_DATASETS_CACHE: {cache!r}, where read data are kept, cannot be written "
+                    f"HF_DATASETS_CACHE: {cache!r}, the cache of data sets, cannot be written to "
                     f"({cause.strerror or cause}); set it to a folder that can, with room"
                 ) from error
             cause = cause.__cause__ or cause.__context__

@@ -37,7 +37,7 @@ def find_columns(
     """The task, and the columns of the "text", "text_pair", "image" and "label" that it needs, by role."""
     features = rows.features
     present = f"the columns of {dataset!r} are {', '.join(features)}"
-    # Blanks around a name are easily overlooked: they count only where they tell two names apart.
+    # Blanks around a name are easily overlooked: they count only where two names differ in nothing else.
     stripped = {column.strip(): column for column in reversed(features)}
     chosen = {
         role: column if column in features else stripped.get(column.strip(), column)
@@ -69,7 +69,7 @@ def find_columns(
         possible = _possible_labels(rows, free, text) if task == "causal-lm" and is_text(features[text]) else {}
         if possible:
             raise AtomError(
-                f"--task cannot be told from {dataset!r}: no column is called {', '.join(LABEL_NAMES)}, but "
+                f"--task is not clear from {dataset!r}: no column is called {', '.join(LABEL_NAMES)}, but "
                 f"{_described(possible)} could hold classes: give --label_column {next(iter(possible))!r}, or --task causal-lm "
                 f"for a language model of {text!r}"
             )

@@ -1,7 +1,7 @@
-"""How a csv or tsv file is to be read, judged from the whole file: its separator, its quotes, and whether it has a header.
+"""Find out how to read a csv or tsv file, from the whole file: its separator, its quotes, and whether it has a header.
 
-A file that is plainly what its name says is read as ever. Of any other either the options that read it rightly are found, and
-said in a line, or it is rejected: pandas would shift its columns, join its rows or take a row for the header without a word.
+A file in the usual form is read as usual. For any other file, either the options that read it correctly are found and
+reported in one line, or it is rejected: pandas would silently shift columns, join rows, or take a row for the header.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ NUMBERED = r"column\d+"
 
 
 def table_options(files: list[Path], separator: str, columns: Collection[str], given: str) -> dict[str, Any]:
-    """The options of pandas.read_csv, beside the separator that the name says, which read these files rightly.
+    """The options of pandas.read_csv, apart from the separator that the file name implies, that read these files correctly.
 
     Args:
         files: those of one split.
@@ -35,8 +35,8 @@ def table_options(files: list[Path], separator: str, columns: Collection[str], g
         given: the argument that names the files, for messages.
 
     Raises:
-        csv.Error: a file that no options read rightly.
-        AtomError: files that need different ones; a first line that may be a row or a name.
+        csv.Error: a file that no options read correctly.
+        AtomError: files that need different options; a first line that may be a row or a name.
         OSError: a file that cannot be opened.
     """
     found = {file: _of_file(file, separator, columns, given) for file in files}
@@ -44,7 +44,8 @@ def table_options(files: list[Path], separator: str, columns: Collection[str], g
     for file, (other, _) in others:
         if other != options:
             raise AtomError(
-                f"{given}: {first.name} and {file.name} are not written alike (separator, quotes or header); write them alike"
+                f"{given}: {first.name} and {file.name} differ in their separator, quotes or header; save them in the same "
+                "format"
             )
     for note in notes:
         logger.info("%s: %s", given, note)
@@ -62,7 +63,7 @@ def _of_file(path: Path, usual: str, columns: Collection[str], given: str) -> tu
     notes = []
     if scan.separator != usual:
         options["sep"] = scan.separator
-        notes.append(f"{path.name} is separated by {SEPARATORS[scan.separator]}, and read so")
+        notes.append(f"{path.name} is read as separated by {SEPARATORS[scan.separator]}")
     if scan.blanks:
         options["skipinitialspace"] = True
         notes.append(f"blanks after the separators of {path.name} are left out")
@@ -70,14 +71,14 @@ def _of_file(path: Path, usual: str, columns: Collection[str], given: str) -> tu
         options["quoting"] = csv.QUOTE_NONE
         notes.append(f"{path.name} has lone quotes: all quotes are read as letters")
     elif scan.loose:
-        notes.append(f"{scan.loose} rows of {path.name} have text behind a closing quote: these quotes are lost")
+        notes.append(f"{scan.loose} rows of {path.name} have text after a closing quote: these quotes are lost")
     if scan.fields and not scan.even and min(scan.fields) > len(scan.header):
         if scan.trailing:
             options["index_col"] = False
             notes.append(f"the rows of {path.name} end in a separator, which is left out")
         else:
             notes.append(
-                f"the rows of {path.name} have one field more than the header: the first is taken for row numbers"
+                f"the rows of {path.name} have one field more than the header: the first is read as row numbers"
             )
     if not _has_header(scan, columns, path, given):
         names = [f"column{number}" for number in range(1, len(scan.header) + 1)]

@@ -1,4 +1,4 @@
-"""A pass over a csv or tsv file that reads it as csv does, and notes what tells how it is to be read."""
+"""Scan a csv or tsv file as the csv module reads it, and note what decides how to read it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class Scan:
     fields: dict[int, int] = field(default_factory=dict)
     """The number of fields of the rows below the first: the line of the first row with as many."""
     repeated: set[int] = field(default_factory=set)
-    """The columns in which the first line's value comes again, in rows that are not a copy of it."""
+    """The columns in which the first line's value recurs, in rows that are not a copy of it."""
     words: set[int] = field(default_factory=set)
-    """The columns with a value, below the first line, that is no number."""
+    """The columns with a value below the first line that is not a number."""
     trailing: bool = True
     """Whether all rows end in a separator."""
     numbered: bool = True
@@ -62,7 +62,7 @@ def scan_file(path: Path, separator: str, first: str) -> Scan:
             return raw
         raise csv.Error(
             f"a quote opens in line {scan.broken} and does not close where its field ends: double the quotes inside a quoted "
-            "text, and take lone ones out"
+            "text, and remove lone ones"
         )
     if scan.joined and as_letters and (separator == "\t" or _look_like_rows(path, separator, blanks, scan.joined)):
         return raw

@@ -38,9 +38,8 @@ def encode_rows(rows: list[dict[str, Any]], model: Any, processor: Any, max_leng
 def readable(text: str, tokenizer: Any, limit: int) -> str:
     """As much of a text as gives the same first `limit` tokens as all of it: the text itself, unless it is very long.
 
-    A tokenizer reads all of a text and cuts off what is too long only then. Of a book, nearly all of that is in vain, and of
-    two books as a pair, a fast tokenizer keeps each part that it cut off the one beside each of the other, which no memory
-    holds.
+    A tokenizer reads a whole text before it truncates it. For a book, nearly all of that work is wasted; for a pair of books, a
+    fast tokenizer keeps every combination of their truncated parts, which fills the memory.
     """
     if limit >= NO_LIMIT or tokenizer.truncation_side != "right":
         return text
@@ -62,7 +61,7 @@ def _word_end(text: str, place: int) -> int:
 
 
 class IdLimits:
-    """How large a model's ids may be: a larger one is a row that its embeddings do not have."""
+    """The largest ids that a model's embeddings have rows for."""
 
     NAMES = ("input_ids", "token_type_ids")
 
@@ -106,12 +105,12 @@ def longest_length(model: Any, tokenizer: Any, max_length: int) -> int:
 
 
 def position_limit(model: Any) -> int:
-    """The maximum number of tokens that a model has places for; `NO_LIMIT` if it does not say."""
+    """The maximum number of tokens that a model has positions for; `NO_LIMIT` if its configuration does not say."""
     positions = getattr(text_config(model.config), "max_position_embeddings", None) or 0
-    if not isinstance(positions, int) or positions <= 0:  # XLNet says -1
+    if not isinstance(positions, int) or positions <= 0:  # XLNet has -1
         return NO_LIMIT
     for name, module in model.named_modules():
-        # RoBERTa and its kind count places from behind the padding's.
+        # RoBERTa and models like it count positions from the one after the padding's.
         is_table = isinstance(module, nn.Embedding) and module.num_embeddings == positions
         if is_table and module.padding_idx is not None and "position" in name:
             return positions - module.padding_idx - 1

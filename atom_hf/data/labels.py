@@ -56,17 +56,19 @@ def train_labels(rows: datasets.Dataset, column: str, dataset: str) -> tuple[dat
     if len(found) == 1:
         raise AtomError(f"--label_column {column!r} has one class only, {labels[0]!r}; give data with two or more")
     if len(found) == len(labels) > 50:
-        raise AtomError(f"--label_column {column!r} has as many classes as rows ({len(labels)}); give one of classes")
+        raise AtomError(
+            f"--label_column {column!r} has as many classes as rows ({len(labels)}); give a column of classes"
+        )
     if len(found) > max(10, len(labels) / 2):
         logger.warning(
-            "--label_column %r has %d classes in %d rows: is it one of classes?", column, len(found), len(labels)
+            "--label_column %r has %d classes in %d rows: is it a column of classes?", column, len(found), len(labels)
         )
     alike: dict[str, list[str]] = {}
     for name in names:
         alike.setdefault(unicodedata.normalize("NFKC", name).casefold(), []).append(name)
     for same in (same for same in alike.values() if len(same) > 1):
         logger.warning(
-            "--label_column %r: %s differ in their spelling only, and are classes apart", column, ", ".join(same)
+            "--label_column %r: %s differ only in spelling, and count as different classes", column, ", ".join(same)
         )
     return _with_labels(rows, names, labels), names
 

@@ -1,4 +1,4 @@
-"""Pictures of a data set: read with 8 bits a channel, rejected by name if broken, and looked through before training."""
+"""Read the pictures of a data set with 8 bits a channel, reject broken ones by name, and check them before training."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def _read(value: Any, read: Any, row: int | None = None) -> Any:
     except Exception as error:  # a broken file raises many kinds of errors
         path = value.get("path") if isinstance(value, dict) else None
         name = f"picture {path!r}" if path else "a picture" if row is None else f"the picture of row {row}"
-        raise AtomError(f"--dataset: {name} cannot be read: {first_line(error)}; mend or remove it") from error
+        raise AtomError(f"--dataset: {name} cannot be read: {first_line(error)}; repair or remove it") from error
 
 
 def picture_mode(model_config: Any) -> str:
@@ -62,8 +62,8 @@ def check_pictures(parts: list[datasets.Dataset], model_config: Any) -> None:
     _check_scales([one["scale"] for one in found if "scale" in one], among)
     for name, text in (
         ("colour", _COLOUR),
-        ("transparent", "have transparent parts, which are read as the colour that lies under them"),
-        ("frames", "have several frames or pages, of which the first is read"),
+        ("transparent", "have transparent parts, which are read as the colour underneath"),
+        ("frames", "have several frames or pages; the first is read"),
     ):
         if counts[name]:
             logger.warning("%d %s %s", counts[name], among, text)

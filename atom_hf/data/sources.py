@@ -84,7 +84,7 @@ def load_source(
         raise
     except ConnectionError as error:
         offline = huggingface_hub.constants.HF_HUB_OFFLINE
-        why = "HF_HUB_OFFLINE keeps the Hub from being asked" if offline else "the Hugging Face Hub cannot be reached"
+        why = "HF_HUB_OFFLINE is set, so the Hub is not asked" if offline else "the Hugging Face Hub cannot be reached"
         raise AtomError(f"{flag} {dataset!r}: there is no such path, and {why}; give {would_do}") from error
     except datasets.exceptions.DatasetNotFoundError as error:
         # `datasets` drops the original error: only the message tells the two cases apart.

@@ -1,4 +1,4 @@
-"""Features of rows: what a classifier's output layer reads of them, in evaluation."""
+"""Features of rows: the input of a classifier's output layer, in evaluation."""
 
 from collections import OrderedDict
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Measures of a trained model beside its loss: calibration, latent space, robustness, generated text."""
+"""Measures of a trained model apart from its loss: calibration, latent space, robustness, generated text."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -104,7 +104,7 @@ def corrupt(rows: datasets.Dataset, seed: int) -> datasets.Dataset:
         from PIL import Image
 
         def noisy(image: Any) -> Any:
-            # A palette's indices and a mask's bits are no brightness.
+            # A palette's indices and a mask's bits are not brightness.
             pixels = np.asarray(image if image.mode in ("L", "RGB") else image.convert("RGB"), dtype=np.float64)
             noise = rng.normal(0, NOISE * 255, pixels.shape)
             return Image.fromarray(np.clip(np.rint(pixels + noise), 0, 255).astype(np.uint8))
@@ -174,7 +174,7 @@ def measure_probes(
     Args:
         prepared: the model as it is now.
         probes: by name, rows to fit on (`train`) and rows to score on (`eval`), with the other labels.
-        prefix: of the measures' names, behind the probe's.
+        prefix: goes between the probe's name and the measure's.
         known: the model's features of its evaluation rows, if they have been read: those need not be read again.
     """
     measures = {}

@@ -66,7 +66,7 @@ def with_flags(args: Any, changes: Mapping[str, Any], given: str) -> Any:
     """
     flags = {f.name: f for f in dataclasses.fields(args)}
     if unknown := sorted(set(map(str, changes)) - set(flags)):
-        are = "are no flags" if len(unknown) > 1 else "is no flag"
+        are = "are not flags" if len(unknown) > 1 else "is not a flag"
         raise AtomError(f"{given} sets {', '.join(unknown)}, which {are} of a training run")
     try:
         parsed = given_flags("", as_flags(changes), [type(args)])

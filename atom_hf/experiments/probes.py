@@ -1,4 +1,4 @@
-"""What features still know of labels that training did not have, and how they lie: probes, neighbours, twins, distances."""
+"""Measures of features by labels that training did not have: probes, neighbours, twins, distances."""
 
 import warnings
 

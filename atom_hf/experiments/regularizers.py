@@ -1,6 +1,6 @@
-"""The ordinary competitors of the atom loss: regularizers for scarce data.
+"""Competitors of the atom loss: published regularizers for scarce data.
 
-Each is the published loss in a few lines, so that a study can put it beside the atom loss in the same runs.
+Each is the published loss in a few lines, so that a study can compare it with the atom loss in paired runs.
 """
 
 import math
@@ -136,7 +136,7 @@ class StudyTrainer(AtomTrainer):
         if name == "none":
             return
         if isinstance(self.model.get_output_embeddings(), nn.Linear):
-            raise AtomError(f"regularizer {name!r} is for classification; {type(self.model).__name__} writes text")
+            raise AtomError(f"regularizer {name!r} is for classification; {type(self.model).__name__} generates text")
         if not 0 <= weight < math.inf or (name == "mixup" and weight == 0):
             raise AtomError(f"regularizer_weight must be a finite number, for mixup above 0; got {weight!r}")
         if name == "mixup" and not is_image_model(self.model):

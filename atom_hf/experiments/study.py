@@ -54,8 +54,8 @@ def run_study(path: str, options: StudyArguments) -> tuple[Study, list[dict[str,
     """Runs what has not run yet. Returns the study, the results of all its runs so far, and their folder.
 
     Paired: runs of one setting, size and seed have the same samples, initial weights, order and number of steps in every arm.
-    Each result is appended to `results.jsonl` as its run ends. A result is known by all flags that it depends on but where
-    data lies, so that a study may grow by arms, settings and seeds and keep what has run.
+    Each result is appended to `results.jsonl` when its run ends, with a hash of all flags that it depends on (except where the
+    data are), so that a study can grow by arms, settings and seeds and keep its finished runs.
 
     Raises:
         AtomError: a file that cannot be read, flags that cannot be used, or results of other flags under the same name.
@@ -192,7 +192,7 @@ def _run(
             trainer.add_callback(_LatentCallback(prepared, job, _latents_path(folder, job)))
         probes = _load_probes(job, one, local["probes"], data.task)
         untrained = _measure_untrained(prepared, probes, one, job.seed) if probes else {}
-        # On a CPU that others use too, its own time is what a run costs.
+        # On a shared CPU, the process's own time is what a run costs.
         clock = time.perf_counter if trainer.args.device.type != "cpu" else time.process_time
         began = clock()
         trainer.train()
@@ -227,7 +227,7 @@ class _LatentCallback(TrainerCallback):
         rows = self.prepared.data.eval
         rows = rows.select(range(min(300, len(rows))))
         trainer = self.prepared.trainer
-        with keeping_random_state(trainer.args.device):  # the run goes on as if nobody had looked
+        with keeping_random_state(trainer.args.device):  # the run continues as without this
             _, self.labels, latent = read_outputs(self.prepared, self.prepared.task.encode(rows))
         self.kept.append((progress, latent))
         trainer.model.train()

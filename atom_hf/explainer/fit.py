@@ -1,18 +1,18 @@
 """Fit importance to the prediction: to what masking each token does to the predicted probability (ours).
 
-The energy alone promises nothing about a prediction. Here the model is frozen, and a small head predicts from its hidden
+The energy alone says nothing about a prediction. Here the model is frozen, and a small head predicts from its hidden
 states the change that each token makes, as FastSHAP does (Jethani et al., arXiv 2107.07436, Eq. 5 and section 3.2):
 
     v(S)    probability of the class that is predicted of a sample, with only the tokens in S left
     q_i     importance of token i for that class, in [-1, 1]
-    phi_i = a q_i + (v(all) - v(none) - sum_j a q_j) / n                        (what the parts miss is shared out)
+    phi_i = a q_i + (v(all) - v(none) - sum_j a q_j) / n                        (the remainder is shared equally)
     minimise  mean over samples and sets S of  (v(S) - v(none) - sum over i in S of phi_i)^2
               + SIGN * mean over samples of  (v(all) - v(none) - sum_j a q_j)^2
 
 Sets are drawn by the Shapley kernel, in pairs of a set and its complement, so that the minimum of the first term is at the
 Shapley values. The second settles the sign, which the first leaves open. Tokens are masked by every
-strategy that there is (`masking.py`), so that the importance does not learn one. What is explained are samples, and copies of
-them with some tokens masked already: a model knows many more of these than there are samples.
+strategy that fits the model (`masking.py`), so that the importance does not depend on one. The fit uses samples, and copies of
+them with some tokens masked already, of which there can be many more than samples.
 """
 
 import math
@@ -64,8 +64,8 @@ class ExplainerFit:
     passes: int
     """How many samples went through the model for it, masked copies included."""
     explained: float
-    """Of what masking tokens of held-out samples changes, beyond the same change for each, the share that the sum of their
-    importances tells: at most 1."""
+    """The share of the changes of held-out samples, beyond an equal change for each token, that the summed importances
+    explain (like R²): at most 1."""
 
 
 def fit_explainer(
@@ -129,7 +129,7 @@ def make_maskers(model: Any, processing_class: Any) -> list[Masker]:
     """A masker for every strategy that fits a model.
 
     Raises:
-        AtomError: a model that is no classifier, or whose tokens cannot be masked.
+        AtomError: a model that is not a classifier, or whose tokens cannot be masked.
     """
     classes = getattr(model.config, "num_labels", 0)
     kind, problem = type(model).__name__, getattr(model.config, "problem_type", None)

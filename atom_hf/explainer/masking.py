@@ -69,7 +69,7 @@ class Masker:
         The tokens of the atom, but for those that stand for no part of the input: padding, special and prefix tokens.
 
         Raises:
-            AtomError: a model whose tokens are not those of its input: hierarchical, pooled, or behind a prompt.
+            AtomError: a model whose tokens are not those of its input: hierarchical, pooled, or after a prompt.
         """
         samples = len(next(iter(inputs.values())))
         device = next(iter(inputs.values())).device
@@ -151,7 +151,7 @@ class Masker:
 def on_pixels(values: Tensor, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
     """Values of patches [B, rows * columns] on the pixels of images [B, C, H, W]: [B, H, W].
 
-    Pixels behind the last whole patch, which no patch shows, have 1.
+    Pixels after the last whole patch, which belong to no patch, have 1.
     """
     rows, columns = grid
     height, width = pixels.shape[2] // rows, pixels.shape[3] // columns
@@ -167,7 +167,7 @@ def of_patches(values: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def blur(pixels: Tensor, deviations: list[float]) -> Tensor:
-    """Images [B, C, H, W] under a Gaussian of these standard deviations (down, across) in pixels; edges go on as they end."""
+    """Images [B, C, H, W] under a Gaussian of these standard deviations (down, across) in pixels; edges are extended."""
     channels = pixels.shape[1]
     for axis, deviation in enumerate(deviations):
         reach = math.ceil(3 * deviation)

@@ -1,4 +1,4 @@
-"""A classifier as methods and metrics see it: samples of tokens, and the probability of a class."""
+"""A classifier for attribution methods and metrics: samples of tokens, and the probability of a class."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -29,7 +29,7 @@ class Classifier:
         seed: of the numbers that the random attribution draws.
 
     Raises:
-        AtomError: a model that is no classifier, or whose tokens cannot be masked.
+        AtomError: a model that is not a classifier, or whose tokens cannot be masked.
     """
 
     def __init__(self, model: Any, processor: Any, strategy: str, max_length: int = 128, seed: int = 0):

@@ -1,4 +1,4 @@
-"""`atom-hf faithfulness`: methods x models x masking strategies, kept line by line."""
+"""`atom-hf faithfulness`: measure methods x models x masking strategies, resumable."""
 
 import importlib.util
 import os

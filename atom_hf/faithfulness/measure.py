@@ -1,4 +1,4 @@
-"""One method on the samples of one model: lines of results."""
+"""Measure one method on the samples of one model."""
 
 import hashlib
 import math

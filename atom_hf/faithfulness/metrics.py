@@ -1,4 +1,4 @@
-"""Faithfulness metrics: of attributions, and of the model's values after tokens were masked.
+"""Faithfulness metrics, from attributions and from the model's values after tokens were masked.
 
 A value is the probability of the class that the model predicts on the whole input. An attribution has a number for each of the
 n tokens of a sample: the support that the token gives to that class. Tokens are ranked by it with its sign, the most supportive
@@ -121,7 +121,7 @@ def random_subsets(tokens: int, count: int, seed: int) -> np.ndarray:
 
 
 def infidelity(attribution: np.ndarray, values: Values, off: np.ndarray, *, normalize: bool) -> float:
-    """The mean squared error of the attribution's own account of what happens when tokens are switched off. Less is better.
+    """The mean squared error of an attribution as a prediction of what switching off tokens changes. Less is better.
 
     Yeh et al. (arXiv 1901.09392), definition 2.1, by `captum.metrics.infidelity`: E_I (I . a - (f(x) - f(x - I)))^2, where x is
     the keep-vector, all ones, and I is 1 at the tokens of a random set.

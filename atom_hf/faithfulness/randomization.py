@@ -1,4 +1,4 @@
-"""A model whose parameters are made random from its output down to its input."""
+"""Randomize the parameters of a model, from its output down to its input."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -41,7 +41,7 @@ def randomized(model: Any, seed: int = 0) -> Iterator[Iterator[str]]:
     the model at the end.
 
     Cascading randomisation, Adebayo et al. (arXiv 1810.03292), section 3.1. Each parameter is drawn anew from a normal
-    distribution of its own mean and standard deviation (ours): what it had learned is gone, its size is not.
+    distribution of its own mean and standard deviation (ours): what it had learned is lost, its scale is kept.
     """
     groups = cascade(model)
     kept = [parameter.detach().clone() for _, group in groups for parameter in group]

@@ -91,24 +91,26 @@ def report(head: dict[str, Any], blocks: dict[tuple[str, str, str], Block]) -> s
 
 
 EXPLAINED = """\
-The value is the probability of the class that the model predicts on the whole input. Means over samples of the mean over
-models, with a 95 % t interval over samples; ± is the standard deviation over models of their means. ↑ more is better, ↓ less.
-Scaled infidelity is that of the attribution times the factor that fits best, which may be negative.
-"""
+All values are about the probability of the class that the model predicts on the whole input.
+Each cell is a mean over samples (and over models, if there are several) with its 95 % t interval over samples; ± is the standard deviation between models.
+↑ more is better, ↓ less is better.
+Scaled infidelity multiplies the attribution by the factor that fits best, which may be negative.
+"""  # noqa: E501
 
 GAPS = """\
-In brackets a 95 % t interval over samples, of the mean over models; then one over models. ▲ and ▼ mark a first interval that
-excludes 0, for the better and the worse. The last rows say how much of the way from random to integrated gradients each method
-goes.
+The first brackets hold a 95 % t interval over samples, the second one over models.
+▲ and ▼ mark a first interval that excludes 0, for the better and the worse.
+The last rows say how far each method gets on the way from random numbers to integrated gradients.
 """
 
 CHECKS = """\
-Sensitivity: of the attribution to a small change of the input. Agreement: mean rank correlation between models of the
-attributions of one sample. Randomized: rank correlation with the attribution of the model whose parameters are all random, with
-sign and without; nearer 0 is better. Passes are those of one sample, without the prediction itself; a backward pass counts for
-two forward ones. Time is a multiple of that of one forward pass. –: not measured, since a sampling method takes too long, or
-there is one model only.
-"""
+- Sensitivity: how much the attribution changes with a small change of the input.
+- Agreement: the mean rank correlation of the attributions of one sample between models.
+- Randomized: the rank correlation with the attribution of the same model with random parameters, with sign and without; nearer 0 is better.
+- Passes: those of one sample, without the prediction itself; a backward pass counts as two forward passes.
+- Time: a multiple of that of one forward pass.
+- –: not measured, because a sampling method takes too long, or there is only one model.
+"""  # noqa: E501
 
 
 def _label(arm: str, method: str) -> str:

@@ -34,9 +34,11 @@ class RunArguments:
     dataset_config: str | None = _flag("The configuration of a Hub data set, such as cola of nyu-mll/glue.")
     eval_dataset: str | None = _flag("Data to evaluate on, if not a split of --dataset: named in the same way.")
     train_split: str | None = _flag("The split to train on; train if there is one.")
-    eval_split: str | None = _flag("The split to evaluate on; validation or test if there is one, else rows held out.")
-    eval_fraction: float = _flag("The fraction of rows held out for evaluation where there is no split for it.", 0.2)
-    hold_out: bool = _flag("Hold rows out even where there is a split to evaluate on: to choose settings by.", False)
+    eval_split: str | None = _flag(
+        "The split to evaluate on; by default validation or test; without one, rows are held out."
+    )
+    eval_fraction: float = _flag("The fraction of rows to hold out for evaluation if there is no split for it.", 0.2)
+    hold_out: bool = _flag("Hold rows out even if there is a split to evaluate on: to choose settings with.", False)
     text_column: str | None = _flag("The column of texts; found if not given.")
     text_pair_column: str | None = _flag("The column of second texts, for pairs; found if not given.")
     image_column: str | None = _flag("The column of images; found if not given.")
@@ -44,10 +46,10 @@ class RunArguments:
     max_train_samples: int | None = _flag(
         "Train on this many samples, drawn in proportion to the classes with --sample_seed."
     )
-    max_eval_samples: int | None = _flag("Evaluate on this many samples, drawn likewise.")
-    sample_seed: int = _flag("Seed of the drawing of samples and of held-out rows.", 0)
-    max_length: int = _flag("Texts are cut after this many tokens.", 128)
-    horizontal_flip: bool = _flag("Mirror training images at random.", False)
+    max_eval_samples: int | None = _flag("Evaluate on this many samples, drawn in the same way.")
+    sample_seed: int = _flag("Seed with which samples and held-out rows are drawn.", 0)
+    max_length: int = _flag("Truncate texts to this many tokens.", 128)
+    horizontal_flip: bool = _flag("Flip training images horizontally at random.", False)
     model_type: str | None = _flag("Train from scratch: a model type of Transformers (vit, bert, gpt2, ...).")
     config_overrides: str | None = _flag("name=value,name=value, or JSON, for the model's configuration.")
     tokenizer: str | None = _flag("A tokenizer other than the model's: a Hub id or a folder.")
@@ -136,7 +138,7 @@ class StoppingArguments:
 
 @dataclass
 class DryRunArguments:
-    """A look at a run before it."""
+    """A look at a run before it starts."""
 
     dry_run: bool = field(
         default=False,

@@ -1,4 +1,4 @@
-"""Facts for a model card that only the run's arguments and data tell."""
+"""Facts for a model card from a run's arguments and data."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Choices of a run by name, tried out before it: reporters, schedule, optimizer, the metric to choose by.
+"""Check a run's reporters, schedule, optimizer and metric before it starts.
 
 Trainer looks them up when it first uses them: after loading, or, for a metric, after the first evaluation.
 """

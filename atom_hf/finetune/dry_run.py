@@ -1,4 +1,4 @@
-"""What a run would train on what, without training: `atom-hf train --dry_run`."""
+"""Describe a run without training: `atom-hf train --dry_run`."""
 
 from collections import Counter
 from typing import Any

@@ -1,4 +1,4 @@
-"""Flags and YAML files to dataclasses: one path for both, so that both are typed and rejected alike."""
+"""Parse flags and YAML files into dataclasses, in one way for both, so that both get the same types and checks."""
 
 import argparse
 import dataclasses
@@ -76,7 +76,7 @@ def scan_flags(command: str, arguments: list[str], kinds: list[type]) -> tuple[a
 
 
 def given_flags(command: str, arguments: list[str], kinds: list[type]) -> dict[str, Any]:
-    """The values of those flags alone that are given, by the command line or by `--config`. Raises `AtomError`."""
+    """The values of only those flags that are given, on the command line or by `--config`. Raises `AtomError`."""
     # A value that is there already is not overwritten by a default. A list, since flags that may be repeated extend a copy.
     parser, absent = _parser(command, kinds), list[Any]()
     found = argparse.Namespace(**{action.dest: absent for action in parser._actions})
@@ -130,5 +130,5 @@ def file_flags(path: str, kinds: list[type], given: str = "--config") -> list[st
     allowed = [kind for kind in kinds if getattr(kind, "in_config_file", True)]
     unknown = sorted(set(map(str, values)) - {f.name for kind in allowed for f in dataclasses.fields(kind)})
     if unknown:
-        raise AtomError(f"{given} {path!r} has keys that are no flags: {', '.join(unknown)}")
+        raise AtomError(f"{given} {path!r} has keys that are not flags: {', '.join(unknown)}")
     return as_flags(values)

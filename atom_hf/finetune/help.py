@@ -1,4 +1,4 @@
-"""The help of a command: its flags in groups. Of Trainer's own it shows the common ones, unless all are asked for."""
+"""Format the help of a command: its flags in groups, with the common ones of Trainer, or all with `--help_all`."""
 
 import argparse
 import dataclasses
@@ -26,7 +26,7 @@ COMMON = (
     "dataloader_num_workers",
 )
 
-# What a command that keeps no model has no use for.
+# Flags without use in a command that keeps no model.
 COMMON_OF_A_RUN = (
     *("logging_steps", "report_to", "eval_strategy", "eval_steps", "metric_for_best_model", "greater_is_better"),
     *("load_best_model_at_end", "early_stopping_patience", "save_strategy", "save_steps", "save_total_limit"),

@@ -1,4 +1,4 @@
-"""What a run prints as it trains: a line of a table for each log. Reporters get Transformers' dictionaries, as ever."""
+"""Print a table line for each log of a run. Reporters get Transformers' dictionaries, as usual."""
 
 import time
 from typing import Any

@@ -131,7 +131,9 @@ def _reset_classifier(model: PreTrainedModel, before: dict[int, str], after: dic
                 nn.init.normal_(module.weight, std=getattr(model.config, "initializer_range", 0.02))
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-            logger.info("%s starts anew: the checkpoint has other classes (%s)", name, ", ".join(before.values()))
+            logger.info(
+                "%s is newly initialized: the checkpoint has other classes (%s)", name, ", ".join(before.values())
+            )
 
 
 def load_processor(source: str, is_image: bool, flag: str = "--model", **options: Any) -> Any:
@@ -172,7 +174,7 @@ def make_config(model_type: str, overrides: str | Mapping[str, Any] | None, labe
         config = AutoConfig.for_model(model_type, **labels)
     except ValueError as error:
         raise AtomError(
-            f"--model_type {model_type!r} is no model type of Transformers, such as vit, bert or gpt2"
+            f"--model_type {model_type!r} is not a model type of Transformers, such as vit, bert or gpt2"
         ) from error
     _override(config, overrides)
     return config

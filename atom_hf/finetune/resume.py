@@ -1,4 +1,4 @@
-"""The checkpoint that a run resumes from, if any, and what is left to do from there."""
+"""Find the checkpoint that a run resumes from, if any, and train from there."""
 
 import json
 import os
@@ -112,7 +112,7 @@ def _check_given(checkpoint: str) -> None:
 
 
 def train(trainer: AtomTrainer, checkpoint: str | None, stopping: EarlyStoppingCallback | None = None) -> bool:
-    """Trains, from a checkpoint if one is given. Returns whether that was the end of the run, and nothing was left to train.
+    """Trains, from a checkpoint if one is given. Returns whether that was the end of the run, with nothing left to train.
 
     Trainer itself would take one step more where a run's last step is not the last of an epoch, and where early stopping ended
     it, it would train on.
@@ -152,9 +152,9 @@ def _evaluations_without_gain(state: TrainerState) -> int:
 
 
 def restore_explainer(trainer: AtomTrainer) -> bool:
-    """Restores the explainer that was fitted at the end of this very run. Returns whether its folder holds one.
+    """Restores the explainer that was fitted at the end of this run. Returns whether its folder holds one.
 
-    The heads beside it tell whether it was: every step trains them.
+    Whether it belongs to this run shows in the heads beside it, which every step trains.
     """
     folder, model = trainer.args.output_dir, inner_model(trainer.accelerator.unwrap_model(trainer.model))
     try:
@@ -177,6 +177,6 @@ def restore_explainer(trainer: AtomTrainer) -> bool:
     explainer.load_state_dict({name: saved[f"explainer.{name}"] for name in fitted})
     if trainer.is_world_process_zero():
         logger.info(
-            "importance is fitted to the prediction already; atom-hf fit-explainer --model %s fits it anew", folder
+            "importance is already fitted to the prediction; atom-hf fit-explainer --model %s fits it again", folder
         )
     return True

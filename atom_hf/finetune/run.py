@@ -142,11 +142,11 @@ def make_trainer(
     name_units(task.model)
     args.remove_unused_columns = args.remove_unused_columns and task.remove_unused_columns
     if args.atom and run.model is not None:
-        # A model that was trained with atoms goes on with its heads, those of the very commit that it was read from.
+        # A model that was trained with atoms keeps its heads, from the same commit as its weights.
         commit = getattr(task.model.config, "_commit_hash", None)
         restore_heads(task.model, find_model(run.model), explainer=False, revision=commit or run.model_revision)
     if args.atom and not isinstance(task.model, AtomMixin):
-        # The seed is set already: new heads go on with the random numbers that the model's own new layers were drawn from.
+        # The seed is already set: new heads draw from the same random numbers as the model's own new layers, after these.
         attach_atoms(task.model, args.atom_config(), task.processing_class)
     with as_atom_error("--push_to_hub", str(args.hub_model_id), errors=CLIENT_ERRORS):
         trainer = trainer_class(
@@ -207,7 +207,7 @@ def _finish(
     explainer_samples: int,
     find_comparison: Callable[[TaskData], Comparison | None] | None,
 ) -> RunResult:
-    """Evaluates a trained model, and does with it what is left to do."""
+    """Evaluates a trained model, fits its explainer, saves and pushes it."""
     trainer, data, task = prepared
     args = trainer.args
     found = trainer.evaluate()
@@ -242,12 +242,12 @@ def _finish(
 
 
 def _fit_explainer(trainer: AtomTrainer, samples: int) -> ExplainerFit | None:
-    """Fits the explainer where that can be done; says in a line why it cannot."""
+    """Fits the explainer if possible; otherwise says why not, in one line."""
     try:
         return trainer.fit_explainer(samples)
     except AtomError as error:
         logger.info("importance is not fitted to the prediction and stays the charge: %s", error)
-    except Exception as error:  # the model is trained already: no error on masked inputs may cost it
+    except Exception as error:  # the model is already trained: an error on masked inputs must not lose it
         why = f"{type(error).__name__}: {first_line(error)}"
         logger.warning("importance could not be fitted to the prediction and stays the charge: %s", why)
     return None

@@ -1,4 +1,4 @@
-"""Save a run's model: a disk that fills does not cost its results, and a model of NaNs is not saved as if it were one."""
+"""Save a run's model: a full disk does not lose its results, and a model of NaNs is not saved."""
 
 import functools
 import json
@@ -25,11 +25,11 @@ from .trainer import RenamedWeightsTrainer
 
 logger = get_logger(__name__)
 
-RESULTS_NAMES = ("eval_results.json", "all_results.json")  # Trainer's own; here there are no others to be combined
+RESULTS_NAMES = ("eval_results.json", "all_results.json")  # Trainer's names; a run writes no other results to combine
 
 
 class RunTrainer(RenamedWeightsTrainer):
-    """The trainer of `atom-hf train`. A checkpoint that cannot be written is said to be missing, and training goes on."""
+    """The trainer of `atom-hf train`. If a checkpoint cannot be written, it says so, and training continues."""
 
     @functools.cached_property
     def unsaved(self) -> dict[str, str]:
@@ -54,7 +54,7 @@ class RunTrainer(RenamedWeightsTrainer):
                 if self.state.best_model_checkpoint == folder:
                     self.state.best_model_checkpoint = None
             self.unsaved[name] = why
-            logger.warning("%s could not be saved: %s; training goes on without it", folder, why)
+            logger.warning("%s could not be saved: %s; training continues without it", folder, why)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if self._atom_on:
@@ -149,7 +149,7 @@ def why_unsaved(trainer: RunTrainer) -> str | None:
     if "the model" not in trainer.unsaved:
         return f"--output_dir {folder!r}: {parts}; the model is saved"
     last = max(complete_checkpoints(folder), default=None)
-    advice = f"--resume_from_checkpoint {last[1]} goes on from there" if last else "give another --output_dir"
+    advice = f"--resume_from_checkpoint {last[1]} resumes from there" if last else "give another --output_dir"
     return f"--output_dir {folder!r}: {parts}; make room, and {advice}"
 
 

@@ -1,4 +1,4 @@
-"""A trainer that reads checkpoints whatever names their weights have."""
+"""A trainer that loads checkpoints whose weights have other names than in memory."""
 
 from pathlib import Path
 from typing import Any
@@ -15,8 +15,8 @@ class RenamedWeightsTrainer(AtomTrainer):
     """AtomTrainer, for runs from the command line; `saving.RunTrainer` adds how they save.
 
     Without the flag, Transformers saves some models (ViT, for one) under other names than their parameters have in memory.
-    Trainer loads a checkpoint by the names in memory, and leaves out what it does not find, with no more than a warning: a run
-    that is resumed, or ends with its best model, would go on from new weights. Such a checkpoint is read as a model is.
+    Trainer loads a checkpoint by the names in memory, and skips what it does not find, with only a warning: a run that is
+    resumed, or ends with its best model, would continue from new weights. Such a checkpoint is loaded as a model is.
 
     (With the flag, checkpoints are saved under the names in memory.)
     """

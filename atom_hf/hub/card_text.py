@@ -96,11 +96,11 @@ def limits(facts: CardFacts) -> list[str]:
             "No comparison with a plain run was found beside this model: nothing here says what the atom loss changed."
         )
     if facts.metrics or facts.comparison:
-        lines.append("Nothing was measured but what stands above: no other data, no robustness, no bias.")
+        lines.append("Nothing was measured beyond the results above: no other data, no robustness, no bias.")
     else:
         lines.append("How good the model is has not been measured, as far as this card knows.")
     lines.append(
-        "The heads belong to these very weights. Where the weights change without them, their importances say nothing."
+        "The heads belong to exactly these weights. If the weights change without them, their importances mean nothing."
     )
     return lines
 

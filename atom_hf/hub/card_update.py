@@ -35,7 +35,7 @@ def card_to_push(folder: str | Path, repo_id: str, there: str | None, revision: 
     except FileNotFoundError:
         return None
     except UnicodeDecodeError as error:
-        raise AtomError(f"{file} is no text in UTF-8, as a model card must be: fix or remove it") from error
+        raise AtomError(f"{file} is not UTF-8 text, as a model card must be: fix or remove it") from error
     if not is_generated(text):
         return text
     if there is not None and not is_generated(there):

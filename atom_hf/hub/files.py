@@ -20,7 +20,7 @@ from .messages import HUB_ERRORS, LOG_IN, reason
 
 
 class NotInCache(AtomError):
-    """Offline, and the cache does not tell whether there is such a file."""
+    """Offline, and the cache does not show whether there is such a file."""
 
 
 def find_file(

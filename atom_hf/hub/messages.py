@@ -37,7 +37,7 @@ def without_token(text: str) -> str:
     return _TOKEN.sub("<token>", text.replace(token, "<token>") if token else text)
 
 
-# All that the client raises; a lost connection is an `HTTPError`, which is no `OSError`.
+# All that the client raises; a lost connection is an `HTTPError`, which is not an `OSError`.
 HUB_ERRORS = (OSError, ValueError, RuntimeError, HTTPError)
 
 CLIENT_ERRORS = (HTTPError, HFValidationError, LocalTokenNotFoundError, OfflineModeIsEnabled)
@@ -66,7 +66,7 @@ def reason(
         return f"there is no token for the Hub: {LOG_IN}"
     if invalid := next((e for e in chain if isinstance(e, HFValidationError)), None):
         return without_token(
-            f"there is no such folder, and it is no name on the Hub such as org/name ({first_line(invalid)})"
+            f"there is no such folder, and it is not a name on the Hub such as org/name ({first_line(invalid)})"
         )
     unasked = any(isinstance(e, LocalEntryNotFoundError | OfflineModeIsEnabled) for e in chain)
     if unasked and not _in_cache(repository, cache_dir):
@@ -80,7 +80,7 @@ def reason(
     if any(isinstance(e, UnicodeEncodeError) or type(e).__name__ == "LocalProtocolError" for e in chain):
         return f"the token cannot be sent as it is: {LOG_IN}"
     if any(type(e).__name__ in ("ReadError", "WriteError", "RemoteProtocolError") for e in chain):
-        return "the connection to the Hub broke off; run the same again"
+        return "the connection to the Hub was lost; run the same command again"
     if any(isinstance(e, HTTPError | EntryNotFoundError) for e in chain):
         return f"the Hub ({constants.ENDPOINT}) cannot be reached, and the cache does not hold it; check the connection"
     if any(isinstance(e, UnpicklingError) for e in chain):
@@ -154,7 +154,7 @@ def _answer(error: HfHubHTTPError, repository: str, revision: str | None) -> str
     if isinstance(error, RevisionNotFoundError):
         return f"it has no branch, tag or commit {str(revision or 'main')!r}{_revisions(repository, error)}"
     if status == 401 and with_token and not isinstance(error, RepositoryNotFoundError):
-        return f"the Hub does not take the token, which may have expired: {LOG_IN}"
+        return f"the Hub does not accept the token, which may have expired: {LOG_IN}"
     if isinstance(error, RepositoryNotFoundError):
         may = "your token may not read it: check both" if with_token else f"it is private: check the name, or {LOG_IN}"
         there = None if writing else _missing_folder(repository)
@@ -164,12 +164,12 @@ def _answer(error: HfHubHTTPError, repository: str, revision: str | None) -> str
             "your token may not write there: give a token with write access (https://huggingface.co/settings/tokens) of an "
             "account that may write to it, or another name"
             if with_token
-            else f"it takes a token to write: {LOG_IN}"
+            else f"writing requires a token: {LOG_IN}"
         )
     if status == 429:
-        return "the Hub asks to slow down (too many requests): wait some minutes and run the same again"
+        return "the Hub received too many requests: wait some minutes and run the same command again"
     if status >= 500:
-        return f"the Hub has trouble of its own (status {status}): try again later"
+        return f"the Hub has an internal error (status {status}): try again later"
     return f"the Hub refused ({status}): {' '.join((error.server_message or first_line(error)).split())}"
 
 

@@ -41,7 +41,7 @@ def check_repository(name: str, flag: str) -> None:
     try:
         validate_repo_id(name)
     except HFValidationError as error:
-        raise AtomError(f"{flag} {name!r} is no name on the Hub: {first_line(error)} Give org/name") from None
+        raise AtomError(f"{flag} {name!r} is not a name on the Hub: {first_line(error)} Give org/name") from None
 
 
 def check_token(token: Any = None) -> None:
@@ -49,7 +49,7 @@ def check_token(token: Any = None) -> None:
     if constants.HF_HUB_OFFLINE:
         raise AtomError("HF_HUB_OFFLINE is set, and nothing can be pushed; unset it")
     if not isinstance(token, str) and get_token() is None:
-        raise AtomError(f"there is no token for the Hub, and it takes one to push: {LOG_IN}")
+        raise AtomError(f"there is no token for the Hub, and pushing requires one: {LOG_IN}")
     check_sendable(token)
 
 

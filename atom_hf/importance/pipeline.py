@@ -1,4 +1,4 @@
-"""The pipeline "token-importance": texts and images under the importance of their words and patches."""
+"""The pipeline "token-importance": the importance of the words of texts and the patches of images."""
 
 import functools
 from typing import Any
@@ -32,9 +32,9 @@ class TokenImportancePipeline(Pipeline):
 
         {"word": "matter", "importance": 0.42, "start": 12, "end": 18}
 
-    with `text[start:end] == word`; of a pair also "source", 0 or 1. An importance is in [-1, 1], and nan where the word is no
-    token of the atom, or stands behind what the model can take (of such words the first 10,000 are told). Where it is fitted to
-    the prediction, it is that for the class that is predicted.
+    with `text[start:end] == word`; of a pair also "source", 0 or 1. An importance is in [-1, 1], and nan where the word is not
+    a token of the atom, or comes after what the model can take (the first 10,000 such words are listed). If it is fitted to
+    the prediction, it is the importance for the predicted class.
 
     An image gives a dict: "importance", float32 [height, width] on the pixels of the original, nan where the model does not
     look (cropped away); "grid", float32 [rows, columns] on its patches; "box", what these cover (left, top, right, bottom) in
@@ -57,7 +57,7 @@ class TokenImportancePipeline(Pipeline):
         is_image = is_image_model(model)
         kind, given = ("image_processor", image_processor) if is_image else ("tokenizer", tokenizer)
         if given is None:
-            raise AtomError(f"{kind}: the model has none beside it that can be loaded; give {kind}=...")
+            raise AtomError(f"{kind}: none can be loaded from the model's folder; give {kind}=...")
         self.scorer = (ImageScorer if is_image else TextScorer)(model, given)
         if not is_image and tokenizer.pad_token_id is None:
             # Required by the batches of Transformers' pipelines; the scorer does the padding.

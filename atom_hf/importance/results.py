@@ -14,7 +14,7 @@ class WordImportance:
     start: int
     end: int
     importance: float
-    """In [-1, 1]; nan where it is no token of the atom, or was cut off."""
+    """In [-1, 1]; nan where it is not a token of the atom, or was cut off."""
     source: int = 0
     """0 for the text, 1 for its pair."""
 
@@ -37,7 +37,7 @@ class SampleAtom:
 
 @dataclass(frozen=True)
 class TextImportance:
-    """A text, or a text and its pair, under the importance of their words.
+    """A text, or a text and its pair, with the importance of their words.
 
     Words stand in the order of the text, the pair's after the text's. White space stands between them: the text as it was
     written is what their offsets leave of it.
@@ -59,7 +59,7 @@ class TextImportance:
 
 @dataclass(frozen=True)
 class ImageImportance:
-    """A picture (any size and mode) under the importance of its patches."""
+    """A picture (any size and mode) with the importance of its patches."""
 
     image: Image.Image
     importance: np.ndarray

@@ -36,8 +36,8 @@ class TextScorer:
         check_model(model, "input_ids", "texts")
         if not getattr(tokenizer, "is_fast", False):
             raise AtomError(
-                f"tokenizer: {type(tokenizer).__name__} does not know where its pieces come from; "
-                "give a fast one (AutoTokenizer)"
+                f"tokenizer: {type(tokenizer).__name__} gives no character offsets; "
+                "give a fast tokenizer (AutoTokenizer)"
             )
         self.model, self.tokenizer, self.limit = model, tokenizer, _limit(model, tokenizer)
         self.ids = IdLimits(inner_model(model), tokenizer)
@@ -48,7 +48,7 @@ class TextScorer:
             if not isinstance(value, str) and (name == "text" or value is not None):
                 raise AtomError(f"{name} must be a string, got {type(value).__name__}")
             if value is not None and SURROGATE.search(value):
-                raise AtomError(f"{name} holds a lone surrogate: it was decoded from bytes that are no UTF-8")
+                raise AtomError(f"{name} holds a lone surrogate: it was decoded from bytes that are not UTF-8")
         cut = {"truncation": True, "max_length": self.limit} if self.limit < NO_LIMIT else {}
         sources = [text] if pair is None else [text, pair]
         read = [readable(source, self.tokenizer, self.limit) for source in sources]
@@ -72,7 +72,7 @@ class TextScorer:
                 "input_ids": next((mark for mark in marks if mark is not None), 0),
                 "token_type_ids": self.tokenizer.pad_token_type_id,
             }
-            # In front only for models that sum a text up by its last place: others count places from the first.
+            # On the left only for models that read the last position: others count positions from the first.
             front = getattr(self.model.config, "summary_type", None) == "last"
             inputs = {
                 name: nn.utils.rnn.pad_sequence(
@@ -90,7 +90,7 @@ class TextScorer:
                         f"{type(self.model).__name__} shortens its sequence: layer {self.model.atom_config.layer} has "
                         f"{len(row.importance)} tokens for {length} of the text; attach heads to another layer to read words"
                     )
-                own = row.importance[len(row.importance) - length :]  # behind the virtual tokens of a prompt
+                own = row.importance[len(row.importance) - length :]  # after the virtual tokens of a prompt
                 count = len(one.inputs["input_ids"])
                 found.append(replace(row, importance=own[length - count :] if front else own[:count]))
         found = iter(found)

@@ -28,7 +28,7 @@ def seen_box(processor: Any, size: tuple[int, int], model_config: Any) -> Box | 
         model_config: says how many channels the model takes.
 
     Returns:
-        None where the pictures do not tell: a processor that does more than to resize, crop, pad and normalise.
+        None where that cannot be measured: a processor that does more than resize, crop, pad and normalise.
     """
     width, height = size
     level = np.zeros((height, width), np.uint8)

@@ -13,7 +13,7 @@ from .results import WordImportance
 WORD = re.compile(r"\S+")
 
 UNREAD = 10_000
-"""The most words that are told of those before, and of those behind, what the model read."""
+"""The most words to list of those before, and of those after, what the model read."""
 
 JOINER = "\u200d"
 
@@ -34,7 +34,7 @@ def find_pieces(encoding: Encoding, sources: list[str]) -> list[Piece]:
     """The pieces of a text, or of a text and its pair, in the order of their characters.
 
     - Offsets of byte-level tokenizers take in the space before a word, or not, as they were made: here never. A token of white
-      space alone is no piece.
+      space alone is not a piece.
     - Tokens that are bytes of the same character are one piece.
     - Accents and joiners that a normalizer removed belong to the letter before them.
     - A word is the tokenizer's, which keeps punctuation apart; and white space ends one where the tokenizer knows none.

@@ -1,4 +1,4 @@
-"""Bounds of a model's configuration, which may be anybody's: checked before anything of its size is made."""
+"""Bounds of a model's configuration, which is untrusted: checked before anything of its size is allocated."""
 
 import os
 import random
@@ -31,7 +31,7 @@ MOST_PARTS = 2**17
 
 
 def check_config_file(file: str | Path) -> dict[str, Any]:
-    """The content of a `config.json`. Raises `AtomError` for one that is no configuration, or counts too far."""
+    """The content of a `config.json`. Raises `AtomError` for other content, or numbers that are too large."""
     config = read_json(file, CONFIG_BYTES, "configuration of a model")
     check_counts(config, str(file))
     return config

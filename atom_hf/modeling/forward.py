@@ -163,7 +163,7 @@ def _read_atoms(
         )
         options = {name: getattr(config, name) for name in ("charges", "positions", "token_reduction")}
         energy = model.atom_heads.pack_atoms(*where, **options)
-        tokens = tokens.detach()  # what the heads learn here is no concern of the model's
+        tokens = tokens.detach()  # the model does not learn from the heads' objective here
     importance, position = model.atom_heads(tokens)
     packed = pack_tokens(importance, position, mask, config.token_reduction)
     if config.trains_heads_apart:
@@ -240,8 +240,8 @@ def _knows_output_layer(model: Any, read: Read, outputs: ModelOutput, has_all_st
     if state.output_layer is not None:
         return True
     logger.warning_once(
-        f"no layer of {type(model).__name__} gives its logits as they are: the energy takes the content tokens of the last "
-        "hidden states for what is read"
+        f"no layer of {type(model).__name__} gives its logits unchanged: the energy uses the content tokens of the last "
+        "hidden states"
     )
     state.has_output_layer, state.keeps_all_states = False, True
     return has_all_states

@@ -193,7 +193,7 @@ def find_heads(source: str, **hub: Any) -> str | None:
     try:
         return find_file(source, HEADS_NAME, **hub)
     except NotInCache:
-        # The weights may tell what the cache does not.
+        # The weights may show what the cache does not.
         weights = find_file(source, SAFE_WEIGHTS_NAME, optional=True, **hub)
         if weights is None or not _has_heads(weights):
             raise

@@ -103,7 +103,7 @@ def check_layer(model: Any, layer: int, side: str = "encoder") -> None:
     """Raise `AtomError` if the model is known to lack the side or the layer."""
     if side == "decoder" and not getattr(model.config, "is_encoder_decoder", False):
         raise AtomError(
-            f"side 'decoder': {type(model).__name__} is no encoder-decoder and has one side only; use side 'encoder'"
+            f"side 'decoder': {type(model).__name__} is not an encoder-decoder and has one side only; use side 'encoder'"
         )
     names = (
         ("decoder_layers", "num_decoder_layers", "num_hidden_layers") if side == "decoder" else ("num_hidden_layers",)

@@ -189,8 +189,8 @@ def restore_heads(
 ) -> bool:
     """Attach the heads that were saved with a model, if any, to `model`. Returns whether there were any.
 
-    Offline, the cache of a model that was fetched by other means cannot tell whether the model has heads. It is taken for a
-    model without heads, with a warning.
+    Offline, the cache of a model that was fetched by other means does not show whether the model has heads. It is then loaded
+    as a model without heads, with a warning.
 
     Args:
         model: a base of the class and width that the heads were trained on.

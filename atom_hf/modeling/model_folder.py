@@ -1,4 +1,4 @@
-"""What a folder or repository holds: a whole model or an adapter. Of both, Transformers would put the adapter on the model."""
+"""Tell a folder with a model from one with an adapter; with both, Transformers would apply the adapter to the model."""
 
 from pathlib import Path
 from typing import Any

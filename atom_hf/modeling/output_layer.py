@@ -1,4 +1,4 @@
-"""What a model's output layer reads: found in one forward pass by what flows through it, never by a name."""
+"""Find what a model's output layer reads, in one forward pass, by the tensors and never by a name."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,7 +26,7 @@ class OutputLayer(NamedTuple):
 
 
 class Call(NamedTuple):
-    """What one module got and gave in a forward pass."""
+    """The inputs and the output of one module in a forward pass."""
 
     name: str
     given: Tensor

@@ -1,4 +1,4 @@
-"""Models of one's own, which may return a tuple or a plain dict, as Trainer allows, and keep hidden states to themselves."""
+"""Custom models, which may return a tuple or a plain dict, as Trainer allows, without hidden states."""
 
 import functools
 import inspect

@@ -55,7 +55,7 @@ def find_tokens(
         if len(ids) > batch and len(ids) % batch == 0:
             special = special.view(batch, -1, ids.shape[1]).all(1)  # one row of ids per codebook
         if config.side == "decoder":
-            special[:, 0] = True  # the start token is no part of the text that the decoder writes
+            special[:, 0] = True  # the start token does not belong to the text that the decoder writes
         mask = mask & align(~special, length, model)
     pixels = next(
         (inputs[name] for name in ("pixel_values", "input_values") if torch.is_tensor(inputs.get(name))), None
@@ -96,10 +96,10 @@ def read_text(inputs: dict[str, Any]) -> tuple[Tensor | None, Tensor | None]:
 
 
 def written_text(inputs: dict[str, Any], model_config: Any = None) -> tuple[Tensor | None, Tensor | None]:
-    """(ids [B, N], attention bool [B, N]) of a decoder's input, None where the inputs do not tell.
+    """(ids [B, N], attention bool [B, N]) of a decoder's input, None where the inputs do not show it.
 
     If it is not given, models make it from the labels, and without labels from the text itself: shifted right by one place,
-    behind the start token. Labels of -100 are padding.
+    after the start token. Labels of -100 are padding.
     """
     ids, attention = (inputs.get(name) for name in ("decoder_input_ids", "decoder_attention_mask"))
     attention = attention.bool() if torch.is_tensor(attention) and attention.dim() == 2 else None

@@ -1,6 +1,6 @@
-"""The parts of a checkpoint, tried out before a run resumes from it: Trainer reads them one by one when it starts to train.
+"""Check the parts of a checkpoint before a run resumes from it: Trainer reads them only when it starts to train.
 
-Nothing is unpickled but what `torch.load` takes for plain tensors and numbers (`weights_only`).
+Only tensors and numbers are unpickled (`weights_only` of `torch.load`).
 """
 
 import json
@@ -36,7 +36,7 @@ def check_parts(checkpoint: str) -> None:
     try:
         state = TrainerState.load_from_json(str(folder / TRAINER_STATE_NAME))
         if not isinstance(state.global_step, int) or not isinstance(state.log_history, list):
-            raise ValueError("it does not say at which step it was written")
+            raise ValueError("it has no global step")
     except (OSError, ValueError, TypeError, AttributeError, RecursionError, json.JSONDecodeError) as error:
         raise _damaged(folder / TRAINER_STATE_NAME, first_line(error)) from error
     for pattern, keys in _SAVED.items():
@@ -61,7 +61,7 @@ def check_fits(checkpoint: str, model: Any) -> None:
 
 def _check_saved(file: Path, keys: tuple[str, ...]) -> None:
     if not zipfile.is_zipfile(file):
-        raise _damaged(file, "it is cut short, or no file of torch.save; pickles are not read")
+        raise _damaged(file, "it is truncated, or not a file of torch.save; pickles are not read")
     try:
         with safe_globals():
             # Mapped: what the tensors hold is not read.

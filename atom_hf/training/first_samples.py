@@ -1,4 +1,4 @@
-"""Look at the first samples, so that data that make no atoms are rejected with their real cause."""
+"""Check the first samples, so that data without usable atoms are rejected with the cause."""
 
 from typing import Any
 

@@ -263,7 +263,7 @@ def check_whole(checkpoint: str, only_model: bool | None) -> None:
     missing = [what for pattern, what in parts.items() if not list(Path(checkpoint).glob(pattern))]
     if missing and not only_model and (only_model is False or len(missing) < len(parts)):
         raise AtomError(
-            f"resume_from_checkpoint: {checkpoint} is not whole, {' and '.join(missing)} is missing; fetch or copy it again"
+            f"resume_from_checkpoint: {checkpoint} is incomplete, {' and '.join(missing)} is missing; fetch or copy it again"
         )
 
 

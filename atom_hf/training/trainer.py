@@ -279,7 +279,7 @@ class AtomTrainerMixin(ModelInitMixin, CardMixin, PushMixin, ExplainerMixin, Los
             try:
                 self._atom_model.atom_balancer.load(state)
             except (KeyError, TypeError, ValueError, OverflowError) as error:
-                raise AtomError(f"resume_from_checkpoint: {file} is no atom state: {first_line(error)}") from error
+                raise AtomError(f"resume_from_checkpoint: {file} is not an atom state: {first_line(error)}") from error
 
 
 class AtomTrainer(AtomTrainerMixin, Trainer):

@@ -1,4 +1,4 @@
-"""YAML that may come from anybody: read within bounds, so that neither aliases nor nesting fill the memory."""
+"""Read untrusted YAML within bounds, so that neither aliases nor nesting fill the memory."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ def parse_yaml(text: str) -> Any:
     """The content of YAML text, whose aliases may repeat things, but not expand to more than any settings hold.
 
     Raises:
-        ValueError, RecursionError, yaml.YAMLError: it is no YAML, nested too deeply, or expands to too much.
+        ValueError, RecursionError, yaml.YAMLError: it is not YAML, is nested too deeply, or expands to too much.
     """
     loader = yaml.SafeLoader(text)
     try:

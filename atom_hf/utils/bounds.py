@@ -54,7 +54,7 @@ def check_bounds(values: Mapping[str, Any], bounds: Mapping[str, Bound], prefix:
     """Raise `AtomError` for a number outside its bounds, or that is NaN or of more than 64 bits.
 
     Args:
-        values: by name; what is no number is left out.
+        values: by name; what is not a number is skipped.
         bounds: of some of them.
         prefix: of a name as the user gave it, such as "--".
     """

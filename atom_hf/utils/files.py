@@ -1,4 +1,4 @@
-"""Read untrusted files safely; write so that what is there is whole at any moment; check output paths before work starts.
+"""Read untrusted files safely; write files so that they are complete at any moment; check output paths before work starts.
 
 A file, or a set of files that belong together, is written beside what it replaces, flushed to the disk, and then renamed. A
 full disk, a kill or a power cut leaves what was there before, or what was to be written.
@@ -112,7 +112,7 @@ def replacing(folder: str | Path, last: Sequence[str] = (), stale: re.Pattern | 
     """Context manager: an empty folder to write to. At the end its files take the places of those in `folder`, together.
 
     Until all of them have been written and flushed, nothing in `folder` changes. An interruption after that, while they are
-    being renamed, is made good by `complete`.
+    being renamed, is repaired by `complete`.
 
     Args:
         folder: made if need be.
@@ -166,7 +166,7 @@ def complete(folder: str | Path) -> None:
     """
     try:
         parts = sorted(Path(folder).glob(f"{PART}*"))
-    except (OSError, ValueError):  # a name that is no path
+    except (OSError, ValueError):  # a name that is not a path
         return
     for part in parts:
         if not part.is_dir() or part.is_symlink() or part.resolve() in _open:
@@ -209,8 +209,8 @@ def _move(part: Path, folder: Path) -> None:
     root = folder.resolve()
     folders, names, removed = (found.get(key, []) for key in ("folders", "files", "removed"))
     if not all(isinstance(listed, list) for listed in (folders, names, removed)):
-        raise AtomError(f"{part / _DONE} is no list of saved files")
-    # A folder may come from somebody else: nothing outside it is touched.
+        raise AtomError(f"{part / _DONE} is not a list of saved files")
+    # A folder is untrusted: nothing outside it is touched.
     for name in (*folders, *names, *removed):
         steps = Path(name).parts if isinstance(name, str) else ("..",)
         if not steps or ".." in steps or not (folder / name).parent.resolve().is_relative_to(root):

@@ -30,7 +30,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         try:
             lines.append(json.loads(text))
         except ValueError as error:
-            raise AtomError(f"{path}, line {number}, is no result: remove it, and its run is done again") from error
+            raise AtomError(f"{path}, line {number}, is not a result: remove it, and its run is repeated") from error
     return lines
 
 
@@ -54,7 +54,7 @@ def append_line(path: Path, line: dict[str, Any]) -> None:
         with suppress(OSError):
             os.truncate(path, before)
         raise WriteError(
-            f"{path}: the last result could not be written: {error.strerror}; make room, and the same command goes on after "
+            f"{path}: the last result could not be written: {error.strerror}; make room, and the same command resumes after "
             "the one before it",
             error.strerror,
         ) from error

@@ -1,4 +1,4 @@
-"""One run at a time in a folder: a lock file with the process and the host of the run that writes there."""
+"""Lock a folder for one run at a time: a lock file with the process and the host of the run that writes there."""
 
 import json
 import os
@@ -13,7 +13,7 @@ from ..errors import AtomError
 
 try:
     import fcntl
-except ImportError:  # Windows: the process's number alone tells whether it still runs
+except ImportError:  # Windows: only the process id shows whether it still runs
     fcntl = None
 
 LOCK_NAME = ".atom-hf.lock"  # hidden: what is pushed leaves it out
@@ -30,10 +30,10 @@ def lock_folder(folder: str | Path, flag: str = "--output_dir") -> Iterator[None
     """Context manager: the folder, made if need be, is this process's own to write until the end.
 
     The lock of a process that ended without removing it is taken over. The operating system itself releases a lock when its
-    process ends, on whatever host that was; the file tells who holds it, and decides where files cannot be locked.
+    process ends, on whatever host that was; the file names the holder, and decides where files cannot be locked.
 
     Raises:
-        AtomError: another run is writing there, or nobody can.
+        AtomError: another run is writing there, or the folder is not writable.
     """
     path = Path(folder, LOCK_NAME)
     made = [parent for parent in path.parents if not parent.exists()]
@@ -55,7 +55,7 @@ def is_alive(pid: Any) -> bool:
     """Whether there is a process of this number on this host."""
     try:
         os.kill(pid, 0)
-    except PermissionError:  # somebody else's
+    except PermissionError:  # another user's
         return True
     except (OSError, OverflowError, TypeError):
         return False
@@ -98,7 +98,9 @@ def _take(path: Path, flag: str) -> int:
                 raise AtomError(f"{flag} {shown} cannot be written to: {error.strerror}; make room there") from error
             return held
         os.close(held)
-    raise AtomError(f"{flag} {shown} is being written to by other processes, which come and go: give another folder")
+    raise AtomError(
+        f"{flag} {shown} is being written to by other processes, which keep starting and ending: give another folder"
+    )
 
 
 def _lock(held: int) -> bool | None:

@@ -1,4 +1,4 @@
-"""Pictures of any mode with 8 bits a channel: Pillow's own conversion clips deeper ones to white or black."""
+"""Convert pictures of any mode to 8 bits a channel: Pillow's own conversion clips deeper ones to white or black."""
 
 from __future__ import annotations
 

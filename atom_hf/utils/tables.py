@@ -1,6 +1,10 @@
-"""Format tables for a terminal and for Markdown."""
+"""Format tables for a terminal and for Markdown, and fill the generated parts of a document."""
 
 import math
+import re
+from pathlib import Path
+
+from .files import write_atomically
 
 
 def format_table(header: list[str], rows: list[list[str]]) -> str:
@@ -25,3 +29,21 @@ def format_number(value: float) -> str:
 def markdown(header: list[str], rows: list[list[str]]) -> str:
     """A Markdown table."""
     return "\n".join("| " + " | ".join(cells) + " |" for cells in [header, ["---"] * len(header), *rows]) + "\n"
+
+
+def fill_block(document: Path, name: str, text: str) -> None:
+    """Replace the generated part of a Markdown document: what stands between two comments.
+
+        <!-- NAME: the command that generates it -->
+        <!-- end of NAME -->
+
+    Raises:
+        ValueError: the document does not hold exactly one such pair of comments.
+    """
+    before = document.read_text(encoding="utf-8")
+    opening, end = rf"<!-- {re.escape(name)}: [^\n]* -->", f"<!-- end of {name} -->"
+    parts = re.split(rf"({opening})\n.*?({re.escape(end)})", before, flags=re.DOTALL)
+    if len(parts) != 4:
+        raise ValueError(f"{document}: give one '<!-- {name}: COMMAND -->' and, after it, one '{end}'")
+    head, mark, _, tail = parts
+    write_atomically(document, f"{head}{mark}\n\n{text.strip()}\n\n{end}{tail}")

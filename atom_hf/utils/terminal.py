@@ -1,4 +1,4 @@
-"""The one place where text leaves for a terminal: standard output, standard error, and the log of this package.
+"""Filter all text that goes to a terminal: standard output, standard error, and the log of this package.
 
 What a stranger's file says (a column, a label, a class, the name of a file) may hold escape sequences, which would recolour,
 move or rename a terminal, or hide what stands there. A reader that has gone (`| head -1`), a full disk behind `> log` or an

@@ -1,4 +1,4 @@
-"""The two colours of importance, and the ones that tell classes apart: all stay apart under every common colour blindness."""
+"""The two colours of importance, and the colours of classes; all remain distinct under every common colour blindness."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ NEGATIVE, POSITIVE = (42, 123, 192), (226, 100, 28)
 
 PAPER, NIGHT, INK, MUTED = (255, 255, 255), (28, 30, 34), (29, 28, 26), (97, 93, 87)
 
-LEVELS = 20  # steps of strength per sign: finer than the eye tells apart, few enough for one CSS class each
+LEVELS = 20  # steps of strength per sign: finer than the eye can see, few enough for one CSS class each
 
 # Classes, on white and on dark paper: each has a contrast of 3:1 with its own. After Okabe and Ito.
 CLASSES = ((0, 102, 170), (196, 78, 0), (0, 128, 96), (176, 72, 130), (128, 108, 0), (40, 40, 40), (120, 80, 200))

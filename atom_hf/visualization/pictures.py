@@ -85,13 +85,17 @@ def write_words(path, texts: list[TextImportance], width: int = 1000, *, fitted:
     """
     if not texts or width < 480:
         raise AtomError(f"write_words: {len(texts)} texts, width {width}; give at least one text and 480 pixels")
-    scale, margin, line, side = checked_scale(texts=texts), 44, 36, width // 5
+    scale, margin, line, side = checked_scale(texts=texts), 44, 36, width // 4
     places = [_wrap(text, 19, width - 2 * margin - side - 20, line) for text in texts]
-    heights = [max([line] + [y for *_, y in place]) + line + 26 for place in places]
-    draw, top = ImageDraw.Draw(sheet := Image.new("RGB", (width, sum(heights) + 184), PAPER)), 24
+    judged = [line if outcome(text)[2] else 0 for text in texts]  # of a text whose class is known, a second line
+    heights = [max([line + extra] + [y for *_, y in place]) + 20 for place, extra in zip(places, judged, strict=True)]
+    draw = ImageDraw.Draw(sheet := Image.new("RGB", (width, sum(heights) + 216), PAPER))
+    right, top = width - margin - side, 46
+    for spot, heading in ((margin, "importance of each word"), (right, "prediction")):
+        print_text(draw, (spot, 36), heading, 15, side, MUTED, "ls")
     for text, place, height in zip(texts, places, heights, strict=True):
         for word, importance, wide, x, y in place:
-            x, y, fill = margin + x, top + 44 + y, MUTED if np.isnan(importance) else INK
+            x, y, fill = margin + x, top + 36 + y, MUTED if np.isnan(importance) else INK
             if level := level_of(importance, scale):
                 paper, fill, weight = word_style(level)
                 draw.rounded_rectangle((x - 2, y - 20, x + wide + 1, y + 9), 4, paper)
@@ -99,11 +103,13 @@ def write_words(path, texts: list[TextImportance], width: int = 1000, *, fitted:
                     draw.rectangle((dot, y + 4, dot + weight if level < 0 else x + wide, y + 3 + weight), fill)
             print_text(draw, (x, y), word, 19, wide + 1, fill, "ls")
         wrong, predicted, true, sure = outcome(text)
-        about = ", ".join(filter(None, (wrong, sure, true and f"true {true}")))
-        print_text(draw, (width - margin - side, top + 44), predicted, 19, side, INK, "ls")
-        print_text(draw, (width - margin - side, top + 70), about, 15, side, MUTED, "ls")
+        sure_at = width - margin - 46 if sure else width - margin
+        print_text(draw, (right, top + 36), predicted, 19, sure_at - right - 8, INK, "ls")
+        print_text(draw, (width - margin, top + 36), sure, 19, 60, MUTED, "rs")
+        about = ", ".join(filter(None, (wrong, true and f"true {true}")))
+        print_text(draw, (right, top + 62), about, 15, side, MUTED, "ls")
         if wrong:
-            draw.rounded_rectangle((margin - 14, top + 6, width - margin + 13, top + height - 6), 6, None, INK, 2)
+            draw.rounded_rectangle((margin - 14, top + 4, width - margin + 13, top + height - 8), 6, None, INK, 2)
         top += height
     _print_scale(draw, width / 2, top + 20, scale, meaning(fitted))
     return save(path, png(sheet))

@@ -33,7 +33,7 @@ def show_importance(
     """Lines for a terminal, or for a pipe.
 
     In colour a word has that of its importance; positive ones are bold and negative ones underlined, so that the sign
-    shows without colour. Plain, each word has its value behind it: `sea(+0.42)`. Whatever a text holds that would steer a
+    shows without colour. Plain, each word is followed by its value: `sea(+0.42)`. Whatever a text holds that would steer a
     terminal is replaced.
 
     Args:
@@ -63,13 +63,13 @@ def show_importance(
     else:
         lines += [Text("  ".join(_caption(result))) for result in images]
     with console.capture() as shown:
-        # A program behind a pipe wants a text in one line, and a terminal breaks plain lines itself.
+        # A program that reads a pipe needs a text in one line, and a terminal wraps plain lines itself.
         console.print(Group(*lines), soft_wrap=not colored)
     return shown.get().removesuffix("\n")
 
 
 def harmless(text: str) -> str:
-    """Anybody's text without what would steer a terminal: control characters, escape sequences, changes of direction.
+    """Untrusted text without what would control a terminal: control characters, escape sequences, changes of direction.
 
     rich itself takes out a few control characters, but no escape sequence.
     """

@@ -1,4 +1,4 @@
-"""A text as it was written, cut where its words begin and end."""
+"""Split a text, as it was written, at the ends of its words."""
 
 import math
 from bisect import bisect_left
@@ -8,7 +8,7 @@ from ..importance.results import TextImportance, WordImportance
 from .values import signed
 
 TAIL = 2000
-"""Of a text that the model did not read to its end, the characters that are shown behind the last word that it read."""
+"""If the model did not read a text to its end, the number of characters to show after the last word that it read."""
 
 
 class Run(NamedTuple):
@@ -18,7 +18,7 @@ class Run(NamedTuple):
     word: WordImportance | None = None
     pieces: tuple[WordImportance, ...] = ()
     cut: bool = False
-    """It stands behind the last token that the model read."""
+    """Whether it comes after the last token that the model read."""
 
     @property
     def says(self) -> str:

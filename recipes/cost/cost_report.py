@@ -1,16 +1,18 @@
-"""README.md and the plots of the cost, from the results alone: nothing is measured, and no number is written by hand."""
+"""Write README.md, the plots of the cost and the generated parts of the project's documents from the results alone.
+
+Nothing is measured, and no number is written by hand.
+"""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from atom_hf.utils.tables import markdown
+from atom_hf.utils.tables import fill_block, markdown
 from atom_hf.visualization.figures import new_figure, save_figure
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
-README = HERE.parents[1] / "README.md"
-MARKS = "<!-- cost: python recipes/cost/run.py -->", "<!-- end of cost -->"
+PROJECT = HERE.parents[1]
 KINDS = {"cpu": "CPU", "cuda": "GPU"}
 MODELS = {"bert": "BERT-base", "vit": "ViT-base"}
 PRECISIONS = {"cpu": "float32", "cuda": "bfloat16"}
@@ -28,37 +30,34 @@ PARTS = {"gate": "gradient balancer"}  # parts by the names that older results h
 
 HEAD = """# What the flag costs
 
-A training step with `--atom` over the same step without it: `atom-hf bench`, both steps by turns in one process, the same
-initial weights and batches. Times are given as ratios alone, since a machine's load changes the times of both alike.
+The ratio of a training step with `--atom` to the same step without it (`atom-hf bench`): both steps interleaved in one process, with the same initial weights and batches.
+Times are given as ratios only, because a machine's load changes the times of both alike.
 
     python recipes/cost/run.py                  # measures on the GPU, or the CPU where there is none; writes this page
     python recipes/cost/run.py --report_only    # writes this page again from the results
 
-"""
+"""  # noqa: E501
 NOTES = """
-A step is Trainer's own: forward, loss, backward, clipping, optimizer, scheduler, and with the flag the heads, the energy, the
-gradient balancer and the record for the log. Peak memory is the parameters, buffers and optimizer state of one trainer, and
-what one step allocates above them at most. [...] is the {interval}.
+A step is Trainer's own: forward, loss, backward, clipping, optimizer, scheduler, and with the flag the heads, the energy, the gradient balancer and the record for the log.
+Peak memory is the parameters, buffers and optimizer state of one trainer, plus the most that one step allocates beyond them.
+[...] is the {interval}.
 
-Own parts is 1 + what the profiler finds of the flag's own work (the table of parts below), over the profiled plain step: load
-on the machine while one step of a pair runs and not while the other does changes the ratio of the two, and hardly this.
+Own parts is 1 + the share of the profiled plain step that the profiler finds in the flag's own operations (the table of parts below).
+If the machine is busy during one step of a pair and not during the other, their ratio changes, but own parts hardly does.
 
-The floor is what two linear layers cost at the least, one of h x h and one of h x 1, in the heads' precision: their forward,
-backward and AdamW update on the batch's tokens, timed between the two steps of each pair, beside the plain step; in memory,
-their parameters and optimizer state. Operations are those of products of matrices, convolutions and attention, counted by
-`torch.utils.flop_counter`.
-"""
+The floor is the least that two linear layers can cost, one of h x h and one of h x 1, in the heads' precision: their forward, backward and AdamW update on the batch's tokens, timed between the two steps of each pair; in memory, their parameters and optimizer state.
+Operations are those of matrix products, convolutions and attention, counted by `torch.utils.flop_counter`.
+"""  # noqa: E501
 GROWTH = """## As batches and texts grow
 
-The energy alone, from importance, position and mask to the gradient with respect to importance and position: the closed form
-beside the double sum of Eq. 5 over all pairs of tokens, as [`growth.py`](growth.py) writes it in plain torch. The double sum
-depends on the size of its blocks: as large as fits into memory with ease, or so small that they stay in a processor's cache.
-How many times the closed form's time it takes, at {samples} x {tokens} tokens of width {width}:
+The energy alone, from importance, position and mask to the gradient with respect to importance and position: the closed form, and the double sum of Eq. 5 over all pairs of tokens, as [`growth.py`](growth.py) writes it in plain torch.
+The time of the double sum depends on the size of its blocks: as large as easily fits into memory, or so small that they stay in a processor's cache.
+It takes this many times as long as the closed form, at {samples} x {tokens} tokens of width {width}:
 
-"""
+"""  # noqa: E501
 SIZES = """
-Times over the closed form's at the smallest size, width {width}; the double sum is left out beyond the last size that takes
-{longest:.0f} seconds or by its growth would ({kind}):
+Times as multiples of the closed form's at the smallest size, width {width} ({kind}).
+The double sum is omitted at sizes where it takes more than {longest:.0f} seconds, or would by its growth:
 
 """
 
@@ -161,7 +160,7 @@ def profile_tables(results: dict[str, dict[str, Any]]) -> str:
                 parts.append(markdown(["part", "forward", "backward"], rows) + "\n")
     if not parts:
         return ""
-    intro = "## Where the extra time goes\n\nShares of the plain step, of two steps each: what is small here is noise too.\n\n"
+    intro = "## Where the extra time goes\n\nShares of the plain step, from two steps each: small values are noise.\n\n"
     return intro + "".join(parts)
 
 
@@ -188,8 +187,30 @@ def growth_section(results: dict[str, dict[str, Any]]) -> str:
     return head + table + "\n![Time by samples and by tokens](growth.png)\n" + "".join(parts)
 
 
+def headline(results: dict[str, dict[str, Any]]) -> str:
+    """The cost in two sentences, for the project's README.md."""
+    said = []
+    for kind, found in results.items():
+        ones = {name: found[model] for model, name in MODELS.items() if model in found}
+        if ones:
+            times = " and ".join(
+                f"{one['time']['ratio']:.2f} ({name}; 95 % interval {one['time']['low']:.2f} to {one['time']['high']:.2f})"
+                for name, one in ones.items()
+            )
+            memory = max(one["memory"]["ratio"] for one in ones.values())
+            said.append(
+                f"on a {KINDS[kind]} a training step takes {times} times as long with the flag, "
+                f"and {memory:.2f} times the memory"
+            )
+    missing = [title for kind, title in KINDS.items() if not any(model in results.get(kind, {}) for model in MODELS)]
+    text = "**What it costs:** " + ("; ".join(said) or "not measured yet") + "."
+    if missing and said:
+        text += f"\nOn a {' and a '.join(missing)} it has not been measured."
+    return text
+
+
 def summary(results: dict[str, dict[str, Any]]) -> str:
-    """What the project's own README says of it."""
+    """The table and a sentence on the energy, for docs/distributed.md."""
     rows = []
     for kind, title in KINDS.items():
         for model, name in MODELS.items():
@@ -219,17 +240,11 @@ def summary(results: dict[str, dict[str, Any]]) -> str:
     return "".join(lines)
 
 
-def write_summary(file: Path, results: dict[str, dict[str, Any]]) -> None:
-    """Puts the summary between its marks."""
-    before, _, rest = file.read_text(encoding="utf-8").partition(MARKS[0])
-    _, _, after = rest.partition(MARKS[1])
-    file.write_text(f"{before}{MARKS[0]}\n\n{summary(results)}\n{MARKS[1]}{after}", encoding="utf-8")
-
-
 def write_report() -> None:
-    """README.md, the plots, and the marked part of the project's own README."""
+    """Writes README.md, the plots, and the generated parts of the project's README.md and docs/distributed.md."""
     results = read_results()
-    write_summary(README, results)
+    fill_block(PROJECT / "README.md", "cost", headline(results))
+    fill_block(PROJECT / "docs" / "distributed.md", "cost", summary(results))
     benches = [found[model] for found in results.values() for model in MODELS if model in found]
     interval = benches[0]["interval"] if benches else "95 % interval"
     exactness = HERE / "exactness.md"
@@ -242,7 +257,7 @@ def write_report() -> None:
         plot_growth(results)
     parts.append(growth_section(results))
     if exactness.exists():
-        parts.append("\nWhether it computes the right thing, however a run is split: [exactness.md](exactness.md).\n")
+        parts.append("\n[exactness.md](exactness.md) shows that it computes the same however a run is split.\n")
     (HERE / "README.md").write_text("".join(parts), encoding="utf-8")
 
 

@@ -1,13 +1,15 @@
-"""Writes README.md from `results.jsonl`."""
+"""Write README.md, and the headline in the project's documents, from `results.jsonl`."""
 
 import json
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from atom_hf.utils.tables import fill_block
+
 HERE = Path(__file__).parent
-README = HERE.parents[1] / "README.md"
-MARKS = "<!-- coverage: python recipes/coverage/run.py -->", "<!-- end of coverage -->"
+PROJECT = HERE.parents[1]
+DOCUMENTS = ("README.md", "docs/trainers.md")  # both hold the headline
 RESULTS = HERE / "results.jsonl"
 PASSED, NOT_BUILT, PLAIN_FAILS, FAILED = "passed", "not instantiable offline", "fails without atoms too", "failed"
 TEXT_ALONE = "passed, on text alone"
@@ -20,21 +22,19 @@ HEAD = """# Which architectures atoms attach to
 
 {headline}
 
-Each architecture is made tiny from its default configuration by one rule ([`shrink.py`](shrink.py), with a table of
-[exceptions](exceptions.py)), takes two training steps on random inputs with the flag on through `AtomTrainer`, and is
-saved, loaded plainly and loaded with its heads ([`check.py`](check.py)). It passes if
+Each architecture is made tiny from its default configuration by one rule ([`shrink.py`](shrink.py), with a table of [exceptions](exceptions.py)).
+It takes two training steps on random inputs with the flag on through `AtomTrainer`, and is saved, loaded plainly and loaded with its heads ([`check.py`](check.py)).
+It passes if
 
 - the losses are finite, the heads and the model change, and the gradient of the energy reaches the model;
 - every sample has a token, and every importance is in [-1, 1];
-- `from_pretrained` misses no key and finds none too many, gives the very weights, and the outputs of before;
-- `load_atom_model` gives the very weights and heads, the outputs and the importances of before.
+- `from_pretrained` finds no missing and no unexpected key, and gives the same weights and outputs as before;
+- `load_atom_model` gives the same weights, heads, outputs and importances as before.
 
-Models of images and text, or of recordings and text, are given both, in the way that they take them ([`media.py`](media.py));
-those for which none of the ways made there fits are trained on text alone, and said to be.
+Models of images and text, or of recordings and text, get both, in the form that they take ([`media.py`](media.py)); those for which none of the forms made there fits are trained on text alone, and listed as such.
 
-What fails is run again with the flag off, by the same steps: what fails then too, or does not run at all on what is made here,
-is not for the atoms' sake. "Not instantiable offline" are those whose model cannot be made, for want of a package it needs or
-because its default configuration, or that made small, does not hold together.
+What fails is run again with the flag off, by the same steps: if it fails then too, the atoms are not the cause.
+"Not instantiable offline" are models that cannot be built, because a package is missing or because the default configuration, or the shrunk one, is inconsistent.
 
 {summary}
 
@@ -45,7 +45,7 @@ because its default configuration, or that made small, does not hold together.
 ## All of them
 
 {everything}
-"""
+"""  # noqa: E501
 
 
 def read_results() -> list[dict[str, Any]]:
@@ -56,7 +56,7 @@ def read_results() -> list[dict[str, Any]]:
 
 
 def write_report() -> str:
-    """Writes README.md beside the results, and its first sentence into the project's own. Returns that sentence."""
+    """Writes README.md beside the results, and its headline into the project's documents. Returns the headline."""
     rows = read_results()
     headline = headline_of(rows)
     text = HEAD.format(
@@ -69,8 +69,8 @@ def write_report() -> str:
         ),
     )
     (HERE / "README.md").write_text(text, encoding="utf-8")
-    before, _, rest = README.read_text(encoding="utf-8").partition(MARKS[0])
-    README.write_text(f"{before}{MARKS[0]}\n\n{headline}\n\n{MARKS[1]}{rest.partition(MARKS[1])[2]}", encoding="utf-8")
+    for name in DOCUMENTS:
+        fill_block(PROJECT / name, "coverage", headline)
     return headline
 
 
@@ -81,8 +81,10 @@ def headline_of(rows: list[dict[str, Any]]) -> str:
     versions = ", ".join(sorted({row["transformers"] for row in rows}))
     tasks = len({row["task"] for row in rows})
     return (
-        f"Transformers {versions} registers {len(rows)} architectures for the {tasks} tasks below. {len(made)} of them can be "
-        f"made offline, and **{passed} of these pass: {percent(passed, len(made))}**, {text_alone} of them on text alone."
+        f"Transformers {versions} registers {len(rows)} architectures for {tasks} tasks, from text and image classification to "
+        f"image-text-to-text.\n"
+        f"Of the {len(made)} that can be built offline, **{passed} pass ({percent(passed, len(made))})**: they train with the "
+        f"flag on, save, and load with and without their heads ({text_alone} of them on text alone)."
     )
 
 

@@ -1,4 +1,4 @@
-"""README.md here and the table in the project's README.md, from the results of the faithfulness measurements."""
+"""Write README.md here, and the generated parts of the project's documents, from the results of the measurements."""
 
 import math
 from collections.abc import Iterable
@@ -19,10 +19,10 @@ from atom_hf.faithfulness.report import (
     write_report,
 )
 from atom_hf.utils.jsonl import RESULTS_NAME
-from atom_hf.utils.tables import markdown
+from atom_hf.utils.tables import fill_block, markdown
 
 HERE = Path(__file__).parent
-MARKS = "<!-- faithfulness: python recipes/faithfulness/run.py -->", "<!-- end of faithfulness -->"
+PROJECT = HERE.parents[1]
 TITLES = {
     "poem": "poem sentiment, MiniLM",
     "cola": "CoLA, MiniLM",
@@ -33,22 +33,19 @@ COMPARED = [name for name in MEASURES if name != "infidelity"]
 STEPS = ("charge", "-charge", "|charge|", OURS)
 HEAD = """# How faithful importance is to the prediction
 
-Made by `python recipes/faithfulness/run.py` (see there for local data). Each recipe's models were trained with three
-seeds; their importance was then fitted to the prediction on samples of the whole training split, whose labels the fit
-does not use (digits: 1,000 images where the model had learned from 100; CoLA: 320 sentences; CIFAR-10: 1,000
-images; poems: half of the training verses). Everything is measured on samples that neither the training nor the
-fit has seen.
+Made by `python recipes/faithfulness/run.py` (see there for local data).
+Each recipe's models were trained with three seeds.
+Their importance was then fitted to the prediction on samples of the whole training split, without their labels: 1,000 images of digits (the model had learned from 100), 320 sentences of CoLA, 1,000 images of CIFAR-10, and half of the poems' training verses.
+Everything is measured on samples that neither the training nor the fit has seen.
 
-"""
-SHARES = """Of the way from random numbers (0 %) to integrated gradients with 50 steps (100 %), how much the importance goes. ▲
-and ▼ mark where its paired difference to integrated gradients has a 95 % interval over samples that excludes 0, for
-the better and the worse.
-"""
+"""  # noqa: E501
+SHARES = """Each cell says how far the importance gets on the way from random numbers (0 %) to integrated gradients with 50 steps (100 %).
+▲ and ▼ mark a paired difference to integrated gradients whose 95 % interval over samples excludes 0, for the better and the worse.
+"""  # noqa: E501
 PATHS = """## Each step
 
-The same share, of the charges that the energy knows (with their sign, with the other, and without) and of the
-importance that has been fitted to the prediction.
-"""
+The same share for the charges (as they are, with the opposite sign, and as magnitudes), and for the importance that has been fitted to the prediction.
+"""  # noqa: E501
 GAPS = """## Importance minus integrated gradients
 
 Mean over seeds; in brackets the 95 % interval over samples, then that over seeds.
@@ -112,26 +109,47 @@ def cost(found: Found, method: str, key: str) -> float:
     return median(values) if values else math.nan
 
 
-def summary(found: Found) -> str:
-    """How often the importance is better, worse, or neither, and what it costs."""
+def counts(found: Found) -> dict[str, int]:
+    """In how many comparisons with integrated gradients the importance is better (▲), worse (▼), or neither ("")."""
     marks = [
         verdict(paired(blocks["model", OURS], blocks["model", REFERENCE], m), MEASURES[m][1])
         for blocks in found.values()
         for m in COMPARED
     ]
-    counts = {mark: marks.count(mark) for mark in ("▲", "▼", "")}
-    passes = [cost(found, REFERENCE, key) for key in ("forward", "backward")]
-    longer = cost(found, REFERENCE, "time") / cost(found, OURS, "time")
+    return {mark: marks.count(mark) for mark in ("▲", "▼", "")}
+
+
+def times_as_long(found: Found) -> float:
+    """The time of integrated gradients over that of the importance."""
+    return cost(found, REFERENCE, "time") / cost(found, OURS, "time")
+
+
+def headline(found: Found) -> str:
+    """What the importance gives, in two sentences, for the project's README.md."""
+    marks, passes = counts(found), cost(found, REFERENCE, "forward")
     return (
-        f"Of {len(marks)} comparisons with integrated gradients (recipes, masking strategies, measures), the "
-        f"importance is better in {counts['▲']} and worse in {counts['▼']}, with a 95 % interval that excludes 0; in "
-        f"{counts['']} neither. It takes one forward pass; integrated gradients take {passes[0]:.0f} forward and "
-        f"{passes[1]:.0f} backward passes, {longer:.0f} times as long."
+        "**An importance for every token of every prediction:** it takes one forward pass, and integrated gradients with "
+        f"{passes:.0f} steps take {times_as_long(found):.0f} times as long.\n"
+        f"Its faithfulness to the prediction was compared with theirs {sum(marks.values())} times: it is better in "
+        f"{marks['▲']}, worse in {marks['▼']} and neither in {marks['']} (by 95 % intervals; [which](docs/faithfulness.md))."
+    )
+
+
+def summary(found: Found) -> str:
+    """How often the importance is better, worse, or neither, and what it costs."""
+    marks = counts(found)
+    passes = [cost(found, REFERENCE, key) for key in ("forward", "backward")]
+    return (
+        f"Of {sum(marks.values())} comparisons with integrated gradients (recipes, masking strategies, measures), the "
+        f"importance is better in {marks['▲']} and worse in {marks['▼']}, with a 95 % interval that excludes 0, and neither in "
+        f"{marks['']}.\n"
+        f"It takes one forward pass; integrated gradients take {passes[0]:.0f} forward and {passes[1]:.0f} backward passes, "
+        f"{times_as_long(found):.0f} times as long."
     )
 
 
 def texts(found: Found) -> tuple[str, str]:
-    """The table for the project's README.md, and README.md here."""
+    """The table for docs/faithfulness.md, and README.md here."""
     table = f"{summary(found)}\n\n{SHARES}\n{shares_table(found)}"
     links = "\n".join(f"- [{TITLES[name]}]({name}/report.md)" for name in dict.fromkeys(name for name, _ in found))
     parts = [HEAD + table, f"{PATHS}\n{steps_table(found)}", f"{GAPS}\n{gaps_table(found)}"]
@@ -139,13 +157,13 @@ def texts(found: Found) -> tuple[str, str]:
 
 
 def write_reports(names: Iterable[str]) -> list[Path]:
-    """Writes each recipe's report, README.md here, and the table in the project's. Returns the files."""
+    """Writes each recipe's report, README.md here, and the generated parts of the project's documents. Returns the files."""
     names = list(names)
     written = [path for name in names if (HERE / name / RESULTS_NAME).is_file() for path in write_report(HERE / name)]
-    table, text = texts(read_results(names))
-    page, main = HERE / "README.md", HERE.parents[1] / "README.md"
+    found = read_results(names)
+    table, text = texts(found)
+    page, main, document = HERE / "README.md", PROJECT / "README.md", PROJECT / "docs" / "faithfulness.md"
     page.write_text(text, encoding="utf-8")
-    before, rest = main.read_text(encoding="utf-8").split(MARKS[0])
-    after = rest.split(MARKS[1])[1]
-    main.write_text(f"{before}{MARKS[0]}\n\n{table}\n{MARKS[1]}{after}", encoding="utf-8")
-    return [*written, page, main]
+    fill_block(main, "faithfulness", headline(found))
+    fill_block(document, "faithfulness", table)
+    return [*written, page, main, document]

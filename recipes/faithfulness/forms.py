@@ -35,8 +35,8 @@ MEASURED = [
 METHODS = "importance,charge,random,integrated_gradients"
 HEAD = (
     "# Fitted importance under either form of the energy\n\nMade by `python recipes/faithfulness/forms.py`.\n"
-    "Each recipe was trained with three seeds in each form, and importance was fitted to the prediction on the same 300 training "
-    "images.\nIt is measured on 40 evaluation images, patches masked by the mean colour.\n"
+    "Each recipe was trained with three seeds in each form, and importance was fitted to the prediction on the same 300 "
+    "training images.\nIt is measured on 40 evaluation images, patches masked by the mean colour.\n"
     "The table gives importance minus integrated gradients with 50 steps: the mean over seeds, the 95 % interval over samples, "
     "then that over seeds; ▲ better, ▼ worse.\n\n"
 )

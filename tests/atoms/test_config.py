@@ -195,7 +195,7 @@ json_values = st.recursive(
 
 
 @pytest.mark.promise(
-    "A stranger's model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
+    "An untrusted model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
 )
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(
@@ -217,7 +217,7 @@ def test_any_json_is_a_configuration_or_an_error_of_one_line(tmp_path_factory, d
 
 
 @pytest.mark.promise(
-    "A stranger's model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
+    "An untrusted model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
 )
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.binary(max_size=200) | st.text(max_size=200).map(str.encode))
@@ -229,7 +229,7 @@ def test_any_bytes_are_an_error(tmp_path_factory, content):
 
 
 @pytest.mark.promise(
-    "A stranger's model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
+    "An untrusted model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
 )
 def test_a_file_as_large_or_as_deep_as_it_likes(tmp_path):
     file = tmp_path / "atom_config.json"

@@ -14,7 +14,7 @@ from atom_hf.cli.main import main
 from helpers.bad_material import spoil_checkpoint, spoil_heads, write_files
 
 pytestmark = pytest.mark.promise(
-    "Bad input ends in one line that names the argument, with status 2, before training, and nothing is written.",
+    "Bad input ends in one line that names the argument, with exit code 2, before training, and nothing is written.",
     "flags, numbers, files, folders, columns, labels, models, heads, checkpoints and configurations that cannot be used",
 )
 
@@ -172,7 +172,7 @@ CASES = [
     ("atoms", f"{DIGITS} --atom --atom_charge_floor 2", "atom_charge_floor must be between 0 and 1"),
     ("atoms", f"{DIGITS} --atom --atom_warmup_ratio nan", "atom_warmup_ratio must be between 0 and 1; got nan"),
     ("files", f"{DIGITS} --config nosuch.yaml", "--config 'nosuch.yaml' cannot be read"),
-    ("files", f"{DIGITS} --config unknown.yaml", "--config 'unknown.yaml' has keys that are no flags: learning_rat"),
+    ("files", f"{DIGITS} --config unknown.yaml", "--config 'unknown.yaml' has keys that are not flags: learning_rat"),
     ("files", f"{DIGITS} --config list.yaml", "--config 'list.yaml' must hold flags as keys"),
     ("files", f"{DIGITS} --config broken.yaml", "--config 'broken.yaml' cannot be read"),
     ("files", f"train {VIT} --dataset digits --config word.yaml", "many"),
@@ -208,7 +208,7 @@ CASES = [
     (
         "folders",
         f"{DIGITS} --output_dir vit-damaged --resume_from_checkpoint true --atom --max_steps 2",
-        "optimizer.pt cannot be read: it is cut short, or no file of torch.save; pickles are not read",
+        "optimizer.pt cannot be read: it is truncated, or not a file of torch.save; pickles are not read",
     ),
     (
         "folders",

@@ -187,7 +187,7 @@ REJECTED = [
     ("--model bert --file table.csv", "--file 'table.csv' has columns: give it as --dataset"),
     ("--model vit --file none", "--file 'none': no images in this folder"),
     ("--model vit --file classes", "a folder of folders of images is a --dataset"),
-    ("--model vit --file broken.png", "--file 'broken.png' is no image that can be read"),
+    ("--model vit --file broken.png", "--file 'broken.png' is not a readable image"),
     ("--model vit --file pictures lines.txt", "--file: texts and images were given; give either"),
     ("'the sea'", "give --model"),
     ("'the sea' --model bert --sample 3", "no such flag: --sample;"),

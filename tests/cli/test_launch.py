@@ -231,7 +231,7 @@ def test_a_process_whose_peer_is_killed_ends(killed):
     assert sorted(path.name for path in killed["folder"].iterdir()) == ["checkpoint-2", "checkpoint-4"]
 
 
-@pytest.mark.promise("A run that is killed goes on as if it had been left alone.")
+@pytest.mark.promise("A killed run resumes as if it had not been interrupted.")
 def test_after_a_kill_two_processes_go_on_as_if_left_alone(launched):
     for part in launched("ddp", 2)[0]:
         resumed, alone = part["weights"]
@@ -247,7 +247,7 @@ def command(config, folder, *more):
     return [*start, "--output_dir", folder, *more]
 
 
-@pytest.mark.promise("A run that is killed goes on as if it had been left alone.")
+@pytest.mark.promise("A killed run resumes as if it had not been interrupted.")
 @pytest.mark.slow
 def test_the_launcher_says_that_a_process_was_killed_and_the_run_goes_on(tmp_path):
     steps = ["--max_steps", "60", "--save_steps", "20"]

@@ -133,7 +133,7 @@ def test_a_file_of_ones_own_is_left_as_it_is(monkeypatch, tmp_path):
 
 
 @pytest.mark.promise(
-    "Bad input ends in one line that names the argument, with status 2, before training, and nothing is written."
+    "Bad input ends in one line that names the argument, with exit code 2, before training, and nothing is written."
 )
 @pytest.mark.parametrize(
     ("arguments", "message"),
@@ -149,7 +149,7 @@ def test_a_file_of_ones_own_is_left_as_it_is(monkeypatch, tmp_path):
         (["--accelerate_config", "ddp", "--num_processes", "x"], "accelerate launch: argument --num_processes"),
         (["--accelerate_config", "ddp", "--num_processes"], "--num_processes/--num-processes: expected one argument"),
         (["--accelerate_config", "ddp", "--log_dir"], "--log_dir/--log-dir: expected one argument"),
-        (["--accelerate_config", __file__], "is no configuration of accelerate"),
+        (["--accelerate_config", __file__], "is not a configuration of accelerate"),
         (["--accelerate_config", "ddp", "--x"], "no such flag: --x;"),
         (["--accelerate_config", "ddp", "--x", "3", "--num_processes", "2"], "no such flag: --x;"),
         (["--accelerate_config", "ddp", "--num_processes", "2", "3"], "no such flag: 3;"),
@@ -172,11 +172,11 @@ def test_what_cannot_be_launched_is_rejected_in_one_line(arguments, message, cap
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "is no configuration of accelerate"),
+        ("", "is not a configuration of accelerate"),
         ("num_processes: 2", "`distributed_type` must be specified"),
         ("distributed_type: MANY", "'MANY' is not a valid DistributedType"),
         ("{distributed_type: MULTI_GPU, typo: 2}", "unknown keys (['typo'])"),
-        ("{compute_environment: AMAZON_SAGEMAKER, distributed_type: 'NO'}", "is no configuration of accelerate"),
+        ("{compute_environment: AMAZON_SAGEMAKER, distributed_type: 'NO'}", "is not a configuration of accelerate"),
     ],
 )
 def test_a_file_that_is_no_configuration_is_rejected_in_one_line(text, message, capsys, tmp_path):
@@ -187,7 +187,7 @@ def test_a_file_that_is_no_configuration_is_rejected_in_one_line(text, message, 
 @pytest.mark.parametrize("flags", [[], ["--accelerate_config", "ddp", "--num_processes", "2"]])
 def test_the_run_is_not_started_over_processes_by_its_config_file(flags, capsys, tmp_path):
     (tmp_path / "run.yaml").write_text("accelerate_config: ddp\n")
-    assert "keys that are no flags: accelerate_config" in rejected(
+    assert "keys that are not flags: accelerate_config" in rejected(
         capsys, "--config", str(tmp_path / "run.yaml"), *flags
     )
 

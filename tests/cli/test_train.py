@@ -210,7 +210,7 @@ def test_explain_takes_a_checkpoint(runs, tmp_path):
 # Going on
 
 
-@pytest.mark.promise("A run that is killed goes on as if it had been left alone.")
+@pytest.mark.promise("A killed run resumes as if it had not been interrupted.")
 @BOTH
 def test_resumed_ends_where_an_unbroken_run_ends(tmp_path, arm):
     flags = f"{COMMANDS['text']} --max_steps 6 --save_steps 3 --per_device_train_batch_size 8 --max_eval_samples 16"

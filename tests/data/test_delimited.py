@@ -104,7 +104,7 @@ def test_row_numbers_without_a_name_are_no_text(tmp_path, caplog):
     path = table(tmp_path / "r.csv", ",", ('"text"', '"label"'), rows)  # as R writes it
     with caplog.at_level(logging.INFO, "atom_hf"):
         assert rows_of(load_data(path)) == EXPECTED
-    assert "the first is taken for row numbers" in caplog.text
+    assert "the first is read as row numbers" in caplog.text
 
 
 def test_a_separator_at_the_end_of_each_row(tmp_path):
@@ -143,7 +143,7 @@ def test_quotes_that_are_lost_are_counted(tmp_path, caplog):
     lines = ["text,label", '"a, b",x', '"Hello" she said,y', '"c, d",x', "e,y"]
     with caplog.at_level(logging.INFO, "atom_hf"):
         load_data(put(tmp_path / "a.csv", lines))
-    assert "1 rows of a.csv have text behind a closing quote" in caplog.text
+    assert "1 rows of a.csv have text after a closing quote" in caplog.text
 
 
 def test_a_text_longer_than_csv_allows(tmp_path):
@@ -210,7 +210,7 @@ def test_files_that_are_not_written_alike(tmp_path):
     (tmp_path / "d").mkdir()
     table(tmp_path / "d" / "a.csv", ",")
     table(tmp_path / "d" / "b.csv", ";")
-    assert "a.csv and b.csv are not written alike" in error_of(str(tmp_path / "d"))
+    assert "a.csv and b.csv differ in their separator, quotes or header" in error_of(str(tmp_path / "d"))
 
 
 def test_a_byte_order_mark_is_no_part_of_a_name(tmp_path):

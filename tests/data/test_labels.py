@@ -118,10 +118,10 @@ def test_a_blank_label_is_none(tmp_path):
 def test_classes_that_differ_in_spelling_only_are_said(tmp_path, same, caplog):
     rows = {"text": [f"text {i}" for i in range(8)], "label": [*same] * 4}
     assert len(load_data(write(tmp_path / "d.jsonl", rows)).labels) == 2
-    assert "differ in their spelling only, and are classes apart" in caplog.text
+    assert "differ only in spelling, and count as different classes" in caplog.text
 
 
 def test_as_many_classes_as_texts_are_said(tmp_path, caplog):
     rows = {"text": [f"text {i}" for i in range(40)], "label": [f"answer {max(i, 5)}" for i in range(40)]}
     load_data(write(tmp_path / "d.csv", rows))
-    assert "--label_column 'label' has 35 classes in 40 rows: is it one of classes?" in caplog.text
+    assert "--label_column 'label' has 35 classes in 40 rows: is it a column of classes?" in caplog.text

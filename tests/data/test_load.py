@@ -9,7 +9,7 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.mark.promise(
-    "Bad input ends in one line that names the argument, with status 2, before training, and nothing is written."
+    "Bad input ends in one line that names the argument, with exit code 2, before training, and nothing is written."
 )
 def test_wrong_arguments(tmp_path):
     assert error_of("verse", task="poetry") == f"--task 'poetry' is unknown; give one of {', '.join(TASKS)}"

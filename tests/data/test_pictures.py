@@ -19,7 +19,7 @@ from helpers.task_data import TINY_VIT
 pytestmark = [
     pytest.mark.usefixtures("own_cache"),
     pytest.mark.promise(
-        "A picture that is broken, deep, or of which the model sees less is scaled, counted or rejected by name.",
+        "A picture that is broken, has more than 8 bits, or is not seen in full is scaled, counted or rejected by name.",
         "cut, empty, foreign and linked files, 16-bit and float pictures, colour, transparency, several frames",
     ),
 ]
@@ -72,7 +72,7 @@ def test_a_broken_picture_is_rejected_by_name(tmp_path, spoil, suffix):
     folder = folder_of(tmp_path / "p", noise(np.uint8, 255, shape=(32, 32)), suffix)
     spoil(folder / "b" / f"5{suffix}")
     message = error_message(
-        lambda: prepare(folder), "--dataset: picture", f"b/5{suffix}", "cannot be read", "mend or remove it"
+        lambda: prepare(folder), "--dataset: picture", f"b/5{suffix}", "cannot be read", "repair or remove it"
     )
     assert "\n" not in message
 
@@ -165,7 +165,7 @@ def test_transparency_and_frames_that_no_model_sees_are_said(tmp_path, caplog):
         first, *more = noise(np.uint8, 255, 3)
         first.save(tmp_path / "b" / "ab"[number % 2] / f"{number}.tif", save_all=True, append_images=more)
     prepare(tmp_path / "b")
-    assert "4 of 4 pictures have several frames or pages, of which the first is read" in caplog.text
+    assert "4 of 4 pictures have several frames or pages; the first is read" in caplog.text
 
 
 def test_plain_pictures_need_no_word(tmp_path, caplog):

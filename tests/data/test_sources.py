@@ -221,7 +221,7 @@ def test_hub_benchmark_with_hidden_test_labels(monkeypatch, caplog):
     assert "--train_split 'train': this split of 'nyu/glue' is empty" in error_of("nyu/glue")
 
 
-@pytest.mark.promise("A repository or data set that is missing, private, gated or offline is called that.")
+@pytest.mark.promise("An error says whether a repository or data set is missing, private, gated or offline.")
 def test_hub_configuration_is_missing(monkeypatch):
     def load_dataset(*_):
         raise ValueError("Config name is missing.\nPlease pick one among the available configs: ['cola', 'sst2']")
@@ -231,7 +231,7 @@ def test_hub_configuration_is_missing(monkeypatch):
     assert "['cola', 'sst2']" in message and "--dataset_config" in message
 
 
-@pytest.mark.promise("A repository or data set that is missing, private, gated or offline is called that.")
+@pytest.mark.promise("An error says whether a repository or data set is missing, private, gated or offline.")
 def test_hub_cannot_be_reached(monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
@@ -243,7 +243,7 @@ def test_hub_cannot_be_reached(monkeypatch):
     assert "built-in one (digits, gaussians, verse)" in message
 
 
-@pytest.mark.promise("A repository or data set that is missing, private, gated or offline is called that.")
+@pytest.mark.promise("An error says whether a repository or data set is missing, private, gated or offline.")
 def test_hub_has_no_such_data_set(monkeypatch):
     class Nothing(BaseHTTPRequestHandler):
         def do_GET(self):

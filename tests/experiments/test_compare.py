@@ -150,7 +150,7 @@ def count_runs(monkeypatch, stop_at=None):
     return started
 
 
-@pytest.mark.promise("Paired runs and studies that are interrupted go on after the last finished run.")
+@pytest.mark.promise("Interrupted comparisons and studies resume after the last finished run.")
 def test_an_interrupted_comparison_goes_on(tmp_path, monkeypatch, compared, capsys):
     with monkeypatch.context() as patch:
         started = count_runs(patch, stop_at=1)
@@ -169,7 +169,7 @@ def test_an_interrupted_comparison_goes_on(tmp_path, monkeypatch, compared, caps
     assert run(tmp_path / "runs").table.rows == report.table.rows and started == []
 
 
-@pytest.mark.promise("Paired runs and studies that are interrupted go on after the last finished run.")
+@pytest.mark.promise("Interrupted comparisons and studies resume after the last finished run.")
 def test_more_seeds_are_added_to_those_there(tmp_path, monkeypatch, compared):
     target = tmp_path / "runs"
     target.mkdir()
@@ -199,7 +199,7 @@ def test_a_table_read_again_is_the_same_table(tmp_path):
     assert run(tmp_path / "runs", *flags).table == first.table
 
 
-@pytest.mark.promise("Paired runs and studies that are interrupted go on after the last finished run.")
+@pytest.mark.promise("Interrupted comparisons and studies resume after the last finished run.")
 def test_a_line_cut_short_is_not_a_result(tmp_path, monkeypatch, compared):
     """A machine that stops while a line is written must not cost the runs before it."""
     target = tmp_path / "runs"
@@ -407,13 +407,13 @@ def test_importance_of_pairs_covers_both_texts(tmp_path, capsys):
     assert json.loads((tmp_path / "pairs" / "all_results.json").read_text())["accuracy"] == 1.0
     assert main(shlex.split("explain --model pairs --dataset pairs.csv --samples 8 --page page.html")) == 0
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "8 of 8 classified right" in page
+    assert "8 of 8 classified correctly" in page
     # Both texts are shown, the second of which is "yes" or "no" as the label is.
     assert "sea" in page and page.count(">yes</") + page.count(">no</") >= 8
 
 
 @pytest.mark.promise(
-    "Bad input ends in one line that names the argument, with status 2, before training, and nothing is written."
+    "Bad input ends in one line that names the argument, with exit code 2, before training, and nothing is written."
 )
 def test_a_rejected_comparison_leaves_its_folder_free(tmp_path, capsys):
     flags = ["compare", *FLAGS, "--output_dir", str(tmp_path / "runs"), "--seeds", "2"]

@@ -135,7 +135,7 @@ def test_a_finished_study_runs_nothing(finished, started, monkeypatch):
     assert again[1] == lines and again[2] == folder / "study" and started == []
 
 
-@pytest.mark.promise("Paired runs and studies that are interrupted go on after the last finished run.")
+@pytest.mark.promise("Interrupted comparisons and studies resume after the last finished run.")
 def test_an_interrupted_study_goes_on(tmp_path, monkeypatch, capsys):
     whole = run(tmp_path, SHORT, output_dir=str(tmp_path / "whole"))
     calls, real = itertools.count(), study._run
@@ -148,12 +148,12 @@ def test_an_interrupted_study_goes_on(tmp_path, monkeypatch, capsys):
     with monkeypatch.context() as patch:
         patch.setattr(study, "_run", interrupted)
         assert main(["study", write(tmp_path, SHORT)]) == 130
-    assert "goes on after the last finished run" in capsys.readouterr().err
+    assert "resumes after the last finished run" in capsys.readouterr().err
     assert keys(kept(tmp_path)) == [("digits", 24, "plain", 0)]
     assert values(run(tmp_path, SHORT)) == values(whole) == values(kept(tmp_path))
 
 
-@pytest.mark.promise("Paired runs and studies that are interrupted go on after the last finished run.")
+@pytest.mark.promise("Interrupted comparisons and studies resume after the last finished run.")
 @pytest.mark.parametrize("cut", [1, 30])
 def test_a_last_line_that_was_cut_short_is_done_again(tmp_path, started, cut):
     """Even where nothing but the end of the line is missing: the next line would be written onto it."""
@@ -165,7 +165,7 @@ def test_a_last_line_that_was_cut_short_is_done_again(tmp_path, started, cut):
     assert started == [1]
 
 
-@pytest.mark.promise("Paired runs and studies that are interrupted go on after the last finished run.")
+@pytest.mark.promise("Interrupted comparisons and studies resume after the last finished run.")
 def test_a_study_that_grows_keeps_what_has_run(tmp_path, started):
     first = run(tmp_path, SHORT)
     digits = SHORT["settings"]["digits"]
@@ -240,7 +240,10 @@ def test_a_study_may_begin_at_another_seed(tmp_path):
 @pytest.mark.promise("Results of other settings are never taken for those of a run.")
 @pytest.mark.parametrize(
     ("text", "says"),
-    [("{broken\n", "line 1, is no result: remove it"), ('{"settings": "x"}\n', "holds other results than a study's")],
+    [
+        ("{broken\n", "line 1, is not a result: remove it"),
+        ('{"settings": "x"}\n', "holds other results than a study's"),
+    ],
 )
 def test_results_that_are_not_a_studys_are_rejected(tmp_path, text, says):
     (tmp_path / "study").mkdir()

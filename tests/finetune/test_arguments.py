@@ -14,7 +14,7 @@ def patience(line):
 
 
 @pytest.mark.promise(
-    "Bad input ends in one line that names the argument, with status 2, before training, and nothing is written."
+    "Bad input ends in one line that names the argument, with exit code 2, before training, and nothing is written."
 )
 @pytest.mark.parametrize(
     ("flags", "says"),
@@ -50,7 +50,7 @@ def test_a_patience_that_can():
 
 
 @pytest.mark.promise(
-    "Bad input ends in one line that names the argument, with status 2, before training, and nothing is written."
+    "Bad input ends in one line that names the argument, with exit code 2, before training, and nothing is written."
 )
 def test_it_is_rejected_before_anything_is_loaded(tmp_path):
     flags = f"--model vit-fashion-mnist --dataset digits --output_dir {tmp_path / 'run'} --early_stopping_patience 2"

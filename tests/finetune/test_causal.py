@@ -10,7 +10,7 @@ from helpers.task_data import LINES, TINY_BERT, TINY_GPT2, text_data
 pytestmark = [
     pytest.mark.usefixtures("own_cache"),
     pytest.mark.promise(
-        "The task is guessed only where nothing else could be meant.",
+        "The task is guessed only if no other reading is possible.",
         "encoders and models without a language-model head for causal-lm",
     ),
 ]

@@ -66,7 +66,7 @@ def test_a_finished_run_that_is_resumed_stays_as_it_is(flags, tmp_path, caplog, 
     out = train(f"{FOUR} {flags} --output_dir {folder} --resume_from_checkpoint true")
     assert same(weights(folder), before) and results(folder) == found and checkpoints(folder) == ["checkpoint-4"]
     assert f"{folder}/checkpoint-4 is the end of the run: there is nothing left to train" in caplog.text
-    again = f"importance is fitted to the prediction already; atom-hf fit-explainer --model {folder} fits it anew"
+    again = f"importance is already fitted to the prediction; atom-hf fit-explainer --model {folder} fits it again"
     assert (again in caplog.text) == ("samples" in flags)
     assert (
         json.loads((folder / "trainer_state.json").read_text())["num_train_epochs"] == 2

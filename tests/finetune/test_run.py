@@ -8,7 +8,7 @@ from atom_hf.finetune.arguments import RunArguments, data_flags
 from atom_hf.finetune.resume import last_checkpoint
 
 
-@pytest.mark.promise("A checkpoint that does not belong to the run, or is not whole, is not resumed from.")
+@pytest.mark.promise("A checkpoint of another run, or one that is incomplete, is not resumed from.")
 def test_a_checkpoint_cut_short_is_passed_over(tmp_path, caplog):
     for number in (2, 10, 12):
         (tmp_path / f"checkpoint-{number}").mkdir()

@@ -29,7 +29,7 @@ FULL = OSError(errno.ENOSPC, "No space left on device")
 pytestmark = [
     pytest.mark.usefixtures("digits_once", "own_folder"),
     pytest.mark.promise(
-        "A full disk costs no results, and a model of NaNs is not saved as if it were one.",
+        "A full disk loses no results, and a model of NaNs is not saved.",
         "disks that fill in a checkpoint, at the last save and while the results are written; runs that diverge",
     ),
 ]

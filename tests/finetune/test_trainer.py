@@ -26,7 +26,7 @@ def train(line):
     assert status == 0, err
 
 
-@pytest.mark.promise("A run that is killed goes on as if it had been left alone.")
+@pytest.mark.promise("A killed run resumes as if it had not been interrupted.")
 def test_a_plain_run_goes_on_from_all_of_its_weights(tmp_path, library_log):
     train(f"--save_steps 2 --output_dir {tmp_path / 'whole'}")
     in_file = load_file(tmp_path / "whole" / "checkpoint-2" / "model.safetensors")
@@ -39,7 +39,7 @@ def test_a_plain_run_goes_on_from_all_of_its_weights(tmp_path, library_log):
     assert not [message for message in library_log if "missing keys" in message]
 
 
-@pytest.mark.promise("A run that is killed goes on as if it had been left alone.")
+@pytest.mark.promise("A killed run resumes as if it had not been interrupted.")
 def test_a_plain_run_ends_with_its_best_model(tmp_path):
     train(f"{BEST} --learning_rate 0.5 --output_dir {tmp_path / 'run'}")
     state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())

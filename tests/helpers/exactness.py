@@ -12,14 +12,14 @@ ROWS = {}
 HEADER = """\
 # Exactness
 
-The gradients of all parameters, heads and backbone, of one run against those of another that must be the same: for each
-parameter `||difference|| / ||reference||` (a parameter whose own gradient is under a thousandth of the whole is taken relative
-to that thousandth), and of these the largest. Float32 unless it says otherwise. Each row is a test; a difference above its
-bound fails it. Written by `make exactness`.
+Each row compares the gradients of all parameters, heads and backbone, of one run with those of another that must be the same.
+The difference is the largest `||difference|| / ||reference||` of any parameter (relative to a thousandth of the whole gradient, for a parameter whose own is smaller than that).
+Everything is in float32 unless a row says otherwise.
+Each row is a test, which fails if the difference is above the bound; `make exactness` writes this page.
 
 | what | against | largest relative difference | bound |
 | --- | --- | --- | --- |
-"""
+"""  # noqa: E501
 
 
 def relative_difference(found, expected):

@@ -68,7 +68,7 @@ def hostile_facts(names):
 LETTERS = st.one_of(st.characters(), st.sampled_from("|\\`<>[](){}*_#-+~!&$:@^= \n"))
 
 
-@pytest.mark.promise("Texts and names of strangers steer neither the terminal, nor a page, nor a card.")
+@pytest.mark.promise("Untrusted texts and names control neither the terminal, nor a page, nor a card.")
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.text(LETTERS, max_size=30), min_size=6, max_size=10))
 @example(HOSTILE)

@@ -52,7 +52,7 @@ def test_a_push_names_the_repository_and_leaves_a_card_of_somebodys_own(tmp_path
     (tmp_path / "README.md").write_text("# Mine\n")
     assert card_to_push(tmp_path, "org/name", there="# Theirs\n") == "# Mine\n"
     (tmp_path / "README.md").write_bytes(b"\xff")
-    with pytest.raises(AtomError, match=r"README\.md is no text in UTF-8"):
+    with pytest.raises(AtomError, match=r"README\.md is not UTF-8 text"):
         card_to_push(tmp_path, "org/name", None)
 
 

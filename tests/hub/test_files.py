@@ -217,7 +217,7 @@ def test_explaining_a_revision_reads_all_of_it_there(trained):
     assert "sea" in (folder / "branch.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.promise("A repository or data set that is missing, private, gated or offline is called that.")
+@pytest.mark.promise("An error says whether a repository or data set is missing, private, gated or offline.")
 @pytest.mark.parametrize("step", ["no model", "no model, token", "private", "private, wrong token"])
 def test_no_such_model_that_may_be_read(trained, step):
     message = error_line(trained[1][step])
@@ -226,46 +226,46 @@ def test_no_such_model_that_may_be_read(trained, step):
     assert ("your token may not read it" if "token" in step else "log in with `hf auth login`") in message
 
 
-@pytest.mark.promise("A repository or data set that is missing, private, gated or offline is called that.")
+@pytest.mark.promise("An error says whether a repository or data set is missing, private, gated or offline.")
 @pytest.mark.parametrize("step", ["no data", "private data"])
 def test_no_such_data_that_may_be_read(trained, step):
     assert "no such data set on the Hugging Face Hub that you may read" in error_line(trained[1][step])
 
 
-@pytest.mark.promise("A repository or data set that is missing, private, gated or offline is called that.")
+@pytest.mark.promise("An error says whether a repository or data set is missing, private, gated or offline.")
 @pytest.mark.parametrize("step", ["private, token", "private data, token"])
 def test_a_token_opens_what_is_private(trained, step):
     answer = succeeded(trained[1][step])
     assert TOKEN not in answer["out"] + answer["err"] + answer["log"]
 
 
-@pytest.mark.promise("A repository or data set that is missing, private, gated or offline is called that.")
+@pytest.mark.promise("An error says whether a repository or data set is missing, private, gated or offline.")
 @pytest.mark.parametrize("step", ["gated", "gated, wrong token"])
 def test_a_gated_model_is_called_gated(trained, step):
     message = error_line(trained[1][step])
     assert "--model 'org/gated'" in message and "it is gated: ask for access at http" in message
 
 
-@pytest.mark.promise("A repository or data set that is missing, private, gated or offline is called that.")
+@pytest.mark.promise("An error says whether a repository or data set is missing, private, gated or offline.")
 def test_gated_data_is_called_gated(trained):
     message = error_line(trained[1]["gated data"])
     assert "--dataset 'org/gated-data'" in message and "it is gated, ask for access at http" in message
 
 
-@pytest.mark.promise("A repository or data set that is missing, private, gated or offline is called that.")
+@pytest.mark.promise("An error says whether a repository or data set is missing, private, gated or offline.")
 def test_what_is_not_in_the_cache_while_offline(trained):
     message = error_line(trained[1]["offline"])
     assert "--model 'org/base2'" in message and "no such model in the cache; HF_HUB_OFFLINE is set" in message
     message = error_line(trained[1]["offline data"])
-    assert "--dataset 'org/table2'" in message and "HF_HUB_OFFLINE keeps the Hub from being asked" in message
+    assert "--dataset 'org/table2'" in message and "HF_HUB_OFFLINE is set, so the Hub is not asked" in message
 
 
-@pytest.mark.promise("A repository or data set that is missing, private, gated or offline is called that.")
+@pytest.mark.promise("An error says whether a repository or data set is missing, private, gated or offline.")
 def test_no_such_revision_is_named(trained):
     assert "it has no branch, tag or commit 'v9'; it has main" in error_line(trained[1]["no revision"])
 
 
-@pytest.mark.promise("A repository or data set that is missing, private, gated or offline is called that.")
+@pytest.mark.promise("An error says whether a repository or data set is missing, private, gated or offline.")
 @pytest.mark.parametrize("step", ["explain nothing", "explain private"])
 def test_explaining_a_model_that_may_not_be_read(trained, step):
     message = error_line(trained[1][step])
@@ -273,7 +273,7 @@ def test_explaining_a_model_that_may_not_be_read(trained, step):
 
 
 @pytest.mark.promise(
-    "Bad input ends in one line that names the argument, with status 2, before training, and nothing is written."
+    "Bad input ends in one line that names the argument, with exit code 2, before training, and nothing is written."
 )
 def test_a_rejected_run_writes_nothing(trained):
     # Of the runs above without --output_dir, one trains and the others are rejected.

@@ -20,7 +20,7 @@ from helpers.training import train
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning"),
     pytest.mark.promise(
-        "An offline cache without a listing is read, and what is missing from it is not taken for absent.",
+        "An offline cache without a listing is read, and a file missing from it is not taken to be absent from the Hub.",
         "three kinds of model, three kinds of revision, nine missing files",
     ),
 ]
@@ -143,7 +143,7 @@ def test_a_folder_that_is_not_there_is_called_that(tmp_path, monkeypatch):
     (tmp_path / "runs" / "a").mkdir(parents=True)
     for name, says in {
         "runs/b": "there is no such folder in runs",
-        "runs/a/b": "there is no such folder, and it is no name on the Hub",
+        "runs/a/b": "there is no such folder, and it is not a name on the Hub",
         "./runs/b": "no such folder",
         str(tmp_path / "runs" / "b"): "no such folder",
         "nothing": "there is no such folder, and no such model in the cache",

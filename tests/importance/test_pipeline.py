@@ -222,7 +222,7 @@ def test_options_that_are_none(pipes, options, words):
 def test_what_cannot_be_read_is_rejected_in_a_line(pipes):
     with pytest.raises(AtomError, match="BertForSequenceClassification has no heads"):
         pipeline("token-importance", model=tiny("bert"), tokenizer=make_tokenizer())
-    with pytest.raises(AtomError, match="tokenizer: the model has none beside it"):
+    with pytest.raises(AtomError, match="tokenizer: none can be loaded from the model's folder"):
         pipeline("token-importance", model=load_atom_model(pipes["bert"].model.name_or_path))
     for sample in (3, {"text": "a", "pair": "b"}, {"text_pair": "b"}, ["a", "b", 3]):
         with pytest.raises(AtomError, match="a text must be a string or"):

@@ -81,7 +81,7 @@ def test_lists_that_do_not_fit_are_rejected():
         read_texts(bert, make_tokenizer(), ["a", "b"], pairs=["c"])
     with pytest.raises(AtomError, match="batch_size must be at least 1, got 0"):
         read_texts(bert, make_tokenizer(), ["a"], batch_size=0)
-    with pytest.raises(AtomError, match="does not know where its pieces come from"):
+    with pytest.raises(AtomError, match="gives no character offsets; give a fast tokenizer"):
         read_texts(bert, object(), ["a"])
 
 

@@ -47,7 +47,7 @@ def setting(**changes):
 
 
 @pytest.mark.promise(
-    "A stranger's model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
+    "An untrusted model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
 )
 @pytest.mark.parametrize(
     ("spoil", "says"),
@@ -120,14 +120,14 @@ def test_one_that_is_made_from_its_base_has_to_fit_too(spoil, says, tmp_path):
     error_message(lambda: load_atom_model(tmp_path / "adapter"), says)
 
 
-@pytest.mark.promise("A push holds the model and its card, and nothing of this machine.")
+@pytest.mark.promise("A push contains the model and its card, and nothing about this machine.")
 def test_an_adapter_of_a_folder_is_not_pushed_anywhere(saved_adapter):
     model = load_atom_model(saved_adapter)
     with pytest.raises(AtomError, match=r"is for a base in the folder .*, which nobody else has"):
         model.push_to_hub("org/none")
 
 
-@pytest.mark.promise("A push holds the model and its card, and nothing of this machine.")
+@pytest.mark.promise("A push contains the model and its card, and nothing about this machine.")
 def test_a_run_that_is_to_push_an_adapter_of_a_folder_does_not_begin(saved_adapter, tmp_path):
     model = load_atom_model(saved_adapter, is_trainable=True)
     with pytest.raises(AtomError, match=r"is for a base in the folder .*, which nobody else has"):

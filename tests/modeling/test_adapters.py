@@ -2,6 +2,7 @@
 
 import copy
 import io
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,7 +13,8 @@ from transformers import AutoModelForSequenceClassification
 from atom_hf import AtomConfig, AtomError, AtomMixin, attach_atoms, detach_atoms, load_atom_model
 from atom_hf.training.model_setup import check_wrapped
 from helpers.adapters import adapted, adapter, base, heads_of
-from helpers.models import batch_for, rows_for, tiny
+from helpers.documents import python_with, run_python, write_table
+from helpers.models import batch_for, make_tokenizer, rows_for, tiny, verse
 from helpers.training import LOGGED, equal, history, make
 
 # PEFT 0.21 goes by names that Transformers 5.23 calls old.
@@ -229,7 +231,7 @@ def test_an_adapter_that_transformers_adds_itself(order, tmp_path):
 RUN = {"save_strategy": "steps", "save_steps": 2, "max_steps": 4, "atom_weight": 0.5}
 
 
-@pytest.mark.promise("A run that is killed goes on as if it had been left alone.")
+@pytest.mark.promise("A killed run resumes as if it had not been interrupted.")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", ["bert", "gpt2"])
 def test_a_checkpoint_goes_on_as_if_left_alone(name, kind, tmp_path):
@@ -293,3 +295,18 @@ def test_an_adapter_carries_a_card_without_the_folder_of_its_base(tmp_path):
     trainer.save_model()
     card = (tmp_path / "run" / "README.md").read_text()
     assert "| steps | 3 |" in card and "library_name: peft" in card and "alice" not in card
+
+
+@pytest.mark.filterwarnings("ignore:.*pin_memory")
+@pytest.mark.usefixtures("own_folder")
+def test_the_example_runs(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    tiny("bert", num_labels=2).save_pretrained("bert-base-uncased")
+    make_tokenizer().save_pretrained("bert-base-uncased")
+    rows = [(row["text"], row["label"]) for row in verse(60)[:16]]
+    write_table(Path("cornell-movie-review-data/rotten_tomatoes/train.csv"), ("text", "label"), rows)
+    names = run_python(python_with("docs/trainers.md", "LoraConfig"))
+    trained, loaded = names["trainer"].model, names["model"]
+    assert isinstance(loaded, PeftModel)
+    saved = heads_of(loaded)
+    assert saved and all(torch.equal(value, saved[name]) for name, value in heads_of(trained).items())

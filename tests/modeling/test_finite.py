@@ -11,7 +11,7 @@ from atom_hf.modeling.finite import check_finite_files, not_finite
 from helpers.models import attached, tiny
 
 pytestmark = pytest.mark.promise(
-    "A full disk costs no results, and a model of NaNs is not saved as if it were one.",
+    "A full disk loses no results, and a model of NaNs is not saved.",
     "weights that are not finite, in a model and in a checkpoint's files",
 )
 

@@ -88,7 +88,7 @@ def test_tensors_too_many_or_too_few_are_rejected(tmp_path):
 
 
 @pytest.mark.promise(
-    "A stranger's model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
+    "An untrusted model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
 )
 def test_a_file_far_too_large_is_rejected_before_its_numbers_are_read(tmp_path):
     # Four terabytes by its header, in a sparse file of a few blocks on the disk.
@@ -101,7 +101,7 @@ def test_a_file_far_too_large_is_rejected_before_its_numbers_are_read(tmp_path):
 
 
 @pytest.mark.promise(
-    "A stranger's model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
+    "An untrusted model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
 )
 def test_a_pickle_is_never_read(tmp_path):
     torch.save(heads(), tmp_path / "atom_heads.bin")
@@ -117,7 +117,7 @@ def write_index(folder, names):
 
 
 @pytest.mark.promise(
-    "A stranger's model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
+    "An untrusted model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
 )
 @pytest.mark.parametrize(
     "name", ["../out.safetensors", "/etc/out.safetensors", "a/out.safetensors", "a\\out.safetensors", "out.bin"]
@@ -194,7 +194,7 @@ def test_a_garbled_header_is_rejected_or_says_the_same(tmp_path_factory, data):
 
 
 @pytest.mark.promise(
-    "A stranger's model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
+    "An untrusted model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
 )
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(content=st.binary(max_size=300))
@@ -222,7 +222,7 @@ def saved(tmp_path):
 
 
 @pytest.mark.promise(
-    "A stranger's model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
+    "An untrusted model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
 )
 @pytest.mark.parametrize("model_type", ["bert", "stranger"])
 def test_code_in_the_folder_never_runs(saved, model_type, capsys):
@@ -284,7 +284,7 @@ def test_architectures_that_are_no_names(saved, names):
 
 
 @pytest.mark.promise(
-    "A stranger's model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
+    "An untrusted model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
 )
 def test_a_base_in_pickles_is_not_taken(saved):
     torch.save(load_file(saved / "model.safetensors"), saved / "pytorch_model.bin")
@@ -294,7 +294,7 @@ def test_a_base_in_pickles_is_not_taken(saved):
 
 
 @pytest.mark.promise(
-    "A stranger's model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
+    "An untrusted model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
 )
 def test_a_configuration_far_larger_than_its_files_is_rejected_before_it_is_made(saved, monkeypatch):
     config = json.loads((saved / "config.json").read_text())

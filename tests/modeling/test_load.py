@@ -188,7 +188,7 @@ def test_a_folder_without_atoms_or_without_heads(saved):
 
 
 @pytest.mark.promise(
-    "A stranger's model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
+    "An untrusted model runs no code and unpickles nothing, and is rejected in one line before it fills the memory."
 )
 def test_remote_code_is_never_run(saved):
     error_message(lambda: load_atom_model(saved, trust_remote_code=True), "trust_remote_code")

@@ -17,7 +17,7 @@ from helpers.own_models import Around, Dict, own
 from helpers.training import SUM, close, equal, history, make, train
 
 pytestmark = pytest.mark.promise(
-    "A model of one's own that returns a tuple or a dict trains, is read and is saved like one of Transformers.",
+    "A custom model that returns a tuple or a dict trains, is read and is saved like one of Transformers.",
     "tuples, lists, named tuples, dicts, own names, no backbone, custom loops",
 )
 

@@ -16,6 +16,7 @@ from atom_hf.benchmark.bench import BenchArguments
 from atom_hf.finetune.arguments import RunArguments
 from atom_hf.finetune.flags import parse_flags
 from atom_hf.training.arguments import AtomTrainingArguments
+from atom_hf.utils.tables import fill_block
 from helpers.naive import naive_energy, to_lists
 from helpers.paths import ROOT
 
@@ -112,11 +113,15 @@ def test_report_says_what_is_met_from_the_numbers(cost, tmp_path, monkeypatch):
     _, report = cost
     monkeypatch.setattr(report, "HERE", tmp_path)
     monkeypatch.setattr(report, "RESULTS", tmp_path / "results")
-    monkeypatch.setattr(report, "README", tmp_path / "PROJECT.md")
-    (tmp_path / "PROJECT.md").write_text("before " + " ".join(report.MARKS) + " after", encoding="utf-8")
+    monkeypatch.setattr(report, "PROJECT", tmp_path / "project")
+    documents = [tmp_path / "project" / name for name in ("README.md", "docs/distributed.md")]
+    documents[1].parent.mkdir(parents=True)
+    for document in documents:
+        document.write_text("before\n<!-- cost: x -->\n<!-- end of cost -->\nafter\n", encoding="utf-8")
     report.write_report()
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert text.count("not run") >= 8 and "met |" not in text and not (tmp_path / "cost.png").exists()
+    assert "**What it costs:** not measured yet.\n" in documents[0].read_text(encoding="utf-8")
 
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "cpu.json").write_text(json.dumps(made_up("cpu", 1.04)), encoding="utf-8")
@@ -127,11 +132,12 @@ def test_report_says_what_is_met_from_the_numbers(cost, tmp_path, monkeypatch):
     assert "large blocks / closed form, CPU, 2 threads | more than 100 times | 150.0 | met |" in text
     assert "| CPU, 2 threads | 150.0 | 50.0 |" in text
     assert "], 8 | 1.0300 |" in text, "heads: 1 % forward, 2 % backward"
-    project = (tmp_path / "PROJECT.md").read_text(encoding="utf-8")
-    assert project.startswith("before ") and project.endswith(" after") and "150 times as long (50 times" in project
+    project, table = (document.read_text(encoding="utf-8") for document in documents)
+    assert "a training step takes 1.04 (BERT-base; 95 % interval" in project and "On a GPU it has not been" in project
+    assert table.startswith("before\n") and table.endswith("\nafter\n") and "150 times as long (50 times" in table
     assert (
-        "| BERT-base, CPU, float32, 32 x 128 tokens | 1.040 [" in project
-        and "| ViT-base, GPU, bfloat16 | not run |" in project
+        "| BERT-base, CPU, float32, 32 x 128 tokens | 1.040 [" in table
+        and "| ViT-base, GPU, bfloat16 | not run |" in table
     )
 
     wide = made_up("cpu", 1.04)
@@ -151,6 +157,8 @@ def test_report_says_what_is_met_from_the_numbers(cost, tmp_path, monkeypatch):
     assert "| step time, GPU, bfloat16, ViT-base | at most 1.02 | 1.0400 | **not met** |" in text
     assert "| peak memory, GPU, bfloat16, ViT-base | at most 1.03 | 1.0200 | met |" in text
     assert "not run" not in text and "run.py --device" not in text
+    project = documents[0].read_text(encoding="utf-8")
+    assert "; on a GPU a training step takes 1.04" in project and "not been measured" not in project
     for picture in ("cost.png", "growth.png"):
         assert f"({picture})" in text and (tmp_path / picture).stat().st_size > 10_000
 
@@ -195,10 +203,12 @@ def test_the_report_is_what_the_results_give(cost, tmp_path, monkeypatch):
     (tmp_path / "cost" / "README.md").unlink()
     monkeypatch.setattr(report, "HERE", tmp_path / "cost")
     monkeypatch.setattr(report, "RESULTS", tmp_path / "cost" / "results")
-    monkeypatch.setattr(report, "README", tmp_path / "README.md")
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    before, after = readme.split(report.MARKS[0])[0], readme.split(report.MARKS[1])[1]
-    (tmp_path / "README.md").write_text(f"{before}{report.MARKS[0]}\n{report.MARKS[1]}{after}", encoding="utf-8")
+    monkeypatch.setattr(report, "PROJECT", tmp_path)
+    (tmp_path / "docs").mkdir()
+    documents = ("README.md", "docs/distributed.md")
+    for name in documents:
+        shutil.copy(ROOT / name, tmp_path / name)
+        fill_block(tmp_path / name, "cost", "")
     report.write_report()
-    for made, committed in (("cost/README.md", "recipes/cost/README.md"), ("README.md", "README.md")):
+    for made, committed in (("cost/README.md", "recipes/cost/README.md"), *zip(documents, documents, strict=True)):
         assert (tmp_path / made).read_text(encoding="utf-8") == (ROOT / committed).read_text(encoding="utf-8")

@@ -149,10 +149,12 @@ def test_every_row_has_its_reason_and_every_architecture_a_row(modules):
 
 @pytest.fixture
 def report(modules, tmp_path, monkeypatch):
-    """The module that writes the page, writing into `tmp_path`; the project's own README is `tmp_path / "project.md"`."""
+    """The module that writes the page, writing into `tmp_path`, and into the documents of `tmp_path / "project"`."""
     report = modules["report"]
-    shutil.copy(ROOT / "README.md", tmp_path / "project.md")
-    for name, path in (("HERE", "."), ("RESULTS", "results.jsonl"), ("README", "project.md")):
+    (tmp_path / "project" / "docs").mkdir(parents=True)
+    for name in report.DOCUMENTS:
+        shutil.copy(ROOT / name, tmp_path / "project" / name)
+    for name, path in (("HERE", "."), ("RESULTS", "results.jsonl"), ("PROJECT", "project")):
         monkeypatch.setattr(report, name, tmp_path / path)
     return report
 
@@ -160,7 +162,8 @@ def report(modules, tmp_path, monkeypatch):
 def test_the_page_is_what_the_results_give(report, tmp_path):
     shutil.copy(FOLDER / "results.jsonl", tmp_path)
     report.write_report()
-    for written, committed in (("README.md", FOLDER / "README.md"), ("project.md", ROOT / "README.md")):
+    documents = [(f"project/{name}", ROOT / name) for name in report.DOCUMENTS]
+    for written, committed in (("README.md", FOLDER / "README.md"), *documents):
         assert (tmp_path / written).read_text(encoding="utf-8") == committed.read_text(encoding="utf-8")
 
 
@@ -172,10 +175,11 @@ def test_the_page_counts(report, tmp_path):
     ]
     (tmp_path / "results.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     assert "registers 4 architectures" in report.write_report()
-    assert "registers 4 architectures" in (tmp_path / "project.md").read_text(encoding="utf-8")
+    for name in report.DOCUMENTS:
+        assert "registers 4 architectures" in (tmp_path / "project" / name).read_text(encoding="utf-8")
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert (
-        "**2 of these pass: 66.6 %**, 0 of them on text alone" in text
+        "Of the 3 that can be built offline, **2 pass (66.6 %)**" in text
         and "| t | 4 | 2 | 0 | 1 | 0 | 1 | 66.6 % |" in text
     )
     assert "| t | m2 | A | failed | a \\| b |" in text

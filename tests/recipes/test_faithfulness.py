@@ -23,7 +23,8 @@ def test_the_readmes_hold_the_tables_of_the_results(written):
     found = written.read_results(RECIPES)
     assert {name for name, _ in found} == set(RECIPES) and len(found) == 2 * len(RECIPES)
     table, text = written.texts(found)
-    assert table in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert written.headline(found) in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert table in (ROOT / "docs" / "faithfulness.md").read_text(encoding="utf-8")
     assert text == (HERE / "README.md").read_text(encoding="utf-8")
 
 

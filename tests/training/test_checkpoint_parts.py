@@ -15,7 +15,7 @@ from helpers.models import tiny
 from helpers.training import SUM, make
 
 pytestmark = pytest.mark.promise(
-    "A checkpoint that does not belong to the run, or is not whole, is not resumed from.",
+    "A checkpoint of another run, or one that is incomplete, is not resumed from.",
     "parts that are cut, missing, foreign or pickled, with the flag and without",
 )
 

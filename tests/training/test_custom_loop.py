@@ -8,11 +8,11 @@ from transformers import AutoModelForSequenceClassification
 
 from atom_hf import AtomConfig, AtomError, attach_atoms, load_atom_model
 from atom_hf.training.custom_loop import atom_term, start_step
+from helpers.documents import python_with, run_python
 from helpers.models import batch_for, collator_for, make_tokenizer, rows_for, tiny
-from helpers.paths import ROOT
 from helpers.training import backbone, equal, make
 
-EXAMPLE = (ROOT / "README.md").read_text(encoding="utf-8").split("```python\n")[2].split("```")[0]
+EXAMPLE = python_with("docs/trainers.md", "Accelerator")
 
 
 def loader(name, count=12):
@@ -50,8 +50,7 @@ def test_the_steps_are_those_of_the_trainer(name, options, tmp_path):
 def test_the_example_runs(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
-    names = {"model": tiny("bert"), "tokenizer": make_tokenizer(), "loader": loader("bert")}
-    exec(EXAMPLE, names)
+    names = run_python(EXAMPLE, model=tiny("bert"), tokenizer=make_tokenizer(), loader=loader("bert"))
     batch = batch_for("bert")
     trained = names["model"].eval()
     assert not equal(tiny("bert").classifier.state_dict(), trained.classifier.state_dict())

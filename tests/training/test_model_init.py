@@ -17,7 +17,7 @@ from helpers.models import make_tokenizer, tiny
 from helpers.training import equal, make, train
 
 pytestmark = pytest.mark.promise(
-    "A search trains every trial by its own arguments.",
+    "A hyperparameter search trains every trial with its own arguments.",
     "freed models, changed batches, layers and weights, heads that were given, the best arguments afterwards",
 )
 

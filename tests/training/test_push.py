@@ -133,7 +133,7 @@ def test_it_loads_without_this_package(without, answers, hub):
     assert without["found"][f"org/checkpoint@{first}"]["logits"] != ends[0]
 
 
-@pytest.mark.promise("A run that is killed goes on as if it had been left alone.")
+@pytest.mark.promise("A killed run resumes as if it had not been interrupted.")
 @pytest.mark.parametrize("name", ["checkpoint", "all_checkpoints"])
 def test_a_run_goes_on_from_what_was_pulled(answers, folder, name):
     for step in ("fetch", "resume"):
@@ -145,13 +145,13 @@ def test_a_run_goes_on_from_what_was_pulled(answers, folder, name):
     assert not equal(half["position.weight"], alone["position.weight"])  # two steps on they are others
 
 
-@pytest.mark.promise("A checkpoint that does not belong to the run, or is not whole, is not resumed from.")
+@pytest.mark.promise("A checkpoint of another run, or one that is incomplete, is not resumed from.")
 @pytest.mark.parametrize("name", ["optimizer.pt", "scheduler.pt", "rng_state.pth"])
 def test_a_checkpoint_that_was_fetched_by_half_is_rejected(answers, name):
-    assert f"no-{name} is not whole" in error_line(answers[f"no {name}"])
+    assert f"no-{name} is incomplete" in error_line(answers[f"no {name}"])
 
 
-@pytest.mark.promise("A checkpoint that does not belong to the run, or is not whole, is not resumed from.")
+@pytest.mark.promise("A checkpoint of another run, or one that is incomplete, is not resumed from.")
 def test_a_checkpoint_without_all_that_trains_is_rejected(answers):
     succeeded(answers["strip"])
     message = error_line(answers["stripped"])
@@ -168,7 +168,7 @@ def test_going_on_in_a_pulled_folder_pushes_the_new_checkpoint_alone(answers, hu
         assert equal(inside, load(files["atom_heads.safetensors"])["position.weight"])
 
 
-@pytest.mark.promise("A push is one commit, whole or not at all, and what was trained is never lost with it.")
+@pytest.mark.promise("A push is one commit, complete or not at all, and a failed push loses nothing that was trained.")
 def test_a_checkpoint_whose_push_failed_comes_with_the_next(answers, hub, folder):
     succeeded(answers["cut, all"])
     (first, names), _ = pushes(hub, "cut-all")
@@ -180,7 +180,7 @@ def test_a_checkpoint_whose_push_failed_comes_with_the_next(answers, hub, folder
         assert state["global_step"] == step and state["best_model_checkpoint"] in ("checkpoint-2", "checkpoint-4")
 
 
-@pytest.mark.promise("A push holds the model and its card, and nothing of this machine.")
+@pytest.mark.promise("A push contains the model and its card, and nothing about this machine.")
 def test_no_folder_of_this_machine_is_pushed(answers, hub, folder):
     for commits in hub.commits.values():
         for files in commits.values():
@@ -199,7 +199,7 @@ def test_a_checkpoint_is_pushed_in_the_form_of_a_finished_model(answers, without
     assert any(name.startswith("org/half@") for name in without["found"])
 
 
-@pytest.mark.promise("A push is one commit, whole or not at all, and what was trained is never lost with it.")
+@pytest.mark.promise("A push is one commit, complete or not at all, and a failed push loses nothing that was trained.")
 def test_training_goes_on_while_a_push_waits_and_the_push_is_of_its_own_step(answers, hub, folder):
     assert succeeded(answers["busy"])["found"] == 0
     assert [message for message, _ in pushes(hub, "busy")] == ["Training in progress, step 2", "Model save"]
@@ -216,20 +216,20 @@ def test_training_goes_on_while_a_push_waits_and_the_push_is_of_its_own_step(ans
         assert state["global_step"] == step and f"checkpoint-{step}/optimizer.pt" in files
 
 
-@pytest.mark.promise("A push is one commit, whole or not at all, and what was trained is never lost with it.")
+@pytest.mark.promise("A push is one commit, complete or not at all, and a failed push loses nothing that was trained.")
 def test_a_push_that_breaks_off_is_said_and_training_goes_on(answers, hub):
     answer = succeeded(answers["cut"])
     assert (
-        "Training in progress, step 2: 'org/cut' could not be pushed to: the connection to the Hub broke off"
+        "Training in progress, step 2: 'org/cut' could not be pushed to: the connection to the Hub was lost"
         in answer["log"]
     )
     assert [message for message, _ in pushes(hub, "cut")] == ["Training in progress, step 4", "Model save"]
 
 
-@pytest.mark.promise("A push is one commit, whole or not at all, and what was trained is never lost with it.")
+@pytest.mark.promise("A push is one commit, complete or not at all, and a failed push loses nothing that was trained.")
 def test_a_push_that_fails_in_the_end_loses_no_results(answers, hub, folder):
     message = error_line(answers["end cut"])
-    assert "broke off" in message
+    assert "was lost" in message
     assert "the model is saved in end-cut, and `atom-hf push end-cut --repo org/end-cut` pushes it" in message
     out = answers["end cut"]["out"]
     assert "mean |importance|" in out and "model     end-cut" in out and "pushed" not in out
@@ -238,15 +238,15 @@ def test_a_push_that_fails_in_the_end_loses_no_results(answers, hub, folder):
     assert set(hub.repositories["models", "org/end-cut"]["main"]) >= PLAIN | ATOMS
 
 
-@pytest.mark.promise("A push is one commit, whole or not at all, and what was trained is never lost with it.")
+@pytest.mark.promise("A push is one commit, complete or not at all, and a failed push loses nothing that was trained.")
 @pytest.mark.parametrize(
     ("step", "says"),
     [
-        ("no token", "there is no token for the Hub, and it takes one to push"),
+        ("no token", "there is no token for the Hub, and pushing requires one"),
         ("reader", "your token may not write there"),
         ("private token", "<token>"),
         ("two tokens", "--hub_token: give the token"),
-        ("bad name", "--hub_model_id 'a/b/c' is no name on the Hub"),
+        ("bad name", "--hub_model_id 'a/b/c' is not a name on the Hub"),
         ("plain, reader", "--push_to_hub: your token may not write there"),
     ],
 )
@@ -262,7 +262,7 @@ def test_a_trainer_that_could_not_push_is_not_made(tmp_path, monkeypatch):
     rows = {"model": tiny("bert"), "train_dataset": rows_for("bert")}
     for name, says in (
         ("org/name", "there is no token for the Hub"),
-        ("org--name", "hub_model_id 'org--name' is no name"),
+        ("org--name", "hub_model_id 'org--name' is not a name"),
     ):
         args = arguments(tmp_path, atom=True, push_to_hub=True, hub_model_id=name, hub_strategy="checkpoint")
         with pytest.raises(AtomError, match=says):
@@ -310,7 +310,7 @@ def test_the_root_is_whole_whatever_form_the_checkpoints_of_fsdp_have(answers, h
     assert not equal(heads[0], heads[1]) and equal(heads[1], heads[2])
 
 
-@pytest.mark.promise("A push is one commit, whole or not at all, and what was trained is never lost with it.")
+@pytest.mark.promise("A push is one commit, complete or not at all, and a failed push loses nothing that was trained.")
 def test_nothing_is_left_of_the_pushes(answers, folder):
     assert not list(folder.rglob("_push-*"))
 

@@ -53,7 +53,7 @@ def same(a, b):
     return torch.equal(a, b) if torch.is_tensor(a) else a == b
 
 
-@pytest.mark.promise("A run that is killed goes on as if it had been left alone.")
+@pytest.mark.promise("A killed run resumes as if it had not been interrupted.")
 @pytest.mark.parametrize("name", ["bert", "vit"])
 def test_a_killed_run_goes_on_as_if_left_alone(name, killed, tmp_path):
     folder = killed[name]
@@ -83,7 +83,7 @@ def test_a_checkpoint_holds_heads_and_balancer(killed):
     assert state["steps"] == 6 and state["task_norm"] > 0 and state["atom_norm"] > 0
 
 
-@pytest.mark.promise("A run that is killed goes on as if it had been left alone.")
+@pytest.mark.promise("A killed run resumes as if it had not been interrupted.")
 def test_a_checkpoint_in_shards_is_loaded_and_resumed(tmp_path, monkeypatch):
     # As one of a model of more than 50 GB is.
     whole = PreTrainedModel.save_pretrained
@@ -101,7 +101,7 @@ def test_a_checkpoint_in_shards_is_loaded_and_resumed(tmp_path, monkeypatch):
     assert equal(last.state_dict(), alone.model.state_dict())
 
 
-@pytest.mark.promise("A checkpoint that does not belong to the run, or is not whole, is not resumed from.")
+@pytest.mark.promise("A checkpoint of another run, or one that is incomplete, is not resumed from.")
 def test_a_checkpoint_of_a_plain_run_is_rejected(tmp_path):
     make("bert", tmp_path, max_steps=2, save_strategy="steps", save_steps=1).train()
     trainer = make("bert", tmp_path, max_steps=3, **ATOM)

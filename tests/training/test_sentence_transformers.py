@@ -1,5 +1,7 @@
 """sentence-transformers with the flag: atoms of the anchors, gradients by the definition, and what is saved."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from datasets import Dataset
@@ -11,6 +13,8 @@ from transformers import AutoModel, BertModel
 
 from atom_hf import AtomConfig, AtomError, AtomMixin, attach_atoms, detach_atoms, load_atom_model
 from atom_hf.modeling.load import restore_heads
+from atom_hf.modeling.unwrap import inner_model
+from helpers.documents import python_with, run_python, write_table
 from helpers.exactness import compare, relative_difference
 from helpers.models import make_tokenizer, tiny
 from helpers.sentence_trainers import Arguments, AtomSentenceTransformerTrainer, sentences
@@ -210,3 +214,16 @@ def test_detaching_leaves_no_hook_behind(folder, tmp_path):
     assert len(model._forward_hooks) == len(before) + 1
     detach_atoms(model)
     assert dict(model._forward_hooks) == before and not hasattr(model[0].auto_model, "atom_heads")
+
+
+@pytest.mark.filterwarnings("ignore:.*pin_memory")
+@pytest.mark.usefixtures("own_folder")
+def test_the_example_runs(folder, monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    sentences(folder).save("sentence-transformers/all-MiniLM-L6-v2")
+    rows = [(row["anchor"], row["positive"]) for row in pairs()]
+    write_table(Path("sentence-transformers/natural-questions/train.csv"), ("query", "answer"), rows)
+    names = run_python(python_with("docs/trainers.md", "SentenceTransformerTrainer"))
+    before, after = tiny("bert").bert.state_dict(), inner_model(names["model"]).state_dict()
+    name = "encoder.layer.0.output.dense.weight"
+    assert isinstance(inner_model(names["model"]), AtomMixin) and not torch.equal(before[name], after[name])

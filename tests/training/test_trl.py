@@ -1,5 +1,7 @@
 """Trainers of TRL with the flag: gradients by the definition, logs, errors, and what they save."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -17,6 +19,7 @@ from atom_hf import (
     detach_atoms,
     load_atom_model,
 )
+from helpers.documents import python_with, run_python, write_table
 from helpers.exactness import compare
 from helpers.models import collator_for, rows_for, tiny
 from helpers.training import Gradients, arguments, backbone, equal, heads, history
@@ -27,6 +30,7 @@ from helpers.trl_trainers import (
     check_log,
     gradients_of,
     halves,
+    lines,
     make_trl,
     preferences,
     sft_rows,
@@ -285,3 +289,19 @@ def test_detaching_gives_trls_forward_back(tmp_path):
     detach_atoms(trainer.model)
     ours, theirs = (vars(model).get("forward") for model in (trainer.model, plain.model))
     assert theirs is not None and ours.__func__.__code__ is theirs.__func__.__code__ and ours.__self__ is trainer.model
+
+
+@pytest.mark.filterwarnings("ignore:.*pin_memory")
+@pytest.mark.usefixtures("own_folder")
+def test_the_example_runs(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "true")
+    tiny("gpt2").save_pretrained("openai-community/gpt2")
+    tokenizer().save_pretrained("openai-community/gpt2")
+    write_table(Path("roneneldan/TinyStories/train.csv"), ("text",), [(line,) for line in lines()])
+    printed, on_a_cpu = 'AtomSFTConfig("out", atom=True)', 'AtomSFTConfig("out", atom=True, use_cpu=True, bf16=False)'
+    example = python_with("docs/trainers.md", "SFTTrainer")
+    assert printed in example
+    trained = run_python(example.replace(printed, on_a_cpu))["trainer"].model.state_dict()
+    before = tiny("gpt2").state_dict()
+    changed = {name for name, value in before.items() if not torch.equal(value, trained[name])}
+    assert {"transformer.wte.weight", "transformer.h.0.mlp.c_fc.weight"} <= changed

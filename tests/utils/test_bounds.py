@@ -8,7 +8,7 @@ from atom_hf import AtomError
 from atom_hf.utils.bounds import COUNT, NOT_NEGATIVE, SEED, Bound, check_bounds
 
 pytestmark = pytest.mark.promise(
-    "A number that cannot be is rejected as a flag, before anything is made.",
+    "A number out of range is rejected as a flag, before anything is built.",
     "negative, infinite, huge and missing numbers, on the command line and in YAML",
 )
 

@@ -35,7 +35,7 @@ def test_a_json_object_is_read(tmp_path):
 
 
 @pytest.mark.promise(
-    "Bad input ends in one line that names the argument, with status 2, before training, and nothing is written."
+    "Bad input ends in one line that names the argument, with exit code 2, before training, and nothing is written."
 )
 @pytest.mark.parametrize(
     ("content", "says"),
@@ -65,7 +65,7 @@ def test_a_json_file_that_is_not_there_is_rejected(tmp_path):
 
 
 @pytest.mark.promise(
-    "Bad input ends in one line that names the argument, with status 2, before training, and nothing is written."
+    "Bad input ends in one line that names the argument, with exit code 2, before training, and nothing is written."
 )
 def test_a_json_file_may_be_no_larger_than_it_is_allowed(tmp_path):
     file = tmp_path / "state.json"
@@ -83,7 +83,7 @@ def test_a_yaml_file_is_read(tmp_path):
 
 
 @pytest.mark.promise(
-    "Bad input ends in one line that names the argument, with status 2, before training, and nothing is written."
+    "Bad input ends in one line that names the argument, with exit code 2, before training, and nothing is written."
 )
 @pytest.mark.parametrize("content", [b"{", b"\xff\xfe\x00", b"!!python/object/apply:os.getcwd []"])
 def test_a_yaml_file_that_cannot_be_read_is_rejected_in_one_line(tmp_path, content):
@@ -140,7 +140,7 @@ def test_a_yaml_file_that_is_not_there_is_rejected(tmp_path):
             read_yaml(str(path), "study")
 
 
-@pytest.mark.promise("What cannot be written is known before the work begins.")
+@pytest.mark.promise("Output that cannot be written is rejected before the work begins.")
 def test_a_page_that_cannot_be_written_is_rejected_first(tmp_path):
     (tmp_path / "file").write_text("")
     check_page(str(tmp_path / "new" / "page.html"))
@@ -151,7 +151,7 @@ def test_a_page_that_cannot_be_written_is_rejected_first(tmp_path):
             check_page(str(page), "--output")
 
 
-@pytest.mark.promise("What cannot be written is known before the work begins.")
+@pytest.mark.promise("Output that cannot be written is rejected before the work begins.")
 def test_a_file_where_a_folder_would_be_made_is_rejected(tmp_path):
     (tmp_path / "taken").touch()
     with pytest.raises(AtomError, match=r"^--output_dir '.*taken' is a file; give a folder$"):

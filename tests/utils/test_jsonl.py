@@ -40,7 +40,7 @@ def test_a_head_without_results_is_replaced(tmp_path):
     assert read_lines(file) == [{"settings": "others"}]
 
 
-@pytest.mark.promise("Paired runs and studies that are interrupted go on after the last finished run.")
+@pytest.mark.promise("Interrupted comparisons and studies resume after the last finished run.")
 @pytest.mark.parametrize("cut", ['{"seed": 1, "lo', '{"seed": 1}'])
 def test_a_last_line_that_was_cut_short_is_done_again(tmp_path, cut):
     file = tmp_path / "results.jsonl"
@@ -58,7 +58,7 @@ def test_a_last_line_that_was_cut_short_is_done_again(tmp_path, cut):
 def test_a_line_that_is_no_result_is_rejected_by_its_number(tmp_path):
     file = tmp_path / "results.jsonl"
     file.write_text('{"seed": 0}\n\nbroken\n{"seed": 1}\n')
-    with pytest.raises(AtomError, match=r"results\.jsonl, line 3, is no result: remove it"):
+    with pytest.raises(AtomError, match=r"results\.jsonl, line 3, is not a result: remove it"):
         read_lines(file)
 
 

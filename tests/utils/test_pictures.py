@@ -8,7 +8,7 @@ from atom_hf.utils.pictures import eight_bit, has_colour, has_transparency, in_m
 from helpers.error_messages import error_message
 
 pytestmark = pytest.mark.promise(
-    "A picture that is broken, deep, or of which the model sees less is scaled, counted or rejected by name.",
+    "A picture that is broken, has more than 8 bits, or is not seen in full is scaled, counted or rejected by name.",
     "every mode of a picture, on every scale",
 )
 

@@ -16,7 +16,7 @@ from atom_hf.utils.terminal import GuardedStream, encodable, get_logger, guard_s
 from helpers.paths import ROOT, environment
 
 pytestmark = pytest.mark.promise(
-    "Nothing that a stranger's file says steers the terminal; a closed pipe or a full disk behind it costs no run.",
+    "No untrusted text controls the terminal; a closed pipe or a full disk behind it loses no run.",
     "escape sequences on both streams, in logs, bars and tracebacks; closed pipes, /dev/full, no stream, an ASCII stream",
 )
 

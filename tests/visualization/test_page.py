@@ -88,7 +88,7 @@ def test_the_page_is_valid_semantic_and_offline(tmp_path, full):
     assert "One paragraph." in page.text and "Another one." in page.text
 
 
-@pytest.mark.promise("Texts and names of strangers steer neither the terminal, nor a page, nor a card.")
+@pytest.mark.promise("Untrusted texts and names control neither the terminal, nor a page, nor a card.")
 def test_only_the_pages_own_script_may_run_and_nothing_may_be_fetched(tmp_path, full):
     html, page = written(tmp_path, **full)
     (policy,) = page.all("meta", **{"http-equiv": "Content-Security-Policy"})
@@ -138,10 +138,10 @@ def test_pairs_and_cut_texts(tmp_path):
 
 def test_a_wrong_prediction_is_told_by_word_and_border(tmp_path, full):
     html, page = written(tmp_path, **full)
-    assert len(page.all("figure", **{"class": "card miss"})) == 2 and "2 of 4 classified right" in page.text
+    assert len(page.all("figure", **{"class": "card miss"})) == 2 and "2 of 4 classified correctly" in page.text
     assert html.count('<span class="wrong">wrong</span>') == 4  # on their cards, and in the table
     _, page = written(tmp_path, images=[picture([[1]], label="a"), picture([[1]], predicted="b")])
-    assert not page.all("figure", **{"class": "card miss"}) and "classified right" not in page.text
+    assert not page.all("figure", **{"class": "card miss"}) and "classified correctly" not in page.text
 
 
 def test_the_legend(tmp_path, full):
@@ -155,7 +155,7 @@ def test_the_legend(tmp_path, full):
     assert "are of the charges" not in page.text  # of a single sample none are shown
     assert [found["class"] for found in page.all("mark")] == ["w p10", "w n20"]
     _, page = written(tmp_path, images=[picture([[1]], box=(0, 0, 4, 8))])
-    assert "what is dark, the model did not see" in page.text
+    assert "the model did not see the dark parts" in page.text
 
 
 def test_what_is_of_the_charges_where_importance_is_fitted(tmp_path):
@@ -228,7 +228,7 @@ def test_more_classes_than_marks(tmp_path):
     assert "19 of other classes" in page.text
 
 
-@pytest.mark.promise("Texts and names of strangers steer neither the terminal, nor a page, nor a card.")
+@pytest.mark.promise("Untrusted texts and names control neither the terminal, nor a page, nor a card.")
 def test_every_text_is_escaped(tmp_path):
     about = {"label": HOSTILE, "predicted": HOSTILE + "!"}
     first, second = random_atoms(2)

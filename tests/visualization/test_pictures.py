@@ -80,7 +80,7 @@ def test_the_sign_shows_without_colour(tmp_path):
     for value in (1, -1):
         write_words(tmp_path / "words.png", [text("mmmmmmmm", [value])])
         with Image.open(tmp_path / "words.png") as image:
-            lines.append(np.asarray(image.convert("L"), int)[74, 50:110] < 20)
+            lines.append(np.asarray(image.convert("L"), int)[88, 50:110] < 20)
     assert lines[0].all() and 0.2 < lines[1].mean() < 0.8
 
 

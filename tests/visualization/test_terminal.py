@@ -102,7 +102,7 @@ def test_lines_are_broken_at_white_space_by_what_letters_take():
     assert all(re.search(rf"\x1b\[1;[0-9;]*m{part}\x1b\[0m", shown) for part in ("東京", "x" * 12, "x", "海" * 6))
 
 
-@pytest.mark.promise("Texts and names of strangers steer neither the terminal, nor a page, nor a card.")
+@pytest.mark.promise("Untrusted texts and names control neither the terminal, nor a page, nor a card.")
 @pytest.mark.parametrize("colors", [None, *COLORED])
 def test_texts_are_no_markup(colors):
     """Nor do numbers, addresses and the like get a colour of their own."""
@@ -124,7 +124,7 @@ def test_line_breaks_of_the_text_are_kept():
 HOSTILE = "a\x1b[2J\x1b]0;title\x07b \x9b31m \x00\x08\x7f \u202eright\u2066 \x0e\x1b(0"
 
 
-@pytest.mark.promise("Texts and names of strangers steer neither the terminal, nor a page, nor a card.")
+@pytest.mark.promise("Untrusted texts and names control neither the terminal, nor a page, nor a card.")
 @pytest.mark.parametrize("colors", [None, *COLORED])
 def test_texts_and_names_cannot_steer_the_terminal(colors):
     result = text_result(HOSTILE, [0.5] * len(HOSTILE.split()), predicted="\x1b[5mx\ny", label="\x9bz\r")

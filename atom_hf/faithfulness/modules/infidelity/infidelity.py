@@ -5,8 +5,8 @@ from atom_hf.faithfulness.module import INFIDELITY, NUMBERS, FaithfulnessMetric
 
 
 class Infidelity(FaithfulnessMetric):
-    """The mean squared error of an attribution's own account of how a model's probability falls as random sets of tokens are
-    switched off. Less is better.
+    """The mean squared error of an attribution as a prediction of how much a model's probability falls when random sets of
+    tokens are switched off. Less is better.
     """
 
     INPUTS = """
