@@ -1,9 +1,10 @@
 """Write the tables and reports of the recipes' and the study's results: python recipes/report.py
 
 The tables of the recipes go into README.md here, the report of the study into `study/README.md`, the study's main table into
-`docs/results.md`, and its verdict into the project's README.md. Nothing is trained.
+`docs/results.md`, and what it found into the project's README.md. Nothing is trained.
 """
 
+import sys
 from pathlib import Path
 
 from atom_hf.errors import AtomError
@@ -17,6 +18,10 @@ from atom_hf.utils.statistics import holm
 from atom_hf.utils.tables import fill_block, markdown
 
 HERE = Path(__file__).parent
+sys.path.insert(0, str(HERE))
+
+import separation_findings as findings  # noqa: E402
+
 MAIN_METRIC = {"cola": "mcc", "gutenberg": "perplexity"}
 # The studies that put the default beside a plain run, on test data; those that do it again where the first spoke for the
 # flag; and those that search, or take the method apart.
@@ -25,6 +30,8 @@ CONFIRMING = ("confirm_images", "confirm_text")
 OTHER_STUDIES = ("arms_images", "search_images")
 # The studies of the separation form: one family of comparisons, reported with as many runs as there are so far.
 SEPARATION_STUDIES = ("separation_scratch", "separation_pretrained")
+TUNING, ABLATIONS, FURTHER = "separation_tuning", "separation_ablations", "separation_further"
+NOT_YET = "This has not been run yet.\n"
 OVERVIEW = "overview.png"
 AGAIN = (
     "Three settings of 300 samples or more spoke for the flag, in accuracy or cross-entropy, before MNIST, CIFAR-10, CoLA and "
@@ -96,14 +103,19 @@ def runs_of(study: Study) -> int:
     return study.seeds * len(study.arms) * sum(len(setting.sizes) for setting in study.settings)
 
 
-def separation(studies: dict[str, tuple[Study, list[dict]]]) -> str:
-    """The first table of the separation form, and how much of it has run."""
-    names = {name: studies.get(name) for name in SEPARATION_STUDIES}
-    progress = "; ".join(
-        f"{name}.yaml: {len(found[1])} of {runs_of(found[0])} runs" if found else f"{name}.yaml: not begun"
-        for name, found in names.items()
-    )
-    return f"So far: {progress}.\n\n{family_table(studies.values()) if studies else ''}"
+def separation(studies: dict[str, tuple[Study, list[dict]]], others: dict[str, tuple[Study, list[dict]]]) -> dict[str, str]:
+    """What fills the marks of the notes that are about the separation form."""
+    counts = [
+        f"{name}.yaml: {len(studies[name][1])} of {runs_of(studies[name][0])} runs" if name in studies else f"{name}.yaml: none"
+        for name in SEPARATION_STUDIES
+    ]
+    return {
+        "separation": f"Runs so far: {'; '.join(counts)}.\n\n{family_table(studies.values())}",
+        "ranking": findings.ranking(studies),
+        "tuning": findings.tuning(*others[TUNING]) if TUNING in others else NOT_YET,
+        "ablations": findings.effects(*others[ABLATIONS]) if ABLATIONS in others else NOT_YET,
+        "further": findings.effects(*others[FURTHER]) if FURTHER in others else NOT_YET,
+    }
 
 
 def main_table(main: list[Difference], loss: list[Difference]) -> str:
@@ -143,18 +155,6 @@ def verdict(main: list[Difference], loss: list[Difference]) -> str:
     )
 
 
-def headline(main: list[Difference]) -> str:
-    """The verdict in two sentences, for the project's README.md."""
-    better, worse = ([d for d in main if d.verdict == sign] for sign in (1, -1))
-    left = sum(d.holm < 0.05 for d in (*better, *worse))
-    return (
-        f"**Not a better model:** in {len(main)} paired comparisons with a plain run, accuracy (MCC, perplexity) is better in "
-        f"{len(better)} and worse in {len(worse)} by a 95 % interval that excludes 0, and {left or 'none'} of these "
-        f"{'is' if left < 2 else 'are'} left after Holm's correction.\n"
-        "Small models from scratch can gain a point or two, pretrained ones hardly change ([all comparisons](docs/results.md))."
-    )
-
-
 def collect(studies: dict[str, tuple[Study, list[dict]]]) -> tuple[list[Difference], list[Difference]]:
     """All differences of several studies in the main measure and in the loss, corrected together."""
     both = []
@@ -184,28 +184,28 @@ def main() -> None:
     main_studies, others = read_studies(MAIN_STUDIES), read_studies(OTHER_STUDIES)
     default, loss = collect(main_studies)
     table, says = main_table(default, loss), verdict(default, loss)
-    plot_differences("The flag at its defaults", ["plain", "atom"], default, loss, HERE / "study" / OVERVIEW)
+    plot_differences("The paper's form", ["plain", "atom"], default, loss, HERE / "study" / OVERVIEW)
 
     confirming = read_studies(CONFIRMING)
     confirmed = main_table(*collect(confirming))
 
     separated = read_studies(SEPARATION_STUDIES, whole=False)
     notes = (HERE / "study" / "notes.md").read_text(encoding="utf-8")
-    for mark, text in (
-        ("verdict", says),
-        ("table", table),
-        ("confirmed", confirmed),
-        ("separation", separation(separated)),
-    ):
+    more = read_studies((TUNING, ABLATIONS, FURTHER), whole=False)
+    old = {"verdict": says, "table": table, "confirmed": confirmed}
+    for mark, text in {**separation(separated, more), **old}.items():
         notes = notes.replace("{{" + mark + "}}", text)
     if "{{" in notes:
         raise AtomError("recipes/study/notes.md has a mark that nothing fills")
-    studies = {**main_studies, **confirming, **others, **separated}
+    studies = {**separated, **more, **main_studies, **confirming, **others}
     parts = [notes, *(section(name, *found) for name, found in studies.items())]
     (HERE / "study" / "README.md").write_text("\n".join(parts), encoding="utf-8")
 
-    fill_block(HERE.parent / "README.md", "results", headline(default))
-    fill_block(HERE.parent / "docs" / "results.md", "results", f"{says}\n{table}\n{AGAIN}\n\n{confirmed}")
+    found = f"{findings.headline(separated)}\n([All comparisons](docs/results.md).)"
+    fill_block(HERE.parent / "README.md", "results", found)
+    page = HERE.parent / "docs" / "results.md"
+    fill_block(page, "separation", findings.short_table(separated))
+    fill_block(page, "results", f"{says}\n{table}\n{AGAIN}\n\n{confirmed}")
 
 
 if __name__ == "__main__":

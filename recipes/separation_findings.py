@@ -83,8 +83,10 @@ def headline(studies: Results) -> str:
 def short_table(studies: Results) -> str:
     """The default and its closest competitor in every setting."""
     rows = []
-    for mine, other in zip(gains(studies, DEFAULT), gains(studies, COMPETITOR), strict=True):
-        for gain in (mine, other):
+    others = gains(studies, COMPETITOR)
+    for mine in gains(studies, DEFAULT):
+        place = mine.scaled.setting, mine.scaled.size
+        for gain in (mine, *(other for other in others if (other.scaled.setting, other.scaled.size) == place)):
             d = gain.scaled
             cells = [f"{d.first:.3f}", interval(d), f"{gain.probe.first:.3f}", interval(gain.probe)]
             name = "--atom" if gain is mine else d.arm
