@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from tqdm.auto import tqdm
+from transformers.trainer_utils import IntervalStrategy
 
 from ..data.load import TaskData
 from ..errors import AtomError
-from ..finetune.arguments import RunArguments
+from ..finetune.arguments import CARD_SAMPLES_BOUND, RunArguments, card_samples_flag
+from ..finetune.metrics import IMPORTANCE_KEYS
 from ..finetune.run import (
     DEFAULT_FOLDER,
-    IMPORTANCE_KEYS,
     default_output_dir,
     fine_tune,
     prepare_run,
@@ -47,7 +48,7 @@ from .paired_table import paired_differences, paired_table, verdict
 
 logger = get_logger(__name__)
 
-EXPLAINER_SAMPLES = 200  # of the model that the page shows
+EXPLAINER_SAMPLES, LEAST_LOGS = 200, 10  # of the model that the page shows, and that is kept
 
 LONGEST_NAME = 60  # letters of what differs in the name of a folder
 
@@ -56,7 +57,7 @@ LONGEST_NAME = 60  # letters of what differs in the name of a folder
 class CompareArguments(ArmArguments):
     """The arms and seeds of the paired runs, and the page."""
 
-    bounds: ClassVar[dict[str, Bound]] = {"page_samples": COUNT}
+    bounds: ClassVar[dict[str, Bound]] = {"page_samples": COUNT, "card_samples": CARD_SAMPLES_BOUND}
 
     seeds: int = field(default=3, metadata={"help": "Number of seeds: --seed, --seed + 1, ... Each arm runs with all."})
     page: str | None = field(
@@ -73,6 +74,7 @@ class CompareArguments(ArmArguments):
             "--output_dir; ready-made commands that try it are printed."
         },
     )
+    card_samples: int = card_samples_flag()
     page_samples: int = field(default=24, metadata={"help": "Number of evaluation samples on the page."})
 
 
@@ -170,14 +172,17 @@ def _compare(arms: Arms, seed: int, options: CompareArguments, data: dict[str, T
                 continue
             bar.set_postfix_str(f"{name}, seed {number}")
             with unlogged_run(*arms.runs[name], number) as arguments:
-                result = fine_tune(*arguments, save=False, explainer_samples=EXPLAINER_SAMPLES if is_shown else 0)
+                more = {"explainer_samples": EXPLAINER_SAMPLES, "least_logs": LEAST_LOGS} if is_shown else {}
+                if is_shown and options.keep_model:
+                    arguments[1].logging_strategy = IntervalStrategy.STEPS  # for the losses on its card
+                result = fine_tune(*arguments, save=False, **more)
             if (number, name) not in done:
                 done[number, name] = result.metrics
                 append_line(folder / RESULTS_NAME, {"arm": name, "seed": number, **result.metrics, **result.importance})
             if is_shown and options.page:
                 shown = page_samples(result, options.page_samples)
             if is_shown and options.keep_model:
-                kept = keep_model(result, folder, _model_name(arms.runs[name].run, result.data))
+                kept = keep_model(result, folder, _model_name(arms.runs[name].run, result.data), options.card_samples)
             del result
             gc.collect()
 
