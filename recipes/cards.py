@@ -14,10 +14,12 @@ from atom_hf.experiments.comparison_results import read_comparison
 from atom_hf.finetune.arguments import RunArguments, load_run_data
 from atom_hf.finetune.card_facts import run_facts
 from atom_hf.finetune.flags import parse_flags
+from atom_hf.finetune.metrics import IMPORTANCE_KEYS
 from atom_hf.finetune.pretrained import AUTO_CLASSES, find_model, make_config, read_config
-from atom_hf.finetune.run import IMPORTANCE_BATCHES, IMPORTANCE_KEYS
+from atom_hf.finetune.run import IMPORTANCE_BATCHES
 from atom_hf.hub.card import CardFacts, model_card, span
-from atom_hf.hub.card_facts import pipeline_tag, training_facts
+from atom_hf.hub.card_facts import pipeline_tag
+from atom_hf.hub.card_run import training_facts
 from atom_hf.training.arguments import AtomTrainingArguments
 from atom_hf.utils.jsonl import RESULTS_NAME
 
@@ -66,6 +68,9 @@ def recipe_facts(name: str) -> CardFacts:
         name=f"{name}-atom",
         model_class=model_class,
         pipeline_tag=pipeline_tag(model_class),
+        inputs="image" if data.is_image else "text",
+        channels=config.num_channels if data.is_image else None,
+        has_processor=True,
         tags=["generated_from_trainer"],
         metrics=metrics,
         comparison=compared,

@@ -103,10 +103,14 @@ def runs_of(study: Study) -> int:
     return study.seeds * len(study.arms) * sum(len(setting.sizes) for setting in study.settings)
 
 
-def separation(studies: dict[str, tuple[Study, list[dict]]], others: dict[str, tuple[Study, list[dict]]]) -> dict[str, str]:
+def separation(
+    studies: dict[str, tuple[Study, list[dict]]], others: dict[str, tuple[Study, list[dict]]]
+) -> dict[str, str]:
     """What fills the marks of the notes that are about the separation form."""
     counts = [
-        f"{name}.yaml: {len(studies[name][1])} of {runs_of(studies[name][0])} runs" if name in studies else f"{name}.yaml: none"
+        f"{name}.yaml: {len(studies[name][1])} of {runs_of(studies[name][0])} runs"
+        if name in studies
+        else f"{name}.yaml: none"
         for name in SEPARATION_STUDIES
     ]
     return {

@@ -6,13 +6,22 @@ import shlex
 from ..errors import AtomError
 from ..utils.tables import format_number, format_table
 
+LEAST_LOGS = 10  # of a run whose --logging_steps is not given
+
 
 def main(arguments: list[str]) -> int | None:
     """`atom-hf train`. Returns the exit status of the processes that it started, if it did."""
     from ..experiments.comparison_results import find_comparison
-    from ..finetune.arguments import DryRunArguments, ExplainerArguments, RunArguments, StoppingArguments, data_flags
+    from ..finetune.arguments import (
+        CardArguments,
+        DryRunArguments,
+        ExplainerArguments,
+        RunArguments,
+        StoppingArguments,
+        data_flags,
+    )
     from ..finetune.dry_run import describe_run
-    from ..finetune.flags import parse_flags, scan_flags, take_flags
+    from ..finetune.flags import given_flags, parse_flags, scan_flags, take_flags
     from ..finetune.run import DEFAULT_FOLDER, default_output_dir, fine_tune
     from ..hub.messages import page_of
     from ..training.arguments import AtomTrainingArguments
@@ -30,6 +39,7 @@ def main(arguments: list[str]) -> int | None:
         AtomTrainingArguments,
         ExplainerArguments,
         StoppingArguments,
+        CardArguments,
         DryRunArguments,
         LaunchArguments,
     ]
@@ -38,7 +48,7 @@ def main(arguments: list[str]) -> int | None:
         if known.dry_run:
             raise AtomError("--dry_run looks at the run in one process; leave out --accelerate_config and its flags")
         return launch(asked.accelerate_config, arguments, others, use_cpu=known.use_cpu)
-    run, args, explainer, stopping, dry, _ = parse_flags("train", arguments, kinds)
+    run, args, explainer, stopping, card, dry, _ = parse_flags("train", arguments, kinds)
     if args.hub_token is not None:  # of the --config file
         os.environ["HF_TOKEN"], args.hub_token = args.hub_token.strip(), None
     if dry.dry_run:
@@ -53,6 +63,8 @@ def main(arguments: list[str]) -> int | None:
         run,
         args,
         explainer_samples=explainer.checked(),
+        card_samples=card.card_samples,
+        least_logs=0 if "logging_steps" in given_flags("train", arguments, kinds) else LEAST_LOGS,
         patience=patience,
         # Paired runs are not stopped early.
         find_comparison=find_comparison(run, args) if args.atom and patience is None else None,

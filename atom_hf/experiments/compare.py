@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from tqdm.auto import tqdm
+from transformers.trainer_utils import IntervalStrategy
 
 from ..data.load import TaskData
 from ..errors import AtomError
-from ..finetune.arguments import RunArguments
+from ..finetune.arguments import CARD_SAMPLES_BOUND, RunArguments, card_samples_flag
 from ..finetune.run import (
     DEFAULT_FOLDER,
     Prepared,
@@ -46,14 +47,14 @@ from .paired_table import paired_differences, paired_table, verdict
 
 logger = get_logger(__name__)
 
-EXPLAINER_SAMPLES = 200  # of the model that the page shows
+EXPLAINER_SAMPLES, LEAST_LOGS = 200, 10  # of the model that the page shows, and that is kept
 
 
 @dataclass
 class CompareArguments(ArmArguments):
     """The arms and seeds of the paired runs, and the page."""
 
-    bounds: ClassVar[dict[str, Bound]] = {"page_samples": COUNT}
+    bounds: ClassVar[dict[str, Bound]] = {"page_samples": COUNT, "card_samples": CARD_SAMPLES_BOUND}
 
     seeds: int = field(default=3, metadata={"help": "Number of seeds: --seed, --seed + 1, ... Each arm runs with all."})
     page: str | None = field(
@@ -70,6 +71,7 @@ class CompareArguments(ArmArguments):
             "--output_dir; ready-made commands that try it are printed."
         },
     )
+    card_samples: int = card_samples_flag()
     page_samples: int = field(default=24, metadata={"help": "Number of evaluation samples on the page."})
     probe_column: str | None = field(
         default=None,
@@ -189,7 +191,10 @@ def _compare(
                 continue
             bar.set_postfix_str(f"{name}, seed {number}")
             with unlogged_run(*arms.runs[name], number) as arguments:
-                result = fine_tune(*arguments, save=False, explainer_samples=EXPLAINER_SAMPLES if is_shown else 0)
+                more = {"explainer_samples": EXPLAINER_SAMPLES, "least_logs": LEAST_LOGS} if is_shown else {}
+                if is_shown and options.keep_model:
+                    arguments[1].logging_strategy = IntervalStrategy.STEPS  # for the losses on its card
+                result = fine_tune(*arguments, save=False, **more)
             measures = result.metrics
             if other:
                 measures = measures | other.read(Prepared(result.trainer, result.data, result.task), name, is_drawn)
@@ -199,7 +204,7 @@ def _compare(
             if is_shown and options.page:
                 shown = page_samples(result, options.page_samples)
             if is_shown and options.keep_model:
-                kept = keep_model(result, folder, _model_name(arms.runs[name].run, result.data))
+                kept = keep_model(result, folder, _model_name(arms.runs[name].run, result.data), options.card_samples)
             del result
             gc.collect()
 

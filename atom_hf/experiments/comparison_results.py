@@ -9,7 +9,8 @@ from typing import Any
 from ..data.load import TaskData
 from ..errors import AtomError
 from ..finetune.arguments import RunArguments
-from ..finetune.run import IMPORTANCE_KEYS, default_output_dir
+from ..finetune.metrics import IMPORTANCE_KEYS
+from ..finetune.run import default_output_dir
 from ..hub.card import Comparison
 from ..training.arguments import AtomTrainingArguments
 from ..utils.jsonl import RESULTS_NAME, hashed, read_lines

@@ -7,7 +7,7 @@ from typing import Any
 from ..data.load import TaskData
 from ..errors import AtomError
 from ..finetune.run import RunResult
-from ..finetune.saving import save_trained, why_unsaved
+from ..finetune.saving import save_card, save_trained, why_unsaved
 from ..hub.card import CardFacts, Comparison, is_own, write_card
 from ..hub.card_facts import facts_of_trainer
 from ..importance.read import read_samples
@@ -39,13 +39,14 @@ def page_samples(result: RunResult, samples: int) -> dict[str, Any]:
     return {**shown, "softening": model.atom_config.softening, "fitted": model.atom_config.has_explainer}
 
 
-def keep_model(result: RunResult, folder: Path, name: str) -> KeptModel:
+def keep_model(result: RunResult, folder: Path, name: str, card_samples: int) -> KeptModel:
     """Saves the model of a run under `folder`, with its card, and beside it a sample to try it on.
 
     Args:
         result: a run with the atom loss.
         folder: that of the comparison.
         name: of the model, in its card and on the Hub.
+        card_samples: number of evaluation rows that its card shows.
 
     Raises:
         AtomError: it could not be saved.
@@ -54,6 +55,7 @@ def keep_model(result: RunResult, folder: Path, name: str) -> KeptModel:
     trainer.args.output_dir = str(target)
     trainer.card_facts["name"] = name
     save_trained(trainer)
+    save_card(trainer, result.data, card_samples)
     if (why := why_unsaved(trainer)) is not None:
         raise AtomError(why)
     text, picture = _short_text(result.data), None

@@ -105,6 +105,29 @@ class ExplainerArguments:
         return self.explainer_samples if self.explainer else 0
 
 
+CARD_SAMPLES, CARD_SAMPLES_BOUND = 3, Bound(0, 50, whole=True)
+
+
+def card_samples_flag() -> Any:
+    """The flag `--card_samples`, of a command that writes a model's card."""
+    return field(
+        default=CARD_SAMPLES,
+        metadata={
+            "help": "Number of evaluation rows that the model's card shows, with the prediction, and that are published where "
+            "the model is pushed; 0 for none, and no picture of them."
+        },
+    )
+
+
+@dataclass
+class CardArguments:
+    """What the card of a run with --atom shows."""
+
+    help_title: ClassVar[str] = "Model card"
+    bounds: ClassVar[dict[str, Bound]] = {"card_samples": CARD_SAMPLES_BOUND}
+    card_samples: int = card_samples_flag()
+
+
 @dataclass
 class StoppingArguments:
     """Early stopping, by Transformers' EarlyStoppingCallback."""

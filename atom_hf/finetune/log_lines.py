@@ -1,11 +1,13 @@
 """Print a table line for each log of a run. Reporters get Transformers' dictionaries, as usual."""
 
 import time
+from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback
-from transformers.trainer_utils import has_length
+from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerCallback, TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_utils import IntervalStrategy, has_length
 
 from ..utils.tables import format_number
 
@@ -23,6 +25,20 @@ def print_lines(trainer: Trainer) -> None:
         trainer.add_callback(LogLines())
     elif trainer.pop_callback(PrinterCallback) is not None:
         trainer.add_callback(LogLines())
+
+
+def log_often(trainer: Trainer, least: int) -> None:
+    """Let a run of few steps log at least so many times, as far as it has steps. One that is resumed logs as it did."""
+    args = trainer.args
+    if args.logging_strategy != IntervalStrategy.STEPS:
+        return
+    if args.resume_from_checkpoint is not None:
+        kept = TrainerState.load_from_json(Path(args.resume_from_checkpoint, TRAINER_STATE_NAME))
+        args.logging_steps = kept.logging_steps or args.logging_steps
+        return
+    *_, steps = trainer.set_initial_training_values(args, trainer.get_train_dataloader())
+    if args.logging_steps >= 1:
+        args.logging_steps = min(args.logging_steps, max(1, steps // least))
 
 
 class _Bar(ProgressCallback):

@@ -33,21 +33,29 @@ from ..utils.lock import lock_folder
 from ..utils.terminal import get_logger
 from .arguments import RunArguments, load_run_data
 from .card_facts import run_facts
+from .card_samples import class_results
 from .checks import check_metric, check_optimizer, check_reporters, check_schedule
 from .inputs import TrainingInputs, prepare_run_inputs
-from .log_lines import print_lines
-from .metrics import perplexity
+from .log_lines import log_often, print_lines
+from .metrics import importance_metrics, perplexity
 from .pretrained import find_model
 from .resume import find_checkpoint, restore_explainer, train
-from .saving import RunTrainer, check_diverged, push_trained, save_explainer, save_results, save_trained, why_unsaved
+from .saving import (
+    RunTrainer,
+    check_diverged,
+    push_trained,
+    save_card,
+    save_explainer,
+    save_results,
+    save_trained,
+    why_unsaved,
+)
 
 logger = get_logger(__name__)
 
 DEFAULT_FOLDER = "trainer_output"  # what TrainingArguments takes for an output_dir that was not given
 
 IMPORTANCE_BATCHES = 32
-
-IMPORTANCE_KEYS = ("importance", "positive_share", "negative_share")
 
 
 @dataclass(frozen=True)
@@ -170,6 +178,8 @@ def fine_tune(
     *,
     save: bool = True,
     explainer_samples: int = 0,
+    card_samples: int = 0,
+    least_logs: int = 0,
     patience: int | None = None,
     find_comparison: Callable[[TaskData], Comparison | None] | None = None,
 ) -> RunResult:
@@ -177,7 +187,8 @@ def fine_tune(
 
     With a `patience`, training stops after that many evaluations without a better one (`StoppingArguments` checks it).
 
-    With `save=False` no model is written at the end, and nothing is printed.
+    With `save=False` no model is written at the end, and nothing is printed. The model's card shows `card_samples` evaluation
+    rows. A run so short that it would log less often than `least_logs` times logs as often as that.
 
     `find_comparison` gives the paired runs of the same settings that the model's card may show, if there are any.
 
@@ -188,6 +199,8 @@ def fine_tune(
         options = {"holding": holding} if save else {}
         prepared = prepare_run(run, args, save=save, trainer_class=RunTrainer, **options)
         trainer = prepared.trainer
+        if least_logs:
+            log_often(trainer, least_logs)
         if save:
             print_lines(trainer)
         else:
@@ -197,7 +210,7 @@ def fine_tune(
             trainer.add_callback(stopping)
         is_finished = train(trainer, args.resume_from_checkpoint, stopping)
         check_diverged(trainer, save)
-        return _finish(prepared, save, is_finished, explainer_samples, find_comparison)
+        return _finish(prepared, save, is_finished, explainer_samples, card_samples, find_comparison)
 
 
 def _finish(
@@ -205,6 +218,7 @@ def _finish(
     save: bool,
     is_finished: bool,
     explainer_samples: int,
+    card_samples: int,
     find_comparison: Callable[[TaskData], Comparison | None] | None,
 ) -> RunResult:
     """Evaluates a trained model, fits its explainer, saves and pushes it."""
@@ -218,7 +232,7 @@ def _finish(
     }
     if data.task == "causal-lm":
         metrics["perplexity"] = perplexity(metrics["loss"])
-    importance = _importance(trainer) if args.atom else {}
+    importance = importance_metrics(trainer, IMPORTANCE_BATCHES) if args.atom else {}
     if args.atom:
         trainer.card_facts |= {
             "metrics": {name: value for name, value in metrics.items() if name != "epoch"},
@@ -226,6 +240,8 @@ def _finish(
             "importance_of": f"On up to {IMPORTANCE_BATCHES} batches of the evaluation data",
             "comparison": find_comparison(data) if find_comparison else None,
         }
+        if trainer.evaluated is not None and data.labels:
+            trainer.card_facts["by_class"] = class_results(*trainer.evaluated, data.labels)
     if is_finished and args.atom and explainer_samples and restore_explainer(trainer):
         explainer_samples = 0
     failed = None
@@ -234,6 +250,8 @@ def _finish(
     if save:
         if explainer is not None and saved:
             save_explainer(trainer)
+        if args.atom and saved:
+            save_card(trainer, data, card_samples)
         if args.push_to_hub and saved:
             failed = push_trained(trainer)
         save_results(trainer, {**metrics, **importance})
@@ -251,18 +269,6 @@ def _fit_explainer(trainer: AtomTrainer, samples: int) -> ExplainerFit | None:
         why = f"{type(error).__name__}: {first_line(error)}"
         logger.warning("importance could not be fitted to the prediction and stays the charge: %s", why)
     return None
-
-
-def _importance(trainer: AtomTrainer, batches: int = IMPORTANCE_BATCHES) -> dict[str, float]:
-    """Over the first `batches` batches of the evaluation data."""
-    found = []
-    model = trainer.accelerator.unwrap_model(trainer.model)
-    for _, batch in zip(range(batches), trainer.get_eval_dataloader(), strict=False):
-        values = model.atom_importance(**batch)
-        found.append(values[~values.isnan()].cpu())
-    values = torch.cat(found)
-    shares = values.abs(), (values > 0).float(), (values < 0).float()
-    return {name: share.mean().item() for name, share in zip(IMPORTANCE_KEYS, shares, strict=True)}
 
 
 @contextmanager

@@ -9,17 +9,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from ..data.load import TaskData
 from ..errors import AtomError, DivergedError, WriteError
+from ..hub.card import is_own
 from ..hub.messages import CLIENT_ERRORS, as_atom_error
 from ..modeling.finite import not_finite
 from ..modeling.mixin import save_heads
 from ..training.push import saved_together
 from ..utils.files import write_atomically, write_failure
 from ..utils.terminal import get_logger
+from .card_samples import sample_facts
 from .resume import complete_checkpoints, is_whole, last_good_checkpoint
 from .trainer import RenamedWeightsTrainer
 
@@ -55,6 +59,16 @@ class RunTrainer(RenamedWeightsTrainer):
                     self.state.best_model_checkpoint = None
             self.unsaved[name] = why
             logger.warning("%s could not be saved: %s; training continues without it", folder, why)
+
+    evaluated: tuple[np.ndarray, np.ndarray] | None = None
+    """The predicted and the true classes [n] of the last evaluation of a classifier."""
+
+    def evaluation_loop(self, *args: Any, **kwargs: Any) -> Any:
+        found = super().evaluation_loop(*args, **kwargs)
+        logits = found.predictions[0] if isinstance(found.predictions, tuple) else found.predictions
+        if isinstance(logits, np.ndarray) and logits.ndim == 2 and np.ndim(found.label_ids) == 1:
+            self.evaluated = logits.argmax(-1), found.label_ids
+        return found
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         if self._atom_on:
@@ -102,9 +116,25 @@ def save_explainer(trainer: RunTrainer) -> None:
     def save() -> None:
         if trainer.is_world_process_zero():
             save_heads(trainer.accelerator.unwrap_model(trainer.model), trainer.args.output_dir)
-            trainer.create_model_card()
 
     _try(trainer, "the fitted importance", save)
+
+
+def save_card(trainer: RunTrainer, data: TaskData, samples: int) -> None:
+    """Write the card anew, with all that is known in the end: the fitted importance, and samples of the evaluation data."""
+    folder = trainer.args.output_dir
+
+    def save() -> None:
+        if not trainer.is_world_process_zero():
+            return
+        if trainer.args.world_size == 1 and not is_own(
+            folder
+        ):  # a model that is spread over processes reads none alone
+            model = trainer.accelerator.unwrap_model(trainer.model)
+            trainer.card_facts |= sample_facts(model, trainer.processing_class, data, samples, folder)
+        trainer.create_model_card()
+
+    _try(trainer, "the model card", save)
 
 
 def save_results(trainer: RunTrainer, metrics: dict[str, float]) -> None:

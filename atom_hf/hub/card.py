@@ -18,8 +18,20 @@ from transformers.modelcard import METRIC_TAGS
 from ..atoms.config import AtomConfig
 from ..errors import AtomError
 from ..utils.files import write_atomically
-from .card_text import NO_REPOSITORY, data_lines, limits, number, plain_lines, settings_rows, span, summary
-from .escape import cell, literal, plain, shown
+from .card_snippets import atom_code, pipeline_code, plain_code
+from .card_text import (
+    class_rows,
+    data_lines,
+    example_rows,
+    limits,
+    loss_table,
+    number,
+    picture_says,
+    settings_rows,
+    span,
+    summary,
+)
+from .escape import cell, escape_line, plain, shown
 
 CARD_NAME = "README.md"
 
@@ -49,6 +61,26 @@ class Comparison(NamedTuple):
     means: dict[str, dict[str, float]]
 
 
+class Example(NamedTuple):
+    """An evaluation text with what the model says of it."""
+
+    text: str
+    pair: str | None = None
+    predicted: str | None = None
+    label: str | None = None
+    confidence: float | None = None
+
+
+class ClassResult(NamedTuple):
+    """What a classifier does with one class of the evaluation data."""
+
+    name: str
+    samples: int
+    precision: float
+    recall: float
+    f1: float
+
+
 @dataclass
 class CardFacts:
     """What is known of a model. A field that is None or empty is unknown, and left out of the card.
@@ -64,6 +96,12 @@ class CardFacts:
     pipeline_tag: str | None = None
     library: str = "transformers"
     """"transformers", or "peft" for an adapter."""
+    inputs: str | None = None
+    """"text" or "image"; None where the model takes neither, or more."""
+    channels: int | None = None
+    """Of the pictures that it takes."""
+    has_processor: bool = False
+    """Whether its tokenizer or image processor lies beside it."""
     base_model: str | None = None
     """The id of the base on the Hub."""
     base_name: str | None = None
@@ -100,6 +138,15 @@ class CardFacts:
     metric_names: dict[str, str] = field(default_factory=dict)
     metrics_of: str | None = None
     """A sentence on what was measured when; without it the metrics appear only in the metadata."""
+    by_class: list[ClassResult] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
+    """Evaluation texts that the card shows, and tries the model on."""
+    picture: str | None = None
+    """The name of a picture beside the card: evaluation samples under their importance."""
+    sample_picture: str | None = None
+    """The name of a picture beside the card that the model can be tried on."""
+    losses: list[dict[str, float]] = field(default_factory=list)
+    """What was logged during training, in order: step, epoch, loss, task_loss, atom_energy, eval_loss, each if known."""
     comparison: Comparison | None = None
     is_compared: bool = False
     """Whether this model is one of the runs of the comparison."""
@@ -107,6 +154,8 @@ class CardFacts:
     """importance (the mean of its absolute value), positive_share and negative_share."""
     importance_of: str | None = None
     training: dict[str, Any] = field(default_factory=dict)
+    architecture: str | None = None
+    """The model's modules, as PyTorch prints them."""
     atoms: AtomConfig | None = None
     versions: dict[str, str] = field(default_factory=dict)
     preface: str | None = None
@@ -116,6 +165,8 @@ class CardFacts:
     def __post_init__(self):
         for name in ("repo_id", "base_model", "dataset_id", "eval_dataset_id"):
             setattr(self, name, hub_id(getattr(self, name)))
+        if self.architecture:
+            self.architecture = "\n".join(map(escape_line, self.architecture.splitlines()))
         self.datasets = [name for name in self.datasets if hub_id(name)]
         if self.base_model and self.base_model == self.repo_id and self.library != "peft":
             self.base_model, self.base_name, self.base_note = None, self.base_model, EARLIER
@@ -145,8 +196,13 @@ def model_card(facts: CardFacts) -> ModelCard:
         "mark": MARK,
         "title": shown(name),
         "summary": summary(facts),
-        "repo": literal(facts.repo_id or NO_REPOSITORY),
-        "plain_lines": plain_lines(facts),
+        "plain_code": plain_code(facts),
+        "atom_code": atom_code(facts),
+        "pipeline_code": pipeline_code(facts),
+        "picture_says": picture_says(facts),
+        "by_class": class_rows(facts.by_class),
+        "examples": example_rows(facts.examples),
+        "losses": loss_table(facts.losses),
         "metrics": [(_metric_name(facts, key), number(value)) for key, value in facts.metrics.items()],
         "metrics_of": facts.metrics_of,
         "comparison": facts.comparison,
@@ -228,8 +284,16 @@ def _metadata(facts: CardFacts, name: str) -> ModelCardData:
         tags=[tag for tag in tags if tag],
         eval_results=results or None,
         model_name=name if results else None,
+        widget=_widget(facts),
         **more,
     )
+
+
+def _widget(facts: CardFacts) -> list[dict[str, str]] | None:
+    """Texts to try on the model's page."""
+    if facts.pipeline_tag not in ("text-classification", "text-generation"):
+        return None
+    return [{"text": plain(each.text, 300)} for each in facts.examples if each.pair is None] or None
 
 
 def _metric_name(facts: CardFacts, key: str) -> str:

@@ -4,6 +4,7 @@ Arguments are chosen one by one, and of a path only its last part is used: no lo
 """
 
 import functools
+import platform
 import re
 import sys
 from collections.abc import Mapping
@@ -11,11 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
 from huggingface_hub.repocard import metadata_load
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import PreTrainedModel
 from transformers.modelcard import TASK_MAPPING
 from transformers.models.auto.modeling_auto import MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES
 from transformers.trainer_utils import has_length
@@ -25,13 +25,13 @@ from ..builtin import BUILT_IN_MODELS
 from ..utils.files import write_atomically
 from ..version import __version__
 from .card import CARD_NAME, CardFacts, check_facts, hub_id, is_own, model_card, write_card
+from .card_run import facts_of_log, time_facts, training_facts
 from .card_update import keeps_card, saved_again
-from .escape import code
 from .licenses import LICENSES
 
-_NO_METRICS = ("runtime", "per_second", "preparation_time", "epoch")
+MOST_LAYERS = 80  # lines: a longer list of modules tells nothing at a glance
 
-_SHARES = ("importance", "positive_share", "negative_share")
+PROCESSORS = ("tokenizer_config.json", "preprocessor_config.json", "processor_config.json")
 
 
 class Base(NamedTuple):
@@ -79,6 +79,11 @@ def facts_of_model(model: Any) -> CardFacts:
         # Transformers' default names of classes are no names.
         labels=None if labels == [f"LABEL_{i}" for i in range(len(labels))] else labels,
     )
+    takes = getattr(base, "main_input_name", None)
+    facts.inputs = {"input_ids": "text", "pixel_values": "image"}.get(takes)
+    layers = str(base)
+    facts.architecture = layers if layers.count("\n") < MOST_LAYERS else None
+    facts.channels = getattr(base.config, "num_channels", None) if facts.inputs == "image" else None
     source = getattr(base, "_atom_base", None) or base_of_weights(base)
     return replace(facts, **(base_facts(source) if source else {}))
 
@@ -90,13 +95,17 @@ def write_model_card(model: Any, folder: str | Path, beside: str | Path | None =
     """
     if is_own(folder):
         return
+    facts = facts_of_model(model)
+    facts.has_processor = any(
+        Path(place, name).is_file() for place in (folder, beside or folder) for name in PROCESSORS
+    )
     base = getattr(_base_of(model), "_atom_base", None)
     if base and base.folder == str(Path(folder).resolve()) and keeps_card(folder):
         text = Path(folder, CARD_NAME).read_text(encoding="utf-8")
-        new = str(model_card(facts_of_model(model)))
+        new = str(model_card(facts))
         write_atomically(Path(beside or folder, CARD_NAME), saved_again(text, new))
     else:
-        write_card(facts_of_model(model), beside or folder)
+        write_card(facts, beside or folder)
 
 
 def facts_of_trainer(trainer: Any, given: Mapping[str, Any] | None = None) -> CardFacts:
@@ -117,10 +126,15 @@ def facts_of_trainer(trainer: Any, given: Mapping[str, Any] | None = None) -> Ca
         "name": (repo or "").split("/")[-1] or Path(args.output_dir).name or None,
         "repo_id": repo,
         "tags": [tag for tag in tags if isinstance(tag, str)],
-        "training": training_facts(args, state.global_step, model.dtype),
+        "has_processor": getattr(trainer, "processing_class", None) is not None,
+        "training": {
+            **training_facts(args, state.global_step, model.dtype),
+            "parameters": _millions(sum(value.numel() for value in _base_of(model).parameters())),
+            **time_facts(args, state),
+        },
         "citations": [paper["citation"].strip()] if paper.get("citation") else [],
         **_facts_of_rows(trainer.train_dataset, trainer.eval_dataset),
-        **_facts_of_log(args, state),
+        **facts_of_log(args, state),
         **trainer.card_facts,
     }
     return replace(facts_of_model(model), **{**found, **_facts_given(given or {}, found["tags"])})
@@ -147,45 +161,6 @@ def base_facts(source: str | Base) -> dict[str, Any]:
     return {**found, "license": _license_of(source.folder) if source.folder else None}
 
 
-def training_facts(
-    args: TrainingArguments, steps: int | None = None, dtype: torch.dtype | None = None
-) -> dict[str, Any]:
-    """The training arguments to state in a card, as text."""
-    each, accumulated = args.per_device_train_batch_size, args.gradient_accumulation_steps
-    batch = str(each * accumulated * args.world_size)
-    if accumulated * args.world_size > 1:
-        batch += f" ({each} x {args.world_size} processes x {accumulated} accumulation steps)"
-    schedule = str(getattr(args.lr_scheduler_type, "value", args.lr_scheduler_type))
-    if args.warmup_steps:
-        share = f"{100 * args.warmup_steps:g} % of the" if args.warmup_steps < 1 else f"{args.warmup_steps:g}"
-        schedule += f", warm-up over {share} steps"
-    length = {"steps": args.max_steps} if args.max_steps > 0 else {"epochs": f"{args.num_train_epochs:g}"}
-    mixed = next(
-        (
-            f"{kind} mixed precision"
-            for flag, kind in (("bf16", "bfloat16"), ("fp16", "float16"))
-            if getattr(args, flag)
-        ),
-        None,
-    )
-    precision = mixed or (str(dtype).removeprefix("torch.") if dtype else None)
-    found = {
-        "seed": args.seed,
-        "seed of the data": args.data_seed,
-        **length,
-        "steps taken": steps if steps != args.max_steps else None,
-        "batch size": batch,
-        "pairs drawn from": f"{args.atom_pair_batch} samples" if getattr(args, "atom_pair_batch", None) else None,
-        "learning rate": f"{args.learning_rate:g}",
-        "schedule": schedule,
-        "optimizer": str(getattr(args.optim, "value", args.optim)),
-        "weight decay": f"{args.weight_decay:g}" if args.weight_decay else None,
-        "label smoothing": f"{args.label_smoothing_factor:g}" if args.label_smoothing_factor else None,
-        "precision": precision,
-    }
-    return {name: value for name, value in found.items() if value is not None}
-
-
 def pipeline_tag(class_name: str) -> str | None:
     """The task of a model class, by Trainer's own tables, plus multiple choice, which they lack."""
     tables = {**TASK_MAPPING, "multiple-choice": MODEL_FOR_MULTIPLE_CHOICE_MAPPING_NAMES}
@@ -203,9 +178,18 @@ def _base_of(model: Any) -> Any:
     return inner() if inner is not None and not isinstance(model, PreTrainedModel) else model
 
 
+def _millions(count: int) -> str:
+    return f"{count / 1e6:,.3g} million"
+
+
 def _versions(*more: str) -> dict[str, str]:
-    others = (sys.modules.get(name) for name in ("transformers", "torch", "datasets", "tokenizers", *more))
-    return {"atom-hf": __version__, **{m.__name__: m.__version__ for m in others if hasattr(m, "__version__")}}
+    names = ("transformers", "torch", "accelerate", "datasets", "tokenizers", *more)
+    others = (sys.modules.get(name) for name in names)
+    return {
+        "atom-hf": __version__,
+        "Python": platform.python_version(),
+        **{m.__name__: m.__version__ for m in others if hasattr(m, "__version__")},
+    }
 
 
 @functools.cache
@@ -250,35 +234,6 @@ def _data_id(rows: Any) -> str | None:
     files = getattr(getattr(rows, "info", None), "download_checksums", None) or {}
     ids = {match[1] for match in (re.match(r"hf://datasets/([^@]+)@", str(file)) for file in files) if match}
     return hub_id(ids.pop()) if len(ids) == 1 else None
-
-
-def _facts_of_log(args: TrainingArguments, state: Any) -> dict[str, Any]:
-    """The evaluation of the current weights, and the importances that training last logged."""
-    log = state.log_history
-    evaluations = [line for line in log if "eval_loss" in line]
-    trained = max((i for i, line in enumerate(log) if "train_runtime" in line), default=None)
-    # The best checkpoint's weights are loaded when training ends: until then, the current weights are the last ones.
-    best = getattr(state, "best_global_step", None) if args.load_best_model_at_end and trained is not None else None
-    if best and not any("eval_loss" in line for line in log[trained:]):
-        evaluations = [line for line in evaluations if line.get("step") == best]
-    found: dict[str, Any] = {}
-    if evaluations:
-        line = evaluations[-1]
-        values = {key.removeprefix("eval_"): value for key, value in line.items() if key.startswith("eval_")}
-        numbers = {k: v for k, v in values.items() if isinstance(v, int | float) and not k.endswith(_NO_METRICS)}
-        step, last = best or line.get("step", 0), state.global_step
-        on = "" if step == last else f"; training went on to step {last}"
-        found = {"metrics": numbers, "metrics_of": f"On the evaluation data, at step {step} of one run{on}:"}
-        if best:
-            by = code((args.metric_for_best_model or "loss").removeprefix("eval_"))
-            chosen = f"That checkpoint was chosen by {by} on this same evaluation data"
-            found["metrics_of"] = f"On the evaluation data, with the weights of step {step} of one run{on}. {chosen}:"
-    for line in reversed(log):
-        if "atom_importance" in line:
-            found["importance"] = {name: line[f"atom_{name}"] for name in _SHARES}
-            found["importance_of"] = f"In training, as last logged (step {line.get('step', 0)})"
-            break
-    return found
 
 
 def _facts_given(given: Mapping[str, Any], tags: list[str]) -> dict[str, Any]:

@@ -6,18 +6,25 @@ from dataclasses import fields
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-import transformers
-
 from ..atoms.config import FORMS, AtomConfig
 from ..utils.tables import format_number
-from .escape import cell, code, literal
+from .escape import cell, code
 
 if TYPE_CHECKING:
-    from .card import CardFacts
-
-NO_REPOSITORY = "path/to/model"
+    from .card import CardFacts, ClassResult, Example
 
 MOST_LABELS = 20
+
+MOST_LOSSES = 12  # rows of the table of losses
+
+LOSSES = {
+    "step": "step",
+    "epoch": "epoch",
+    "loss": "training loss",
+    "task_loss": "task loss",
+    "atom_energy": "atom energy",
+    "eval_loss": "evaluation loss",
+}
 
 
 def summary(facts: CardFacts) -> str:
@@ -43,18 +50,6 @@ def summary(facts: CardFacts) -> str:
     )
 
 
-def plain_lines(facts: CardFacts) -> str:
-    """Python code that loads the model without this package; empty for a class that Transformers does not have."""
-    name, repo = facts.model_class, literal(facts.repo_id or NO_REPOSITORY)
-    if not name or not hasattr(transformers, name):
-        return ""
-    if facts.library != "peft":
-        return f"from transformers import {name}\n\nmodel = {name}.from_pretrained({repo})"
-    base = f"{name}.from_pretrained({literal(facts.base_model or 'path/to/base')})"
-    imports = f"from peft import PeftModel\nfrom transformers import {name}"
-    return f"{imports}\n\nmodel = PeftModel.from_pretrained({base}, {repo})"
-
-
 def data_lines(facts: CardFacts) -> list[str]:
     """The data set, the numbers of samples, the classes and the notes on data."""
     lines = [f"Data set: {_dataset(facts)}."] if facts.dataset else []
@@ -73,6 +68,60 @@ def data_lines(facts: CardFacts) -> list[str]:
         more = len(facts.labels) - MOST_LABELS
         lines.append(f"Classes ({len(facts.labels)}): {names}{f' and {more} more' if more > 0 else ''}.")
     return lines + facts.data_notes
+
+
+def class_rows(results: list[ClassResult]) -> list[list[str]]:
+    """Ready cells of each class: name, samples, precision, recall, F1; of many classes those with the least F1."""
+    shown = results if len(results) <= MOST_LABELS else sorted(results, key=lambda each: each.f1)[:MOST_LABELS]
+    return [
+        [cell(each.name), f"{each.samples:,}", *map(format_number, (each.precision, each.recall, each.f1))]
+        for each in shown
+    ]
+
+
+def example_rows(examples: list[Example]) -> list[list[str]]:
+    """A header, and ready cells of each example, with the columns that are known of any."""
+    columns = {
+        "text": [cell(each.text) for each in examples],
+        "second text": [cell(each.pair) if each.pair is not None else "" for each in examples],
+        "predicted": [cell(each.predicted) if each.predicted is not None else "" for each in examples],
+        "confidence": [f"{each.confidence:.0%}" if each.confidence is not None else "" for each in examples],
+        "true": [cell(each.label) if each.label is not None else "" for each in examples],
+    }
+    known = {name: cells for name, cells in columns.items() if any(cells)}
+    return [list(known), *map(list, zip(*known.values(), strict=True))] if known else []
+
+
+def loss_table(losses: list[dict[str, float]]) -> list[list[str]]:
+    """A header, and at most `MOST_LOSSES` rows, evenly chosen, of what was logged; the last is always among them."""
+    names = [name for name in LOSSES if any(name in line for line in losses)]
+    if not {"loss", "eval_loss"} & set(names):
+        return []
+    count = len(losses)
+    places = sorted(
+        {round(i * (count - 1) / max(1, MOST_LOSSES - 1)) for i in range(MOST_LOSSES)} if count > 1 else {0}
+    )
+    rows = []
+    for line in (losses[place] for place in places):
+        values = {**line, **({"epoch": round(line["epoch"], 2)} if "epoch" in line else {})}
+        rows.append([f"{values[name]:g}" if name in ("step", "epoch") else _number(values.get(name)) for name in names])
+    return [[LOSSES[name] for name in names], *rows]
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else format_number(value)
+
+
+def picture_says(facts: CardFacts) -> str:
+    """What the picture of a card shows, in a sentence."""
+    what = {"text": "the words of evaluation texts", "image": "evaluation pictures"}.get(facts.inputs or "", "samples")
+    fitted = facts.atoms is not None and facts.atoms.has_explainer
+    says = (
+        "orange: the prediction leans on it; blue: it speaks against it"
+        if fitted
+        else "orange: positive; blue: negative"
+    )
+    return f"{what[0].upper()}{what[1:]} under their importance ({says}), with the predicted class."
 
 
 def settings_rows(config: AtomConfig | None) -> list[tuple[str, str, str]]:

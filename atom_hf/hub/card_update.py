@@ -1,13 +1,13 @@
 """Update an existing model card on save or push."""
 
-import re
 from pathlib import Path
 
 from huggingface_hub import ModelCard
 
 from ..errors import AtomError
 from .card import CARD_NAME, EARLIER, is_generated, is_own
-from .escape import code, literal
+from .card_snippets import load_from
+from .escape import code
 
 SAVED_AGAIN = (
     "The model was loaded and saved again without a run that this card knows of: if its weights were changed then, what is "
@@ -42,7 +42,7 @@ def card_to_push(folder: str | Path, repo_id: str, there: str | None, revision: 
         return None
     if there is not None and _RUN not in text and _RUN in there and _base_in(text) == repo_id:
         text = saved_again(there, text)
-    return _not_its_own_base(_load_from(text, repo_id, revision), repo_id)
+    return _not_its_own_base(load_from(text, repo_id, revision), repo_id)
 
 
 def saved_again(text: str, new: str) -> str:
@@ -62,17 +62,6 @@ def keeps_card(folder: str | Path) -> bool:
     """Whether the card in a folder is that of a run, about which a model that was loaded from there knows less."""
     file = Path(folder, CARD_NAME)
     return not is_own(folder) and file.is_file() and _RUN in file.read_text(encoding="utf-8")
-
-
-def _load_from(text: str, repo_id: str, revision: str | None) -> str:
-    """Make the code in a generated card load from this repository."""
-    known = re.search(r'(?m)^model = load_atom_model\(("(?:[^"\\]|\\.)*")', text)
-    if known is None:
-        return text
-    # A pull request is read from main once it is merged.
-    branch = f", revision={literal(revision)}" if revision not in (None, "main") and revision[:5] != "refs/" else ""
-    line = rf'(?m)^(model = .*){re.escape(known[1])}(?:, revision="(?:[^"\\]|\\.)*")?\)$'
-    return re.sub(line, lambda match: f"{match[1]}{literal(repo_id)}{branch})", text)
 
 
 def _base_in(text: str) -> str | None:

@@ -12,6 +12,12 @@ def plain(value: Any, limit: int = 100) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
+def escape_line(text: str) -> str:
+    """A line of untrusted text within a block of code, which it cannot end; its indentation stays."""
+    start = len(text) - len(text.lstrip(" "))
+    return " " * start + plain(text, 150).replace("`", "'")
+
+
 def literal(value: str) -> str:
     """Untrusted text as a Python string literal."""
     return json.dumps(plain(value), ensure_ascii=False)

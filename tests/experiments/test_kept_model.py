@@ -10,6 +10,8 @@ import pytest
 
 from atom_hf import load_atom_model
 from atom_hf.cli.main import main
+from atom_hf.explainer.fit import FEWEST
+from helpers.cards import section
 from helpers.hub_client import client, succeeded
 from helpers.hub_server import TOKEN
 
@@ -35,7 +37,7 @@ def kept(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
-        patch.setattr("atom_hf.experiments.compare.EXPLAINER_SAMPLES", 8)
+        patch.setattr("atom_hf.experiments.compare.EXPLAINER_SAMPLES", FEWEST)
         patch.setattr("atom_hf.explainer.fit.STEPS", 20)
         patch.setattr("atom_hf.explainer.fit.LOOK", 10)
         for name, flags in (("texts", TEXTS), ("pictures", PICTURES)):
@@ -64,17 +66,33 @@ def test_explain_and_the_pipeline_run_as_they_are_printed(kept, name):
     assert (folder / "importance.html").exists()
 
 
-def test_push_runs_as_it_is_printed(kept, hub):
+# The code of a card, block by block, as a reader of the repository would run it.
+RUN_CARD = """
+import re, huggingface_hub
+with open(huggingface_hub.hf_hub_download("REPOSITORY", "README.md"), encoding="utf-8") as card:
+    blocks = re.findall(r"```python\\n(.*?)```", card.read(), re.S)
+names = {}
+for block in blocks:
+    exec(block, names)
+found = [len(blocks), list(names["importance"].shape[:1])]
+"""
+
+
+def test_push_runs_as_it_is_printed_and_so_does_the_code_of_the_card(kept, hub):
     folder, printed = kept
     steps = {}
     for name in ("texts", "pictures"):
         words = shlex.split(commands_of(printed[name])[2])
         steps[name] = {"arguments": words[words.index("push") :], "environment": {"HF_TOKEN": TOKEN}}
+        code = RUN_CARD.replace("REPOSITORY", f"org/{words[words.index('--repo') + 1]}")
+        steps[f"{name}, used"] = {"python": code, "environment": {"HF_TOKEN": TOKEN}}
     answers = client(hub, folder, steps)
     for name, repository in (("texts", "org/lines-new-bert-atom"), ("pictures", "org/digits-new-vit-atom")):
         succeeded(answers[name])
         _, files = answers[name]["heads"][f"{repository}@main"]
-        assert {"config.json", "model.safetensors", "atom_heads.safetensors", "README.md"} <= set(files)
+        shown = {"importance.png"} | ({"sample.png"} if name == "pictures" else set())
+        assert {"config.json", "model.safetensors", "atom_heads.safetensors", "README.md", *shown} <= set(files)
+        assert succeeded(answers[f"{name}, used"])["found"] == [3, [1]]
 
 
 def test_the_model_is_whole_and_its_card_has_the_comparison_that_it_is_of(kept):
@@ -83,6 +101,11 @@ def test_the_model_is_whole_and_its_card_has_the_comparison_that_it_is_of(kept):
     card = (folder / "texts" / "model" / "README.md").read_text(encoding="utf-8")
     assert "# lines-new-bert-atom" in card and "| metric | plain | atom | atom - plain [95 %] |" in card
     assert "This model is one of them." in card and "/tmp" not in card and str(folder) not in card
+    assert "![Evaluation samples under their importance](importance.png)" in card
+    assert len(section(card, "Examples").split("\n| ")) == 1 + 1 + 3 and "widget:\n- text: " in card
+    results, training = section(card, "Results"), section(card, "Training")
+    assert "| class | samples | precision | recall | F1 |" in results and "| yes | " in results
+    assert "| step | epoch | training loss | task loss | atom energy |" in training and "\n| 2 | " in training
 
 
 def test_the_sample_is_one_word_of_a_command_line(kept):
@@ -129,7 +152,7 @@ def test_no_model_is_kept_where_no_arm_has_atoms(tmp_path, monkeypatch, capsys):
 def test_the_same_command_again_leaves_the_model_and_prints_the_same(kept, monkeypatch, capsys):
     folder, printed = kept
     monkeypatch.chdir(folder)
-    monkeypatch.setattr("atom_hf.experiments.compare.EXPLAINER_SAMPLES", 8)
+    monkeypatch.setattr("atom_hf.experiments.compare.EXPLAINER_SAMPLES", FEWEST)
     monkeypatch.setattr("atom_hf.explainer.fit.STEPS", 20)
     monkeypatch.setattr("atom_hf.explainer.fit.LOOK", 10)
     before = (folder / "texts" / "model" / "model.safetensors").read_bytes()

@@ -6,7 +6,7 @@ import pytest
 from transformers import PrinterCallback, ProgressCallback, TrainerCallback, TrainerState
 
 from atom_hf.finetune import log_lines
-from atom_hf.finetune.log_lines import LogLines, print_lines
+from atom_hf.finetune.log_lines import LogLines, log_often, print_lines
 from helpers.models import rows_for
 from helpers.training import history, make
 
@@ -122,3 +122,26 @@ def test_what_a_notebook_shows_stays(tmp_path):
     before = list(trainer.callback_handler.callbacks)
     print_lines(trainer)
     assert trainer.callback_handler.callbacks == before
+
+
+@pytest.mark.parametrize(
+    "steps, given, expected", [(40, 50, 4), (4, 50, 1), (3000, 50, 50), (40, 2, 2), (40, 0.5, 0.5)]
+)
+def test_a_short_run_logs_ten_times(tmp_path, steps, given, expected):
+    trainer = make("bert", tmp_path, max_steps=steps, logging_steps=given)
+    log_often(trainer, 10)
+    assert trainer.args.logging_steps == expected
+
+
+def test_a_run_logs_as_often_after_it_is_resumed(tmp_path):
+    state = TrainerState(logging_steps=7)
+    state.save_to_json(str(tmp_path / "trainer_state.json"))
+    trainer = make("bert", tmp_path, max_steps=40, logging_steps=50, resume_from_checkpoint=str(tmp_path))
+    log_often(trainer, 10)
+    assert trainer.args.logging_steps == 7
+
+
+def test_a_run_that_does_not_log_stays_silent(tmp_path):
+    trainer = make("bert", tmp_path, max_steps=40, logging_steps=50, logging_strategy="no")
+    log_often(trainer, 10)
+    assert trainer.args.logging_steps == 50

@@ -142,10 +142,9 @@ def test_an_adapter_is_called_one():
         "adapter",
         "text-classification",
     )
-    lines = section(card, "How to load it")
-    assert (
-        'PeftModel.from_pretrained(BertForSequenceClassification.from_pretrained("org/base"), "path/to/model")' in lines
-    )
+    lines = section(card, "How to use it")
+    assert 'base = BertForSequenceClassification.from_pretrained("org/base")  # the base\'s\n' in lines
+    assert 'model = PeftModel.from_pretrained(base, "path/to/model")\n' in lines
     assert "An adapter of [org/base]" in card and "peft" in section(card, "Versions")
 
 

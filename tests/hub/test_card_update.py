@@ -68,7 +68,21 @@ def test_a_push_elsewhere_loads_from_there(tmp_path):
     assert card_to_push(tmp_path, "org/other", None, "refs/pr/1") == text == card_to_push(tmp_path, "org/other", None)
     write_card(replace(facts, library="peft", repo_id="org/base"), tmp_path)
     lines = card_to_push(tmp_path, "org/other", None)
-    assert 'from_pretrained(BertForSequenceClassification.from_pretrained("org/base"), "org/other")' in lines
+    assert 'from_pretrained("org/base")  # the base' in lines and 'from_pretrained(base, "org/other")' in lines
+
+
+def test_a_card_of_an_earlier_version_loads_from_where_it_is_pushed(tmp_path):
+    """Its lines were others: an adapter's base was named within the call."""
+    card = str(model_card(CardFacts(name="x")))
+    line = 'model = PeftModel.from_pretrained(BertModel.from_pretrained("org/o1"), "org/o1")'
+    loading = 'model = load_atom_model("org/o1", revision="v1")'
+    start = card.index("```python")
+    older = f'{card[:start]}```python\n{line}\n```\n\n```python\n{loading}\n```\n\nIn text, "org/o1" stays.\n'
+    (tmp_path / "README.md").write_text(older, encoding="utf-8")
+    text = card_to_push(tmp_path, "org/other", None, "v2")
+    moved = '"org/other", revision="v2"'
+    assert f'PeftModel.from_pretrained(BertModel.from_pretrained("org/o1"), {moved})' in text
+    assert f"model = load_atom_model({moved})" in text and 'In text, "org/o1" stays.' in text
 
 
 def test_a_repository_is_not_the_base_of_its_own_model(tmp_path):
