@@ -29,6 +29,12 @@ class DivergedError(AtomError):
     exit_status = 1
 
 
+class UnfinishedError(AtomError):
+    """Work of which parts have failed, while the others were done and kept."""
+
+    exit_status = 1
+
+
 def first_line(error: Exception) -> str:
     """The first line of another library's error message: the rest is advice about that library."""
     return (str(error).strip() or type(error).__name__).splitlines()[0].strip()

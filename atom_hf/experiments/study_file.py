@@ -83,6 +83,10 @@ class Job:
     def key(self) -> tuple[str, int, str, int]:
         return self.setting.name, self.size, self.arm, self.seed
 
+    @property
+    def title(self) -> str:
+        return f"{self.setting.name}, {self.size}, {self.arm}, seed {self.seed}"
+
 
 def read_study(path: str) -> Study:
     """Reads a study's file. Raises `AtomError`, saying what is wrong in it."""

@@ -4,6 +4,7 @@ import pytest
 
 from atom_hf.cli.main import main
 from atom_hf.experiments.study_report import REPORT_NAME
+from helpers.ray_pools import KILLED, FakePool, fake_ray, without_training
 from helpers.studies import SHORT, write
 
 pytestmark = pytest.mark.usefixtures("digits_once", "own_folder")
@@ -37,3 +38,31 @@ def test_help_lists_the_flags(capsys):
     assert main(["study", "--help"]) == 0
     out = capsys.readouterr().out
     assert all(flag in out for flag in ("--seeds", "--local", "--output_dir", "--report_only"))
+    assert all(flag in out for flag in ("--ray [VALUE]", "--ray_cpus N", "--ray_gpus X", "pip install 'atom-hf[ray]'"))
+
+
+def test_runs_that_fail_on_ray_are_named_at_the_end(tmp_path, capsys, monkeypatch):
+    """After the report of the others: the same command runs what is missing."""
+    without_training(monkeypatch)
+    command, missing = ["study", write(tmp_path, {**SHORT, "seeds": 3}), "--ray"], "digits, 24, atom, seed 1"
+    with fake_ray(monkeypatch, FakePool(lost={missing: 3})):
+        assert main(command) == 1
+    shown = capsys.readouterr()
+    assert "| digits, 24 | accuracy | atom | 2 |" in shown.out and "written   " in shown.out
+    assert f"{missing}: {KILLED}; it has no result" in shown.err
+    assert shown.err.splitlines()[-1] == (
+        f"atom-hf: error: 1 of 6 runs has failed and is missing: {missing}; the same command runs what is missing"
+    )
+    assert main([*command[:2], "--report_only"]) == 0  # which promises no more than what is there
+    with fake_ray(monkeypatch, FakePool()) as pool:
+        assert main(command) == 0 and len(pool.calls) == 1
+
+
+def test_a_report_of_no_run_is_written_where_all_fail(tmp_path, capsys, monkeypatch):
+    without_training(monkeypatch)
+    titles = [f"digits, 24, {arm}, seed {seed}" for seed in range(6) for arm in ("plain", "atom")]
+    with fake_ray(monkeypatch, FakePool(lost=dict.fromkeys(titles, 3))):
+        assert main(["study", write(tmp_path, {**SHORT, "seeds": 6}), "--ray"]) == 1
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert "12 of 12 runs have failed and are missing: digits, 24, plain, seed 0; " in line
+    assert line.endswith("digits, 24, atom, seed 4; and 2 more; the same command runs what is missing")

@@ -12,12 +12,15 @@ import pytest
 
 from atom_hf import AtomError
 from atom_hf.cli.main import main
-from atom_hf.experiments import study, study_file
-from atom_hf.experiments.study import MOMENTS, StudyArguments, run_study
+from atom_hf.experiments import study, study_file, study_tasks
+from atom_hf.experiments.ray_arguments import RayArguments
+from atom_hf.experiments.study import StudyArguments, missing_runs, run_study
+from atom_hf.experiments.study_run import MOMENTS
 from atom_hf.finetune.arguments import RunArguments
 from atom_hf.finetune.flags import parse_flags
 from atom_hf.finetune.run import fine_tune
 from atom_hf.training.arguments import AtomTrainingArguments
+from helpers.ray_pools import KILLED, FakePool, fake_ray, measured_at_once, without_training
 from helpers.studies import ARMS, DIGITS, SHORT, STUDY, VERSE, kept, keys, run, values, with_setting, write
 
 pytestmark = pytest.mark.usefixtures("digits_once", "own_folder")
@@ -130,7 +133,7 @@ def test_the_plain_arm_does_not_depend_on_the_defaults_of_the_atom_loss(tmp_path
 
 def test_a_finished_study_runs_nothing(finished, started, monkeypatch):
     folder, lines = finished
-    monkeypatch.setattr(study, "prepare_run", None)
+    monkeypatch.setattr(study, "run_job", None)
     again = run_study(str(folder / "study.yaml"), StudyArguments())
     assert again[1] == lines and again[2] == folder / "study" and started == []
 
@@ -138,7 +141,7 @@ def test_a_finished_study_runs_nothing(finished, started, monkeypatch):
 @pytest.mark.promise("Interrupted comparisons and studies resume after the last finished run.")
 def test_an_interrupted_study_goes_on(tmp_path, monkeypatch, capsys):
     whole = run(tmp_path, SHORT, output_dir=str(tmp_path / "whole"))
-    calls, real = itertools.count(), study._run
+    calls, real = itertools.count(), study.run_job
 
     def interrupted(*args):
         if next(calls) == 1:
@@ -146,7 +149,7 @@ def test_an_interrupted_study_goes_on(tmp_path, monkeypatch, capsys):
         return real(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(study, "_run", interrupted)
+        patch.setattr(study, "run_job", interrupted)
         assert main(["study", write(tmp_path, SHORT)]) == 130
     assert "resumes after the last finished run" in capsys.readouterr().err
     assert keys(kept(tmp_path)) == [("digits", 24, "plain", 0)]
@@ -257,3 +260,85 @@ def test_a_blank_line_among_the_results_is_passed_over(tmp_path):
     results = tmp_path / "study" / "results.jsonl"
     results.write_text("\n" + results.read_text().replace("\n", "\n\n"))
     assert run(tmp_path, SHORT) == lines
+
+
+# On Ray
+
+
+PLAIN = "digits, 24, plain, seed 0"
+
+
+def on_ray(folder, content=SHORT):
+    return run_study(write(folder, content), StudyArguments(), RayArguments("local"))
+
+
+def test_runs_on_ray_are_those_of_one_process(tmp_path, monkeypatch, capsys):
+    content = with_setting(latents=True)
+    whole = run(tmp_path, content, output_dir=str(tmp_path / "whole"))
+    with fake_ray(monkeypatch, FakePool()) as pool:
+        found, lines, folder = on_ray(tmp_path, content)
+    assert values(lines) == values(whole) and missing_runs(found, lines) == []
+    # Each is there as soon as it has ended, in the order in which they end.
+    assert pool.before_each == [4, 5, 6, 7] and keys(kept(tmp_path)) == keys(whole)[::-1]
+    for picture in (tmp_path / "whole" / "latents").iterdir():
+        assert (folder / "latents" / picture.name).read_text() == picture.read_text()
+    assert not [line for line in capsys.readouterr().err.splitlines() if "again" in line]
+
+
+def test_a_run_whose_process_was_killed_is_run_again(tmp_path, monkeypatch, capsys):
+    without_training(monkeypatch)
+    with fake_ray(monkeypatch, FakePool(lost={PLAIN: 2})) as pool:
+        found, lines, _ = on_ray(tmp_path)
+    told = [line for line in capsys.readouterr().err.replace("\r", "\n").splitlines() if KILLED in line]
+    assert told == [f"{PLAIN}: {KILLED}; it is run again (try {n} of 3)" for n in (2, 3)]
+    assert len(pool.calls) == 6 and missing_runs(found, lines) == []
+
+
+@pytest.mark.promise("A run of a study on Ray whose process is killed is run again, and costs no other run.")
+def test_a_run_that_fails_costs_no_other(tmp_path, monkeypatch, capsys):
+    without_training(monkeypatch)
+
+    def run_job(job, *rest):
+        if job.arm == "atom" and job.seed == 1:
+            raise AtomError("the model has diverged")
+        return measured_at_once(job)
+
+    monkeypatch.setattr(study_tasks, "run_job", run_job)
+    with fake_ray(monkeypatch, FakePool(lost={PLAIN: 3})) as pool:
+        found, lines, _ = on_ray(tmp_path)
+    told = capsys.readouterr().err.replace("\r", "\n").splitlines()
+    assert "digits, 24, atom, seed 1: the model has diverged; it has no result" in told
+    assert f"{PLAIN}: {KILLED}; it has no result" in told
+    assert [job.title for job in missing_runs(found, lines)] == [PLAIN, "digits, 24, atom, seed 1"]
+    # Tried once where the error would come again, and three times where it might pass.
+    assert lines == kept(tmp_path)[::-1] and len(pool.calls) == 2 + 1 + 3
+    # The same again runs what is missing.
+    monkeypatch.setattr(study_tasks, "run_job", measured_at_once)
+    with fake_ray(monkeypatch, FakePool()) as pool:
+        found, again, _ = on_ray(tmp_path)
+    assert len(pool.calls) == 2 and missing_runs(found, again) == []
+    assert [line for line in again if line in lines] == lines
+
+
+@pytest.mark.promise("Paired runs and studies that are interrupted go on after the last finished run.")
+def test_an_interrupted_study_on_ray_goes_on(tmp_path, monkeypatch):
+    without_training(monkeypatch)
+    with fake_ray(monkeypatch, FakePool(most=1)), pytest.raises(KeyboardInterrupt):
+        on_ray(tmp_path)
+    (line,) = kept(tmp_path)
+    # In one process as well: where a run was done does not count.
+    lines = run(tmp_path, SHORT)
+    assert len(lines) == 4 and kept(tmp_path)[0] == line and len(kept(tmp_path)) == 4
+
+
+def test_no_ray_is_started_where_nothing_is_left_to_do(finished, monkeypatch):
+    monkeypatch.setattr(RayArguments, "check", lambda self: None)
+    monkeypatch.setattr(study, "ray_started", None)
+    path = str(finished[0] / "study.yaml")
+    assert run_study(path, StudyArguments(), RayArguments("local"))[1] == finished[1]
+
+
+def test_a_study_that_cannot_run_on_ray_is_rejected_before_any_run(tmp_path, monkeypatch):
+    with fake_ray(monkeypatch, FakePool()) as pool, pytest.raises(AtomError, match="nowhere"):
+        on_ray(tmp_path, with_setting(dataset="nowhere.csv"))
+    assert pool.calls == [] and kept(tmp_path) == []
