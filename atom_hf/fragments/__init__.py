@@ -1,0 +1,31 @@
+"""Fragments of information: what representations say, and which say the same (after arXiv 2405.21042).
+
+A channel is a distribution of messages for each data point: a hidden unit, a layer, a head, a latent of a VAE, a classifier's
+probabilities. `compare_channels` measures how much information each holds and shares with others, `find_hotspots` groups the
+channels of an ensemble that say the same, and `fuse` learns one representation from many weak ones.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .channel import Channel
+
+# PyTorch and scikit-learn take seconds to import: what needs them is loaded when first asked for.
+_HOMES = {
+    "Channel": "channel",
+}
+
+__all__ = [
+    "Channel",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
