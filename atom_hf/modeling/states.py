@@ -68,9 +68,7 @@ class StateReader:
                     f"layer {layer} does not exist: {type(self.base).__name__} has {count} hidden states, {-count} to {count - 1}"
                 )
             self.config.hidden_size = hidden_size_of(self.base, layer, self.side)
-            found[layer] = LayerTokens(
-                *find_tokens(states[layer], inputs, self.config, self.base.config, self.base)
-            )
+            found[layer] = LayerTokens(*find_tokens(states[layer], inputs, self.config, self.base.config, self.base))
         return found, outputs
 
     @torch.no_grad()

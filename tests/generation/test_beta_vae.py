@@ -41,11 +41,15 @@ def test_the_bound_is_that_of_the_formulas(sizes, likelihood):
     assert torch.equal(found.reconstruction, model.decode(found.latents))
     reconstruction = kl = 0.0
     for n in range(5):
-        for seen, expected in zip(pixels[n].flatten().tolist(), found.reconstruction[n].flatten().tolist(), strict=True):
+        for seen, expected in zip(
+            pixels[n].flatten().tolist(), found.reconstruction[n].flatten().tolist(), strict=True
+        ):
             if likelihood == "bernoulli":
                 reconstruction -= seen * math.log(expected) + (1 - seen) * math.log(1 - expected)
             else:
-                reconstruction -= math.log(math.exp(-((seen - expected) ** 2) / (2 * 0.09)) / (0.3 * math.sqrt(2 * math.pi)))
+                reconstruction -= math.log(
+                    math.exp(-((seen - expected) ** 2) / (2 * 0.09)) / (0.3 * math.sqrt(2 * math.pi))
+                )
         mean, variance = found.posterior_mean[n].tolist(), found.posterior_log_variance[n].exp().tolist()
         for m, v, z, e in zip(mean, variance, found.latents[n].tolist(), noise[n].tolist(), strict=True):
             assert z == pytest.approx(m + math.sqrt(v) * e)
@@ -180,16 +184,20 @@ def test_inputs_that_do_not_fit():
     assert made(**DENSE, likelihood="gaussian")(images(2) - 0.5).loss.isfinite()
 
 
-def test_it_is_pushed_and_loaded_from_the_hub(hub, tmp_path):
-    from helpers.hub_client import steps
+PUSH = """
+from transformers import AutoModel
+from atom_hf.generation.beta_vae import BetaVAEConfig, BetaVAEModel
+model = BetaVAEModel(BetaVAEConfig(image_size=8, hidden_sizes=[8], latent_size=2))
+model.push_to_hub("org/vae")
+loaded = AutoModel.from_pretrained("org/vae")
+pairs = zip(model.state_dict().values(), loaded.state_dict().values(), strict=True)
+found = [type(loaded).__name__, all(torch.equal(a, b) for a, b in pairs)]
+"""
 
-    code = (
-        "import torch\n"
-        "from transformers import AutoModel\n"
-        "from atom_hf.generation.beta_vae import BetaVAEConfig, BetaVAEModel\n"
-        "model = BetaVAEModel(BetaVAEConfig(image_size=8, hidden_sizes=[8], latent_size=2))\n"
-        "model.push_to_hub('me/vae')\n"
-        "loaded = AutoModel.from_pretrained('me/vae')\n"
-        "found = [type(loaded).__name__, all(map(torch.equal, model.state_dict().values(), loaded.state_dict().values()))]\n"
-    )
-    print(steps)
+
+def test_it_is_pushed_and_loaded_from_the_hub(hub, tmp_path):
+    from helpers.hub_client import client, succeeded
+    from helpers.hub_server import TOKEN
+
+    answers = client(hub, tmp_path, {"push": {"python": PUSH, "environment": {"HF_TOKEN": TOKEN}}})
+    assert succeeded(answers["push"])["found"] == ["BetaVAEModel", True]
