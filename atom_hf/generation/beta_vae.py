@@ -1,5 +1,6 @@
-"""A beta-VAE (Higgins et al., 2017) of images as a Transformers model: trained by Trainer, saved, loaded and pushed like others."""
+"""A beta-VAE (Higgins et al., 2017) of images as a Transformers model: trained by Trainer, saved, loaded and pushed."""
 
+import itertools
 import math
 from dataclasses import dataclass, field
 
@@ -135,7 +136,7 @@ class BetaVAEModel(PreTrainedModel):
             for before, width in zip([pixels + classes, *sizes], sizes, strict=False):
                 self.encoder.append(nn.Sequential(nn.Linear(before, width), act))
             widths = [config.latent_size + classes, *reversed(sizes)]
-            for before, width in zip(widths, widths[1:], strict=False):
+            for before, width in itertools.pairwise(widths):
                 self.decoder.append(nn.Sequential(nn.Linear(before, width), act))
             self.decoder.append(nn.Linear(sizes[0], pixels))
             features = sizes[-1]
@@ -147,7 +148,7 @@ class BetaVAEModel(PreTrainedModel):
             self.decoder.append(nn.Sequential(nn.Linear(config.latent_size + classes, features), act))
             self.decoder.append(nn.Unflatten(1, (sizes[-1], self.side, self.side)))
             widths = [*reversed(sizes)]
-            for before, width in zip(widths, widths[1:], strict=False):
+            for before, width in itertools.pairwise(widths):
                 self.decoder.append(nn.Sequential(nn.ConvTranspose2d(before, width, 4, stride=2, padding=1), act))
             self.decoder.append(nn.ConvTranspose2d(sizes[0], config.num_channels, 4, stride=2, padding=1))
         self.posterior = nn.Linear(features, 2 * config.latent_size)

@@ -31,7 +31,10 @@ def default_device() -> str:
 def without_labels(model: Any, inputs: dict[str, Any], side: str | None = None) -> dict[str, Any]:
     """`inputs` without labels, unless the decoder's input is made from them.
 
-    `side` is the one that is read, by default that of the model's atoms. A generating encoder-decoder needs decoder input even if only its encoder is read: its start token is added then.
+    A generating encoder-decoder needs decoder input even if only its encoder is read: its start token is added then.
+
+    Args:
+        side: the one that is read; by default that of the model's atoms.
     """
     writes = getattr(model.config, "is_encoder_decoder", False) and model.can_generate()
     if not writes or not {"decoder_input_ids", "decoder_inputs_embeds"}.isdisjoint(inputs):

@@ -48,6 +48,8 @@ class StateReader:
         self.model, self.base, self.layers, self.side = model, inner_model(model), layers, side
         special = special_token_ids(self.base.config, processing_class)
         self.config = AtomConfig(side=side, tokens=tokens, special_token_ids=special)
+        self.count = 0
+        """Hidden states that the model has, the embeddings among them; known after a forward pass."""
 
     def __call__(self, inputs: dict[str, Any]) -> tuple[dict[int, LayerTokens], ModelOutput]:
         """(tokens by layer, the model's outputs) of one forward pass, in the mode that the model is in, without gradients.
@@ -60,12 +62,13 @@ class StateReader:
         inputs = without_labels(self.base, inputs, self.side)
         outputs, shown, inputs = self._run(inputs)
         states = layer_states(shown, self.base, self.side)
-        count = len(states)
+        self.count = count = len(states)
         found = {}
         for layer in range(count) if self.layers == "all" else self.layers:
             if not -count <= layer < count:
                 raise AtomError(
-                    f"layer {layer} does not exist: {type(self.base).__name__} has {count} hidden states, {-count} to {count - 1}"
+                    f"layer {layer} does not exist: {type(self.base).__name__} has {count} hidden states, {-count} to "
+                    f"{count - 1}"
                 )
             self.config.hidden_size = hidden_size_of(self.base, layer, self.side)
             found[layer] = LayerTokens(*find_tokens(states[layer], inputs, self.config, self.base.config, self.base))
