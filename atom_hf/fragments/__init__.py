@@ -10,14 +10,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .channel import Channel
+    from .compare import compare_channels
+    from .comparison import Comparison
+    from .fingerprint import bhattacharyya_distance
 
 # PyTorch and scikit-learn take seconds to import: what needs them is loaded when first asked for.
 _HOMES = {
     "Channel": "channel",
+    "Comparison": "comparison",
+    "bhattacharyya_distance": "fingerprint",
+    "compare_channels": "compare",
 }
 
 __all__ = [
     "Channel",
+    "Comparison",
+    "bhattacharyya_distance",
+    "compare_channels",
 ]
 
 

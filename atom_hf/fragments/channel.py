@@ -15,7 +15,7 @@ from ..errors import AtomError
 from .calibration import calibrate_noise, check_bits, normal_scores, score_noise
 from .checks import about, check_covariance, matrix
 
-MOST_LOG_VARIANCE = 600.0  # nats; beyond it a variance leaves float64
+MOST_LOG_VARIANCE = 300.0  # nats; beyond it the square of a ratio of variances leaves float64
 
 NOT_ONE = 1e-4  # by which a row of probabilities may miss 1
 
@@ -66,7 +66,7 @@ class Channel:
 
         Args:
             mean: [N, d]; [N] is taken as [N, 1].
-            log_variance: [N, d], natural logarithm of the variance of each dimension, from -600 to 600.
+            log_variance: [N, d], natural logarithm of the variance of each dimension, from -300 to 300.
             covariance: in its place, [N, d, d], or [d, d] for all points.
             name: shown in tables.
             run: the model that it was read from.
