@@ -14,6 +14,7 @@ from ..data.encoding import encode_rows
 from ..data.load import TaskData, load_data
 from ..errors import AtomError
 from ..modeling.layers import is_image_model
+from ..modeling.own_outputs import takes
 from ..utils.pictures import in_mode
 from .augmentation import Augmentation
 
@@ -57,7 +58,9 @@ class Points:
             rows = [self.rows[place] for place in range(start, min(start + batch_size, len(self.rows)))]
             ids = [f"{start + place}:{_digest(row)}" for place, row in enumerate(rows)]
             copies = [rows] if augmentation is None else augmentation.copies(rows, start)
-            yield ids, (encode_rows(copy, model, processor, max_length) for copy in copies)
+            encoded = (encode_rows(copy, model, processor, max_length) for copy in copies)
+            # A tokenizer may give more than a model of one's own takes.
+            yield ids, ({k: v for k, v in one.items() if takes(type(model).forward, k)} for one in encoded)
 
 
 def find_points(data: Any, samples: int | None = None, seed: int = 0) -> Points:
