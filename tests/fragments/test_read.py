@@ -205,8 +205,9 @@ def test_importance_and_positions_are_those_of_the_atoms():
     atoms = StepAtoms.unpack(outputs.atoms, model.atom_config).shown
     torch.testing.assert_close(centres.mean, atoms.center.double(), rtol=0, atol=1e-6)
     (positions,) = read_channels(model, BATCHES[:1], kind="position", of="tokens", noise=1.0)
-    # A centre is the mean of positions (Eq. 9 of the paper).
-    mean = positions.mean[: int(mask[0].sum())].mean(0)
+    # A centre is the mean of positions, of which a negative charge counts less (Eqs. 9 and 11 of the paper).
+    weights = 1 - torch.relu(-q[0][mask[0]]).double()
+    mean = (weights.unsqueeze(1) * positions.mean[: len(weights)]).mean(0)
     torch.testing.assert_close(mean, atoms.center[0].double(), rtol=0, atol=1e-5)
 
 
