@@ -15,7 +15,7 @@ from ..importance.results import ImageImportance, TextImportance
 from . import charts
 from .atoms_map import map_atoms
 from .colors import CLASSES, LEVELS, NIGHT, NIGHT_CLASSES, level_of, word_style
-from .legend import meaning
+from .legend import MEASURES, meaning
 from .pictures import heat_map, png, resized, save
 from .samples import class_marks, sample_columns, sample_name
 from .values import checked_scale, clean, outcome, signed, tokens
@@ -43,26 +43,39 @@ class Table:
     note: str = ""
 
 
+@dataclass(frozen=True)
+class Figure:
+    """A picture in a PNG file."""
+
+    title: str
+    png: bytes
+    says: str
+    """What it shows, for those who do not see it."""
+    note: str = ""
+
+
 def write_page(
     path,
     *,
     title: str,
     intro: str = "",
+    figures: list[Figure] = (),
+    measures: bool = False,
     tables: list[Table] = (),
     images: list[ImageImportance] = (),
     texts: list[TextImportance] = (),
     fitted: bool = False,
     softening: float = 0.0,
 ) -> Path:
-    """Write one HTML file of tables and results; return its path. It needs no network, and can be read without scripts.
+    """Write one HTML file of figures, tables and results; return its path. It needs no network, and can be read without scripts.
 
-    A blank line in `intro` starts a paragraph. Two or more results get a sortable table; two or more atoms a map,
+    A blank line in `intro` starts a paragraph. `measures`: whether to say what the measures of channels mean. Two or more results get a sortable table; two or more atoms a map,
     with the pairs' rest distances, and histograms. `fitted`: see `legend.meaning`; `softening`: of the energy
     (`AtomConfig.softening`), for the rest distances.
 
     AtomError: nothing to show, or a table or result that does not fit.
     """
-    if not (tables or images or texts):
+    if not (figures or tables or images or texts):
         raise AtomError("write_page: tables, images and texts are all empty; give at least one table or result")
     for table in tables:
         if odd := [len(row) for row in table.rows if len(row) != len(table.header)]:
@@ -70,6 +83,7 @@ def write_page(
     scale = checked_scale(images, texts)
     results = [*images, *texts]
     show = {"title": title, "intro": intro, "tables": tables, "scale": scale, "meaning": meaning(fitted)}
+    show |= {"figures": figures, "measures": MEASURES if measures else ()}
     show["charges"] = len(results) > 1 and any(result.atom is not None for result in results)
     show["fitted"] = fitted
     show["absent"] = any(np.isnan(np.asarray(image.importance)).any() for image in images)
@@ -118,7 +132,7 @@ def _atoms(results: list, softening: float) -> dict:
 
 
 def _data(image) -> str:
-    return base64.b64encode(png(image)).decode()
+    return base64.b64encode(image if isinstance(image, bytes) else png(image)).decode()
 
 
 # finalize sees all that the template prints; what its own macros made is known by __html__.
