@@ -2,7 +2,7 @@
 
 A channel is a distribution of messages for each data point: a hidden unit, a layer, a head, a latent of a VAE, a classifier's
 probabilities. `compare_channels` measures how much information each holds and shares with others, `find_hotspots` groups the
-channels of an ensemble that say the same, and `fuse` learns one representation from many weak ones.
+channels of an ensemble that say the same, `fuse` learns one representation from many weak ones, and `select_runs` picks runs.
 """
 
 from importlib import import_module
@@ -12,21 +12,37 @@ if TYPE_CHECKING:
     from .channel import Channel
     from .compare import compare_channels
     from .comparison import Comparison
+    from .ensemble import by_regularization
     from .fingerprint import bhattacharyya_distance
+    from .fusion import Fusion, fuse
+    from .hotspots import Hotspots, find_hotspots
+    from .selection import select_runs
 
 # PyTorch and scikit-learn take seconds to import: what needs them is loaded when first asked for.
 _HOMES = {
     "Channel": "channel",
     "Comparison": "comparison",
+    "Fusion": "fusion",
+    "Hotspots": "hotspots",
     "bhattacharyya_distance": "fingerprint",
+    "by_regularization": "ensemble",
     "compare_channels": "compare",
+    "find_hotspots": "hotspots",
+    "fuse": "fusion",
+    "select_runs": "selection",
 }
 
 __all__ = [
     "Channel",
     "Comparison",
+    "Fusion",
+    "Hotspots",
     "bhattacharyya_distance",
+    "by_regularization",
     "compare_channels",
+    "find_hotspots",
+    "fuse",
+    "select_runs",
 ]
 
 

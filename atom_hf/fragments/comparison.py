@@ -1,6 +1,6 @@
 """What a comparison of channels found."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -53,6 +53,15 @@ class Comparison:
     def saturated(self) -> Tensor:
         """bool [C]: more than half of log2 N, where chance alone makes NMI large."""
         return self.information > torch.tensor(self.points).log2() / 2
+
+    def take(self, channels: Tensor) -> "Comparison":
+        """The part about some channels, in a comparison of channels with themselves. `channels`: int64 [c]."""
+        parts = {
+            field.name: value[channels] if value.dim() == 1 else value[channels][:, channels]
+            for field in fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor)
+        }
+        return replace(self, **parts)
 
     @property
     def joint(self) -> Tensor:

@@ -103,10 +103,10 @@ class Diagonal(Family):
         mean_i, variance_i, root_i = (tensor[:, rows].transpose(0, 1).unsqueeze(2) for tensor in (mean, variance, root))
         torch.sub(mean, mean_i, out=out)
         other = torch.add(variance, variance_i)
-        out.square_().div_(other).mul_(1 / 4)
+        out.mul_(out).div_(other)
         torch.sub(variance, variance_i, out=other)
-        other.mul_(root).mul_(root_i).square_().log1p_()
-        return out.add_(other, alpha=1 / 4)
+        other.mul_(root).mul_(root_i)
+        return out.add_(other.mul_(other).log1p_()).mul_(1 / 4)
 
 
 class Full(Family):
@@ -204,7 +204,7 @@ def _squared_distances(out: Tensor, values: Tensor, rows: slice) -> None:
     if values.shape[2] == 1:
         values = values[..., 0]
         torch.sub(values, values[:, rows].T.unsqueeze(2), out=out)
-        out.square_()
+        out.mul_(out)
         return
     differences = values - values[:, rows].transpose(0, 1).unsqueeze(2)
     torch.sum(differences.square_(), 3, out=out)

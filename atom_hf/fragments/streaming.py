@@ -22,7 +22,7 @@ from .channel import Channel
 from .estimate import Estimate
 from .fingerprint import Fingerprints
 
-PAIRS = 256  # channels on one side of a block of pairs
+PAIRS = 128  # channels on one side of a block of pairs
 
 SUMS = 2**25  # numbers that the sums of a panel of pairs may take
 
@@ -96,7 +96,7 @@ class _Side:
         points = deviation.shape[2]
         mean = deviation.mean(2, keepdim=True)
         log_mean = mean.log1p().squeeze(2)
-        deviation.sub_(mean).div_(mean.add_(1))
+        deviation.sub_(mean).mul_(mean.add_(1).reciprocal_())
         self._information[0] -= log_mean.sum(0)
         squares = [_sum_of_squares(deviation[:, :, a:b]) for a, b in self.bounds or [(0, points)]]
         total = torch.stack(squares).sum(0)
