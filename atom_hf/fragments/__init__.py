@@ -9,6 +9,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..generation.beta_vae import BetaVAEConfig, BetaVAEModel
     from .channel import Channel
     from .compare import compare_channels
     from .comparison import Comparison
@@ -16,10 +17,13 @@ if TYPE_CHECKING:
     from .fingerprint import bhattacharyya_distance
     from .fusion import Fusion, fuse
     from .hotspots import Hotspots, find_hotspots
+    from .read import read_channels
     from .selection import select_runs
 
 # PyTorch and scikit-learn take seconds to import: what needs them is loaded when first asked for.
 _HOMES = {
+    "BetaVAEConfig": "..generation.beta_vae",
+    "BetaVAEModel": "..generation.beta_vae",
     "Channel": "channel",
     "Comparison": "comparison",
     "Fusion": "fusion",
@@ -29,10 +33,13 @@ _HOMES = {
     "compare_channels": "compare",
     "find_hotspots": "hotspots",
     "fuse": "fusion",
+    "read_channels": "read",
     "select_runs": "selection",
 }
 
 __all__ = [
+    "BetaVAEConfig",
+    "BetaVAEModel",
     "Channel",
     "Comparison",
     "Fusion",
@@ -42,13 +49,15 @@ __all__ = [
     "compare_channels",
     "find_hotspots",
     "fuse",
+    "read_channels",
     "select_runs",
 ]
 
 
 def __getattr__(name: str) -> Any:
     if name in _HOMES:
-        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+        home = _HOMES[name]
+        return getattr(import_module(home if home.startswith("..") else f".{home}", __name__), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

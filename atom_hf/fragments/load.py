@@ -31,7 +31,7 @@ def load_model(name: str, revision: str | None = None) -> PreTrainedModel:
         raise AtomError(
             f"--models {name!r} is an adapter: merge it into its base, or give the live model to read_channels"
         )
-    config = read_config(source, hub)
+    config = config_of(name, revision)
     names = config.architectures if isinstance(config.architectures, list) else []
     own = getattr(transformers, str(names[0]), None) if names else None
     auto_class = own if isinstance(own, type) and issubclass(own, PreTrainedModel) else AutoModel
@@ -41,6 +41,14 @@ def load_model(name: str, revision: str | None = None) -> PreTrainedModel:
     except Exception as error:  # damaged weights and foreign configurations raise many kinds of errors
         raise AtomError(f"--models {name!r} cannot be loaded: {reason(error, source, revision)}") from error
     return model.to(default_device()).eval()
+
+
+def config_of(name: str, revision: str | None = None) -> Any:
+    """The configuration of a model. Raises `AtomError` if there is none."""
+    try:
+        return read_config(find_model(name), {"revision": revision})
+    except AtomError as error:
+        raise AtomError(str(error).replace("--model ", "--models ", 1)) from error
 
 
 def processor_of(name: str, model: Any, revision: str | None = None) -> Any:

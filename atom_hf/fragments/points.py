@@ -43,6 +43,10 @@ class Points:
         """Whether the rows are images."""
         return self.rows is not None and "image" in self.rows[0]
 
+    def ids(self) -> list[str]:
+        """Of the rows: their number, and a few letters that tell contents apart."""
+        return [name for start in range(len(self.rows)) for name in _ids([self.rows[start]], start)]
+
     def inputs(
         self, model: Any, processor: Any, max_length: int, batch_size: int, augmentation: Augmentation | None = None
     ) -> Iterator[tuple[list[str], Iterator[dict[str, Any]]]]:
@@ -56,7 +60,7 @@ class Points:
             return
         for start in range(0, len(self.rows), batch_size):
             rows = [self.rows[place] for place in range(start, min(start + batch_size, len(self.rows)))]
-            ids = [f"{start + place}:{_digest(row)}" for place, row in enumerate(rows)]
+            ids = _ids(rows, start)
             copies = [rows] if augmentation is None else augmentation.copies(rows, start)
             encoded = (encode_rows(copy, model, processor, max_length) for copy in copies)
             # A tokenizer may give more than a model of one's own takes.
@@ -67,14 +71,17 @@ def find_points(data: Any, samples: int | None = None, seed: int = 0) -> Points:
     """The samples that `data` names.
 
     Args:
-        data: what `--dataset` may name, a `TaskData`, a `datasets.Dataset` with a column "text" (and "text_pair") or "image", a
-            list of texts, of PIL images or of such rows, or a list of ready batches: mappings of a model's inputs by name.
+        data: `Points`, what `--dataset` may name, a `TaskData`, a `datasets.Dataset` with a column "text" (and "text_pair") or
+            "image", a list of texts, of PIL images or of such rows, or a list of ready batches: mappings of a model's inputs by
+            name.
         samples: use as many at most, of a data set drawn with `seed`, of a list the first.
         seed: the same seed draws the same rows.
 
     Raises:
         AtomError: anything else, or nothing.
     """
+    if isinstance(data, Points):
+        return data
     if samples is not None and samples < 2:
         raise AtomError(f"samples must be at least 2, got {samples}")
     if isinstance(data, str):
@@ -133,8 +140,11 @@ def _row(item: Any) -> dict[str, Any]:
     raise AtomError(f'data: a sample must be a text, a PIL image or a row with "text" or "image"; got {item!r:.80}')
 
 
+def _ids(rows: list[dict[str, Any]], start: int) -> list[str]:
+    return [f"{start + place}:{_digest(row)}" for place, row in enumerate(rows)]
+
+
 def _digest(row: Mapping[str, Any]) -> str:
-    """A few letters that tell contents apart: points of other data are refused by their ids."""
     if "image" in row:
         content = in_mode(row["image"], "RGB").tobytes()
     else:

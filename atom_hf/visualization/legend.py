@@ -16,8 +16,8 @@ FITTED = (
 MEASURES = (
     "Information: how well a channel tells the data points apart; a lower bound, at most log2 of their number.",
     "Shared bits (S): an estimate of what two channels both tell; neither a bound of it.",
-    "NMI: shared bits by those that each channel shares with a second message of its own; 1 for the same information, about 0 for "
-    "none, and above 1 at times.",
+    "NMI: shared bits by those that each channel shares with a second message of its own; 1 for the same information, about 0 "
+    "for none, and above 1 at times.",
     "VI: the bits that only one of the two tells; no metric.",
     "Chance: the NMI of the same channels when the points of each are permuted independently; adjusted NMI is 0 there.",
 )

@@ -67,11 +67,11 @@ def write_page(
     fitted: bool = False,
     softening: float = 0.0,
 ) -> Path:
-    """Write one HTML file of figures, tables and results; return its path. It needs no network, and can be read without scripts.
+    """Write one HTML file of figures, tables and results; return its path. It needs no network and no scripts to be read.
 
-    A blank line in `intro` starts a paragraph. `measures`: whether to say what the measures of channels mean. Two or more results get a sortable table; two or more atoms a map,
-    with the pairs' rest distances, and histograms. `fitted`: see `legend.meaning`; `softening`: of the energy
-    (`AtomConfig.softening`), for the rest distances.
+    A blank line in `intro` starts a paragraph. `measures`: whether to say what the measures of channels mean. Two or more
+    results get a sortable table; two or more atoms a map, with the pairs' rest distances, and histograms. `fitted`: see
+    `legend.meaning`; `softening`: of the energy (`AtomConfig.softening`), for the rest distances.
 
     AtomError: nothing to show, or a table or result that does not fit.
     """

@@ -11,7 +11,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from runs import RUNS, trained
+from fine_tunes import RUNS, trained
 from tqdm import tqdm
 
 from atom_hf.fragments import Channel, compare_channels, select_runs
@@ -83,8 +83,8 @@ def report(lines: list[dict[str, float]]) -> str:
     head = ["ensemble", "accuracy [95 %]", "minus four at random [95 %]", "p"]
     return (
         "# Which fine-tunes to put into an ensemble\n\n<!-- python recipes/fragments/select_runs.py -->\n\n"
-        f"{MODELS} fine-tunes of the [digits recipe](../../digits/plain.yaml) on 100 images, each of its own seed and draw of the "
-        f"images; {len(lines)} repeats, each of its own {MODELS} runs.\n"
+        f"{MODELS} fine-tunes of the [digits recipe](../../digits/plain.yaml) on 100 images, each of its own seed and draw of "
+        f"the images; {len(lines)} repeats, each of its own {MODELS} runs.\n"
         f"{CHOOSING} evaluation images choose, the other {797 - CHOOSING} measure; the ensemble's prediction is the mean "
         "probability. Intervals are t intervals over repeats.\n\n" + markdown(head, rows)
     )
