@@ -17,9 +17,9 @@ from ..visualization.channels_picture import (
 from ..visualization.page import Figure, Table, write_page
 from .arguments import FragmentsArguments
 from .tables import (
-    MOST_ROWS,
     as_csv,
     channel_rows,
+    channel_table,
     fusion_table,
     hotspot_table,
     label,
@@ -96,19 +96,13 @@ def write_files(found: Any, run: FragmentsArguments, folder: Path) -> list[Path]
     for path, draw, title, says, note in _pictures(found, run, folder):
         written.append(draw(path))
         figures.append(Figure(title, path.read_bytes(), says, note))
-    shown = [
-        ["" if cell is None else f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row]
-        for row in rows
-    ]
-    note = "" if len(rows) <= MOST_ROWS else f"The first {MOST_ROWS} of {len(rows)}; all are in channels.csv."
-    channels = Table("Channels", [name.replace("_", " ") for name in header], shown[:MOST_ROWS], note)
     page = write_page(
         folder / PAGE_NAME,
         title=f"Fragments of information: {found.data}",
         intro=facts(found, run),
         figures=figures,
         measures=True,
-        tables=[*tables_of(found, run), channels],
+        tables=[*tables_of(found, run), channel_table(found)],
     )
     return [*written, page]
 

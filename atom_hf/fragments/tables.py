@@ -16,7 +16,7 @@ from .ensemble import mean_over_runs, median_nearest
 
 MOST_PAIRS = 12  # channels whose pairs are shown in full
 
-MOST_ROWS = 200  # of a table on the page
+MOST_ROWS = 60  # channels in the page's table
 
 NONE = "–"
 
@@ -59,6 +59,36 @@ def channel_rows(found: Any) -> tuple[list[str], list[list[Any]]]:
             ]
         )
     return header, rows
+
+
+def channel_table(found: Any) -> Table:
+    """The channels that hold most, a row each."""
+    header, rows = channel_rows(found)
+    columns = {name: place for place, name in enumerate(header)}
+    order = sorted(range(len(rows)), key=lambda place: -rows[place][columns["bits"]])[:MOST_ROWS]
+
+    def number(row: list[Any], name: str) -> str:
+        value = row[columns[name]]
+        return NONE if value is None else format_number(value)
+
+    shown = []
+    for place in order:
+        row = rows[place]
+        spot, near = row[columns["hotspot"]], [row[columns[name]] for name in ("nearest_run", "nearest_channel")]
+        cells = [label(found.channels[place], found), number(row, "bits"), NONE if spot < 0 else str(spot)]
+        cells += [
+            NONE if near[0] is None else " ".join(near),
+            number(row, "nearest_nmi"),
+            number(row, "nearest_adjusted"),
+        ]
+        cells += [number(row, "nmi_labels")] * (found.to_labels is not None)
+        shown.append(cells)
+    titles = ["channel", "bits", "hotspot", "nearest of another run", "NMI", "adjusted"]
+    titles += ["NMI to labels"] * (found.to_labels is not None)
+    note = (
+        "" if len(shown) == len(rows) else f"The {len(shown)} of {len(rows)} that hold most; all are in channels.csv."
+    )
+    return Table("Channels", titles, shown, note)
 
 
 def different_runs(found: Any) -> Tensor:
@@ -164,10 +194,10 @@ def regularization_table(found: Any, name: str) -> Table:
     return Table(f"By {name}", header, rows, note)
 
 
-def fusion_table(found: Any, bars: dict[str, tuple[float, float]]) -> Table:
+def fusion_table(found: Any) -> Table:
     """The fusion beside its closed-form baselines."""
     fusion = found.fusion
-    rows = [[name, format_number(nmi), format_number(bits)] for name, (nmi, bits) in bars.items()]
+    rows = [[name, format_number(nmi), format_number(bits)] for name, (nmi, bits) in found.bars.items()]
     note = (
         f"Coverage of the learners' information: {fusion.coverage:.1%}; excess {fusion.excess:.3g} bits; continuity "
         f"{fusion.continuity:.3g}. The mean fingerprint is one learner drawn at random, the product the messages of all."

@@ -50,10 +50,10 @@ def write_similarity(
     figure.colorbar(drawn, ax=[top, main], label="NMI (1 and more: brightest)", fraction=0.05, pad=0.02)
     _draw_reachability(top, reachability, hotspots)
     top.set_xlim(-0.5, count - 0.5)
-    top.tick_params(labelbottom=False)
+    top.tick_params(bottom=False, labelbottom=False)
     top.set_title(f"{count} channels, in order of reachability", fontsize=10)
     _name_ticks(main, names, count)
-    main.tick_params(labelleft=False)
+    main.tick_params(left=False, labelleft=False)
     if to_labels is None:
         left.axis("off")
     else:
@@ -114,7 +114,8 @@ def write_regularization(path: Path, name: str, rows: Sequence[Mapping[str, Any]
         for place, value in zip(places, values, strict=True):
             if np.isnan(value):
                 axis.annotate("none", (place, 0.04), xycoords=("data", "axes fraction"), ha="center", fontsize=8)
-        axis.set_ylim(bottom=0)
+        largest = np.nanmax(np.append(values, 0))
+        axis.set_ylim(0, 1.15 * largest if largest > 0 else 1)
         axis.set_title(title, fontsize=9)
         axis.grid(color="#dddddd", linewidth=0.6)
         axis.set_xticks(places, [f"{row['strength']:g}" for row in rows])

@@ -1,7 +1,7 @@
 """Train the beta-VAEs of an ensemble, over beta and seeds: python recipes/fragments/train_vaes.py sprites | digits | fashion
 
 Each is a folder of its own, `runs/fragments/<data>/beta-<beta>-seed-<seed>`, with its image processor; those that are there are
-not trained again. Their data are written beside them as `data.npz`, which `atom-hf fragments --dataset` reads.
+not trained again. Their data are written beside them as `<data>.npz`, which `atom-hf fragments --dataset` reads.
 """
 
 import argparse
@@ -91,7 +91,7 @@ def main() -> None:
     folder = RUNS / given.data
     folder.mkdir(parents=True, exist_ok=True)
     data = make_data(given.data, given.dataset)
-    np.savez_compressed(folder / "data.npz", **data)
+    np.savez_compressed(folder / f"{given.data}.npz", **data)
     runs = [(beta, seed) for beta in BETAS[given.data] for seed in SEEDS]
     with quiet():
         for beta, seed in tqdm(runs, desc=given.data, unit="run"):
