@@ -39,7 +39,7 @@ def save_channels(path: Path, channels: Sequence[Channel], settings: str) -> Pat
 def load_channels(path: Path, settings: str) -> list[Channel] | None:
     """The channels of a file; None if there is none, or it was read in another way."""
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with path.open("rb") as stream, np.load(stream, allow_pickle=False) as file:
             found = {name: file[name] for name in file.files}
     except (OSError, ValueError, zipfile.BadZipFile):
         return None
