@@ -20,13 +20,13 @@ SEEDS = {"digits": 5, "verse": 3}
 
 SAMPLES, BITS = 300, 2.0
 
-CHOSEN = -2  # the layer that the energy acts on; its place in the list of layers
+CHOSEN = -2  # the layer that the paper form of the energy acts on; its place among the layers
 
 HELD = {
     "accuracy": "accuracy",
     "classes bits": "bits of the classes",
     "classes NMI": "NMI of the classes to the labels",
-    "layer NMI": "adjusted NMI of the energy's layer to the labels",
+    "layer NMI": "adjusted NMI of layer -2 to the labels",
     "units bits": "mean bits of a unit of the last layer, over augmented copies",
     "units informative": "informative units of the last layer",
 }
@@ -48,7 +48,7 @@ def analyse(
     pairs = {
         name: _pairs({key: pick(one) for key, one in found.items()}, seeds)
         for name, pick in (
-            ("energy's layer", lambda one: one["layers"][CHOSEN]),
+            ("layer -2", lambda one: one["layers"][CHOSEN]),
             ("last layer", lambda one: one["layers"][-1]),
             ("classes", lambda one: one["classes"][0]),
         )
