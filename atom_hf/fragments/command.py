@@ -91,7 +91,8 @@ def run_fragments(run: FragmentsArguments) -> tuple[Found, list[Path]]:
     strengths = None
     if run.regularization is not None:
         strengths = {names[model]: _strength(model, run.regularization) for model in run.models}
-    data = load_data(run.dataset, **{name: getattr(run, name) for name in DATA_FIELDS if hasattr(run, name)})
+    with quiet():  # which rows a training run would hold out is of no concern here
+        data = load_data(run.dataset, **{name: getattr(run, name) for name in DATA_FIELDS if hasattr(run, name)})
     points = find_points(data.eval if run.hold_out else evaluation_rows(data), run.samples, run.seed)
     if points.count < FEWEST:
         raise AtomError(
