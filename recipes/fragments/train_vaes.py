@@ -1,10 +1,9 @@
-"""Train the beta-VAEs of an ensemble, over beta and seeds: python recipes/fragments/train_vaes.py sprites | digits | fashion
+"""Train the beta-VAEs of an ensemble, over beta and seeds, for `vaes.py`.
 
 Each is a folder of its own, `runs/fragments/<data>/beta-<beta>-seed-<seed>`, with its image processor; those that are there are
 not trained again. Their data are written beside them as `<data>.npz`, which `atom-hf fragments --dataset` reads.
 """
 
-import argparse
 from pathlib import Path
 
 import numpy as np
@@ -81,24 +80,18 @@ def train(images: np.ndarray, beta: float, seed: int, folder: Path) -> None:
     model.save_pretrained(folder)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", choices=list(BETAS))
-    parser.add_argument("--dataset", help="for fashion: an npz file of Fashion-MNIST")
-    given = parser.parse_args()
-    if given.data == "fashion" and given.dataset is None:
-        parser.error("fashion needs --dataset: an npz file with x_train, y_train, x_test and y_test")
-    folder = RUNS / given.data
+def train_all(name: str, source: str | None = None) -> None:
+    """Train the runs of a data set that are missing; `source` is the file of Fashion-MNIST."""
+    folder = RUNS / name
     folder.mkdir(parents=True, exist_ok=True)
-    data = make_data(given.data, given.dataset)
-    np.savez_compressed(folder / f"{given.data}.npz", **data)
-    runs = [(beta, seed) for beta in BETAS[given.data] for seed in SEEDS]
+    file = folder / f"{name}.npz"
+    if not file.is_file():
+        np.savez_compressed(file, **make_data(name, source))
+    with np.load(file) as stored:
+        images = stored["x_train"]
+    runs = [(beta, seed) for beta in BETAS[name] for seed in SEEDS]
     with quiet():
-        for beta, seed in tqdm(runs, desc=given.data, unit="run"):
+        for beta, seed in tqdm(runs, desc=name, unit="run"):
             own = folder / f"beta-{beta:g}-seed-{seed}"
             if not (own / "model.safetensors").is_file():
-                train(data["x_train"], beta, seed, own)
-
-
-if __name__ == "__main__":
-    main()
+                train(images, beta, seed, own)

@@ -68,7 +68,7 @@ def test_a_model_of_each_kind(modules, task, model_type):
 READ = ("encoder", "state space", "encoder-decoder", "latents", "feature map", "waveform", "sees and writes", "choices")
 
 
-@pytest.mark.parametrize(("task", "model_type"), map(KINDS.get, READ), ids=READ)
+@pytest.mark.parametrize(("task", "model_type"), [KINDS[kind] for kind in READ], ids=READ)
 @pytest.mark.filterwarnings("ignore:::transformers", "ignore:::torch")
 def test_the_channels_of_a_model_of_each_kind(modules, task, model_type):
     channels = modules["channels"]
