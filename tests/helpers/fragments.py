@@ -84,3 +84,22 @@ def naive_measures(channels, others):
         "nmi": shared / np.sqrt(np.outer(own, other)),
         "vi": np.add.outer(own, other) - 2 * shared,
     }
+
+
+def ensemble(runs, factors, own, points=80, seed=0, noise=0.3):
+    """Channels of some runs: each has one noisy copy of each of the factors [N], and `own` that no other run has."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def normal():
+        return torch.randn(points, generator=draw, dtype=torch.float64)
+
+    known = [normal() for _ in range(factors)]
+    channels = []
+    for run in range(runs):
+        learned = [factor + noise * normal() for factor in known] + [normal() for _ in range(own)]
+        order = torch.randperm(len(learned), generator=draw).tolist()
+        channels += [
+            Channel.deterministic(learned[place], noise=0.5, name=f"factor {place}", run=f"run {run}")
+            for place in order
+        ]
+    return channels, known
