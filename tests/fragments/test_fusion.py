@@ -110,8 +110,8 @@ def test_continuity():
     line[5:] += 9
     assert continuity(line, neighbors) == pytest.approx(10 / np.quantile([1] * 16 + [10] * 2 + [0] * 2, 0.9))
     assert continuity(torch.zeros(10, 2), neighbors) == 1
-    alone = torch.eye(10, 1, dtype=torch.float64)  # all points but one in one place
-    assert continuity(alone, neighbors.flip(1)[:, :1]) == math.inf
+    alone = torch.eye(40, 1, dtype=torch.float64)  # all points but one in one place
+    assert continuity(alone, torch.arange(1, 41).clamp(max=39).unsqueeze(1)) == math.inf
 
 
 def test_the_seed_is_that_of_the_start(learners):
