@@ -41,7 +41,7 @@ def test_blocks_change_nothing(monkeypatch, errors, others):
     arguments = (channels[:7], channels[2:]) if others else (channels,)
     whole = compare_channels(*arguments, estimator="fingerprint", errors=errors)
     monkeypatch.setitem(fingerprint.BLOCK, "cpu", 600)  # three rows, and few channels of a wide kind, at a time
-    monkeypatch.setattr(streaming, "PAIRS", 3)
+    monkeypatch.setitem(streaming.PAIRS, "cpu", 3)
     monkeypatch.setattr(streaming, "SUMS", 50 * (11 if errors else 1))  # panels of five or six
     parts = compare_channels(*arguments, estimator="fingerprint", errors=errors)
     for name in NAMES[: 8 if errors else 4]:
