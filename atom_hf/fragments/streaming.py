@@ -157,8 +157,7 @@ def _sum_panel(left: _Side, right: _Side, sizes: Sequence[int], panel: slice, ba
     for side in {left, right}:
         side.start()
     pairs = PAIRS.get(right.fingerprints.device.type, PAIRS["cpu"])
-    held = points * max(len(left.fingerprints), width)
-    at_once = max(1, right.fingerprints.block // held)
+    at_once = min(left.fingerprints.rows_at_once, right.fingerprints.rows_at_once)
     for group, (start, stop) in enumerate(right.bounds or [(0, points)]):
         for row in range(start, stop, at_once):
             last = min(row + at_once, stop)

@@ -16,7 +16,9 @@ Measures = dict[str, Tensor]
 
 
 def fingerprint(channel: Channel) -> Tensor:
-    """B [N, N] of a Gaussian channel with independent dimensions."""
+    """B [N, N] of values under noise, or of a Gaussian channel with independent dimensions."""
+    if channel.noise is not None:
+        return torch.exp(-(channel.mean.unsqueeze(1) - channel.mean).square().sum(2) / (8 * channel.noise**2))
     mean, variance = channel.mean, channel.log_variance.exp()
     middle = (variance.unsqueeze(1) + variance) / 2
     squared = (mean.unsqueeze(1) - mean).square() / middle

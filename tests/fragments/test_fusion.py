@@ -82,9 +82,9 @@ def test_the_objective_grows_and_the_bound_is_kept(objective, optimizer, learner
 
 
 def test_without_a_bound_information_tells_all_points_apart_and_nmi_collapses(learners):
-    apart = fuse(learners, objective="information", bits=None, steps=400)
+    apart = fuse(learners, objective="information", bits=None, steps=250)
     assert apart.information > 0.9 * math.log2(30) and apart.excess > 1
-    collapsed = fuse(learners, objective="nmi", bits=None, steps=400)
+    collapsed = fuse(learners, objective="nmi", bits=None, steps=250)
     assert collapsed.information < 0.3
 
 

@@ -54,8 +54,8 @@ def test_bad_input(classifiers):
     probabilities, labels = classifiers
     channels = channels_of(probabilities)
     for given, k, message in (
-        (channels, 7, "select must be from 1 to the number of runs, 6; got 7"),
-        (channels, 0, "select must be from 1 to the number of runs, 6; got 0"),
+        (channels, 7, "k must be from 1 to the number of runs, 6; got 7"),
+        (channels, 0, "k must be from 1 to the number of runs, 6; got 0"),
         ([*channels, channels[0]], 2, "channels must be one of each run, got 2 of 'seed-0'"),
         ([], 1, "channels must be one or more of Channel, got none"),
     ):
