@@ -4,6 +4,7 @@ Deterministic values h under Gaussian noise s are a channel, whose information f
 channels of different scales are compared at the same information.
 """
 
+import functools
 import math
 
 import torch
@@ -16,7 +17,7 @@ TOLERANCE = 1e-9  # bits
 
 CLOSE = 1e-3  # share of what values with ties can hold at most, by which they may stay below it
 
-_BLOCK = 2**20  # numbers held at a time
+_BLOCK = 2**17  # numbers held at a time
 
 
 def normal_scores(values: Tensor) -> Tensor:
@@ -58,6 +59,7 @@ def calibrate_noise(values: Tensor, bits: float) -> float:
     most = float((counts / points * (points / counts).log2()).sum())
     bits = min(bits, (1 - CLOSE) * most)
 
+    @functools.cache
     def excess(log_noise: float) -> float:
         return noise_information(values, math.exp(log_noise)) - bits
 
@@ -79,13 +81,16 @@ def check_bits(bits: float, points: int) -> None:
 
 
 def noise_information(values: Tensor, noise: float) -> float:
-    """I(X;U) in bits of values [N, d] under Gaussian noise, from fingerprints: a block of rows at a time."""
+    """I(X;U) in bits of values [N, d] under Gaussian noise, from fingerprints: a block of rows at a time, each pair once."""
     points, dimensions = values.shape
     scaled = values / noise
-    rows = max(1, _BLOCK // (points * dimensions))
-    total = 0.0
-    for first in range(0, points, rows):
-        squared = torch.zeros(len(scaled[first : first + rows]), points, dtype=values.dtype, device=values.device)
-        squared = (scaled[first : first + rows].unsqueeze(1) - scaled).square_().sum(2)
-        total -= float(squared.mul_(-1 / 8).expm1_().mean(1).log1p_().sum())
-    return total / points / math.log(2)
+    at_once = max(1, _BLOCK // (points * dimensions))
+    sums = values.new_zeros(points)
+    for first in range(0, points, at_once):
+        rows = scaled[first : first + at_once]
+        differences = rows.unsqueeze(1) - scaled[first:]
+        squared = differences.mul_(differences).sum(2) if dimensions > 1 else differences.mul_(differences).squeeze(2)
+        fingerprints = squared.mul_(-1 / 8).expm1_()
+        sums[first : first + at_once] += fingerprints.sum(1)
+        sums[first + at_once :] += fingerprints[:, len(rows) :].sum(0)
+    return -float(sums.div_(points).log1p_().mean()) / math.log(2)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ..errors import AtomError
 from .calibration import calibrate_noise, check_bits, normal_scores, score_noise
-from .checks import about, check_covariance, matrix
+from .checks import about, check_covariance, matrix, to_tensor
 
 MOST_LOG_VARIANCE = 300.0  # nats; beyond it the square of a ratio of variances leaves float64
 
@@ -172,7 +172,7 @@ class Channel:
         Raises:
             AtomError: labels that are not whole numbers [N], or fewer than 2.
         """
-        labels = torch.as_tensor(labels).detach()
+        labels = to_tensor(labels, "labels")
         if labels.dim() != 1 or labels.is_floating_point() or labels.is_complex():
             raise AtomError(f"labels must be whole numbers [N], got {labels.dtype} {tuple(labels.shape)}")
         labels = torch.unique(labels, return_inverse=True)[1]

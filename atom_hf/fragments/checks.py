@@ -3,10 +3,11 @@
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ..errors import AtomError
+from ..errors import AtomError, first_line
 
 
 def about(data: Tensor, name: str, run: str, ids: Iterable[Any] | None) -> dict[str, Any]:
@@ -19,8 +20,18 @@ def about(data: Tensor, name: str, run: str, ids: Iterable[Any] | None) -> dict[
     return {"name": str(name), "run": str(run), "ids": ids}
 
 
+def to_tensor(values: Any, name: str) -> Tensor:
+    """A detached tensor from a tensor, an array or nested lists, whose numbers keep their 64 bits."""
+    if isinstance(values, Tensor):
+        return values.detach()
+    try:
+        return torch.as_tensor(np.asarray(values))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise AtomError(f"{name} must be a tensor, an array or nested lists of numbers: {first_line(error)}") from error
+
+
 def _floats(values: Any, name: str) -> Tensor:
-    values = torch.as_tensor(values).detach()
+    values = to_tensor(values, name)
     if values.is_complex():
         raise AtomError(f"{name} must be real numbers, got {values.dtype}")
     values = values.to(torch.float64)

@@ -1,4 +1,4 @@
-"""Statistics of an ensemble of runs. Errors are a jackknife over runs: pairs of channels that share a run are not independent."""
+"""Statistics of an ensemble of runs. Errors are a jackknife over runs, since pairs of channels share runs."""
 
 import math
 from collections import defaultdict

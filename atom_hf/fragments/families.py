@@ -8,6 +8,7 @@ With S = (S_i + S_j)/2 and d = mu_i - mu_j, the Bhattacharyya distance D in nats
     hard           B = 1 or 0
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
@@ -28,13 +29,13 @@ class Family(ABC):
         """c."""
 
     @abstractmethod
-    def distance(self, out: Tensor, members: slice, rows: slice) -> None:
-        """D of some members: writes [R, c, N]."""
+    def distance(self, out: Tensor, members: slice, rows: slice, sign: int = 1) -> None:
+        """D of some members, or -D: writes [R, c, N]."""
 
     def difference(self, out: Tensor, members: slice, rows: slice) -> None:
         """B - 1 of some members: writes [R, c, N]."""
-        self.distance(out, members, rows)
-        out.neg_().expm1_()
+        self.distance(out, members, rows, -1)
+        out.expm1_()
 
 
 class _Points(Family):
@@ -47,9 +48,9 @@ class _Points(Family):
     def __len__(self) -> int:
         return len(self.values)
 
-    def distance(self, out: Tensor, members: slice, rows: slice) -> None:
+    def distance(self, out: Tensor, members: slice, rows: slice, sign: int = 1) -> None:
         _squared_distances(out, self.values[members], rows)
-        out.mul_(1 / 8)
+        out.mul_(sign / 8)
 
 
 class Deterministic(_Points):
@@ -89,7 +90,7 @@ class Diagonal(Family):
     def __len__(self) -> int:
         return len(self.mean)
 
-    def distance(self, out: Tensor, members: slice, rows: slice) -> None:
+    def distance(self, out: Tensor, members: slice, rows: slice, sign: int = 1) -> None:
         mean, variance, root = self.mean[members], self.variance[members], self.root[members]
         if mean.shape[2] == 1:
             mean, variance, root = mean[..., 0], variance[..., 0], root[..., 0]
@@ -97,16 +98,18 @@ class Diagonal(Family):
         else:
             terms = out.new_empty(*out.shape, mean.shape[2])
             torch.sum(self._terms(terms, mean, variance, root, rows), 3, out=out)
+        out.mul_(sign / 4)
 
     @staticmethod
     def _terms(out: Tensor, mean: Tensor, variance: Tensor, root: Tensor, rows: slice) -> Tensor:
+        """4 D of each dimension."""
         mean_i, variance_i, root_i = (tensor[:, rows].transpose(0, 1).unsqueeze(2) for tensor in (mean, variance, root))
         torch.sub(mean, mean_i, out=out)
         other = torch.add(variance, variance_i)
         out.mul_(out).div_(other)
         torch.sub(variance, variance_i, out=other)
         other.mul_(root).mul_(root_i)
-        return out.add_(other.mul_(other).log1p_()).mul_(1 / 4)
+        return out.add_(other.mul_(other).log1p_())
 
 
 class Full(Family):
@@ -121,14 +124,14 @@ class Full(Family):
     def __len__(self) -> int:
         return len(self.mean)
 
-    def distance(self, out: Tensor, members: slice, rows: slice) -> None:
+    def distance(self, out: Tensor, members: slice, rows: slice, sign: int = 1) -> None:
         for place, member in enumerate(range(*members.indices(len(self)))):
             mean, covariance, log_root = self.mean[member], self.covariance[member], self.log_root[member]
             for line, point in enumerate(range(*rows.indices(len(mean)))):
                 factor = torch.linalg.cholesky((covariance + covariance[point]) / 2)
                 whitened = torch.linalg.solve_triangular(factor, (mean - mean[point]).unsqueeze(2), upper=False)
                 determinants = _half_log_determinant(factor) - (log_root + log_root[point]) / 2
-                out[line, place] = whitened.squeeze(2).square().sum(1) / 8 + determinants
+                out[line, place] = sign * (whitened.squeeze(2).square().sum(1) / 8 + determinants)
                 out[line, place, point] = 0
 
 
@@ -147,12 +150,13 @@ class Soft(Family):
         _squared_distances(out, self.roots[members], rows)
         out.mul_(-1 / 2).clamp_(min=-1)
 
-    def distance(self, out: Tensor, members: slice, rows: slice) -> None:
+    def distance(self, out: Tensor, members: slice, rows: slice, sign: int = 1) -> None:
         self.difference(out, members, rows)
         roots = self.roots[members]
         # What two points share is a sum of positive terms, exact where it is small, and 1 - B where it is close to 1.
         shared = torch.einsum("crk,cnk->rcn", roots[:, rows], roots)
-        torch.where(shared < 1 / 2, -shared.log(), -out.log1p(), out=out)
+        torch.where(shared < 1 / 2, shared.log(), out.log1p(), out=out)
+        out.mul_(-sign)
 
 
 class Hard(Family):
@@ -168,9 +172,9 @@ class Hard(Family):
         labels = self.labels[members]
         out.copy_(labels != labels[:, rows].T.unsqueeze(2)).neg_()
 
-    def distance(self, out: Tensor, members: slice, rows: slice) -> None:
+    def distance(self, out: Tensor, members: slice, rows: slice, sign: int = 1) -> None:
         self.difference(out, members, rows)
-        out.masked_fill_(out < 0, float("inf"))
+        out.masked_fill_(out < 0, sign * math.inf)
 
 
 class Given(Family):
@@ -186,9 +190,9 @@ class Given(Family):
         for place, fingerprint in enumerate(self.fingerprints[members]):
             out[:, place] = fingerprint[rows]
 
-    def distance(self, out: Tensor, members: slice, rows: slice) -> None:
+    def distance(self, out: Tensor, members: slice, rows: slice, sign: int = 1) -> None:
         self.difference(out, members, rows)
-        out.log1p_().neg_()
+        out.log1p_().mul_(-sign)
 
 
 def family_of(channel: Channel) -> tuple[type[Family], int]:

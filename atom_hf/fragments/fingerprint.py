@@ -40,6 +40,12 @@ class Fingerprints:
     def __len__(self) -> int:
         return len(self.order)
 
+    @property
+    def rows_at_once(self) -> int:
+        """The rows that a block holds, with what it takes to compute those of the widest channel."""
+        widest = max(family.width for family in self._families)
+        return max(1, self.block // (self.points * max(len(self), widest)))
+
     def rows(self, first: int, last: int) -> Tensor:
         """B - 1 of the points from `first` to before `last` with all points: [R, C, N]."""
         return self._fill(first, last, lambda family: family.difference)
@@ -66,6 +72,6 @@ def bhattacharyya_distance(channel: Channel) -> Tensor:
     It is a whole matrix, which `compare_channels` never holds.
     """
     fingerprints = Fingerprints([channel], device=channel.data.device)
-    at_once = max(1, fingerprints.block // channel.points)
+    at_once = fingerprints.rows_at_once
     firsts = range(0, channel.points, at_once)
     return torch.cat([fingerprints.distances(i, min(i + at_once, channel.points))[:, 0] for i in firsts])

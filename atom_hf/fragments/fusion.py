@@ -163,8 +163,7 @@ class _Learners(NamedTuple):
 
 def _whole(fingerprints: Fingerprints, rows: Callable[[int, int], Tensor]) -> Tensor:
     """All rows, [N, K, N], a block at a time."""
-    points = fingerprints.points
-    at_once = max(1, fingerprints.block // (points * len(fingerprints)))
+    points, at_once = fingerprints.points, fingerprints.rows_at_once
     return torch.cat([rows(first, min(first + at_once, points)) for first in range(0, points, at_once)])
 
 

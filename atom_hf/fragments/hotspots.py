@@ -66,9 +66,9 @@ class Hotspots:
             seed: of the permutations by which chance is found.
 
         Returns:
-            hotspot, size, runs (the share that has a channel in it), bits (mean information), medoid (its index), name (the
-            medoid's), nmi (mean between its channels), and for each truth `nmi NAME` and `chance NAME`, means over its
-            channels.
+            hotspot; size; runs, the share that has a channel in it; bits, the mean information; medoid, its index; name, the
+            medoid's; nmi, the mean between its channels; chance, the same by chance, None if the comparison has none; and for
+            each truth `nmi NAME` and `chance NAME`, means over its channels.
         """
         runs = len({channel.run for channel in self.channels})
         to_truth = self._compare(truth, seed) if truth else None
@@ -76,16 +76,17 @@ class Hotspots:
         for hotspot in range(len(self)):
             members = self.members(hotspot)
             within = torch.isin(self.kept, members)
-            pairs = self.comparison.nmi[within][:, within]
+            part = self.comparison.take(within.nonzero().flatten())
             size, medoid = len(members), self.medoid(hotspot)
             row = {
                 "hotspot": hotspot,
                 "size": size,
                 "runs": len({self.channels[index].run for index in members}) / runs,
-                "bits": float(self.comparison.information[within].mean()),
+                "bits": float(part.information.mean()),
                 "medoid": medoid,
                 "name": self.channels[medoid].name,
-                "nmi": float((pairs.sum() - size) / (size * (size - 1))),
+                "nmi": _mean_between(part.nmi),
+                "chance": None if part.chance is None else _mean_between(part.chance),
             }
             for place, channel in enumerate(truth):
                 name = channel.name or str(place)
@@ -147,6 +148,11 @@ def find_hotspots(
     found, ordering, reachability = _cluster(_distances(informative, distance), cluster, min_size)
     labels[kept] = _by_size(found)
     return Hotspots(labels, kept, kept[ordering], reachability, informative, tuple(channels))
+
+
+def _mean_between(measure: Tensor) -> float:
+    """Of a symmetric measure, over pairs of different channels."""
+    return float(measure[~torch.eye(len(measure), dtype=torch.bool)].mean())
 
 
 def _distances(comparison: Comparison, distance: str) -> Tensor:

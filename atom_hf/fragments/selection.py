@@ -33,7 +33,7 @@ def select_runs(channels: Sequence[Channel], k: int, *, estimator: str = "auto")
     if twice is not None:
         raise AtomError(f"channels must be one of each run, got {runs.count(twice)} of {twice!r}")
     if not 1 <= k <= len(channels):
-        raise AtomError(f"select must be from 1 to the number of runs, {len(channels)}; got {k}")
+        raise AtomError(f"k must be from 1 to the number of runs, {len(channels)}; got {k}")
     shared = compare_channels(channels, estimator=estimator).shared
     others = shared.fill_diagonal_(0).sum(1) / max(1, len(channels) - 1)
     return others.argsort(descending=True, stable=True)[:k].tolist()

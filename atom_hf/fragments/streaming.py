@@ -22,7 +22,10 @@ from .channel import Channel
 from .estimate import Estimate
 from .fingerprint import Fingerprints
 
-PAIRS = 128  # channels on one side of a block of pairs
+PAIRS = {
+    "cpu": 64,
+    "cuda": 1024,
+}  # channels on one side of a block of pairs: only blocks on or above the diagonal are computed
 
 SUMS = 2**25  # numbers that the sums of a panel of pairs may take
 
@@ -51,14 +54,14 @@ def from_fingerprints(
         channels = [channel.take(order.to(channel.data.device)) for channel in channels]
         others = others and [channel.take(order.to(channel.data.device)) for channel in others]
     sizes = [len(group) for group in groups]
-    left = _Side(Fingerprints(channels, dtype=dtype, device=device), sizes)
+    left = _Side(Fingerprints(channels, dtype=dtype, device=device), sizes, alone=others is None)
     right = left if others is None else _Side(Fingerprints(others, dtype=dtype, device=device), sizes)
     with _full_precision():
-        shared = _sum_pairs(left, right, sizes)
-    own, other = left.own[:, left.places], right.own[:, right.places]
-    shared = shared[:, left.places][:, :, right.places]
+        shared = _sum_pairs(left, right, sizes)[:, left.places][:, :, right.places]
     if others is None:
-        shared.diagonal(dim1=1, dim2=2).copy_(own)
+        own = other = shared.diagonal(dim1=1, dim2=2).clone()
+    else:
+        own, other = left.own[:, left.places], right.own[:, right.places]
     return Estimate(left.information[:, left.places], right.information[:, right.places], own, other, shared)
 
 
@@ -74,8 +77,10 @@ class _Rows(NamedTuple):
 class _Side:
     """The channels on one side of all pairs: their rows, and sums over rows of what concerns them alone."""
 
-    def __init__(self, fingerprints: Fingerprints, sizes: Sequence[int]):
+    def __init__(self, fingerprints: Fingerprints, sizes: Sequence[int], alone: bool = False):
         self.fingerprints = fingerprints
+        self.alone = alone
+        """Whether it is on both sides: S_uu is then on the diagonal of the pairs, and not summed here."""
         self.bounds = list(pairwise(accumulate(sizes, initial=0)))
         self.places = torch.tensor(fingerprints.order).argsort()
         """[C]: where each channel stands."""
@@ -90,7 +95,7 @@ class _Side:
         self._information = torch.zeros(size, dtype=torch.float64, device=self.fingerprints.device)
         self._own = torch.zeros_like(self._information)
 
-    def rows(self, first: int, last: int, group: int | None) -> _Rows:
+    def rows(self, first: int, last: int, group: int) -> _Rows:
         """The rows from `first` to before `last`, all of one group."""
         deviation = self.fingerprints.rows(first, last)
         points = deviation.shape[2]
@@ -98,19 +103,25 @@ class _Side:
         log_mean = mean.log1p().squeeze(2)
         deviation.sub_(mean).mul_(mean.add_(1).reciprocal_())
         self._information[0] -= log_mean.sum(0)
+        shifts = [deviation[:, :, a:b].sum(2).div_(b - a - points) for a, b in self.bounds]
+        for left_out, shift in enumerate(shifts):
+            if left_out != group:
+                self._information[1 + left_out] -= (log_mean + shift.log1p()).sum(0)
+        if not self.alone:
+            self._add_own(deviation, shifts, group)
+        return _Rows(deviation, shifts)
+
+    def _add_own(self, deviation: Tensor, shifts: list[Tensor], group: int) -> None:
+        """Add a block of rows to the sums of S_uu."""
+        points = deviation.shape[2]
         squares = [_sum_of_squares(deviation[:, :, a:b]) for a, b in self.bounds or [(0, points)]]
         total = torch.stack(squares).sum(0)
         self._own[0] += (total / points).log1p().sum(0)
-        shifts = []
-        for left_out, (a, b) in enumerate(self.bounds):
-            kept = points - (b - a)
-            shifts.append(deviation[:, :, a:b].sum(2).div_(-kept))
+        for left_out, shift in enumerate(shifts):
             if left_out != group:
-                shift = shifts[-1]
-                self._information[1 + left_out] -= (log_mean + shift.log1p()).sum(0)
-                variance = ((total - squares[left_out]) / kept - shift.square()) / (1 + shift).square()
+                a, b = self.bounds[left_out]
+                variance = ((total - squares[left_out]) / (points - (b - a)) - shift.square()) / (1 + shift).square()
                 self._own[1 + left_out] += variance.log1p().sum(0)
-        return _Rows(deviation, shifts)
 
     @property
     def information(self) -> Tensor:
@@ -145,18 +156,19 @@ def _sum_panel(left: _Side, right: _Side, sizes: Sequence[int], panel: slice, ba
     sums = torch.zeros(1 + len(sizes), panel.stop - panel.start, width, dtype=torch.float64, device=device)
     for side in {left, right}:
         side.start()
-    held = points * max(len(left.fingerprints), width)
-    at_once = max(1, right.fingerprints.block // held)
+    pairs = PAIRS.get(right.fingerprints.device.type, PAIRS["cpu"])
+    at_once = min(left.fingerprints.rows_at_once, right.fingerprints.rows_at_once)
     for group, (start, stop) in enumerate(right.bounds or [(0, points)]):
         for row in range(start, stop, at_once):
             last = min(row + at_once, stop)
             mine = left.rows(row, last, group)
             theirs = mine if left is right else right.rows(row, last, group)
-            for first in range(panel.start, panel.stop, PAIRS):
-                block = slice(first, min(first + PAIRS, panel.stop))
+            for first in range(panel.start, panel.stop, pairs):
+                block = slice(first, min(first + pairs, panel.stop))
                 columns = slice(first if left is right else 0, width)
                 into = sums[:, block.start - panel.start : block.stop - panel.start, columns]
                 _add_pairs(into, mine, theirs, block, columns, right.bounds, group)
+            del mine, theirs  # before the next rows are made
             bar.update(last - row)
     return sums
 
