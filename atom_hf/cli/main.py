@@ -18,6 +18,7 @@ USAGE = """usage: atom-hf COMMAND [flags]
   study         run arms x data sets x sizes x seeds from a YAML file, and write tables and plots
   fit-explainer fit a trained model's token importance to its prediction (train does so itself)
   explain       show texts or images with their token importance, here and on a page
+  fragments     compare what the units, layers or classes of several runs say, and find which say the same
   faithfulness  measure how faithful the importance is, next to other attribution methods
   push          check a saved model and push it to the Hugging Face Hub
   bench         measure what --atom costs: a training step with it and without it, interleaved
@@ -81,11 +82,12 @@ GO_ON = {
     "compare": "the same command resumes after the last finished run",
     "study": "the same command resumes after the last finished run",
     "faithfulness": "the same command resumes where it stopped",
+    "fragments": "the same command resumes after the last run that was read",
     "push": "the repository is as it was, unless the commit had been sent",
 }
 
 # Each is a file beside this one, imported when it is asked for: Torch and Transformers take seconds to import.
-COMMANDS = ("train", "compare", "study", "fit-explainer", "explain", "faithfulness", "push", "bench")
+COMMANDS = ("train", "compare", "study", "fit-explainer", "explain", "fragments", "faithfulness", "push", "bench")
 
 
 def _reject(message: str, status: int = 2) -> int:

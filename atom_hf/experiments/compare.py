@@ -224,7 +224,8 @@ def _compare(
             intro += f"\n\nThe samples are evaluation rows, with their importance in the run of {arms.with_atom}, seed {seed}."
         shown |= {"title": _title(arms, first), "intro": intro, "tables": [table], "differences": differences}
         if other and (drawn := other.draw(Path(options.page).with_suffix(".relations.png"), first)):
-            shown["figures"] = [Figure(other.caption(first), drawn.read_bytes())]
+            says = f"{other.caption(first)}, before training and after each arm's first run"
+            shown["figures"] = [Figure("How far apart samples lie", drawn.read_bytes(), says)]
             pictures.append(str(drawn))
         page, *more = map(str, write_files(options.page, **shown))
         pictures += more

@@ -28,15 +28,18 @@ def default_device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def without_labels(model: Any, inputs: dict[str, Any]) -> dict[str, Any]:
+def without_labels(model: Any, inputs: dict[str, Any], side: str | None = None) -> dict[str, Any]:
     """`inputs` without labels, unless the decoder's input is made from them.
 
     A generating encoder-decoder needs decoder input even if only its encoder is read: its start token is added then.
+
+    Args:
+        side: the one that is read; by default that of the model's atoms.
     """
     writes = getattr(model.config, "is_encoder_decoder", False) and model.can_generate()
     if not writes or not {"decoder_input_ids", "decoder_inputs_embeds"}.isdisjoint(inputs):
         return {name: value for name, value in inputs.items() if name != "labels"}
-    if "labels" in inputs or model.atom_config.side == "decoder":
+    if "labels" in inputs or (side or model.atom_config.side) == "decoder":
         return inputs
     start = getattr(model.config, "decoder_start_token_id", None) or getattr(model.config, "bos_token_id", None) or 0
     samples = len(next(value for value in inputs.values() if torch.is_tensor(value)))

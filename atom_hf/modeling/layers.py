@@ -1,5 +1,6 @@
 """Pick the layer that the heads read, and look up its width and number in the model's configuration."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
@@ -16,6 +17,17 @@ def pick_layer(outputs: Any, layer: int, model: Any) -> Tensor | None:
         AtomError: the outputs have no hidden states, too few of them, or none of that side.
     """
     side = model.atom_config.side if hasattr(model, "atom_config") else "encoder"
+    states = layer_states(outputs, model, side)
+    if not -len(states) <= layer < len(states):
+        raise AtomError(
+            f"layer {layer} does not exist: {type(model).__name__} has {len(states)} hidden states, "
+            f"{-len(states)} to {len(states) - 1}"
+        )
+    return states[layer]
+
+
+def layer_states(outputs: Any, model: Any, side: str = "encoder") -> Sequence[Tensor | None]:
+    """The hidden states of all layers on one side, the embeddings first. Raises `AtomError` if the outputs have none."""
     states = _states_of(outputs, side)
     if not states:
         missing = "no decoder hidden states" if side == "decoder" else "no hidden states"
@@ -23,12 +35,7 @@ def pick_layer(outputs: Any, layer: int, model: Any) -> Tensor | None:
             f"{type(model).__name__} returns {missing} (it has {', '.join(outputs.keys())}), "
             "and atoms are made from them: choose a model that supports output_hidden_states"
         )
-    if not -len(states) <= layer < len(states):
-        raise AtomError(
-            f"layer {layer} does not exist: {type(model).__name__} has {len(states)} hidden states, "
-            f"{-len(states)} to {len(states) - 1}"
-        )
-    return states[layer]
+    return states
 
 
 def _states_of(outputs: Any, side: str) -> Any:

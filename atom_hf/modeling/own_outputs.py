@@ -33,10 +33,28 @@ signature = functools.cache(inspect.signature)
 
 
 def run_own(model: Any, forward: Callable, args: tuple, kwargs: dict[str, Any]) -> tuple[Any, Tensor, dict[str, Any]]:
-    """Run the `forward` of a model of one's own as it was called.
+    """Run the `forward` of a model of one's own with atoms as it was called.
 
     Returns:
         what it returned, the hidden states that the heads read, and the inputs by name of the model that made these.
+
+    Raises:
+        AtomError: neither the Transformers model inside it nor its own outputs show hidden states.
+    """
+    config = model.atom_config
+    width = config.hidden_size or hidden_size_of(model, config.layer, config.side)
+    outputs, states, inputs = run_for_states(model, forward, args, kwargs, width)
+    return outputs, pick_layer(states, config.layer, model), inputs
+
+
+def run_for_states(
+    model: Any, forward: Callable, args: tuple, kwargs: dict[str, Any], width: int | None
+) -> tuple[Any, ModelOutput, dict[str, Any]]:
+    """Run the `forward` of a model of one's own as it was called.
+
+    Returns:
+        what it returned, an output with the hidden states of all layers, which in a tuple are `width` wide, and the inputs by
+        name of the model that made these.
 
     Raises:
         AtomError: neither the Transformers model inside it nor its own outputs show hidden states.
@@ -50,14 +68,14 @@ def run_own(model: Any, forward: Callable, args: tuple, kwargs: dict[str, Any]) 
     inputs = named(type(model).forward, args, kwargs)
     for given, made in reversed(passes):
         if isinstance(made, ModelOutput) and any(name.endswith("hidden_states") for name in made):
-            return outputs, pick_layer(made, model.atom_config.layer, model), given
-    states = outputs if isinstance(outputs, dict) else {"hidden_states": _states_among(outputs, model)}
+            return outputs, made, given
+    states = outputs if isinstance(outputs, dict) else {"hidden_states": _states_among(outputs, width)}
     if not any(isinstance(value, tuple | list) for name, value in states.items() if name.endswith("hidden_states")):
         raise AtomError(
             f"{type(model).__name__} returns a {type(outputs).__name__} without hidden states, and atoms are made from them: "
             "return those of its layers, as a tuple of tensors, or build it around a Transformers model"
         )
-    return outputs, pick_layer(ModelOutput(**states), model.atom_config.layer, model), inputs
+    return outputs, ModelOutput(**states), inputs
 
 
 def named(function: Callable, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -142,10 +160,8 @@ def _watching(backbone: Any) -> Iterator[list[tuple[dict[str, Any], Any]]]:
             hook.remove()
 
 
-def _states_among(outputs: Any, model: Any) -> Any:
-    """The hidden states among the elements of a tuple: the first sequence of tensors as wide as the model's layers."""
-    config = model.atom_config
-    width = config.hidden_size or hidden_size_of(model, config.layer, config.side)
+def _states_among(outputs: Any, width: int | None) -> Any:
+    """The hidden states among the elements of a tuple: the first sequence of tensors of this width."""
     for value in outputs if isinstance(outputs, tuple | list) else ():
         tensors = isinstance(value, tuple | list) and len(value) and all(map(torch.is_tensor, value))
         if tensors and all(each.dim() >= 3 and width in (None, *each.shape) for each in value):

@@ -17,7 +17,7 @@ from . import charts
 from .atoms_map import map_atoms
 from .colors import CLASSES, LEVELS, NIGHT, NIGHT_CLASSES, level_of, word_style
 from .differences import HEIGHT, WIDTH, Difference, pairs, strip
-from .legend import meaning
+from .legend import MEASURES, meaning
 from .pictures import heat_map, png, resized, save
 from .samples import class_marks, sample_columns, sample_name
 from .values import checked_scale, clean, outcome, signed, tokens
@@ -47,10 +47,13 @@ class Table:
 
 @dataclass(frozen=True)
 class Figure:
-    """A picture with what it shows, which stands for it where it is not seen."""
+    """A picture in a PNG file."""
 
-    caption: str
+    title: str
     png: bytes
+    says: str
+    """What it shows, for those who do not see it."""
+    note: str = ""
 
 
 def write_page(
@@ -58,38 +61,32 @@ def write_page(
     *,
     title: str,
     intro: str = "",
+    figures: Sequence[Figure] = (),
+    measures: bool = False,
     tables: list[Table] = (),
     differences: Sequence[Difference] = (),
-    figures: Sequence[Figure] = (),
     images: list[ImageImportance] = (),
     texts: list[TextImportance] = (),
     fitted: bool = False,
     softening: float = 0.0,
 ) -> Path:
-    """Write one HTML file of tables and results; return its path. It needs no network, and can be read without scripts.
+    """Write one HTML file of figures, tables and results; return its path. It needs no network and no scripts to be read.
 
-    A blank line in `intro` starts a paragraph. `differences` and `figures` come below the tables. Two or more results get a
-    sortable table; two or more atoms a map, with the pairs' rest distances, and histograms. `fitted`: see `legend.meaning`;
-    `softening`: of the energy (`AtomConfig.softening`), for the rest distances.
+    A blank line in `intro` starts a paragraph. `measures`: whether to say what the measures of channels mean. `differences` are
+    drawn below the tables. Two or more results get a sortable table; two or more atoms a map, with the pairs' rest distances,
+    and histograms. `fitted`: see `legend.meaning`; `softening`: of the energy (`AtomConfig.softening`), for the rest distances.
 
     AtomError: nothing to show, or a table or result that does not fit.
     """
-    if not (tables or images or texts):
+    if not (figures or tables or images or texts):
         raise AtomError("write_page: tables, images and texts are all empty; give at least one table or result")
     for table in tables:
         if odd := [len(row) for row in table.rows if len(row) != len(table.header)]:
             raise AtomError(f"table {table.caption!r}: {len(table.header)} cells in the header but {odd[0]} in a row")
     scale = checked_scale(images, texts)
     results = [*images, *texts]
-    show = {
-        "title": title,
-        "intro": intro,
-        "tables": tables,
-        "differences": differences,
-        "figures": [(each.caption, base64.b64encode(each.png).decode()) for each in figures],
-        "scale": scale,
-        "meaning": meaning(fitted),
-    }
+    show = {"title": title, "intro": intro, "tables": tables, "differences": differences}
+    show |= {"figures": figures, "measures": MEASURES if measures else (), "scale": scale, "meaning": meaning(fitted)}
     show["charges"] = len(results) > 1 and any(result.atom is not None for result in results)
     show["fitted"] = fitted
     show["absent"] = any(np.isnan(np.asarray(image.importance)).any() for image in images)
@@ -138,7 +135,7 @@ def _atoms(results: list, softening: float) -> dict:
 
 
 def _data(image) -> str:
-    return base64.b64encode(png(image)).decode()
+    return base64.b64encode(image if isinstance(image, bytes) else png(image)).decode()
 
 
 # finalize sees all that the template prints; what its own macros made is known by __html__.

@@ -14,6 +14,7 @@ RESULTS = HERE / "results.jsonl"
 PASSED, NOT_BUILT, PLAIN_FAILS, FAILED = "passed", "not instantiable offline", "fails without atoms too", "failed"
 TEXT_ALONE = "passed, on text alone"
 PASSES = (PASSED, TEXT_ALONE)
+KINDS, READ = ("units", "space"), "read"
 OUTCOMES = (PASSED, TEXT_ALONE, FAILED, PLAIN_FAILS, NOT_BUILT)
 
 HEAD = """# Which architectures atoms attach to
@@ -37,6 +38,8 @@ What fails is run again with the flag off, by the same steps: if it fails then t
 "Not instantiable offline" are models that cannot be built, because a package is missing or because the default configuration, or the shrunk one, is inconsistent.
 
 {summary}
+
+{channels}
 
 ## What does not pass
 
@@ -63,9 +66,19 @@ def write_report() -> str:
         headline=headline,
         summary=table(["task", "registered", *OUTCOMES, "passed of those that can be made"], summary_rows(rows)),
         failures=table(["task", "model type", "class", "outcome", "reason"], failure_rows(rows)) or "All pass.",
+        channels=channels_of(rows),
         everything=table(
-            ["task", "model type", "class", "outcome"],
-            [[row["task"], row["model_type"], row["architecture"], row["outcome"]] for row in rows],
+            ["task", "model type", "class", "outcome", *KINDS],
+            [
+                [
+                    row["task"],
+                    row["model_type"],
+                    row["architecture"],
+                    row["outcome"],
+                    *(cell(row, kind) for kind in KINDS),
+                ]
+                for row in rows
+            ],
         ),
     )
     (HERE / "README.md").write_text(text, encoding="utf-8")
@@ -86,6 +99,35 @@ def headline_of(rows: list[dict[str, Any]]) -> str:
         f"Of the {len(made)} that can be built offline, **{passed} pass ({percent(passed, len(made))})**: they train with the "
         f"flag on, save, and load with and without their heads ({text_alone} of them on text alone)."
     )
+
+
+CHANNELS = """## Channels
+
+The columns `units` and `space` of the last table tell whether the channels of these kinds are read
+([`fragments`](../../docs/fragments.md)), of four samples of the same random inputs ([`channels.py`](channels.py),
+`python recipes/coverage/run.py --channels`): one channel for each dimension of the last layer, or one of the whole layer, with
+information between 0 and log2 N, and at least one channel that tells the samples apart. {counts}.
+
+{unread}"""
+
+
+def channels_of(rows: list[dict[str, Any]]) -> str:
+    """How many architectures the channels are read of, and why not of the others."""
+    tried = [row for row in rows if set(KINDS) <= set(row) and NOT_BUILT not in (row[KINDS[0]], row["outcome"])]
+    if not tried:
+        return ""
+    reads = [(kind, sum(row[kind] == READ for row in tried)) for kind in KINDS]
+    counts = ", ".join(f"`{kind}` of {n} of {len(tried)} ({percent(n, len(tried))})" for kind, n in reads)
+    unread = [[row["task"], row["model_type"], kind, row[kind]] for row in tried for kind in KINDS if row[kind] != READ]
+    return CHANNELS.format(
+        counts=counts, unread=table(["task", "model type", "kind", "reason"], unread) or "All are read."
+    )
+
+
+def cell(row: dict[str, Any], kind: str) -> str:
+    """What the last table says of a kind of channel."""
+    value = row.get(kind, "–")
+    return value if value in (READ, "–") else "–" if value == NOT_BUILT else "not read"
 
 
 def summary_rows(rows: list[dict[str, Any]]) -> list[list[Any]]:

@@ -2,8 +2,8 @@
 
 Each is built tiny, trained for two steps with the flag on, saved, loaded plainly and with its heads, and compared (`check.py`).
 Workers are processes of their own: an architecture that crashes, hangs or takes too much memory is a row of the table. What was
-checked before with the same Transformers is not checked again, unless with --fresh or --only_failed. It writes `results.jsonl`,
-and the table in README.md.
+checked before with the same Transformers is not checked again, unless with --fresh or --only_failed. With --channels it reads
+the channels of the architectures in place of that (`channels.py`). It writes `results.jsonl`, and the table in README.md.
 """
 
 import argparse
@@ -13,11 +13,12 @@ import queue
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable
 from typing import Any
 
 import transformers
 from check import TASKS, architectures
-from report import FAILED, HERE, PASSED, PASSES, RESULTS, read_results, write_report
+from report import FAILED, HERE, KINDS, NOT_BUILT, PASSED, PASSES, READ, RESULTS, read_results, write_report
 from tqdm import tqdm
 
 SECONDS, GIBIBYTES = 120, 12
@@ -30,8 +31,8 @@ class Worker:
         self.seconds, self.gibibytes = seconds, gibibytes
         self.process: subprocess.Popen | None = None
 
-    def check(self, task: str, model_type: str) -> tuple[str, str]:
-        """The outcome of `check.check`, or what the process died of."""
+    def check(self, task: str, model_type: str, *what: str) -> tuple[str, str]:
+        """The outcome of `check.check`, or with "channels" of `channels.read_units_and_space`; or what the process died of."""
         if self.process is not None and self.process.poll() is not None:
             self.close()
         if self.process is None:
@@ -40,7 +41,7 @@ class Worker:
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
             )
             self.process.stdout.readline()  # it says when it has imported everything
-        self.process.stdin.write(json.dumps([task, model_type]) + "\n")
+        self.process.stdin.write(json.dumps([task, model_type, *what]) + "\n")
         self.process.stdin.flush()
         timer = threading.Timer(self.seconds, self.process.kill)
         timer.start()
@@ -64,8 +65,8 @@ class Worker:
         return code
 
 
-def check_all(pairs: list[tuple[str, str]], jobs: int, seconds: int, gibibytes: int) -> None:
-    """Checks (task, model type) pairs, and adds each to the results as soon as it is known."""
+def check_all(pairs: list[tuple[str, str]], jobs: int, seconds: int, gibibytes: int, channels: bool = False) -> None:
+    """Checks (task, model type) pairs, or reads their channels, and adds each to the results as soon as it is known."""
     todo: queue.SimpleQueue = queue.SimpleQueue()
     for pair in pairs:
         todo.put(pair)
@@ -79,20 +80,27 @@ def check_all(pairs: list[tuple[str, str]], jobs: int, seconds: int, gibibytes: 
                 task, model_type = todo.get_nowait()
             except queue.Empty:
                 break
-            outcome, reason = worker.check(task, model_type)
+            outcome, reason = worker.check(task, model_type, *(["channels"] if channels else []))
             name = architectures(task)[model_type]
             with lock:
-                row = {
-                    "task": task,
-                    "model_type": model_type,
-                    "architecture": name,
-                    "outcome": outcome,
-                    "reason": reason,
-                }
-                done[task, model_type] = {**row, "transformers": transformers.__version__}
+                before = done.get((task, model_type), {})
+                if channels:
+                    # What a process died of is in the second place, and both kinds were to be read.
+                    read = dict(zip(KINDS, (reason, reason) if outcome == FAILED else (outcome, reason), strict=True))
+                    done[task, model_type] = {**before, **read}
+                else:
+                    row = {
+                        "task": task,
+                        "model_type": model_type,
+                        "architecture": name,
+                        "outcome": outcome,
+                        "reason": reason,
+                        "transformers": transformers.__version__,
+                    }
+                    done[task, model_type] = {**row, **{kind: before[kind] for kind in KINDS if kind in before}}
                 write_results(done)
                 bar.update()
-                bar.set_postfix(failed=sum(row["outcome"] not in PASSES for row in done.values()))
+                bar.set_postfix(failed=failed(done.values(), channels))
         worker.close()
 
     with tqdm(total=len(pairs), desc="architectures") as bar:
@@ -101,6 +109,13 @@ def check_all(pairs: list[tuple[str, str]], jobs: int, seconds: int, gibibytes: 
             thread.start()
         for thread in threads:
             thread.join()
+
+
+def failed(rows: Iterable[dict[str, Any]], channels: bool) -> int:
+    """How many rows did not pass."""
+    if channels:
+        return sum(any(row[kind] not in (READ, NOT_BUILT) for kind in KINDS) for row in rows if set(KINDS) <= set(row))
+    return sum(row["outcome"] not in PASSES for row in rows)
 
 
 def write_results(done: dict[tuple[str, str], dict[str, Any]]) -> None:
@@ -123,6 +138,9 @@ def main() -> None:
     parser.add_argument("--gibibytes", type=int, default=GIBIBYTES, help="memory limit of one process")
     parser.add_argument("--fresh", action="store_true", help="check again what was checked before")
     parser.add_argument("--only_failed", action="store_true", help="check again what did not pass")
+    parser.add_argument(
+        "--channels", action="store_true", help="read the units and the space of what was checked before"
+    )
     parser.add_argument("--report_only", action="store_true", help="check nothing")
     given = parser.parse_args()
     current = [row for row in read_results() if row["transformers"] == transformers.__version__]
@@ -135,12 +153,15 @@ def main() -> None:
     ]
     if not pairs:
         parser.error("--models: none of these is registered for the tasks")
-    if given.only_failed:
+    if given.channels:
+        missing = {(row["task"], row["model_type"]) for row in current if given.fresh or not set(KINDS) <= set(row)}
+        pairs = [pair for pair in pairs if pair in missing]
+    elif given.only_failed:
         pairs = [pair for pair in pairs if known.get(pair, PASSED) not in PASSES]
     elif not given.fresh:
         pairs = [pair for pair in pairs if pair not in known]
     if not given.report_only:
-        check_all(pairs, given.jobs, given.seconds, given.gibibytes)
+        check_all(pairs, given.jobs, given.seconds, given.gibibytes, given.channels)
     print(write_report())
 
 

@@ -1,4 +1,7 @@
-"""Checks the architectures that it is given, one a line, and answers with a line each. `run.py` starts it."""
+"""Checks the architectures that it is given, one a line, and answers with a line each. `run.py` starts it.
+
+A line is `[task, model type]`, or `[task, model type, "channels"]` to read the channels alone.
+"""
 
 import json
 import os
@@ -18,6 +21,7 @@ def main() -> None:
     # What libraries print is not an answer.
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
+    import channels
     import check
     import torch
     from transformers import logging
@@ -28,7 +32,9 @@ def main() -> None:
     logging.disable_progress_bar()
     print("ready", file=answers)
     for line in sys.stdin:
-        print(json.dumps(check.check(*json.loads(line))), file=answers)
+        task, model_type, *what = json.loads(line)
+        found = channels.read_units_and_space if what else check.check
+        print(json.dumps(found(task, model_type)), file=answers)
 
 
 if __name__ == "__main__":

@@ -38,6 +38,7 @@ def test_the_installed_script_is_the_same():
         ("bench", ["--pairs", "--tokens", "--model_type", "--bf16"]),
         ("explain", ["--model", "--dataset", "--text", "--file", "--samples", "--page"]),
         ("study", ["--seeds", "--output_dir"]),
+        ("fragments", ["--models", "--dataset", "--channels", "--regularization", "--fuse", "--select", "--config"]),
         ("push", ["--repo", "--create_pr"]),
     ],
 )

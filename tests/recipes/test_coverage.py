@@ -12,7 +12,7 @@ from atom_hf import AtomConfig, AtomError, attach_atoms
 from helpers.paths import ROOT
 
 FOLDER = ROOT / "recipes" / "coverage"
-NAMES = ("exceptions", "media", "inputs", "shrink", "report", "check", "run")
+NAMES = ("exceptions", "media", "inputs", "shrink", "report", "check", "channels", "run")
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +63,28 @@ def test_a_model_of_each_kind(modules, task, model_type):
     check = modules["check"]
     model, _ = check.smallest(task, model_type)
     check.train_save_load(model, task, atom=True)
+
+
+READ = ("encoder", "state space", "encoder-decoder", "latents", "feature map", "waveform", "sees and writes", "choices")
+
+
+@pytest.mark.parametrize(("task", "model_type"), [KINDS[kind] for kind in READ], ids=READ)
+@pytest.mark.filterwarnings("ignore:::transformers", "ignore:::torch")
+def test_the_channels_of_a_model_of_each_kind(modules, task, model_type):
+    channels = modules["channels"]
+    assert channels.read_units_and_space(task, model_type) == ("read", "read")
+
+
+def test_channels_that_say_nothing_are_not_read(modules, monkeypatch):
+    from atom_hf.fragments import Channel
+
+    channels = modules["channels"]
+    constant = [Channel.deterministic([[1.0]] * 4, noise=1.0, ids=range(4))]
+    monkeypatch.setattr(channels, "read_channels", lambda *_, **__: constant)
+    said = ("no channel tells the samples apart",) * 2
+    assert channels.read_units_and_space("sequence-classification", "bert") == said
+    monkeypatch.setattr(channels, "read_channels", lambda *_, **__: constant * 2)
+    assert "2 channels of [1] dimensions" in channels.read_units_and_space("sequence-classification", "bert")[1]
 
 
 @pytest.mark.parametrize("model_type", ["bart", "t5"])
@@ -145,6 +167,8 @@ def test_every_row_has_its_reason_and_every_architecture_a_row(modules):
         assert row["outcome"] in report.OUTCOMES and bool(row["reason"]) == (row["outcome"] not in report.PASSES), row
     made = [row for row in rows if row["outcome"] != report.NOT_BUILT]
     assert sum(row["outcome"] in report.PASSES for row in rows) >= 0.95 * len(made)
+    for kind in report.KINDS:
+        assert sum(row[kind] == report.READ for row in made) >= 0.95 * len(made)
 
 
 @pytest.fixture

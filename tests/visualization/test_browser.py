@@ -5,10 +5,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 
 from atom_hf.importance.results import WordImportance
 from atom_hf.visualization.differences import Difference
-from atom_hf.visualization.page import Table, write_page
+from atom_hf.visualization.page import Figure, Table, write_page
+from atom_hf.visualization.pictures import png
 from helpers.browser import DESK, PHONE, opened
 from helpers.importances import HOSTILE, NAN, picture, random_atoms, sample_set, text
 
@@ -32,7 +34,11 @@ def page_of(tmp_path_factory):
     atoms = random_atoms(3)
     long = text(" ".join(f"word{i}" for i in range(10_000)), np.random.default_rng(0).uniform(-1, 1, 10_000).tolist())
     table = Table("Scores", ["metric", "plain", "atom"], [["accuracy", "0.71 ± 0.01", "0.72 ± 0.02"]] * 3, "A note.")
+    figures = [
+        Figure("Which say the same", png(Image.new("RGB", (900, 500), (42, 123, 192))), "A blue picture", "A note.")
+    ] * 2
     contents = {
+        "figures": {"title": "Figures", "intro": "Of 300.", "figures": figures, "measures": True, "tables": [table]},
         "set": {
             "title": "A set",
             "intro": "Made by hand.",
@@ -62,7 +68,7 @@ PLACES = {
     "dark-phone": ("dark", PHONE),
 }
 CASES = [("set", place) for place in PLACES] + [
-    (name, place) for name in ("one", "hostile") for place in list(PLACES)[:2]
+    (name, place) for name in ("one", "hostile", "figures") for place in list(PLACES)[:2]
 ]
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from atom_hf.errors import AtomError
 from atom_hf.importance.results import WordImportance
-from atom_hf.visualization.page import MOST_WORDS, Table, write_page
+from atom_hf.visualization.page import MOST_WORDS, Figure, Table, write_page
 from helpers.importances import HOSTILE, NAN, atom, picture, random_atoms, sample_set, text
 
 VOID = {"meta", "img", "br", "hr", "link", "input"}
@@ -286,3 +286,16 @@ def test_what_does_not_fit_is_rejected(tmp_path, what, says):
     with pytest.raises(AtomError, match=says):
         write_page(tmp_path / "page.html", title="x", **what)
     assert not list(tmp_path.iterdir())
+
+
+def test_figures_stand_with_their_words_and_the_measures_with_their_meaning(tmp_path):
+    figure = Figure("Which <say> the same", b"\x89PNG of it", 'A "map"', "Brighter is nearer.")
+    _, page = written(tmp_path, figures=[figure], measures=True)
+    (image,) = page.all("img")
+    assert image["alt"] == 'A "map"' and base64.b64decode(image["src"].split(",")[1]) == figure.png
+    assert "Which <say> the same" in page.text and "Brighter is nearer." in page.text
+    for words in ("NMI: shared bits", "a lower bound", "Chance: "):
+        assert words in page.text
+    assert {"#figures", "#measures"} <= {link["href"] for link in page.all("a")}
+    _, plain = written(tmp_path, tables=[Table("T", ["a"], [["b"]])])
+    assert not plain.all("img") and "NMI" not in plain.text

@@ -1,0 +1,1 @@
+"""Models that make samples, as Transformers models."""

@@ -1,0 +1,111 @@
+"""Which of 20 fine-tunes to put into an ensemble, without labels: python recipes/fragments/select_runs.py
+
+Twenty runs of the digits recipe (100 images), each of its own seed and its own draw of the images, 8 times over. Their
+probabilities on the 797 evaluation images are kept in `runs/fragments/select/`; runs that are there are not trained again.
+300 of the images choose four runs: without labels by `select_runs`, with labels by accuracy; the other 497 measure the
+accuracy of the mean probability. It writes `select/results.jsonl`, a line a repeat, and `select/README.md`.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+from fine_tunes import RUNS, trained
+from tqdm import tqdm
+
+from atom_hf.fragments import Channel, compare_channels, select_runs
+from atom_hf.fragments.read import read_channels
+from atom_hf.utils.quiet import quiet
+from atom_hf.utils.statistics import paired_t_test, t_interval
+from atom_hf.utils.tables import markdown
+
+HERE = Path(__file__).parent / "select"
+REPEATS, MODELS, CHOSEN = 8, 20, 4
+CHOOSING = 300  # images
+DRAWS = 500  # of random ensembles
+
+WAYS = {
+    "select_runs": "four by `select_runs`, without labels",
+    "random": "four at random (mean of 500 draws)",
+    "all": "all twenty",
+    "accuracy": "four by accuracy, with labels",
+    "best": "the best single run, with labels",
+    "single": "a single run (mean of twenty)",
+}
+
+
+def read_run(repeat: int, model: int) -> tuple[np.ndarray, np.ndarray]:
+    """(probabilities [797, 10], labels [797]) of one run, trained if need be."""
+    file = RUNS / "select" / f"{repeat}-{model}.npz"
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        seed = MODELS * repeat + model
+        found = trained("digits", seed, sample_seed=seed)
+        processor = found.task.processing_class
+        (classes,) = read_channels(found.trainer.model, found.data, kind="classes", processor=processor)
+        np.savez(file, probabilities=classes.probabilities.numpy(), labels=np.array(found.data.eval["label"]))
+    with np.load(file) as stored:
+        return stored["probabilities"], stored["labels"]
+
+
+def measure(probabilities: np.ndarray, labels: np.ndarray, seed: int) -> dict[str, float]:
+    """The accuracy by each of `WAYS` on the images that nothing was chosen on, of probabilities [20, 797, 10]."""
+    rng = np.random.default_rng(seed)
+    order = rng.permutation(len(labels))
+    seen, unseen = order[:CHOOSING], order[CHOOSING:]
+    channels = [Channel.soft(one[seen], run=str(number)) for number, one in enumerate(probabilities)]
+    alone = (probabilities[:, seen].argmax(2) == labels[seen]).mean(1)
+
+    def accuracy(models: list[int]) -> float:
+        return float((probabilities[models][:, unseen].mean(0).argmax(1) == labels[unseen]).mean())
+
+    drawn = [rng.choice(MODELS, CHOSEN, replace=False).tolist() for _ in range(DRAWS)]
+    return {
+        "select_runs": accuracy(select_runs(channels, CHOSEN)),
+        "random": float(np.mean([accuracy(models) for models in drawn])),
+        "all": accuracy(list(range(MODELS))),
+        "accuracy": accuracy(np.argsort(-alone, kind="stable")[:CHOSEN].tolist()),
+        "best": accuracy([int(alone.argmax())]),
+        "single": float(np.mean([accuracy([model]) for model in range(MODELS)])),
+        "bits": float(compare_channels(channels).information.mean()),
+    }
+
+
+def report(lines: list[dict[str, float]]) -> str:
+    """The page, in Markdown."""
+    rows = []
+    for way, about in WAYS.items():
+        mean, low, high = t_interval([line[way] for line in lines])
+        difference, p = paired_t_test([line["random"] for line in lines], [line[way] for line in lines])
+        against = "" if way == "random" else f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
+        rows.append([about, f"{mean:.4f} [{low:.4f}, {high:.4f}]", against, "" if way == "random" else f"{p:.3f}"])
+    head = ["ensemble", "accuracy [95 %]", "minus four at random [95 %]", "p"]
+    return (
+        "# Which fine-tunes to put into an ensemble\n\n<!-- python recipes/fragments/select_runs.py -->\n\n"
+        f"{MODELS} fine-tunes of the [digits recipe](../../digits/plain.yaml) on 100 images, each of its own seed and draw of "
+        f"the images; {len(lines)} repeats, each of its own {MODELS} runs.\n"
+        f"{CHOOSING} evaluation images choose, the other {797 - CHOOSING} measure; the ensemble's prediction is the mean "
+        "probability. Intervals are t intervals over repeats.\n\n" + markdown(head, rows)
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.parse_args()
+    lines = []
+    with quiet(), tqdm(total=REPEATS * MODELS, desc="digits", unit="run") as bar:
+        for repeat in range(REPEATS):
+            found = []
+            for model in range(MODELS):
+                found.append(read_run(repeat, model))
+                bar.update()
+            probabilities, labels = np.stack([one for one, _ in found]), found[0][1]
+            lines.append({"repeat": repeat, **measure(probabilities, labels, repeat)})
+    HERE.mkdir(exist_ok=True)
+    (HERE / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    (HERE / "README.md").write_text(report(lines), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
