@@ -1,0 +1,29 @@
+"""Objectives as equations between models: written, drawn, reasoned about, compiled to a loss, and trained by Trainer.
+
+After *A Pattern Language for Machine Learning Tasks* (arXiv 2407.02424). docs/tasks.md teaches the language.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .reader import read_task
+    from .spec import TaskSpec
+
+# PyTorch and Transformers take seconds to import, and a task can be read, drawn and reasoned about without them.
+_HOMES = {
+    "TaskSpec": "spec",
+    "read_task": "reader",
+}
+
+__all__ = ["TaskSpec", "read_task"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
