@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .reader import read_task
+    from .refinement import Refinement, refines
     from .spec import TaskSpec
 
 # PyTorch and Transformers take seconds to import, and a task can be read, drawn and reasoned about without them.
 _HOMES = {
+    "Refinement": "refinement",
     "TaskSpec": "spec",
     "read_task": "reader",
+    "refines": "refinement",
 }
 
-__all__ = ["TaskSpec", "read_task"]
+__all__ = ["Refinement", "TaskSpec", "read_task", "refines"]
 
 
 def __getattr__(name: str) -> Any:

@@ -192,10 +192,6 @@ def learners_in(spec: TaskSpec, atom: Atom) -> list[str]:
 
 def _check_trains(spec: TaskSpec, atom: Atom) -> None:
     where, inside = atom.name, learners_in(spec, atom)
-    if not inside:
-        raise AtomError(
-            f"{where}: no learner is in it, so that nothing can be trained; there are {_listed(spec.learners)}"
-        )
     for name in atom.trains or ():
         if name in spec.lets:
             raise AtomError(f"{where}: trains {name}, which is defined by let; name the learners in it")

@@ -168,7 +168,6 @@ ATOMS = {
     "fit: f(x) == y trains D": "fit: trains D, which is a data source, not a learner",
     "fit: f(x) == y trains f, f": "fit: trains names a learner twice: f, f",
     "fit: y == f(x)": "fit: the left side of class is compared by its logits, and y has none; put what a box gives",
-    "fit: hide(x) == x": "fit: no learner is in it, so that nothing can be trained; there are f",
     "fit: minimize f(x)": r"fit: only a scalar can be minimized, and f\(x\) is label",
     "fit: minimize entropy(f(x)) by kl": "fit: minimize compares nothing; leave out 'by kl'",
     "fit -1: f(x) == y": "fit: a weight must be a number of at least 0 and at most 1e.12, got -1",
