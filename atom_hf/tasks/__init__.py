@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .drawing import draw_task
     from .reader import read_task
     from .refinement import Refinement, refines
     from .spec import TaskSpec
@@ -15,11 +16,12 @@ if TYPE_CHECKING:
 _HOMES = {
     "Refinement": "refinement",
     "TaskSpec": "spec",
+    "draw_task": "drawing",
     "read_task": "reader",
     "refines": "refinement",
 }
 
-__all__ = ["Refinement", "TaskSpec", "read_task", "refines"]
+__all__ = ["Refinement", "TaskSpec", "draw_task", "read_task", "refines"]
 
 
 def __getattr__(name: str) -> Any:

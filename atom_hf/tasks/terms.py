@@ -6,12 +6,12 @@ noisy ones never do: each place where one stands is a draw of its own.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from weakref import WeakValueDictionary
 
 from ..errors import AtomError
 from .functions import BUILT_IN
-from .spec import Atom, TaskSpec
+from .spec import Atom, Let, Source, TaskSpec
 from .syntax import Call, Expression, Group, Name, Part, boxes_in
 
 LARGEST = 2000
@@ -79,6 +79,14 @@ def sides_of(spec: TaskSpec, atom: Atom, fill: bool = True) -> Sides:
     left = builder.wires(atom.left, variables)
     right = () if atom.right is None else builder.wires(atom.right, variables)
     return Sides(atom, tuple(left), tuple(right), names)
+
+
+def body_of(spec: TaskSpec, let: Let) -> tuple[tuple[Term, ...], TaskSpec]:
+    """The terms of a let's body, and the task with the let's parameters as sources, which they are drawn from."""
+    sources = {name: Source(name, (wire,)) for name, wire in zip(let.parameters, let.inputs, strict=True)}
+    variables = {name: make("var", (name, 0, 0)) for name in let.parameters}
+    terms = _Builder(spec, let.name, fill=False).wires(let.body, variables)
+    return tuple(terms), replace(spec, sources={**spec.sources, **sources})
 
 
 class _Builder:
