@@ -24,10 +24,13 @@ def check_whole(spec: TaskSpec) -> None:
 def check_not_trivial(spec: TaskSpec) -> None:
     """Raises `AtomError` for a learner that the identity replaces: every atom with it holds then, and nothing is learned.
 
-    Such are laws of an editor whose attribute is the datum's own label: an editor that changes nothing keeps them all.
+    Such are laws of an editor whose attribute is the datum's own label: an editor that changes nothing keeps them all. (A
+    learner of one input is left alone: its network may be too narrow for the identity, as that of an autoencoder.)
     """
     sides = [sides_of(spec, atom) for atom in spec.atoms.values() if atom.weight > 0]
     for name, box in spec.learners.items():
+        if len(box.inputs) < 2:
+            continue
         places = [place for place, wire in enumerate(box.inputs) if len(box.outputs) == 1 and wire == box.outputs[0]]
         mine = [one for one in sides if any(_is(term, name) for term in subterms(*one.left, *one.right))]
         others = [canonical((*one.left, *one.right)) for one in sides if one not in mine and one.atom.relation == "=="]
