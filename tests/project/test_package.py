@@ -31,6 +31,7 @@ def test_the_wheel_holds_its_data_and_nothing_else(wheel):
         "atom_hf/cli/accelerate_configs/zero3.yaml",
         "atom_hf/cli/help/train.txt",
         "atom_hf/hub/template.md",
+        "atom_hf/tasks/grammar.lark",
         "atom_hf/assets/verse/train.parquet",
         "atom_hf/assets/verse/test.parquet",
         "atom_hf/assets/vit_fashion_mnist/config.json",
