@@ -8,9 +8,10 @@ SLOW := $(VENV)/.slow
 .PHONY: quickstart test browser slow exactness cards pictures lint clean
 
 quickstart: $(ENVIRONMENT)
-	$(BIN)/atom-hf compare --config recipes/digits/atom.yaml --output_dir runs/quickstart/digits --page runs/quickstart/digits.html
-	$(BIN)/atom-hf compare --config recipes/verse/atom.yaml --output_dir runs/quickstart/verse --page runs/quickstart/verse.html \
-		--num_train_epochs 2 --max_eval_samples 500 --keep_model
+	$(BIN)/atom-hf compare --config recipes/parity/atom.yaml --probe_column label \
+		--output_dir runs/quickstart/parity --page runs/quickstart/parity.html
+	$(BIN)/atom-hf compare --config recipes/verse/atom.yaml --atom_form separation --num_train_epochs 2 --max_eval_samples 500 \
+		--output_dir runs/quickstart/verse --page runs/quickstart/verse.html --keep_model
 
 # Two processes, each with whole files of tests, whose fixtures are then made once.
 test: $(ENVIRONMENT) browser lint
@@ -44,6 +45,7 @@ pictures: $(ENVIRONMENT)
 	$(BIN)/atom-hf train --config recipes/digits/atom.yaml --output_dir runs/pictures/digits
 	$(BIN)/atom-hf explain --dataset digits --model runs/pictures/digits --page runs/pictures/digits.html
 	cp runs/pictures/digits.atoms.png recipes/digits/atoms.png
+	cp runs/pictures/digits.png recipes/digits/importance.png
 
 lint: $(ENVIRONMENT)
 	$(BIN)/ruff check .

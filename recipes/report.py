@@ -50,12 +50,14 @@ Data sets are named by their Hub id; each file says how to name a local copy ins
 The table shows what the flag does, in paired runs on two CPU cores at the size that each recipe states: same seed, samples, initial weights, order and number of steps.
 Differences are atom minus plain, with a 95 % t interval over seeds.
 A difference whose interval contains 0 is no evidence of a difference.
+All recipes but `parity` were run in the paper's form, which they name.
+`scaled_loss` is the loss after temperature scaling, and `label probe` the accuracy of a linear probe of the digit where a model was trained on its parity.
 [`study/`](study/README.md) is the evidence for the defaults.
 
 """  # noqa: E501
 TAIL = """
-`digits/importance.png` is what `make quickstart` writes as `runs/quickstart/digits.png`.
-`make pictures` trains the SST-2, verse and digits recipes, fits their importance to the prediction, and remakes `sst2/importance.png`, `verse/importance.png` and `digits/atoms.png`.
+`parity/relations.png` is what `make quickstart` writes as `runs/quickstart/parity.relations.png`.
+`make pictures` trains the SST-2, verse and digits recipes, fits their importance to the prediction, and remakes `sst2/importance.png`, `verse/importance.png`, `digits/importance.png` and `digits/atoms.png`.
 
 `vit_fashion_mnist/plain.yaml` remakes the ViT that ships with the package; it was run here on 12,000 of the 60,000 images.
 
@@ -74,9 +76,9 @@ def recipes_table() -> str:
     for folder in sorted(file.parent for file in HERE.glob(f"*/results/{RESULTS_NAME}")):
         name = folder.parent.name
         _, found = read_comparison(folder)
-        wanted = (MAIN_METRIC.get(name, "accuracy"), "loss")
+        wanted = (MAIN_METRIC.get(name, "accuracy"), "loss", "scaled_loss")
         for metric, *cells in found.rows:
-            if metric.split()[0] in wanted:
+            if metric.split()[0] in wanted or metric.endswith(" probe"):
                 rows.append([name, str(found.train_samples), str(len(found.seeds)), metric, *cells])
     return markdown(["recipe", "training samples", "seeds", "metric", "plain", "atom", "difference [95 %]"], rows)
 

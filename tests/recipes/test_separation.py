@@ -66,3 +66,22 @@ def test_tables_of_images_are_read_with_either_label(separation, tmp_path, monke
     # Terciles of ink: a third of the rows each.
     assert [sum(value // 3 == k for value in map(int, written.train["label"][:])) for k in range(3)] == [20] * 3
     assert np.array_equal(np.asarray(parity.eval["image"][0]), arrays["x_test"][0])
+
+
+def test_wrong_labels_are_in_train_alone(separation):
+    tables = {part: {"parity": np.arange(100) % 2} for part in ("train", "probe", "test")}
+    found = separation.with_wrong_labels(tables, "parity")
+    for percent in (20, 40):
+        wrong = {part: (table[f"parity_{percent}"] != table["parity"]).sum() for part, table in found.items()}
+        assert wrong == {"train": percent, "probe": 0, "test": 0}
+    # What is wrong at 20 % is wrong at 40 % too.
+    train = found["train"]
+    assert ((train["parity_20"] != train["parity"]) <= (train["parity_40"] != train["parity"])).all()
+
+
+def test_development_rows_are_those_of_train_in_three_parts(separation):
+    rows = list(range(50))
+    found = separation.development({"text": rows, "label": [row % 3 for row in rows]})
+    assert {part: len(table["text"]) for part, table in found.items()} == {"probe": 5, "test": 5, "train": 40}
+    assert sorted(row for table in found.values() for row in table["text"]) == rows
+    assert all(label == row % 3 for table in found.values() for row, label in zip(*table.values(), strict=True))
