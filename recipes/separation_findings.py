@@ -12,7 +12,7 @@ from atom_hf.utils.tables import markdown
 Results = Mapping[str, tuple[Study, list[dict]]]
 """By the name of its file, a study and the results that there are."""
 
-DEFAULT = "separation 1"  # the arm that is the default for classifiers
+DEFAULT = "separation 0.5"  # the arm that is the default for classifiers
 COMPETITOR = "centred uniformity"
 SCRATCH = "from scratch"  # in the names of settings whose model is not pretrained
 

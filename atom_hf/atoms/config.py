@@ -41,7 +41,7 @@ FORMS = {
         "positions": "learned",
     },
     "separation": {
-        "weight": 1.0,
+        "weight": 0.5,
         "weighting": "absolute",
         "tokens": "read",
         "distance": "relative",
