@@ -37,8 +37,15 @@ exactness: $(SLOW)
 cards: $(ENVIRONMENT)
 	$(BIN)/python recipes/cards.py
 
-# The pictures of the README's section on reading importances, from models that are trained for them.
+# The pictures of the README and of docs/importance.md, from models that are trained for them. SST-2 comes from the Hub; without it,
+# name local copies: make pictures SST2="--dataset TRAIN.parquet --eval_dataset DEV.parquet", with a column label_text.
+SST2 := --dataset SetFit/sst2
 pictures: $(ENVIRONMENT)
+	$(BIN)/atom-hf train --config recipes/sst2/atom.yaml $(SST2) --label_column label_text --max_train_samples 6920 \
+		--num_train_epochs 2 --learning_rate 1e-4 --warmup_steps 0.1 --per_device_train_batch_size 32 \
+		--explainer_samples 300 --output_dir runs/pictures/sst2
+	$(BIN)/atom-hf explain --file recipes/sst2/sentences.txt --model runs/pictures/sst2 --page runs/pictures/sst2.html
+	cp runs/pictures/sst2.png recipes/sst2/importance.png
 	$(BIN)/atom-hf train --config recipes/verse/atom.yaml --explainer_samples 200 --output_dir runs/pictures/verse
 	$(BIN)/atom-hf explain --dataset verse --model runs/pictures/verse --samples 8 --page runs/pictures/verse.html
 	cp runs/pictures/verse.png recipes/verse/importance.png
