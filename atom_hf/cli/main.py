@@ -20,6 +20,7 @@ USAGE = """usage: atom-hf COMMAND [flags]
   explain       show texts or images under their token importance, here and on a page
   faithfulness  measure how faithful the importance is, beside other attributions
   push          check a saved model and push it to the Hugging Face Hub
+  task          check, draw, compare and train a task: a loss written as equations between models
   bench         measure what --atom costs: a training step with it and without it, interleaved
 
 atom-hf COMMAND --help lists the flags; train, compare and bench list all of Trainer's by --help_all.
@@ -80,11 +81,12 @@ GO_ON = {
     "compare": "the same command goes on after the last finished run",
     "study": "the same command goes on after the last finished run",
     "faithfulness": "the same command goes on where it stopped",
+    "task": "if a checkpoint was written, the same command goes on with --resume_from_checkpoint true",
     "push": "the repository is as it was, unless the commit had been sent",
 }
 
 # Each is a file beside this one, imported when it is asked for: Torch and Transformers take seconds to import.
-COMMANDS = ("train", "compare", "study", "fit-explainer", "explain", "faithfulness", "push", "bench")
+COMMANDS = ("train", "compare", "study", "fit-explainer", "explain", "faithfulness", "push", "task", "bench")
 
 
 def _reject(message: str, status: int = 2) -> int:

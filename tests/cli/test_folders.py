@@ -12,7 +12,7 @@ pytestmark = [
     pytest.mark.usefixtures("digits_once", "own_folder"),
     pytest.mark.promise(
         "One run at a time writes to a folder.",
-        "train, compare, study, faithfulness and fit-explainer, twice in one folder; folders that cannot be written to",
+        "train, compare, study, faithfulness, task and fit-explainer, twice in one folder; folders that cannot be written to",
     ),
 ]
 
@@ -27,6 +27,7 @@ COMMANDS = {
     "compare": f"compare {VIT} --seeds 2 --output_dir",
     "study": "study study.yaml --output_dir",
     "faithfulness": f"faithfulness {DATA} --model nowhere/model --methods random --output_dir",
+    "task": "task supervised --train --bind D=digits --output_dir",
     "fit-explainer": f"fit-explainer {DATA} --model . --output_dir",
     "fit-explainer in place": f"fit-explainer {DATA} --model",
 }

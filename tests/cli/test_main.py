@@ -39,6 +39,7 @@ def test_the_installed_script_is_the_same():
         ("explain", ["--model", "--dataset", "--text", "--file", "--samples", "--page"]),
         ("study", ["--seeds", "--output_dir"]),
         ("push", ["--repo", "--create_pr"]),
+        ("task", ["--check", "--draw", "--refines", "--train", "--bind", "--players", "--early_stopping_patience"]),
     ],
 )
 def test_each_command_lists_its_flags(name, flags):
