@@ -21,6 +21,7 @@ USAGE = """usage: atom-hf COMMAND [flags]
   fragments     compare what the units, layers or classes of several runs say, and find which say the same
   faithfulness  measure how faithful the importance is, next to other attribution methods
   push          check a saved model and push it to the Hugging Face Hub
+  task          check, draw, compare and train a task: a loss written as equations between models
   bench         measure what --atom costs: a training step with it and without it, interleaved
 
 atom-hf COMMAND --help lists the flags; train, compare and bench list all of Trainer's by --help_all.
@@ -83,11 +84,15 @@ GO_ON = {
     "study": "the same command resumes after the last finished run",
     "faithfulness": "the same command resumes where it stopped",
     "fragments": "the same command resumes after the last run that was read",
+    "task": "if a checkpoint was written, the same command resumes with --resume_from_checkpoint true",
     "push": "the repository is as it was, unless the commit had been sent",
 }
 
 # Each is a file beside this one, imported when it is asked for: Torch and Transformers take seconds to import.
-COMMANDS = ("train", "compare", "study", "fit-explainer", "explain", "fragments", "faithfulness", "push", "bench")
+COMMANDS = (
+    *("train", "compare", "study", "fit-explainer", "explain", "fragments"),
+    *("faithfulness", "push", "task", "bench"),
+)
 
 
 def _reject(message: str, status: int = 2) -> int:

@@ -23,7 +23,7 @@ COMMON = (
     *("output_dir", "num_train_epochs", "max_steps", "per_device_train_batch_size", "per_device_eval_batch_size"),
     *("gradient_accumulation_steps", "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay"),
     *("max_grad_norm", "optim", "seed", "bf16", "fp16", "activation_checkpointing", "torch_compile", "use_cpu"),
-    "dataloader_num_workers",
+    *("dataloader_num_workers", "players"),
 )
 
 # Flags without use in a command that keeps no model.

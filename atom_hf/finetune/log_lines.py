@@ -14,6 +14,7 @@ from ..utils.tables import format_number
 # (heading, key in the logs): the least width is that of a number such as -1.234e-05.
 LOSS = (("loss", "loss"),)
 ATOM = (("energy", "atom_energy"), ("importance", "atom_importance"))
+TASK, MOST = "loss_", 6  # the atoms of a task, and how many of them have room beside the loss
 RATE = (("learning rate", "learning_rate"), ("rows/s", "rows"))
 WIDTH = 10
 
@@ -95,7 +96,8 @@ class LogLines(TrainerCallback):
     def _print_line(self, state: Any, values: dict[str, Any]) -> None:
         if not self._columns:
             atom = ATOM if ATOM[0][1] in values else ()
-            self._columns = (*LOSS, *atom, *RATE)
+            parts = [(key.removeprefix(TASK), key) for key in values if key.startswith(TASK)][:MOST]
+            self._columns = (*LOSS, *parts, *atom, *RATE)
             tqdm.write("  ".join(heading.rjust(WIDTH) for heading in ("step", *(name for name, _ in self._columns))))
         cells = [str(state.global_step).rjust(WIDTH)]
         cells += [_shown(values.get(key)).rjust(max(WIDTH, len(heading))) for heading, key in self._columns]

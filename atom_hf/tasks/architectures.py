@@ -1,4 +1,4 @@
-"""Networks for learners, by name: `linear`, `mlp(64, 64)`, `conv(16, 32)`."""
+"""Networks for learners, by name: `linear`, `mlp(64, 64)`, `conv(16, 32)`, `centres`."""
 
 import math
 import re
@@ -9,14 +9,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import AtomError
+from ..utils.distributed import gather_rows
 from .kinds import BATCH, Kind
 from .spec import Box
 
-NAMES = ("linear", "mlp", "conv")
+NAMES = ("linear", "mlp", "conv", "centres")
 
 WIDEST = 2**16
 
-_DEFAULTS = {"linear": (), "mlp": (128,), "conv": (16, 32)}
+_DEFAULTS = {"linear": (), "mlp": (128,), "conv": (16, 32), "centres": ()}
 
 
 def is_architecture(text: str) -> bool:
@@ -28,16 +29,20 @@ def make_network(box: Box, text: str) -> nn.Module:
     """A network for a learner. Raises `AtomError` for a text that names none, or wires that it cannot take."""
     found = re.fullmatch(r"\s*(\w+)\s*(?:\(\s*([\d\s,]*)\))?\s*", text)
     if found is None or found[1] not in NAMES:
-        raise AtomError(f"learner {box.name}: {text!r} is no network; there are linear, mlp(128), conv(16, 32)")
+        raise AtomError(
+            f"learner {box.name}: {text!r} is no network; there are linear, mlp(128), conv(16, 32), centres"
+        )
     name, given = found[1], [int(width) for width in re.findall(r"\d+", found[2] or "")]
     widths = tuple(given) or _DEFAULTS[name]
-    if name == "linear" and given:
-        raise AtomError(f"learner {box.name}: linear has no widths, got {text!r}")
+    if given and not _DEFAULTS[name]:
+        raise AtomError(f"learner {box.name}: {name} has no widths, got {text!r}")
     if any(not 1 <= width <= WIDEST for width in widths):
         raise AtomError(f"learner {box.name}: a width is a whole number from 1 to {WIDEST}, got {text!r}")
     for wire in (*box.inputs, *box.outputs):
         if wire.kind.name == "tokens" or wire.kind.sizes == (BATCH,):
             raise AtomError(f"learner {box.name}: {name} takes and gives no {wire.kind}; bind a module of your own")
+    if name == "centres":
+        return Centres([w.kind for w in box.inputs], [w.kind for w in box.outputs], box.name)
     if name == "conv":
         return Convolutions([w.kind for w in box.inputs], [w.kind for w in box.outputs], widths, box.name)
     return Dense([w.kind for w in box.inputs], [w.kind for w in box.outputs], widths)
@@ -116,6 +121,43 @@ class Convolutions(nn.Module):
             return _parts(self.end(torch.cat([hidden, *flat], dim=1)), self.outputs)
         image = self.layers(F.relu(self.begin(torch.cat(flat, dim=1))).unflatten(1, self.start))
         return image[..., : self.shape[1], : self.shape[2]]
+
+
+class Centres(nn.Module):
+    """The class of the nearest of some centres, and that centre: a point to a class and a point.
+
+    Its logits are the negative squared distances. The gradient of a row's distance to its centre is that of k-means (Bottou and
+    Bengio, 1995). The centres start at rows of the first training batch, by k-means++.
+    """
+
+    def __init__(self, inputs: list[Kind], outputs: list[Kind], name: str):
+        super().__init__()
+        found = len(inputs) == 1 and len(outputs) == 2 and outputs[0].name == "class" and outputs[1] == inputs[0]
+        if not found or inputs[0].name not in ("pixels", "vector"):
+            raise AtomError(
+                f"learner {name}: centres takes a point and gives a class and a point, as in point -> cluster, point"
+            )
+        self.centres = nn.Parameter(torch.zeros(outputs[0].sizes[0], inputs[0].values))
+        self.register_buffer("placed", torch.tensor(False))
+
+    def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:
+        rows = points.flatten(1)
+        if self.training and not self.placed:
+            self._place(rows.detach())
+        distances = torch.cdist(rows, self.centres).square()
+        return -distances, self.centres[distances.argmin(1)].view_as(points)
+
+    @torch.no_grad()
+    def _place(self, rows: Tensor) -> None:
+        from sklearn.cluster import kmeans_plusplus  # takes a second to import
+
+        rows = gather_rows(rows)
+        if len(rows) < len(self.centres):
+            raise AtomError(f"centres: {len(self.centres)} of them need a batch of as many rows, got {len(rows)}")
+        seed = int(torch.randint(2**31, ()))  # alike on all processes
+        centres, _ = kmeans_plusplus(rows.double().cpu().numpy(), len(self.centres), random_state=seed)
+        self.centres.copy_(torch.as_tensor(centres))
+        self.placed.fill_(True)
 
 
 def _halving(channels: list[int]) -> list[nn.Module]:

@@ -79,9 +79,9 @@ def _bound(box: Box, given: nn.Module | Callable[..., Any] | str | None) -> Boun
             return make_network(box, given)
         return load_model(box, given)
     if given is None:
-        does = f"boxes={{'{box.name}': ...}}, a module for {box.signature}"
         raise AtomError(
-            f"{box.role} {box.name}: no module is bound to it; give {does}, or the folder or Hub id of a model"
+            f"{box.role} {box.name}: no module is bound to it; give --bind {box.name}=MODEL, a folder or Hub id, or in Python "
+            f"boxes={{'{box.name}': ...}}, a module for {box.signature}"
         )
     if not isinstance(given, nn.Module):
         raise AtomError(f"{box.role} {box.name}: it must be a torch.nn.Module or a text, got a {type(given).__name__}")

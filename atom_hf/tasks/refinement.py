@@ -40,6 +40,8 @@ def refines(task: TaskSpec, other: TaskSpec) -> Refinement:
     Raises:
         AtomError: a name that means different things in both tasks, or a task that no perfect solution can have.
     """
+    for spec in (task, other):
+        check_possible(spec)
     merged = _merge(task, other)
     given = [sides_of(task, atom) for atom in task.atoms.values() if atom.weight > 0]
     goals = [sides_of(merged, atom) for atom in other.atoms.values() if atom.weight > 0]
@@ -47,8 +49,6 @@ def refines(task: TaskSpec, other: TaskSpec) -> Refinement:
     goals = [_apart(goal, fixed_there) for goal in goals]
     for name in fixed_there:
         merged.boxes[_own(name)] = replace(merged.boxes[name], name=_own(name))
-    check_possible(task, given)
-    check_possible(merged, goals)
     prover = Prover(merged, given)
     missing = {name for name in other.learners if name not in task.boxes and name not in task.lets}
     steps, unknown = {}, False
@@ -91,8 +91,9 @@ def _lines(steps: Mapping[str, str]) -> list[str]:
     return [f"{name}: {why}" for name, why in steps.items()]
 
 
-def check_possible(spec: TaskSpec, sides: list[Sides]) -> None:
+def check_possible(spec: TaskSpec) -> None:
     """Raises `AtomError` for atoms that give one system two constants: they have no perfect solution."""
+    sides = [sides_of(spec, atom) for atom in spec.atoms.values() if atom.weight > 0]
     seen: dict[tuple, tuple[str, str]] = {}
     for one in (one for one in sides if one.atom.relation == "==" and not is_inexact(one)):
         for left, right in zip(one.left, one.right, strict=True):

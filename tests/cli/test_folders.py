@@ -12,7 +12,8 @@ pytestmark = [
     pytest.mark.usefixtures("digits_once", "own_folder"),
     pytest.mark.promise(
         "One run at a time writes to a folder.",
-        "train, compare, study, faithfulness, fragments and fit-explainer, twice in one folder; folders that cannot be written",
+        "train, compare, study, faithfulness, fragments, task and fit-explainer, twice in one folder; folders that cannot be "
+        "written to",
     ),
 ]
 
@@ -28,6 +29,7 @@ COMMANDS = {
     "study": "study study.yaml --output_dir",
     "faithfulness": f"faithfulness {DATA} --model nowhere/model --methods random --output_dir",
     "fragments": f"fragments {DATA} --models nowhere/model other/model --channels space --output_dir",
+    "task": "task supervised --train --bind D=digits --output_dir",
     "fit-explainer": f"fit-explainer {DATA} --model . --output_dir",
     "fit-explainer in place": f"fit-explainer {DATA} --model",
 }

@@ -40,6 +40,7 @@ def test_the_installed_script_is_the_same():
         ("study", ["--seeds", "--output_dir"]),
         ("fragments", ["--models", "--dataset", "--channels", "--regularization", "--fuse", "--select", "--config"]),
         ("push", ["--repo", "--create_pr"]),
+        ("task", ["--check", "--draw", "--refines", "--train", "--bind", "--players", "--early_stopping_patience"]),
     ],
 )
 def test_each_command_lists_its_flags(name, flags):

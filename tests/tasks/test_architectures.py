@@ -57,7 +57,7 @@ def test_linear_is_linear_and_widths_are_taken():
     ("inputs", "text", "says"),
     [
         ([CODE], "mlp(0)", "learner f: a width is a whole number from 1 to 65536, got 'mlp"),
-        ([CODE], "mlp(4", "learner f: 'mlp.4' is no network; there are linear, mlp.128., conv.16, 32."),
+        ([CODE], "mlp(4", "learner f: 'mlp.4' is no network; there are linear, mlp.128., conv.16, 32., centres"),
         ([CODE], "linear(4)", "learner f: linear has no widths"),
         ([CODE], "conv", "learner f: conv takes one image, or gives one, or both; use mlp"),
         ([IMAGE, ODD], "conv", "learner f: conv takes one image, or gives one, or both"),

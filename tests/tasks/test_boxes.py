@@ -140,7 +140,10 @@ def test_what_is_bound_must_be_there_and_fit():
     frozen = nn.Linear(10, 64).requires_grad_(False)
     for change, says in (
         ({"h": f}, "boxes: h is no box of the task; there are draw, hide, view, own2, f, g|boxes: h is no box"),
-        ({"g": None}, "learner g: no module is bound to it; give boxes={'g': ...}, a module for label -> image"),
+        (
+            {"g": None},
+            "learner g: no module is bound to it; give --bind g=MODEL, a folder or Hub id, or in Python boxes=",
+        ),
         ({"g": 3}, "learner g: it must be a torch.nn.Module or a text, got a int"),
         ({"own2": None}, "function own2: it is no built-in one; give it as boxes={'own2': ...}, got nothing"),
         ({"own2": nn.Linear(8, 8)}, "function own2: its module has parameters; declare it a learner, or fixed"),
