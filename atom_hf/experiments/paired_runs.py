@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 from transformers.trainer_utils import SchedulerType
 
+from ..atoms.config import FORMS
 from ..atoms.format_1 import FORM
 from ..errors import AtomError
 from ..finetune.arguments import RunArguments
@@ -81,7 +82,8 @@ def with_flags(args: Any, changes: Mapping[str, Any], given: str) -> Any:
 def settings_of(run: RunArguments, args: AtomTrainingArguments) -> dict[str, Any]:
     """What the result of a paired run depends on but its seeds, by flag; the fields of --config_overrides one by one.
 
-    Without --atom its own flags have no effect, and are None. With it, those that its form sets have the form's values.
+    Without --atom its own flags have no effect, and are None. With it, those that its form sets have the form's values, or
+    "default" where the form is the model's to decide.
     """
     found = {
         name: value for name, value in dataclasses.asdict(run).items() if name not in (*SHARED, "config_overrides")
@@ -90,6 +92,8 @@ def settings_of(run: RunArguments, args: AtomTrainingArguments) -> dict[str, Any
     unused = (*_NOT_IN_PAIRED_RUNS, *(f.name for f in dataclasses.fields(AtomArguments)))
     trained = {name: value for name, value in _trained(args).items() if name not in unused}
     config = dataclasses.asdict(args.atom_config()) if args.atom else {}
+    if config and config["form"] is None:
+        config |= {name: "default" for name in ("form", *FORMS["paper"]) if config[name] is None}
     atoms = {
         f.name: config.get(f.name.removeprefix(PREFIX), getattr(args, f.name)) if args.atom else None
         for f in dataclasses.fields(AtomArguments)

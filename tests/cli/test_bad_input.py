@@ -258,7 +258,7 @@ CASES = [
     (
         "comparisons",
         f"{COMPARE} --change learning_rat=1",
-        "--change sets learning_rat, which is no flag of a training run",
+        "--change sets learning_rat, which is not a flag of a training run",
     ),
     ("comparisons", f"{COMPARE} --change learning_rate 1e-4", "--change 'learning_rate' must be name=value"),
     ("comparisons", f"{COMPARE} --change learning_rate=fast", "--change: argument --learning_rate"),
