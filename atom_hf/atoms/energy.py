@@ -19,7 +19,7 @@ double sum over tokens collapses exactly, from O(B^2 N^2) to O(B N h) for the at
 The signs in Eqs. 8 and 11 are the ones that the paper's own statements demand (`docs/method.md`, "Whose is what").
 The closed form, the softening, the averages over tokens and both constraints are this library's.
 
-describe.py computes the atoms, closed_form.py their energy, each with its gradient.
+closed_form.py computes it and its gradient.
 """
 
 from typing import NamedTuple
@@ -28,8 +28,7 @@ import torch
 from torch import Tensor
 
 from ..errors import AtomError
-from .closed_form import GroupLoss, Objective
-from .describe import Describe
+from .closed_form import Describe, WithGradient, mean_over_pairs
 
 TOKEN_REDUCTIONS = ("sum", "mean")
 
@@ -65,7 +64,7 @@ class Atoms(NamedTuple):
         _check_tokens(importance, position, mask, token_reduction)
         if mask is None:
             mask = torch.ones_like(importance, dtype=torch.bool)
-        return cls.unpack(pack_tokens(importance, position, mask, token_reduction))
+        return cls(*Describe.apply(importance, position, mask, token_reduction == "mean"))
 
     @property
     def exists(self) -> Tensor:
@@ -82,24 +81,6 @@ class Atoms(NamedTuple):
         """The inverse of `pack`."""
         positive, negative, radius, center = packed.split([1, 1, 1, packed.shape[1] - 3], dim=1)
         return cls(positive.squeeze(1), negative.squeeze(1), center, radius.squeeze(1))
-
-
-def pack_tokens(importance: Tensor, position: Tensor, mask: Tensor, token_reduction: str) -> Tensor:
-    """[B, h + 3]: `Atoms.from_tokens`, packed (`Atoms.pack`), and nothing checked: a training step makes them so."""
-    return Describe.apply(importance, position, mask, token_reduction == "mean")
-
-
-def pack_unit_charges(position: Tensor, mask: Tensor | None, token_reduction: str) -> Tensor:
-    """[B, h + 3]: the same where every token has the charge 1. All tokens belong to their atom if the mask is None.
-
-    All nuclear weights are 1 then: the centre is the mean of the positions, and the radius 0.
-    """
-    if mask is not None:
-        return pack_tokens(torch.ones_like(mask, dtype=position.dtype), position, mask, token_reduction)
-    tokens = position.shape[1]
-    scalars = position.new_zeros(len(position), 3)
-    scalars[:, 0] = 1 if token_reduction == "mean" else tokens
-    return torch.cat([scalars, position.squeeze(1) if tokens == 1 else position.mean(1)], dim=1)
 
 
 class PairMeans(NamedTuple):
@@ -120,9 +101,7 @@ def pair_means(atoms: Atoms, softening: float = 0.0) -> PairMeans:
 
     Memory: O(B^2) up to 4,096 atoms; beyond, blocks of rows, so that the peak grows as O(B h) plus a few blocks of 64 MiB.
     """
-    packed = atoms.pack()
-    energy, *_, distances, _ = GroupLoss.apply(packed, (atoms.center.shape[1],), (Objective(softening=softening),))
-    return PairMeans(energy, distances[0].to(packed.dtype))
+    return PairMeans(*WithGradient.apply(lambda wanted, *parts: mean_over_pairs(*parts, softening, wanted), *atoms))
 
 
 def rest_distance(atoms: Atoms, softening: float = 0.0) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .energy import pack_tokens, pack_unit_charges
+from .energy import Atoms
 
 POSITION_INITS = ("random", "identity")
 
@@ -45,14 +45,12 @@ class AtomHeads(nn.Module):
             tokens = F.layer_norm(tokens.float(), (self.hidden_size,))
             return torch.tanh(self.importance(tokens).squeeze(-1) / 2), self.position(tokens)
 
-    def pack_atoms(
-        self, tokens: Tensor, mask: Tensor | None, *, charges: str, positions: str, token_reduction: str
-    ) -> Tensor:
-        """[B, d + 3]: the packed atoms of tokens as the energy sees them (`Atoms.pack`).
+    def atoms_of(self, tokens: Tensor, mask: Tensor, *, charges: str, positions: str, token_reduction: str) -> Atoms:
+        """The atoms of tokens [B, N, d] as the energy sees them: d is the heads' own width, unless nothing of them is learned.
 
         Args:
-            tokens: [B, N, d]; d is the heads' own width, unless nothing of them is learned.
-            mask: bool [B, N]; None for all tokens.
+            tokens: [B, N, d].
+            mask: bool [B, N].
             charges: "learned" by the importance head, or "fixed" at 1.
             positions: "learned" by the position head, or the layer-normalised "tokens" divided by the square root of d.
             token_reduction: see `Atoms.from_tokens`.
@@ -60,11 +58,10 @@ class AtomHeads(nn.Module):
         with torch.autocast(tokens.device.type, enabled=False):
             width = tokens.shape[-1]
             tokens = F.layer_norm(tokens.float(), (width,))
+            learned = torch.tanh(self.importance(tokens).squeeze(-1) / 2) if charges == "learned" else None
+            importance = tokens.new_ones(tokens.shape[:2]) if learned is None else learned
             position = self.position(tokens) if positions == "learned" else tokens / width**0.5
-            if charges == "fixed":
-                return pack_unit_charges(position, mask, token_reduction)
-            mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device) if mask is None else mask
-            return pack_tokens(torch.tanh(self.importance(tokens).squeeze(-1) / 2), position, mask, token_reduction)
+            return Atoms.from_tokens(importance, position, mask, token_reduction=token_reduction)
 
     def explain(self, tokens: Tensor, classes: Tensor) -> Tensor:
         """The fitted importance of tokens [B, N, h] for one class of each sample, int [B]: [B, N] in [-1, 1], float32."""

@@ -5,24 +5,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .closed_form import GroupLoss, Objective
+from .closed_form import WithGradient, mean_over_pairs, relative_to_scale, through_scale
 from .config import AtomConfig
 from .energy import Atoms
 
 
 class AtomLoss(NamedTuple):
-    """The atom loss of a batch and its parts, all scalars. The loss may have a gradient; the rest is for the log."""
+    """The atom loss of a batch and its parts, all scalars. The loss has a gradient; the parts are for the log."""
 
     loss: Tensor
     energy: Tensor
     constraint: Tensor
     distance: Tensor
-    positive: Tensor
-    """Mean of `Z+` over the atoms."""
-    negative: Tensor
-    """Mean of `Z-`."""
-    radius: Tensor
-    """Mean of `r`."""
 
 
 def atom_loss(
@@ -52,18 +46,32 @@ def atom_loss(
             has its part in the gradient: the energy then falls only as the centres become even, not as they grow (ours).
         constrained: False leaves the two constraints out, for charges that are not learned.
     """
-    objective = Objective(
-        softening=softening,
-        relative=relative,
-        energy_weight=energy_weight,
-        neutrality=neutrality if constrained else 0.0,
-        net_charge=net_charge,
-        charge_floor=charge_floor,
-        charge_floor_weight=charge_floor_weight if constrained else 0.0,
-    )
-    packed = atoms.pack()
-    loss, *parts = GroupLoss.apply(packed, (atoms.center.shape[1],), (objective,))
-    return _parts(*(part.to(packed.dtype) for part in parts))._replace(loss=loss)
+
+    def compute(wanted: bool, positive: Tensor, negative: Tensor, center: Tensor, radius: Tensor) -> tuple:
+        scale = None
+        if relative:
+            center, radius, scale = relative_to_scale(center, radius)
+        energy, distance, pulls = mean_over_pairs(positive, negative, center, radius, softening, wanted)
+        if scale is not None:
+            distance = distance * scale
+            if wanted:
+                pulls = (pulls[0], *through_scale(*pulls[1:], center, radius, scale))
+        if not constrained:
+            pulls = tuple(energy_weight * pull for pull in pulls)
+            return energy_weight * energy, energy, torch.zeros_like(energy), distance, pulls
+        exists = (radius >= 0).to(center.dtype)
+        share = exists / exists.sum().clamp(min=1)
+        net = positive - negative - net_charge
+        missing = (charge_floor - (positive + negative)).clamp(min=0)
+        constraint = torch.dot(neutrality * net.square() + charge_floor_weight * missing.square(), share)
+        loss = energy_weight * energy + constraint
+        if wanted:
+            even, grow = 2 * neutrality * net * share, 2 * charge_floor_weight * missing * share
+            charges = torch.stack([even, -even], dim=1) - grow.unsqueeze(1)
+            pulls = (torch.add(charges, pulls[0], alpha=energy_weight), *(energy_weight * pull for pull in pulls[1:]))
+        return loss, energy, constraint, distance, pulls
+
+    return AtomLoss(*WithGradient.apply(compute, *atoms))
 
 
 # The two heads' own objective, where the energy trains neither on the content tokens: the paper form's loss at its defaults,
@@ -85,8 +93,10 @@ class StepAtoms(NamedTuple):
     @classmethod
     def unpack(cls, packed: Tensor, config: AtomConfig) -> "StepAtoms":
         """The inverse of `pack`."""
-        parts = [Atoms.unpack(part) for part in packed.split([3 + width for width in _widths(packed, config)], dim=1)]
-        return cls(parts[0], parts[1] if config.trains_heads_apart else None)
+        if not config.trains_heads_apart:
+            return cls(Atoms.unpack(packed), None)
+        width = packed.shape[1] - config.hidden_size - 3
+        return cls(Atoms.unpack(packed[:, :width]), Atoms.unpack(packed[:, width:]))
 
     @property
     def shown(self) -> Atoms:
@@ -94,36 +104,28 @@ class StepAtoms(NamedTuple):
         return self.energy if self.heads is None else self.heads
 
 
-def step_loss(packed: Tensor, config: AtomConfig) -> tuple[Tensor, AtomLoss]:
-    """(what joins the task loss, the parts of the atom loss) of a step's packed atoms (`StepAtoms.pack`).
+def step_loss(atoms: StepAtoms, config: AtomConfig) -> tuple[Tensor, AtomLoss]:
+    """(what joins the task loss, the parts of the atom loss) of a step.
 
-    The first is a scalar with its gradient: the weight times the atom loss, and the objective of heads that train apart. The
-    second has none; its charges and radius are those of the atoms that the heads make (`StepAtoms.shown`).
+    The first is a scalar with its gradient: the weight times the atom loss, and the objective of heads that train apart.
     """
-    learned = config.charges == "learned"
-    energy = Objective(
-        weight=config.weight,
-        softening=config.softening,
-        relative=config.distance == "relative",
-        energy_weight=config.energy_weight,
-        neutrality=config.neutrality if learned else 0.0,
+    parts = loss_of(atoms.energy, config)
+    term = config.weight * parts.loss
+    if atoms.heads is not None:
+        term = term + HEADS_WEIGHT * atom_loss(atoms.heads, **HEADS_ALONE).loss
+    return term, parts
+
+
+def loss_of(atoms: Atoms, config: AtomConfig) -> AtomLoss:
+    """The atom loss with the options of a configuration."""
+    return atom_loss(
+        atoms,
         net_charge=config.net_charge,
+        relative=config.distance == "relative",
+        constrained=config.charges == "learned",
+        softening=config.softening,
+        neutrality=config.neutrality,
         charge_floor=config.charge_floor,
-        charge_floor_weight=config.charge_floor_weight if learned else 0.0,
+        charge_floor_weight=config.charge_floor_weight,
+        energy_weight=config.energy_weight,
     )
-    heads = (Objective(weight=HEADS_WEIGHT, **HEADS_ALONE),) if config.trains_heads_apart else ()
-    term, *parts = GroupLoss.apply(packed, _widths(packed, config), (energy, *heads))
-    return term, _parts(*parts)
-
-
-def _parts(losses: Tensor, energies: Tensor, constraints: Tensor, distances: Tensor, means: Tensor) -> AtomLoss:
-    """The parts of the first group's loss, and the charges and radius of the last."""
-    first = (part[0] for part in (losses, energies, constraints, distances))
-    return AtomLoss(*first, *means[-1].unbind())
-
-
-def _widths(packed: Tensor, config: AtomConfig) -> tuple[int, ...]:
-    """The width of each group of packed atoms."""
-    if not config.trains_heads_apart:
-        return (packed.shape[1] - 3,)
-    return packed.shape[1] - config.hidden_size - 6, config.hidden_size

@@ -82,7 +82,7 @@ def read_outputs(prepared: Prepared, encoded: Sequence[dict[str, Any]]) -> tuple
 def features_of(read: Read, layer: OutputLayer, logits: torch.Tensor) -> torch.Tensor:
     """What the output layer reads of each sample, [B, d]: of several tokens, their mean."""
     tokens, mask = read.tokens(layer, logits)
-    if tokens.shape[1] == 1:
-        return tokens.squeeze(1)
+    if mask is None:
+        return tokens.mean(1)
     weights = mask.unsqueeze(-1).to(tokens.dtype)
     return (tokens * weights).sum(1) / weights.sum(1).clamp(min=1)

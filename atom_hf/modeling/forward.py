@@ -10,7 +10,8 @@ from torch import Tensor
 from transformers.utils import ModelOutput, logging
 
 from ..atoms.config import AtomConfig
-from ..atoms.energy import pack_tokens
+from ..atoms.energy import Atoms
+from ..atoms.loss import StepAtoms
 from ..errors import AtomError
 from .collector import reading_once
 from .layers import pick_layer
@@ -140,7 +141,7 @@ def _read_atoms(
     states: ModelOutput | None,
     read: Read | None,
 ) -> tuple[Tensor, Tensor]:
-    """The packed atoms (`atoms.loss.StepAtoms`) of a forward pass, and the importance [B, N] of one layer's hidden states.
+    """The packed atoms (`StepAtoms`) of a forward pass, and the importance [B, N] of one layer's hidden states.
 
     The importance is the charge; in eval mode, with an explainer, its importance for the class that `outputs` predict.
     """
@@ -162,15 +163,14 @@ def _read_atoms(
             _what_is_read(model, hidden, inputs, outputs, states, read) if config.tokens == "read" else (tokens, mask)
         )
         options = {name: getattr(config, name) for name in ("charges", "positions", "token_reduction")}
-        energy = model.atom_heads.pack_atoms(*where, **options)
+        energy = model.atom_heads.atoms_of(*where, **options)
         tokens = tokens.detach()  # the model does not learn from the heads' objective here
     importance, position = model.atom_heads(tokens)
-    packed = pack_tokens(importance, position, mask, config.token_reduction)
-    if config.trains_heads_apart:
-        packed = torch.cat([energy, packed], dim=1)
+    atoms = Atoms.from_tokens(importance, position, mask, token_reduction=config.token_reduction)
+    packed = StepAtoms(energy, atoms) if config.trains_heads_apart else StepAtoms(atoms, None)
     if model.atom_heads.explainer is not None and not model.training:
         importance = model.atom_heads.explain(tokens, outputs["logits"].argmax(-1).to(tokens.device))
-    return packed, torch.where(mask, importance.detach(), float("nan"))
+    return packed.pack(), importance.detach().masked_fill(~mask, float("nan"))
 
 
 def _what_is_read(
@@ -180,10 +180,10 @@ def _what_is_read(
     outputs: ModelOutput,
     states: ModelOutput | None,
     read: Read | None,
-) -> tuple[Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor]:
     """(tokens [B, N, d], mask bool [B, N]): what the output layer reads, or the last hidden states where there is none.
 
-    The mask is None where there is one token a sample. Of several, padding is left out.
+    Of several tokens a sample, padding is left out.
 
     Of a model of one's own, whose `states` are not all known, these are the layer's own, `hidden`.
     """
@@ -197,7 +197,9 @@ def _what_is_read(
     if mask is None and tokens.shape[1] > 1:
         side = "decoder" if getattr(model.config, "is_encoder_decoder", False) else "encoder"
         return find_tokens(tokens, inputs, _everything(side), model.config, model)
-    return tokens, None if mask is None else mask.to(tokens.device)
+    if mask is None:
+        mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+    return tokens, mask.to(tokens.device)
 
 
 @functools.cache

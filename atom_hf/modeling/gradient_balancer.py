@@ -30,8 +30,7 @@ class GradientBalancer:
     (`state`, `load`).
 
     Args:
-        ratio: norm of the atom gradient over that of the task; None passes the gradient unchanged but for the schedule, and
-            measures nothing.
+        ratio: norm of the atom gradient over that of the task; None passes the gradient unchanged.
     """
 
     MOMENTUM = 0.9  # of the running norms, per step
@@ -45,10 +44,8 @@ class GradientBalancer:
         # Until norms have been measured nothing passes, unless the gradient is passed unchanged.
         self._scale = torch.tensor(1.0 if ratio is None else 0.0)
         self._norms = torch.zeros(2)  # of the task's gradient and of the atom term's, running
-        self._rate = torch.tensor(1.0)  # at which they follow those of a step: the first sets them
         self._steps = torch.tensor(0)
-        self._task: list[Tensor] | None = None  # the norms that this step has measured, one a backward pass
-        self._atom: list[Tensor] = []
+        self._sums: Tensor | None = None
 
     @classmethod
     def of(cls, config: AtomConfig) -> "GradientBalancer":
@@ -59,16 +56,14 @@ class GradientBalancer:
         """Return `hidden` unchanged, with the gradient that flows back through it scaled by `scale`."""
         if not hidden.requires_grad:
             return hidden
-        seen = _Seen()
-        if self.ratio is None:
-            return _Balance.apply(hidden, self, seen)
-        if self._task is None:
-            self._task = []
-            self._scale, self._norms, self._rate, self._steps = (
-                state.to(hidden.device) for state in (self._scale, self._norms, self._rate, self._steps)
+        if self._sums is None:
+            self._sums = torch.zeros(2, device=hidden.device)
+            self._scale, self._norms, self._steps = (
+                state.to(hidden.device) for state in (self._scale, self._norms, self._steps)
             )
         # The hook sees the whole gradient of the hidden states, after both the task's part and the balancer's have arrived.
         # A step may have several forward passes: each keeps track of its own gradients.
+        seen = _Seen()
         watch_gradient(hidden, functools.partial(self._measure_task, seen))
         view, (source, index) = None, (hidden.grad_fn, hidden.output_nr)
         while type(source).__name__ in _VIEWS:
@@ -87,24 +82,23 @@ class GradientBalancer:
         """The current factor of the atom gradient, schedule included."""
         return self.strength * self._scale.item()
 
-    def update(self, reduce: Callable[[Tensor], Tensor] | None) -> None:
-        """End a step and set the factor for the next one. `reduce` sums a tensor [2] over processes; None for one process."""
-        if self._task is None:
+    def update(self, reduce: Callable[[Tensor], Tensor]) -> None:
+        """End a step and set the factor for the next one. `reduce` sums a tensor [2] over processes."""
+        if self._sums is None:
             return
-        norms = torch.stack([_whole(part, self._scale) for part in (self._task, self._atom)])
-        self.drop()
-        if reduce is not None:
-            norms = reduce(norms.square()).sqrt()
+        norms = reduce(self._sums).sqrt()
+        self._sums = None
         counts = norms.isfinite().all()  # else an overflow that the gradient scaler skips
-        self._norms = torch.where(counts, torch.lerp(self._norms, norms, self._rate), self._norms)
-        self._rate = torch.where(counts, 1 - self.MOMENTUM, self._rate)
+        keep = torch.where(self._steps > 0, self.MOMENTUM, 0.0)
+        self._norms = torch.where(counts, keep * self._norms + (1 - keep) * norms, self._norms)
         self._steps = self._steps + counts
-        task, atom = self._norms.unbind()
-        self._scale = torch.where(atom > 0, (self.ratio * task / atom).clamp(max=self.LIMIT), self._scale)
+        if self.ratio is not None:
+            task, atom = self._norms
+            self._scale = torch.where(atom > 0, (self.ratio * task / atom).clamp(max=self.LIMIT), self._scale)
 
     def drop(self) -> None:
         """Discard the measurements of an unfinished step."""
-        self._task, self._atom = None, []
+        self._sums = None
 
     def state(self) -> dict[str, float]:
         """The state for a checkpoint; `load` restores it."""
@@ -116,19 +110,16 @@ class GradientBalancer:
         self._scale = torch.tensor(float(state["scale"]))
         self._norms = torch.tensor([float(state["task_norm"]), float(state["atom_norm"])])
         self._steps = torch.tensor(int(state["steps"]))
-        self._rate = torch.tensor(1 - self.MOMENTUM if state["steps"] > 0 else 1.0)
 
     def _measure_atom(self, seen: "_Seen", gradient: Tensor) -> Tensor:
-        if self.ratio is None:
-            return gradient if self.strength == 1 else gradient * self.strength
-        self._atom.append(_norm(gradient))
-        seen.passed.append(gradient * (self._scale if self.strength == 1 else self.strength * self._scale))
+        self._sums[1] += _squared_norm(gradient)
+        seen.passed.append(gradient * (self.strength * self._scale))
         return seen.passed[-1]
 
     def _measure_task(self, seen: "_Seen", gradient: Tensor) -> None:
         # One entry for each backward pass: a graph may be traversed more than once.
-        seen.task = _norm(gradient - seen.passed.pop() if seen.passed else gradient)
-        self._task.append(seen.task)
+        seen.task = _squared_norm(gradient - seen.passed.pop() if seen.passed else gradient)
+        self._sums[0] += seen.task
 
     def _measure_source(self, seen: "_Seen", index: int, gradients: tuple[Tensor | None, ...]) -> None:
         in_view, through, gradient = seen.task, seen.through, gradients[index]
@@ -136,8 +127,8 @@ class GradientBalancer:
         # If the view carries no task gradient, all that came through it is the scaled atom gradient.
         if gradient is None:
             return
-        task = _norm(gradient if through is None else gradient - through)
-        self._task.append(task if in_view is None else torch.where(in_view > 0, 0.0, task))
+        task = _squared_norm(gradient if through is None else gradient - through)
+        self._sums[0] += task if in_view is None else torch.where(in_view > 0, 0.0, task)
 
 
 class _Seen:
@@ -147,7 +138,7 @@ class _Seen:
         self.passed: list[Tensor] = []
         """The scaled atom gradients."""
         self.task: Tensor | None = None
-        """The norm of the task's at the hidden states."""
+        """The task's squared norm at the hidden states."""
         self.through: Tensor | None = None
         """The gradient that the view passed on to the tensor behind the hidden states."""
 
@@ -155,16 +146,9 @@ class _Seen:
         self.through = gradients[0]
 
 
-def _norm(x: Tensor) -> Tensor:
-    """||x|| in float32 or wider, without casting a copy of `x`."""
-    return torch.linalg.vector_norm(x, dtype=torch.promote_types(x.dtype, torch.float32))
-
-
-def _whole(norms: list[Tensor], like: Tensor) -> Tensor:
-    """The norm of a tensor from those of its parts, as `like` in precision and device."""
-    if not norms:
-        return torch.zeros_like(like)
-    return (norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms))).to(like)
+def _squared_norm(x: Tensor) -> Tensor:
+    """||x||^2 in float32 or wider, without casting a copy of `x`."""
+    return torch.linalg.vector_norm(x, dtype=torch.promote_types(x.dtype, torch.float32)).square()
 
 
 class _Balance(torch.autograd.Function):

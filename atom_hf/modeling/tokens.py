@@ -42,11 +42,12 @@ def find_tokens(
     ids, attention = read_text(inputs) if config.side == "encoder" else written_text(inputs, model_config)
     hidden = _as_sequence(hidden, ids if ids is not None else attention, config.hidden_size)
     batch, length = hidden.shape[:2]
-    everything = _all_but_first(batch, length, 0, hidden.device)
+    mask = torch.ones(batch, length, dtype=torch.bool, device=hidden.device)
     if length == getattr(model_config, "num_latents", None):
-        return hidden, everything  # each latent attends to the whole input: none is padding
+        return hidden, mask  # each latent attends to the whole input: none is padding
 
-    mask = everything if attention is None else align(attention, length, model)
+    if attention is not None:
+        mask &= align(attention, length, model)
     if config.tokens == "all":
         return hidden, mask
 
@@ -56,13 +57,12 @@ def find_tokens(
             special = special.view(batch, -1, ids.shape[1]).all(1)  # one row of ids per codebook
         if config.side == "decoder":
             special[:, 0] = True  # the start token does not belong to the text that the decoder writes
-        mask = mask & align(~special, length, model)
+        mask &= align(~special, length, model)
     pixels = next(
         (inputs[name] for name in ("pixel_values", "input_values") if torch.is_tensor(inputs.get(name))), None
     )
     if pixels is not None and ids is None:
-        content = _all_but_first(batch, length, prefix_length(length, pixels, model_config), hidden.device)
-        mask = content if mask is everything else mask & content
+        mask[:, : prefix_length(length, pixels, model_config)] = False
     return hidden, mask
 
 
@@ -122,13 +122,6 @@ def written_text(inputs: dict[str, Any], model_config: Any = None) -> tuple[Tens
 
 def _moved_on(values: Tensor) -> Tensor:
     return torch.cat([torch.ones_like(values[:, :1]), values[:, :-1]], 1)
-
-
-@functools.lru_cache(maxsize=32)
-def _all_but_first(batch: int, length: int, prefix: int, device: torch.device) -> Tensor:
-    """bool [batch, length], False for the first `prefix`: kept from step to step, so it must not be changed."""
-    with torch.inference_mode(False):  # else what is kept could not be used in training
-        return (torch.arange(length, device=device) >= prefix).expand(batch, length)
 
 
 @functools.cache
@@ -201,9 +194,7 @@ def align(mask: Tensor, length: int, model: Any = None) -> Tensor:
         AtomError: fewer hidden states than inputs, but too many for a pooled sequence.
     """
     given = mask.shape[1]
-    if length == given:
-        return mask
-    if length > given:
+    if length >= given:
         return torch.nn.functional.pad(mask, (length - given, 0), value=False)
     for frames, of_each in _frames(mask, model):
         if frames >= length:

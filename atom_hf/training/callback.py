@@ -4,7 +4,6 @@ from typing import Any
 
 from transformers import TrainerCallback
 
-from ..utils.distributed import processes
 from ..utils.terminal import get_logger
 
 logger = get_logger(__name__)
@@ -27,8 +26,7 @@ class AtomCallback(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         balancer = self.trainer._atom_model.atom_balancer
-        reduce = self.trainer.accelerator.reduce
-        balancer.update(None if processes() == 1 else lambda sums: reduce(sums, "sum"))
+        balancer.update(lambda sums: self.trainer.accelerator.reduce(sums, "sum"))
         if state.global_step > 1 or not balancer.ratio:
             return
         layer, found = self.trainer._atom_model.atom_config.layer, balancer.state()

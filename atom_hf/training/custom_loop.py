@@ -5,11 +5,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..atoms.loss import step_loss
+from ..atoms.loss import StepAtoms, step_loss
 from ..errors import AtomError
 from ..modeling.attach import remove_explainer
 from ..modeling.mixin import AtomMixin
-from ..utils.distributed import gather_rows, processes, sum_over_processes
+from ..utils.distributed import gather_rows, sum_over_processes
 from .model_setup import check_compiled
 
 
@@ -23,7 +23,7 @@ def start_step(model: nn.Module, progress: float) -> None:
     check_compiled(model, "torch.compile of the whole model")
     inner = _atom_model(model)
     remove_explainer(inner)
-    inner.atom_balancer.update(None if processes() == 1 else sum_over_processes)
+    inner.atom_balancer.update(sum_over_processes)
     inner.atom_balancer.strength = inner.atom_config.strength(progress)
 
 
@@ -45,7 +45,8 @@ def atom_term(model: nn.Module, outputs: Any) -> Tensor:
             "outputs have no atoms: in eval mode or without gradients a forward pass returns none unless it is given "
             "return_atoms=True"
         )
-    return step_loss(gather_rows(packed), _atom_model(model).atom_config)[0]
+    config = _atom_model(model).atom_config
+    return step_loss(StepAtoms.unpack(gather_rows(packed), config), config)[0]
 
 
 def _last_atoms(model: nn.Module, outputs: Any) -> Tensor | None:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 from transformers import Trainer
 
-from ..atoms.loss import AtomLoss, step_loss
+from ..atoms.energy import Atoms
+from ..atoms.loss import AtomLoss, StepAtoms, step_loss
 from ..errors import AtomError
 from ..modeling.collector import AtomCollector, collecting
 from ..modeling.inference import check_numbers
@@ -121,17 +122,19 @@ class LossMixin(FirstSamplesMixin):
             self._atom_check_streamed(packed, importance)
         if self._atom_pairs is not None:
             cached = self._atom_pairs.of(packed)
-            parts, term = cached.loss, cached.term(packed)
+            parts, atoms, term = cached.loss, cached.atoms, cached.term(packed)
         else:
-            term, parts = self._atom_loss(gather_rows(packed))
+            term, parts, atoms = self._atom_loss(gather_rows(packed))
         steps = loss_divisor(self, num_items_in_batch)
-        self._atom_log.add(loss, steps, parts, importance)
-        loss = loss + (term if steps == 1 else term / steps)
+        self._atom_log.add(loss * steps, parts, atoms, importance)
+        loss = loss + term / steps
         return (loss, *outputs) if outputs else loss
 
-    def _atom_loss(self, packed: Tensor) -> tuple[Tensor, AtomLoss]:
-        """(what joins the task loss, the parts of the atom loss) of the packed atoms of all processes."""
-        return step_loss(packed, self._atom_model.atom_config)
+    def _atom_loss(self, packed: Tensor) -> tuple[Tensor, AtomLoss, Atoms]:
+        """(what joins the task loss, its parts, the atoms to log) of the packed atoms of all processes."""
+        config = self._atom_model.atom_config
+        atoms = StepAtoms.unpack(packed, config)
+        return *step_loss(atoms, config), atoms.shown
 
     def _atom_read(self, model: Any, inputs: Any) -> tuple[Tensor, Tensor]:
         """The packed atoms and the importance of a batch, the same as in the later `compute_loss`."""
@@ -177,7 +180,7 @@ class LossMixin(FirstSamplesMixin):
             )
         if not self._atom_checked:
             check_numbers(self._atom_model, joined[0].detach(), inputs, loss)
-        return joined if rows is None else (joined[0][:rows], joined[1][:rows])
+        return joined[0][:rows], joined[1][:rows]
 
 
 def wrap_own_methods(cls: type, before: Iterable[type]) -> None:

@@ -1,7 +1,6 @@
 """Models that `model_init` makes: one for each `train`, and so one for each trial of a hyperparameter search."""
 
 import functools
-import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -13,10 +12,6 @@ from ..modeling.unwrap import inner_model
 from .arguments import check_arguments
 from .loss_scale import TaskLossScale
 from .model_setup import prepare_model
-
-# What each trainer's model is unwrapped to: `unwrap_model` searches the disk for DeepSpeed and the model for compiled regions,
-# which takes longer than the energy, and a step asks four times. Weak, for a search frees the model of each trial.
-_unwrapped: weakref.WeakKeyDictionary[Any, weakref.ref] = weakref.WeakKeyDictionary()
 
 
 class ModelInitMixin:
@@ -39,12 +34,7 @@ class ModelInitMixin:
                 "model: the trainer holds none after a hyperparameter search, which frees the model of each trial; call "
                 "train with the best trial's arguments first, or load a checkpoint of it"
             )
-        known = _unwrapped.get(self.model)
-        found = known and known()
-        if found is None:
-            found = self.accelerator.unwrap_model(self.model)
-            _unwrapped[self.model] = weakref.ref(found)
-        return found
+        return self.accelerator.unwrap_model(self.model)
 
     def _atom_making(self, make: Callable, config: Callable[[], AtomConfig], processing_class: Any) -> Callable:
         """`model_init` whose models have atoms."""

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ..atoms.energy import Atoms
 from ..atoms.loss import AtomLoss
 from ..errors import AtomError
 from ..utils.distributed import gather_rows
@@ -20,6 +21,8 @@ class CachedAtoms(NamedTuple):
     """A scalar: what the whole group adds to the task loss, over all processes, detached."""
     loss: AtomLoss
     """The loss of the whole group, over all processes, detached."""
+    atoms: Atoms
+    """The atoms of the whole group, over all processes, detached."""
     packed: Tensor
     """[B, K]: this batch's own atoms."""
     gradient: Tensor
@@ -66,7 +69,7 @@ class PairCache:
             model: its buffers, such as the running statistics of a batch norm, are restored.
             device: the device whose random state the model uses.
             read: returns the packed atoms of a batch.
-            loss: (what joins the task loss, the parts of the atom loss) of the packed atoms of all processes.
+            loss: (what joins the task loss, its parts, the atoms to log) of the packed atoms of all processes.
         """
         position = self._next % self.size
         if position == 0:
@@ -126,10 +129,11 @@ class PairCache:
             model.require_forward_param_sync = synchronizes
         with torch.enable_grad():
             rows = torch.cat(packed).requires_grad_()
-            term, parts = loss(gather_rows(rows))
+            term, parts, atoms = loss(gather_rows(rows))
             (gradient,) = torch.autograd.grad(term, rows)
+        parts, atoms = (type(values)(*(value.detach() for value in values)) for values in (parts, atoms))
         sizes = [len(rows) for rows in packed]
         return [
-            (CachedAtoms(term.detach(), parts, rows, part, len(group)), state)
+            (CachedAtoms(term.detach(), parts, atoms, rows, part, len(group)), state)
             for rows, part, state in zip(packed, gradient.split(sizes), states, strict=True)
         ]

@@ -93,7 +93,7 @@ def test_a_column_that_could_hold_classes_settles_no_task(tmp_path, other, what,
     path = write(tmp_path / f"d{suffix}", {"verse": LINES, **other})
     name = next(iter(other))
     message = error_of(path)
-    assert message.startswith("--task cannot be told") and what in message
+    assert message.startswith("--task is not clear") and what in message
     assert f"give --label_column {name!r}, or --task causal-lm for a language model of 'verse'" in message
     assert load_data(path, task="causal-lm").task == "causal-lm"
     if name in ("sentiment", "stars", "is_spam"):
