@@ -10,6 +10,7 @@ import torch
 import yaml
 from accelerate.commands.launch import launch_command_parser
 
+from atom_hf.cli import compare as compare_command
 from atom_hf.cli.main import COMMANDS
 from atom_hf.experiments.study_file import job_flags, read_study, study_jobs
 from atom_hf.finetune import flags
@@ -152,13 +153,15 @@ def run_here(line, arguments, piped, brief):
 
 @pytest.mark.parametrize("page", [page for page in PAGES if commands(page)])
 def test_the_commands_are_understood(page, monkeypatch, tmp_path):
-    real = flags.parse_flags
+    def only(real):
+        def parse_only(*arguments):
+            real(*arguments)
+            raise SystemExit(0)
 
-    def parse_only(*arguments):
-        real(*arguments)
-        raise SystemExit(0)
+        return parse_only
 
-    monkeypatch.setattr(flags, "parse_flags", parse_only)
+    monkeypatch.setattr(flags, "parse_flags", only(flags.parse_flags))
+    monkeypatch.setattr(compare_command, "read_flags", only(compare_command.read_flags))  # of two recipes
     monkeypatch.chdir(tmp_path)
     for name, text in files(page).items():
         Path(name).write_text(text, encoding="utf-8")
