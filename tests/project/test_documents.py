@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -94,6 +95,8 @@ def folder(tmp_path_factory):
         ran = set()
         for line in ("--model bert-base-uncased --dataset my.csv", "--model vit-fashion-mnist --dataset flowers"):
             run(f"atom-hf train {line} --atom", ran)
+        for seed in range(4):  # the runs of docs/fragments.md
+            shutil.copytree("runs/my-bert-base-uncased-atom", f"runs/seed-{seed}")
         yield ran
 
 
