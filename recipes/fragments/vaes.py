@@ -70,45 +70,45 @@ def factor_rows(found: Found, data: str, beta: float) -> list[dict[str, Any]]:
     return spots.summary(truths(data, channels[0], found.labels))
 
 
-def report(data: str, found: Found, spots: dict[float, list[dict[str, Any]]]) -> str:
+def report(data: str, result: dict[str, Any]) -> str:
     """The page, in Markdown."""
-    known = [
-        name.removeprefix("nmi ") for rows in spots.values() for row in rows for name in row if name.startswith("nmi ")
-    ]
-    known = list(dict.fromkeys(known))
+    spots = [row for rows in result["hotspots"].values() for row in rows]
+    known = list(dict.fromkeys(name.removeprefix("nmi ") for row in spots for name in row if name.startswith("nmi ")))
     rows = []
-    for beta, of_it in spots.items():
-        for row in of_it:
+    for beta, found in result["hotspots"].items():
+        for row in found:
             cells = [
-                f"{beta:g}",
+                beta,
                 str(row["size"]),
                 f"{row['runs']:.0%}",
                 format_number(row["bits"]),
                 format_number(row["nmi"]),
             ]
-            cells += [f"{row[f'nmi {name}']:.3f} ({row[f'chance {name}']:.3f})" for name in known]
-            rows.append(cells)
-        if not of_it:
-            rows.append([f"{beta:g}", "none", *[""] * (3 + len(known))])
+            rows.append([*cells, *(f"{row[f'nmi {name}']:.3f} ({row[f'chance {name}']:.3f})" for name in known)])
+        if not found:
+            rows.append([beta, "none", *[""] * (3 + len(known))])
     head = ["beta", "channels", "of the runs", "bits", "NMI within", *(f"NMI to {name} (chance)" for name in known)]
-    strengths = [
-        [
-            f"{row['strength']:g}",
-            *(str(row[name]) for name in ("channels", "informative", "hotspots")),
-            "" if row["nearest"] is None else f"{row['nearest']:.3f} ± {row['nearest_error']:.3f}",
-        ]
-        for row in found.regularization
-    ]
-    by_beta = ["beta", "channels", "informative", "hotspots", "median NMI to the nearest channel of another run ± s.e."]
-    bins = f" Factors are in {BINS} bins of equal size." if data == "sprites" else ""
-    return (
-        f"# Hotspots of beta-VAEs: {data}\n\n<!-- python recipes/fragments/vaes.py {data} -->\n\n"
+    by_beta = []
+    for row in result["by beta"]:
+        near = "" if row["nearest"] is None else f"{row['nearest']:.3f} ± {row['nearest_error']:.3f}"
+        counts = [str(row[name]) for name in ("channels", "informative", "hotspots")]
+        by_beta.append([f"{row['strength']:g}", *counts, near])
+    counted = ["beta", "channels", "informative", "hotspots", "median NMI to the nearest channel of another run ± s.e."]
+    parts = [
+        f"# Hotspots of beta-VAEs: {data}",
+        f"<!-- python recipes/fragments/vaes.py {data} -->",
         f"{len(SEEDS)} seeds for each beta, {SIZES['latent_size']} latents, dense encoder and decoder of widths "
-        f"{SIZES['hidden_sizes']}, {STEPS:,} steps; {found.comparison.points} test images, so that at most "
-        f"{np.log2(found.comparison.points):.2f} bits can be told.\n\n{markdown(by_beta, strengths)}\n"
-        f"![By beta](regularization.png)\n\nHotspots of the runs of each beta by themselves.{bins}\n\n{markdown(head, rows)}\n"
-        f"The informative latents of the runs at beta {SHOWN[data]:g}:\n\n![Similarity](similarity.png)\n"
-    )
+        f"{SIZES['hidden_sizes']}, {STEPS:,} steps.\n{result['points']} test images, so that at most "
+        f"{np.log2(result['points']):.2f} bits can be told.",
+        markdown(counted, by_beta),
+        "![By beta](regularization.png)",
+        "Hotspots of the runs of each beta by themselves."
+        + (f"\nFactors are in {BINS} bins of equal size." if data == "sprites" else ""),
+        markdown(head, rows),
+        f"The informative latents of the runs at beta {SHOWN[data]:g}:",
+        "![Similarity](similarity.png)",
+    ]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
 def main() -> None:
@@ -123,13 +123,17 @@ def main() -> None:
     whole, alone = (RUNS / data / name for name in ("report", f"report-beta-{SHOWN[data]:g}"))
     found = run_command(data, list(BETAS[data]), whole, regularization="beta", min_size=len(SEEDS) // 2)
     run_command(data, [SHOWN[data]], alone)
-    spots = {beta: factor_rows(found, data, beta) for beta in BETAS[data]}
+    result = {
+        "points": found.comparison.points,
+        "by beta": found.regularization,
+        "hotspots": {f"{beta:g}": factor_rows(found, data, beta) for beta in BETAS[data]},
+    }
     folder = HERE / data
     folder.mkdir(exist_ok=True)
     for source, name in ((whole, "regularization.png"), (alone, "similarity.png"), (whole, "channels.csv")):
         shutil.copy(source / name, folder / name)
-    (folder / "hotspots.json").write_text(json.dumps(spots, indent=1) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(report(data, found, spots), encoding="utf-8")
+    (folder / "results.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    (folder / "README.md").write_text(report(data, result), encoding="utf-8")
 
 
 if __name__ == "__main__":
