@@ -23,10 +23,18 @@ def load_model(name: str, revision: str | None = None) -> PreTrainedModel:
     Raises:
         AtomError: there is none, it cannot be loaded, or it is an adapter without atom heads.
     """
+    try:
+        return _load(name, revision).to(default_device()).eval()
+    except AtomError as error:
+        known = str(error).startswith("--models")
+        raise error if known else AtomError(f"--models {name!r}: {error}") from error
+
+
+def _load(name: str, revision: str | None) -> PreTrainedModel:
     source = find_model(name)
     hub = {"revision": revision}
     if read_heads_config(source, **hub) is not None:
-        return load_atom_model(source, revision=revision).to(default_device()).eval()
+        return load_atom_model(source, revision=revision)
     if holds(source, **hub) == "adapter":
         raise AtomError(
             f"--models {name!r} is an adapter: merge it into its base, or give the live model to read_channels"
@@ -40,7 +48,7 @@ def load_model(name: str, revision: str | None = None) -> PreTrainedModel:
         model = auto_class.from_pretrained(source, trust_remote_code=False, use_safetensors=True, **hub)
     except Exception as error:  # damaged weights and foreign configurations raise many kinds of errors
         raise AtomError(f"--models {name!r} cannot be loaded: {reason(error, source, revision)}") from error
-    return model.to(default_device()).eval()
+    return model
 
 
 def config_of(name: str, revision: str | None = None) -> Any:

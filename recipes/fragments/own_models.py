@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 from fine_tunes import ARMS, RUNS, trained
-from own_models_report import BITS, HERE, SAMPLES, SEEDS, analyse, write_report
+from own_models_report import BITS, HERE, SAMPLES, SEEDS, TRAINED, analyse, write_report
 from tqdm import tqdm
 
 from atom_hf.atoms.config import AtomConfig
@@ -43,7 +43,9 @@ class Runs:
         if found is None:
             key = (arm, seed)
             if key not in self._trained:
-                self._trained = {key: trained(self.data, seed, ARMS[arm], sample_seed=seed)}
+                self._trained = {
+                    key: trained(self.data, seed, ARMS[arm], sample_seed=seed, max_train_samples=TRAINED[self.data])
+                }
             found = make(self._trained[key])
             save_channels(file, found, what)
         return found

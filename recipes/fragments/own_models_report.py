@@ -18,6 +18,8 @@ HERE = Path(__file__).parent / "own_models"
 
 SEEDS = {"digits": 5, "verse": 3}
 
+TRAINED = {"digits": 100, "verse": 500}  # training samples
+
 SAMPLES, BITS = 300, 2.0
 
 CHOSEN = -2  # the layer that the paper form of the energy acts on; its place among the layers
@@ -119,7 +121,11 @@ def write_report() -> None:
     results = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
     parts = [HEAD]
     for result in results:
-        parts += [f"## {result['data']}, {result['seeds']} seeds\n", _held_table(result), _pairs_table(result)]
+        parts += [
+            f"## {result['data']}, {result['seeds']} seeds, {TRAINED[result['data']]} training samples\n",
+            _held_table(result),
+            _pairs_table(result),
+        ]
         parts.append(_importance_table(result))
     _draw_layers(results, HERE / "layers.png")
     parts.append(TAIL)

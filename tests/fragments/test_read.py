@@ -384,3 +384,13 @@ def test_other_points_are_told_apart_by_their_ids(bert):
     one = read(bert, "space", TEXTS)
     other = read(bert, "space", TEXTS[::-1])
     error_message(lambda: compare_channels(one + other), "the same data points in the same order", "0:")
+
+
+def test_a_sentence_transformer_is_read_inside(tmp_path):
+    from helpers.sentence_trainers import sentences
+
+    tiny("bert").save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    model = sentences(tmp_path)
+    (space,) = read(model, "space", processor=model.tokenizer)
+    torch.testing.assert_close(space.mean, pooled(tiny("bert").eval(), TEXTS), rtol=0, atol=1e-6)

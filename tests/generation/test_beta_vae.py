@@ -195,6 +195,7 @@ found = [type(loaded).__name__, all(torch.equal(a, b) for a, b in pairs)]
 """
 
 
+@pytest.mark.slow
 def test_it_is_pushed_and_loaded_from_the_hub(hub, tmp_path):
     from helpers.hub_client import client, succeeded
     from helpers.hub_server import TOKEN
