@@ -16,6 +16,7 @@ from ..hub.messages import reason
 from .architectures import is_architecture, make_network
 from .function_modules import function_of
 from .kinds import BATCH, Kind
+from .saved_boxes import is_saved_box, load_saved_box
 from .spec import Box, TaskSpec
 from .wires import Tokens
 
@@ -26,7 +27,8 @@ def bind(spec: TaskSpec, boxes: Mapping[str, nn.Module | Callable[..., Any] | st
     """What each box of a task is, by name. Fixed modules are frozen.
 
     Args:
-        boxes: a module for each learner and fixed box, or a text: a network (`mlp(64)`), or the folder or Hub id of a model.
+        boxes: a module for each learner and fixed box, or a text: a network (`mlp(64)`), the folder or Hub id
+            of a model, or a learner of a trained task (`runs/task-supervised:f`).
             Fixed boxes whose model the task names, and built-in functions, may be left out.
 
     Raises:
@@ -77,7 +79,7 @@ def _bound(box: Box, given: nn.Module | Callable[..., Any] | str | None) -> Boun
             if box.role == "fixed":
                 raise AtomError(f"fixed {box.name}: {given} would be a new network, which is not trained; give a model")
             return make_network(box, given)
-        return load_model(box, given)
+        return load_saved_box(box, given, _network) if is_saved_box(given) else load_model(box, given)
     if given is None:
         raise AtomError(
             f"{box.role} {box.name}: no module is bound to it; give --bind {box.name}=MODEL, a folder or Hub id, or in Python "
@@ -86,6 +88,11 @@ def _bound(box: Box, given: nn.Module | Callable[..., Any] | str | None) -> Boun
     if not isinstance(given, nn.Module):
         raise AtomError(f"{box.role} {box.name}: it must be a torch.nn.Module or a text, got a {type(given).__name__}")
     return given
+
+
+def _network(box: Box, text: str) -> nn.Module:
+    """What a learner was made of when it was trained."""
+    return make_network(box, text) if is_architecture(text) else load_model(box, text)
 
 
 def load_model(box: Box, source: str) -> nn.Module:

@@ -28,6 +28,7 @@ from .model import TaskModel
 from .recipe import Recipe
 from .rewriting import Types
 from .rows import Column, TaskRows, check_attributes, collate
+from .saved_boxes import BINDINGS_NAME, bindings_text, is_saved_box
 from .spec import TaskSpec
 from .terms import sides_of
 from .trainer import TaskTrainer
@@ -36,7 +37,7 @@ DEFAULT_NETWORK = "mlp"
 
 DEFAULT_FOLDER = "trainer_output"  # what TrainingArguments takes for an output_dir that was not given
 
-METRICS_NAME, DRAWING_NAME, BINDINGS_NAME = "metrics.json", "diagram.svg", "bindings.json"
+METRICS_NAME, DRAWING_NAME = "metrics.json", "diagram.svg"
 
 
 @dataclass
@@ -57,7 +58,8 @@ class TaskOptions:
         default_factory=list,
         metadata={
             "help": "What boxes and data sources are, as NAME=VALUE: D=digits is a data set as --dataset of atom-hf train "
-            "names it; get=vit-fashion-mnist the folder or Hub id of a model; f=linear, f=mlp(64,64), f=conv(16,32) or "
+            "names it; get=vit-fashion-mnist the folder or Hub id of a model; "
+            "get=runs/task-supervised:f a learner of a trained task; f=linear, f=mlp(64,64), f=conv(16,32) or "
             "f=centres a new network. A learner that is not named is mlp(128)."
         },
     )
@@ -146,7 +148,12 @@ def find_tokenizer(spec: TaskSpec, bind: Mapping[str, str]) -> Any:
     first = None
     for name, box in spec.boxes.items():
         path = bind.get(name, box.path)
-        if path is None or is_architecture(path) or not any(wire.kind.name == "tokens" for wire in box.inputs):
+        if (
+            path is None
+            or is_architecture(path)
+            or is_saved_box(path)
+            or not any(wire.kind.name == "tokens" for wire in box.inputs)
+        ):
             continue
         tokenizer = load_processor(find_model(path), False, flag=f"{box.role} {name}:")
         if first is not None and tokenizer.get_vocab() != first[1].get_vocab():
@@ -175,11 +182,8 @@ def save(trainer: TaskTrainer, recipe: Recipe, metrics: Mapping[str, float]) -> 
     """Write the task, what is learned, how it was bound, its drawing and its metrics to the output folder."""
     folder = trainer.args.output_dir
     trainer.model.save(folder)
-    bindings = {
-        "data": recipe.data,
-        "bind": {**{name: DEFAULT_NETWORK for name in recipe.spec.learners}, **recipe.bind},
-    }
-    write_atomically(os.path.join(folder, BINDINGS_NAME), json.dumps(bindings, indent=1, default=str) + "\n")
+    bind = {**{name: DEFAULT_NETWORK for name in recipe.spec.learners}, **recipe.bind}
+    write_atomically(os.path.join(folder, BINDINGS_NAME), bindings_text(recipe.data, bind))
     write_atomically(os.path.join(folder, METRICS_NAME), json.dumps(dict(metrics), indent=1) + "\n")
     write_atomically(os.path.join(folder, DRAWING_NAME), draw_task(recipe.spec))
     trainer.state.save_to_json(os.path.join(folder, "trainer_state.json"))

@@ -15,7 +15,8 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from ..errors import AtomError, first_line
 from ..utils.files import write_atomically
 from .arguments import TaskArguments
-from .model import TASK_NAME, TaskModel, TaskOutput
+from .model import TaskModel, TaskOutput
+from .saved_boxes import TASK_NAME
 
 
 class TaskTrainer(Trainer):

@@ -5,8 +5,10 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
+from atom_hf import AtomError
 from atom_hf.tasks import TaskModel, draw_task, patterns, read_task
 from helpers.commands import command
 from helpers.models import make_tokenizer, tiny
@@ -69,6 +71,28 @@ def test_a_recipe_is_trained_with_flags_behind_it():
     assert status == 0, err
     assert out.rstrip().endswith("written   runs/task-fit") and "loss_fit" in out
     assert json.loads(Path("runs/task-fit/trainer_state.json").read_text(encoding="utf-8"))["global_step"] == 4
+
+
+def test_a_learner_of_a_trained_task_is_a_fixed_box_of_another():
+    train = f"task supervised --bind D=digits f=mlp(16) --train {SHORT} --output_dir first"
+    assert command(train)[0] == 0
+    status, out, err = command(f"task distillation --bind D=digits teacher=first:f --train {SHORT} --output_dir second")
+    assert status == 0 and "loss_hint" in out, err
+    student = TaskModel(patterns.distillation(), {"teacher": "first:f", "student": "second:student"})
+    state = load_file("first/model.safetensors")
+    for name, value in student.fixed["teacher"].state_dict().items():
+        assert torch.equal(value, state[f"boxes.f.{name}"])
+    for name, value in load_file("second/model.safetensors").items():
+        assert torch.equal(value, student.state_dict()[name])
+    with pytest.raises(AtomError, match="fixed teacher: first:g: the task there has no learner g; it has f"):
+        TaskModel(patterns.distillation(), {"teacher": "first:g", "student": "mlp"})
+    with pytest.raises(
+        AtomError, match=r"f is pixels\(1, 8, 8\) -> class\(10\) there, and teacher is .* -> class\(7\)"
+    ):
+        TaskModel(patterns.distillation(label="class(7)"), {"teacher": "first:f", "student": "mlp"})
+    Path("first/bindings.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(AtomError, match="does not say what f was made of; train the task by atom-hf task"):
+        TaskModel(patterns.distillation(), {"teacher": "first:f", "student": "mlp"})
 
 
 BAD = {
