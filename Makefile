@@ -8,7 +8,7 @@ SLOW := $(VENV)/.slow
 .PHONY: quickstart test browser slow exactness cards pictures lint clean
 
 quickstart: $(ENVIRONMENT)
-	$(BIN)/atom-hf compare --config recipes/parity/atom.yaml --probe_column label \
+	$(BIN)/atom-hf compare --config recipes/parity/atom.yaml --probe_column label --seeds 5 \
 		--output_dir runs/quickstart/parity --page runs/quickstart/parity.html
 	$(BIN)/atom-hf compare --config recipes/verse/atom.yaml --atom_form separation --num_train_epochs 2 --max_eval_samples 500 \
 		--output_dir runs/quickstart/verse --page runs/quickstart/verse.html --keep_model

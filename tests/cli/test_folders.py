@@ -28,7 +28,7 @@ COMMANDS = {
     "compare": f"compare {VIT} --seeds 2 --output_dir",
     "study": "study study.yaml --output_dir",
     "faithfulness": f"faithfulness {DATA} --model nowhere/model --methods random --output_dir",
-    "fragments": f"fragments {DATA} --models nowhere/model other/model --channels space --output_dir",
+    "fragments": "fragments --dataset digits --models nowhere/model other/model --channels space --output_dir",
     "task": "task supervised --train --bind D=digits --output_dir",
     "fit-explainer": f"fit-explainer {DATA} --model . --output_dir",
     "fit-explainer in place": f"fit-explainer {DATA} --model",

@@ -93,7 +93,7 @@ def test_page_and_picture_are_written(compared):
 def test_a_page_says_whether_importance_is_fitted(tmp_path, monkeypatch, capsys, fitted):
     real = module.fine_tune
 
-    def fine_tune(run, args, *, explainer_samples, **options):
+    def fine_tune(run, args, *, explainer_samples=0, **options):
         assert args.atom or not explainer_samples
         result = real(run, args, **options)
         if explainer_samples and fitted:  # as fit_explainer leaves a model, without the minutes of a fit
