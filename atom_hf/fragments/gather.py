@@ -64,22 +64,28 @@ def gather(read: Read, model: Any, points: Points, how: Passes, name: str = "") 
         AtomError: a sample without tokens, values that are not finite, tokens that differ between passes.
     """
     kept: dict[Any, _Kept] = {}
+    counts: dict[Any, int] = {}  # of the samples of ready batches
     times = how.dropout or (how.augmentation.passes if how.augmentation else 1)
-    bar = tqdm(total=points.count * times, desc=f"reading {name}".strip(), unit="sample", leave=False)
+    unit = "batch" if points.rows is None else "sample"
+    bar = tqdm(total=points.count * times, desc=f"reading {name}".strip(), unit=unit, leave=False)
     devices = [model.device] if model.device.type == "cuda" else []
     with bar, evaluating(model), torch.random.fork_rng(devices=devices), torch.no_grad():
         torch.manual_seed(how.seed)
         for ids, copies in points.inputs(model, how.processor, how.max_length, how.batch_size, how.augmentation):
-            moments: dict[Any, _Moments] = {}
+            moments, numbers = {}, {}
             rows: dict[Any, list[str]] = {}
             for inputs in copies:
                 for _ in range(how.dropout or 1):
                     with _dropping(model) if how.dropout else evaluating(model):
                         found = read(inputs)
                     for key, tokens in found.items():
-                        values, rows[key] = _reduce(tokens, ids, how.of, key)
+                        first = counts.get(key, 0)
+                        names = ids or [str(first + place) for place in range(len(tokens.tokens))]
+                        values, rows[key] = _reduce(tokens, names, how.of, key)
                         moments.setdefault(key, _Moments()).add(values)
-                    bar.update(len(ids))
+                        numbers[key] = first + len(names)
+                    bar.update(1 if ids is None else len(ids))
+            counts |= numbers
             for key, moment in moments.items():
                 kept.setdefault(key, _Kept(how)).add(moment, rows[key])
     return {key: one.joined(times > 1) for key, one in kept.items()}
@@ -150,9 +156,6 @@ def _reduce(found: LayerTokens, ids: list[str], of: str, key: Any) -> tuple[Tens
             f"{key}: the model gives numbers that are not finite (NaN or infinity); load it with dtype=torch.float32, or "
             "choose another layer"
         )
-    if len(tokens) != len(ids):  # several choices for each sample are data points of their own
-        each = len(tokens) // len(ids)
-        ids = [f"{one}.{choice}" for one in ids for choice in range(each)]
     if of == "tokens":
         counts = mask.sum(1).tolist()
         return tokens[mask], [f"{one}/{place}" for one, n in zip(ids, counts, strict=True) for place in range(n)]

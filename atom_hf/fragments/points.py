@@ -35,8 +35,8 @@ class Points:
 
     @property
     def count(self) -> int:
-        """The number of samples."""
-        return len(self.rows) if self.rows is not None else sum(map(_length, self.batches))
+        """The number of rows, or of ready batches."""
+        return len(self.rows if self.rows is not None else self.batches)
 
     @property
     def is_image(self) -> bool:
@@ -49,14 +49,14 @@ class Points:
 
     def inputs(
         self, model: Any, processor: Any, max_length: int, batch_size: int, augmentation: Augmentation | None = None
-    ) -> Iterator[tuple[list[str], Iterator[dict[str, Any]]]]:
-        """Batches as (ids of their samples, the inputs on the model's device: once, or once for each augmented copy)."""
+    ) -> Iterator[tuple[list[str] | None, Iterator[dict[str, Any]]]]:
+        """Batches as (ids of their samples, the inputs on the model's device: once, or once for each augmented copy).
+
+        Of ready batches the ids are None: how many samples they are, the model says.
+        """
         if self.rows is None:
-            start = 0
             for batch in self.batches:
-                ids = [str(number) for number in range(start, start + _length(batch))]
-                start += len(ids)
-                yield ids, iter([{name: _on(value, model.device) for name, value in batch.items()}])
+                yield None, iter([{name: _on(value, model.device) for name, value in batch.items()}])
             return
         for start in range(0, len(self.rows), batch_size):
             rows = [self.rows[place] for place in range(start, min(start + batch_size, len(self.rows)))]
@@ -150,10 +150,6 @@ def _digest(row: Mapping[str, Any]) -> str:
     else:
         content = "\0".join(row[name] for name in ("text", "text_pair") if name in row).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(content, digest_size=4).hexdigest()
-
-
-def _length(batch: Mapping[str, Any]) -> int:
-    return len(next(value for value in batch.values() if torch.is_tensor(value)))
 
 
 def _on(value: Any, device: Any) -> Any:

@@ -99,7 +99,7 @@ def read_channels(
         if value is not None and value < least:
             raise AtomError(f"{name} must be at least {least}, got {value}")
     given = find_points(data, samples, seed)
-    if bits is not None and of == "samples":
+    if bits is not None and of == "samples" and given.rows is not None:
         check_bits(bits, given.count)
     if isinstance(model, str):
         run = run_name(model) if run is None else run

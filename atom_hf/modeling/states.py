@@ -70,8 +70,9 @@ class StateReader:
                     f"layer {layer} does not exist: {type(self.base).__name__} has {count} hidden states, {-count} to "
                     f"{count - 1}"
                 )
+            state = states[layer][0] if isinstance(states[layer], tuple) else states[layer]  # beside it, global tokens
             self.config.hidden_size = hidden_size_of(self.base, layer, self.side)
-            found[layer] = LayerTokens(*find_tokens(states[layer], inputs, self.config, self.base.config, self.base))
+            found[layer] = LayerTokens(*find_tokens(state, inputs, self.config, self.base.config, self.base))
         return found, outputs
 
     @torch.no_grad()

@@ -155,6 +155,8 @@ def main() -> None:
         parser.error("--models: none of these is registered for the tasks")
     if given.channels:
         missing = {(row["task"], row["model_type"]) for row in current if given.fresh or not set(KINDS) <= set(row)}
+        if given.only_failed:
+            missing = {(row["task"], row["model_type"]) for row in current if failed([row], channels=True)}
         pairs = [pair for pair in pairs if pair in missing]
     elif given.only_failed:
         pairs = [pair for pair in pairs if known.get(pair, PASSED) not in PASSES]

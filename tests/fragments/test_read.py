@@ -319,7 +319,7 @@ def test_choices_are_data_points(bert):
     model = transformers.BertForMultipleChoice(bert.config).eval()
     ids = torch.randint(5, 40, (3, 2, 6))
     (space,) = read_channels(model, [{"input_ids": ids, "attention_mask": torch.ones_like(ids)}], kind="space")
-    assert space.points == 6 and space.ids[:3] == ("0.0", "0.1", "1.0")
+    assert space.points == 6 and space.ids == tuple("012345")
 
 
 BAD = [
