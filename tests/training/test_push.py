@@ -97,14 +97,15 @@ def test_each_strategy_pushes_what_it_says(answers, hub):
     inside = (PLAIN | STATE | ATOMS) - {"atom_heads.safetensors"}
     for name in ("end", "every_save", "checkpoint", "all_checkpoints"):
         succeeded(answers[name])
-    assert pushes(hub, "end") == [("Model save", root)]
+    picture = {"importance.png"}  # of the card of a finished run
+    assert pushes(hub, "end") == [("Model save", root | picture)]
     steps = ["Training in progress, step 2", "Training in progress, step 4", "Model save"]
     last = under("last-checkpoint", inside)
     both = [under(f"checkpoint-{step}", inside) for step in (2, 4)]
     for name, beside in (
-        ("every_save", [set()] * 3),
-        ("checkpoint", [last] * 3),
-        ("all_checkpoints", [both[0], both[0] | both[1], both[0] | both[1]]),
+        ("every_save", [set(), set(), picture]),
+        ("checkpoint", [last, last, last | picture]),
+        ("all_checkpoints", [both[0], both[0] | both[1], both[0] | both[1] | picture]),
     ):
         assert pushes(hub, name) == [(step, root | files) for step, files in zip(steps, beside, strict=True)], name
 
