@@ -131,7 +131,8 @@ def ray_started(options: RayArguments) -> Iterator[RayPool]:
             quietly = {"logging_level": logging.CRITICAL, "log_to_driver": False}
             ray.init(**where, **quietly, runtime_env={"env_vars": variables})
         except Exception as error:
-            raise AtomError(f"{given}: Ray cannot be {'started' if is_local else 'reached'}: {error}") from error
+            why = f"{error_in(str(error))}; if this machine is very busy, try again later"  # Ray waits half a minute
+            raise AtomError(f"{given}: Ray cannot be {'started' if is_local else 'reached'}: {why}") from error
         _take_sigterm()
         gpus = gpus_of_a_run(options.ray_gpus)
         check_nodes(given, cpus, gpus, may_grow=not is_local)
