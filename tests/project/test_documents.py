@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import yaml
 from accelerate.commands.launch import launch_command_parser
 
 from atom_hf.cli.main import COMMANDS
+from atom_hf.experiments import compare
 from atom_hf.experiments.study_file import job_flags, read_study, study_jobs
 from atom_hf.finetune import flags
 from helpers.commands import command, parse
@@ -93,6 +95,8 @@ def folder(tmp_path_factory):
         ran = set()
         for line in ("--model bert-base-uncased --dataset my.csv", "--model vit-fashion-mnist --dataset flowers"):
             run(f"atom-hf train {line} --atom", ran)
+        for number in range(4):
+            shutil.copytree(place / "runs" / "my-bert-base-uncased-atom", place / "runs" / f"seed-{number}")
         yield ran
 
 
@@ -155,10 +159,16 @@ def test_the_commands_are_understood(page, monkeypatch, tmp_path):
     real = flags.parse_flags
 
     def parse_only(*arguments):
-        real(*arguments)
+        found = real(*arguments)
+        if arguments[0] == "compare":
+            return found
+        raise SystemExit(0)
+
+    def run_nothing(*arguments):
         raise SystemExit(0)
 
     monkeypatch.setattr(flags, "parse_flags", parse_only)
+    monkeypatch.setattr(compare, "compare_runs", run_nothing)  # two recipes are parsed by parts
     monkeypatch.chdir(tmp_path)
     for name, text in files(page).items():
         Path(name).write_text(text, encoding="utf-8")
