@@ -129,7 +129,7 @@ def facts_of_trainer(trainer: Any, given: Mapping[str, Any] | None = None) -> Ca
         "has_processor": getattr(trainer, "processing_class", None) is not None,
         "training": {
             **training_facts(args, state.global_step, model.dtype),
-            "parameters": _millions(sum(value.numel() for value in _base_of(model).parameters())),
+            "parameters": _parameters(_base_of(model)),
             **time_facts(args, state),
         },
         "citations": [paper["citation"].strip()] if paper.get("citation") else [],
@@ -178,7 +178,8 @@ def _base_of(model: Any) -> Any:
     return inner() if inner is not None and not isinstance(model, PreTrainedModel) else model
 
 
-def _millions(count: int) -> str:
+def _parameters(model: Any) -> str:
+    count = sum(value.numel() for name, value in model.named_parameters() if not name.startswith("atom_heads."))
     return f"{count / 1e6:,.3g} million"
 
 

@@ -74,7 +74,7 @@ def pipeline_code(facts: CardFacts) -> str:
     if len(sample) > 1:
         sample = [f'{{"text": {sample[0]}, "text_pair": {sample[1]}}}']
     imports = ["import atom_hf  # makes the pipeline known", "from transformers import pipeline"]
-    picture = [line for line in inputs.lines if line.startswith("picture = ")]
+    picture = [line for line in inputs.lines if line.startswith(("file = ", "picture = "))]
     imports += [line for line in inputs.imports if picture and "transformers" not in line]
     lines = [f'read = pipeline("token-importance", model={_repository(facts)})', f"print(read({sample[0]}))"]
     return _joined(imports, [*picture, *lines])

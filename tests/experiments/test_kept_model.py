@@ -102,7 +102,7 @@ def test_the_model_is_whole_and_its_card_has_the_comparison_that_it_is_of(kept):
     assert "# lines-new-bert-atom" in card and "| metric | plain | atom | atom - plain [95 %] |" in card
     assert "This model is one of them." in card and "/tmp" not in card and str(folder) not in card
     assert "![Evaluation samples under their importance](importance.png)" in card
-    assert len(section(card, "Examples").split("\n| ")) == 1 + 1 + 3 and "widget:\n- text: " in card
+    assert len(section(card, "Examples").split("\n| ")) == 1 + 2 + 3 and "widget:\n- text: " in card
     results, training = section(card, "Results"), section(card, "Training")
     assert "| class | samples | precision | recall | F1 |" in results and "| yes | " in results
     assert "| step | epoch | training loss | task loss | atom energy |" in training and "\n| 2 | " in training

@@ -8,6 +8,7 @@ from PIL import Image
 from atom_hf import AtomConfig, attach_atoms
 from atom_hf.data.load import TaskData
 from atom_hf.finetune.card_samples import class_results, sample_facts
+from atom_hf.finetune.pretrained import make_image_processor
 from helpers.models import make_tokenizer, tiny
 
 
@@ -48,12 +49,10 @@ def test_long_texts_are_rows_and_not_on_the_picture(tmp_path):
 
 
 def test_pictures_are_a_sheet_and_one_to_try(tmp_path):
-    from transformers import ViTImageProcessorPil
-
     model = model_of("vit")
     size = model.config.image_size
-    images = [Image.fromarray(np.full((size, size, 3), 20 * i, np.uint8)) for i in range(5)]
-    processor = ViTImageProcessorPil(size={"height": size, "width": size})
+    images = [Image.fromarray(np.full((size, size), 20 * i, np.uint8)) for i in range(5)]
+    processor = make_image_processor(model.config)
     found = sample_facts(model, processor, data_of(image=images, label=[0, 1, 0, 1, 0]), 1, tmp_path)
     assert found == {"picture": "importance.png", "sample_picture": "sample.png"}
     with Image.open(tmp_path / "sample.png") as sample:

@@ -47,6 +47,7 @@ def test_a_picture_lies_beside_the_model_or_is_to_be_given():
     code = plain_code(replace(VIT, sample_picture="sample.png"))
     assert 'file = hf_hub_download("org/model", filename="sample.png")\n' in code
     assert 'picture = Image.open(file).convert("L")\n' in code
+    assert "file = hf_hub_download(" in pipeline_code(replace(VIT, sample_picture="sample.png"))
     assert 'picture = Image.new("RGB", (224, 224))  # put' in plain_code(replace(VIT, channels=3))
     assert "picture = " in pipeline_code(VIT) and "print(read(picture))" in pipeline_code(VIT)
 
