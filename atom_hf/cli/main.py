@@ -27,7 +27,8 @@ On many processes: atom-hf train --accelerate_config ddp ..."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command. Returns its exit code: 0, or 2 after an error message of one line (1 if training diverged).
+    """Runs a command. Returns its exit code: 0, or 2 after an error message of one line (1 if training diverged, or if runs of
+    a study on Ray have failed).
 
     That of processes that `train` started is the status of the first that failed.
 

