@@ -176,7 +176,7 @@ def _legend(spec: TaskSpec) -> Drawing:
             wide = 22.0 if node is None else {"box": 34.0, "copy": 8.0}.get(node.kind, 22.0)
             end = Line(((x, 13.0), (x + wide, 13.0)), "", ends=True)
             parts.append(_wire(end) if node is None else _node(Placed(node, x, 0.0, wide, 26.0)))
-            parts.append(f'<text class="label" x="{_n(x + wide + 8)}" y="17">{says}</text>')
+            parts.append(f'<text class="label" x="{_n(x + wide + (12 if node is None else 8))}" y="17">{says}</text>')
             x += wide + len(says) * 6.7 + 24
     return "".join(parts), x, 26.0
 

@@ -5,6 +5,11 @@ import json
 import pytest
 
 from atom_hf.experiments.study import StudyArguments, run_study
+from atom_hf.finetune.arguments import StoppingArguments
+from atom_hf.finetune.flags import as_flags, parse_flags
+from atom_hf.tasks import TaskArguments, patterns
+from atom_hf.tasks.command import TaskOptions
+from atom_hf.tasks.recipe import read_recipe
 from helpers.commands import closing, parse, train
 from helpers.paths import ROOT
 
@@ -12,11 +17,12 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 
 RECIPES = sorted(path for stem in ("plain", "atom") for path in (ROOT / "recipes").glob(f"*/{stem}.yaml"))
 STUDIES = sorted((ROOT / "recipes" / "study").glob("*.yaml"))
+TASKS = sorted((ROOT / "recipes" / "tasks").glob("*.yaml"))
 
 
 def test_every_recipe_is_seen():
     assert len(RECIPES) > 10
-    assert {*RECIPES, *STUDIES} == {*(ROOT / "recipes").glob("*/*.yaml")}
+    assert {*RECIPES, *STUDIES, *TASKS} == {*(ROOT / "recipes").glob("*/*.yaml")}
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=[f"{path.parent.name}-{path.stem}" for path in RECIPES])
@@ -44,6 +50,16 @@ def test_the_flags_of_a_study_are_read(tmp_path, file):
     """Of each arm in each setting at each size; what else a study refuses is told by its first run."""
     found, lines, _ = run_study(str(file), StudyArguments(seeds=2, output_dir=str(tmp_path), report_only=True))
     assert len(found.arms) > 1 and found.settings and lines == []
+
+
+@pytest.mark.parametrize("file", TASKS, ids=lambda path: path.stem)
+def test_a_task_is_read_with_its_bindings_and_flags(file):
+    recipe = read_recipe(str(file))
+    kinds = [TaskOptions, TaskArguments, StoppingArguments]
+    _, args, _ = parse_flags("task", [*as_flags(recipe.flags), "--use_cpu"], kinds)
+    assert args.max_steps > 0 and set(recipe.bind) == set(recipe.spec.boxes) - set(recipe.spec.functions)
+    assert set(recipe.data) == {name for name, source in recipe.spec.sources.items() if source.is_data}
+    assert file.stem in patterns.NAMES
 
 
 def test_a_recipe_with_flags_behind_it_runs(tmp_path):

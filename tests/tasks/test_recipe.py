@@ -5,9 +5,6 @@ import pytest
 from atom_hf import AtomError
 from atom_hf.tasks import patterns, read_task
 from atom_hf.tasks.recipe import named_task, read_recipe
-from helpers.paths import ROOT
-
-GALLERY = sorted((ROOT / "recipes" / "tasks").glob("*.yaml"))
 
 
 def written(folder, text, name="fit.yaml"):
