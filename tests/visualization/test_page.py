@@ -161,7 +161,7 @@ def test_the_legend(tmp_path, full):
 def test_what_is_of_the_charges_where_importance_is_fitted(tmp_path):
     for fitted in (False, True):
         _, page = written(tmp_path, **sample_set(2), fitted=fitted)
-        assert ("net charges, radii and distances are not of this importance" in page.text) == fitted
+        assert ("net charges, radii and distances do not come from this" in page.text) == fitted
         assert "Importance of tokens" in page.text
 
 
