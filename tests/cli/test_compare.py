@@ -51,7 +51,7 @@ def test_changed_flags_may_stand_in_a_file(recipes):
     "first, second, more, says",
     [
         ("seeds: 3", "seeds: 4", [], "--a and --b give different seeds, which is no setting of a run"),
-        ("learning_rte: 3", "", [], "--a 'a.yaml' has keys that are no flags: learning_rte"),
+        ("learning_rte: 3", "", [], "--a 'a.yaml' has keys that are not flags: learning_rte"),
         ("max_steps: 3", "- a list", [], "--b 'b.yaml' must hold flags as keys"),
         ("max_steps: 3", "max_steps: 4", ["--config", "a.yaml"], "--config is a third recipe beside --a and --b"),
     ],
