@@ -1,7 +1,6 @@
 """The benchmark of fragments: the naive forms that it compares with, how memory is counted, and what is written."""
 
 import importlib
-import json
 import sys
 
 import pytest
@@ -51,17 +50,6 @@ def test_memory_is_that_of_what_is_in_use(benchmark):
     assert memory.peak_bytes(act) == 24_000
 
 
-def test_the_report_is_that_of_the_results(benchmark, tmp_path):
-    _, _, bench = benchmark
-    found = json.loads((FOLDER / "results" / "benchmark.json").read_text(encoding="utf-8"))
-    assert (FOLDER / "benchmark.md").read_text(encoding="utf-8") == bench.report(found), (
-        "run benchmark.py --report_only"
-    )
-    assert bench.draw(found, tmp_path / "drawn.png").read_bytes()[:4] == b"\x89PNG"
-    sizes = {(one["kind"], one["channels"], one["points"]) for one in found["sizes"]}
-    assert sizes == {(kind, *size) for kind in bench.KINDS for size in bench.SIZES}
-
-
 def test_forms_are_timed_by_turns(benchmark, monkeypatch):
     _, _, bench = benchmark
     calls = []
@@ -70,17 +58,3 @@ def test_forms_are_timed_by_turns(benchmark, monkeypatch):
     seconds = bench.time_forms(bench.make_channels("units", 2, 5), rounds=2)
     names = list(bench.FORMS)
     assert calls == [*names, *names, *names[::-1]] and set(seconds) == set(names)
-
-
-def test_the_circle_s_page_is_that_of_its_results(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    circle = importlib.import_module("circle")
-    try:
-        rows = json.loads((FOLDER / "results" / "circle.json").read_text(encoding="utf-8"))
-        assert (FOLDER / "circle.md").read_text(encoding="utf-8") == circle.report(rows), "run circle.py --report_only"
-        assert circle.draw(rows, tmp_path / "drawn.png").read_bytes()[:4] == b"\x89PNG"
-        angle, learners = circle.make_learners(3, seed=0)
-        assert circle.tear(torch.stack([angle.cos(), angle.sin()], 1)) == pytest.approx(1)
-        assert compare_channels(learners).information.tolist() == pytest.approx([circle.BITS] * 3, abs=1e-6)
-    finally:
-        sys.modules.pop("circle")

@@ -1,7 +1,6 @@
 """The studies of channels: the sprites that they render, and pages that are what their results give."""
 
 import importlib
-import json
 import sys
 
 import numpy as np
@@ -42,22 +41,6 @@ def test_the_data_of_digits_are_the_built_in_ones(modules):
     assert data["x_train"].dtype == np.uint8 and set(data["y_test"]) == set(range(10))
 
 
-@pytest.mark.parametrize("data", ["sprites", "digits"])
-def test_the_pages_of_the_vaes_are_what_the_results_give(modules, data):
-    result = json.loads((FOLDER / data / "results.json").read_text(encoding="utf-8"))
-    assert modules["vaes"].report(data, result) == (FOLDER / data / "README.md").read_text(encoding="utf-8")
-    assert [row["strength"] for row in result["by beta"]] == list(modules["train_vaes"].BETAS[data])
-
-
-def test_the_page_of_the_selection_is_what_the_results_give(modules):
-    select = modules["select_runs"]
-    lines = [
-        json.loads(line) for line in (FOLDER / "select" / "results.jsonl").read_text(encoding="utf-8").splitlines()
-    ]
-    assert len(lines) == select.REPEATS
-    assert select.report(lines) == (FOLDER / "select" / "README.md").read_text(encoding="utf-8")
-
-
 def test_an_ensemble_is_measured_on_images_that_chose_nothing(modules):
     select = modules["select_runs"]
     rng = np.random.default_rng(0)
@@ -72,14 +55,3 @@ def test_an_ensemble_is_measured_on_images_that_chose_nothing(modules):
     right = probabilities[:, order].mean(0).argmax(1) == labels[order]
     assert found["all"] == pytest.approx(right.mean())
     assert found["accuracy"] >= found["random"] > found["single"] > 0.1
-
-
-def test_the_page_of_our_own_models_is_what_the_results_give(modules, tmp_path, monkeypatch):
-    report = modules["own_models_report"]
-    for data in report.SEEDS:
-        if (file := FOLDER / "own_models" / f"{data}.json").is_file():
-            (tmp_path / file.name).write_bytes(file.read_bytes())
-    monkeypatch.setattr(report, "HERE", tmp_path)
-    report.write_report()
-    committed = (FOLDER / "own_models" / "README.md").read_text(encoding="utf-8")
-    assert (tmp_path / "README.md").read_text(encoding="utf-8") == committed

@@ -26,7 +26,7 @@ def task(name, config):
 
 def with_heads(name):
     torch.manual_seed(0)  # of the heads
-    return attached(name, AtomConfig(layer=-1))
+    return attached(name, AtomConfig(form="paper", layer=-1))
 
 
 def of_the_task(name, folder, **options):
