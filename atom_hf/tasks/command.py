@@ -26,10 +26,10 @@ from .drawing import draw_task
 from .kinds import BATCH
 from .model import TaskModel
 from .recipe import Recipe
-from .rewriting import Types
 from .rows import Column, TaskRows, check_attributes, collate
 from .saved_boxes import BINDINGS_NAME, bindings_text, is_saved_box
 from .spec import TaskSpec
+from .term_types import Types
 from .terms import sides_of
 from .trainer import TaskTrainer
 
@@ -122,6 +122,9 @@ def make_trainer(recipe: Recipe, args: TaskArguments) -> TaskTrainer:
     check_batch(spec, args.train_batch_size * max(args.world_size, 1))
     trainer = TaskTrainer(model, args, train_dataset=rows[0], eval_dataset=rows[1], data_collator=collate)
     check_optimizer(trainer)
+    metric = (args.metric_for_best_model or "loss").removeprefix("eval_")
+    if metric not in (known := ["loss", *(f"loss_{name}" for name in spec.atoms)]):
+        raise AtomError(f"--metric_for_best_model {metric!r} is not measured; give one of {', '.join(known)}")
     trainer.create_optimizer()  # refuses one that makes its own groups
     return trainer
 

@@ -1,11 +1,12 @@
 """Search small finite models for one in which a task's atoms hold and another atom does not."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
-from .finite import LARGEST, MissingError, Model, Point, Setting, Value
+from .finite import LARGEST, MissingError, Model, Point, Setting, SpentError, Value
 from .kinds import BATCH
-from .solving import Constraint, SpentError, constraints_of, same_law, solutions
+from .solving import Constraint, constraints_of, same_law, solutions
 from .spec import TaskSpec
 from .terms import Sides, Term, show, show_all, subterms
 
@@ -42,12 +43,15 @@ def find_counterexample(spec: TaskSpec, sides: Sequence[Sides], goal: Sides) -> 
     """A finite model of a task's atoms in which another atom fails; None if none was found among small ones."""
     if any(_copies(term) > LARGEST for one in (*sides, goal) for term in (*one.left, *one.right)):
         return None
-    models = [model for model in (Model(spec, setting) for setting in _settings(spec)) if model.holds_constants]
-    rests = [constraints_of(model, sides) for model in models]
+    searches = []
+    for model in (Model(spec, setting) for setting in _settings(spec)):
+        with suppress(SpentError):  # too large to be enumerated
+            if model.holds_constants:
+                searches.append((model, constraints_of(model, sides), list(_failures(model, goal))))
     left = MOST_STEPS
     for budget in BUDGETS:
-        for model, rest in zip(models, rests, strict=True):
-            for terms, point in _failures(model, goal):
+        for model, rest, failures in searches:
+            for terms, point in failures:
                 model.clear()
                 before = model.steps
                 try:

@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from .kinds import Type
-from .rewriting import Types
 from .spec import TaskSpec
+from .term_types import Types
 from .terms import Term, make, subterms
 
 

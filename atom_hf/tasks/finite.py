@@ -1,22 +1,29 @@
 """Finite models of a task: every type a small set, every box a table."""
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
 from .kinds import BATCH, Kind
-from .rewriting import Types
 from .spec import TaskSpec
+from .term_types import Types
 from .terms import Term, subterms
 
 LARGEST = 200  # nodes of a term, its copies counted
+
+MOST_POINTS = 3000  # at which an equation is checked
 
 Point = Mapping[tuple, int]
 """The row of each draw (source, number), and the noise of each noisy box ("noisy", number)."""
 
 Entry = tuple[str, tuple[int, ...]]
 """A table and its key."""
+
+
+class SpentError(Exception):
+    """A search has taken as many steps as it may, or would have too many points to look at."""
 
 
 class MissingError(Exception):
@@ -130,7 +137,7 @@ class Model:
             table.clear()
 
     def points(self, *terms: Term) -> list[Point]:
-        """The points at which some terms are to be compared."""
+        """The points at which some terms are to be compared. Raises `SpentError` if there are too many."""
         ranges: dict[tuple, range] = {}
         for term in subterms(*terms):
             if term.op == "var":
@@ -143,6 +150,8 @@ class Model:
                 ranges[term.label[:2]] = range(many)
             elif term.op == "box" and term.label[1] is not None:
                 ranges["noisy", term.label[1]] = range(2)
+        if math.prod(map(len, ranges.values())) > MOST_POINTS:
+            raise SpentError
         return [dict(zip(ranges, point, strict=True)) for point in product(*ranges.values())]
 
     def law(self, terms: tuple[Term, ...]) -> Callable[[], dict[tuple[int, ...], int]]:

@@ -19,10 +19,10 @@ from .function_modules import function_of
 from .functions import Maker
 from .laws import energy_distance
 from .plan import AtomPlan, Step, columns_used, noises_used, plan
-from .rewriting import Types
 from .saved_boxes import TASK_NAME, WEIGHTS_NAME
 from .sources import Columns, Noise, another_draw, constant, first_tensor
 from .spec import TaskSpec
+from .term_types import Types
 from .terms import Term
 from .whole import check_not_trivial
 from .wires import Tokens, Value, from_box, from_data, rows_of, taken, to_box

@@ -11,15 +11,19 @@ from dataclasses import dataclass, field
 from itertools import product
 from typing import NamedTuple
 
-from .functions import BUILT_IN
-from .kinds import INEXACT, Type
+from .kinds import INEXACT
 from .spec import TaskSpec
+from .term_types import Types
 from .terms import Sides, Term, make, replaced, show, size, subterms
 
 FEW_TERMS, MOST_TERMS = 200, 3000
 """Terms that a short and a long search look at: most proofs take some dozens."""
 
 MORE_NODES = 8  # by which a term may grow above the larger side
+
+LARGEST_SIDES = 300  # nodes of an equation that is tried: with more, each step takes long
+
+CANDIDATES = 12  # terms that a variable which an equation leaves open is tried with, the smallest first
 
 
 class Equation(NamedTuple):
@@ -37,37 +41,6 @@ class Match:
     draws: Mapping[tuple[str, int], int] = field(default_factory=dict)
     noisy: Mapping[int, int] = field(default_factory=dict)
     free: Mapping[Term, Term] = field(default_factory=dict)
-
-
-class Types:
-    """The types of terms of a task."""
-
-    def __init__(self, spec: TaskSpec):
-        self.spec = spec
-
-    def of(self, term: Term) -> Type:
-        spec = self.spec
-        match term.op:
-            case "var":
-                source, _, column = term.label
-                return spec.sources[source].types[column]
-            case "const":
-                return spec.consts[term.label[0]].type
-            case "part":
-                return spec.boxes[term.arguments[0].label[0]].outputs[term.label[0]]
-        name = term.label[0]
-        if name in spec.boxes:
-            return spec.boxes[name].outputs[0]
-        return BUILT_IN[name].rule([self.of(part) for part in term.arguments])
-
-    def is_free(self, term: Term) -> bool:
-        """Whether a variable is an independent class noise with full support."""
-        if term.op != "var":
-            return False
-        source = self.spec.sources[term.label[0]]
-        return (
-            not source.is_data and source.types[0].kind.name == "class" and source.maker.name in ("uniform", "marginal")
-        )
 
 
 def match(pattern: Term, term: Term, found: Match, types: Types | None) -> Match | None:
@@ -158,7 +131,9 @@ class Prover:
         """
         if start is goal:
             return [(start, "")]
-        pool = list(subterms(start, goal))
+        if size(start, goal) > LARGEST_SIDES:
+            return None
+        pool = sorted(subterms(start, goal), key=size)
         most = size(start, goal) + MORE_NODES
         reached = [{start: (None, "")}, {goal: (None, "")}]
         frontiers = [[start], [goal]]
@@ -203,7 +178,9 @@ class Prover:
             elif one.op == "box" and one.label[1] is not None and one.label[1] not in noisy:
                 self._fresh += 1
                 noisy[one.label[1]] = self._fresh
-        fitting = [[t for t in pool if self.types.of(t).fits(self.types.of(one))] for one in open_free]
+        fitting = [
+            [term for term in pool if self.types.of(term).fits(self.types.of(one))][:CANDIDATES] for one in open_free
+        ]
         places = [range(draws.get(source, 0)) for source, _ in open_draws]
         for terms in product(*fitting):
             for chosen in product(*places):
@@ -216,7 +193,9 @@ class Prover:
         """Tuples that equal this one, each with the atoms that say so."""
         found, waiting = {terms: []}, [terms]
         largest = size(*terms) + MORE_NODES
-        pool = list(subterms(*terms))
+        if largest > LARGEST_SIDES:
+            return found
+        pool = sorted(subterms(*terms), key=size)
         while waiting and len(found) < most:
             current = waiting.pop(0)
             for place, term in enumerate(current):

@@ -8,14 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from .finite import Entry, MissingError, Model, Value, is_marginal
+from .finite import Entry, MissingError, Model, SpentError, Value, is_marginal
 from .terms import Sides
 
 Check = Callable[[], bool]
-
-
-class SpentError(Exception):
-    """A search has taken as many steps as it may."""
 
 
 @dataclass(frozen=True)

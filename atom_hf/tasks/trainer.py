@@ -18,6 +18,16 @@ from .arguments import TaskArguments
 from .model import TaskModel, TaskOutput
 from .saved_boxes import TASK_NAME
 
+_NOT_FOR_TASKS = {
+    "label_smoothing_factor": "the divergences of a task have none",
+    "torch_compile": "a task is not compiled as a whole; compile a module and bind it",
+    "gradient_checkpointing": "a task does not recompute its boxes",
+    "activation_checkpointing": "a task does not recompute its boxes",
+    "neftune_noise_alpha": "a task has no embeddings of its own",
+    "use_liger_kernel": "a task is no model of Transformers",
+    "push_to_hub": "what a task learns is saved to its folder, and not pushed",
+}
+
 
 class TaskTrainer(Trainer):
     """Trains a `TaskModel`: every learner is a player with parameter groups of its own.
@@ -41,8 +51,9 @@ class TaskTrainer(Trainer):
             raise AtomError(
                 f"players: {unknown[0]} is no learner of the task; there are {', '.join(model.spec.learners)}"
             )
-        if args.label_smoothing_factor:
-            raise AtomError("label_smoothing_factor: the divergences of a task have none; leave it out")
+        for name, why in _NOT_FOR_TASKS.items():
+            if getattr(args, name, None):
+                raise AtomError(f"{name}: {why}; leave it out")
         self._task = model
         self._sums: dict[str, Tensor] = {}
         self._count = 0

@@ -122,6 +122,11 @@ BAD = {
         "law: ~ compares at least two rows of each class in a batch, and a batch has 16 rows; give "
         "--per_device_train_batch_size 20 or more"
     ),
+    "task supervised --train --bind D=digits --torch_compile": "torch_compile: a task is not compiled as a whole",
+    "task supervised --train --bind D=digits --activation_checkpointing": "a task does not recompute its boxes; leave it out",
+    "task supervised --train --bind D=digits --metric_for_best_model accuracy": (
+        "--metric_for_best_model 'accuracy' is not measured; give one of loss, loss_fit"
+    ),
     "task supervised --train --bind D=digits --optim galore_adamw --optim_target_modules f": "optim",
 }
 

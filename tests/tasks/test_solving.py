@@ -5,8 +5,8 @@ from itertools import product
 import pytest
 
 from atom_hf.tasks import read_task
-from atom_hf.tasks.finite import Model, Setting
-from atom_hf.tasks.solving import SpentError, constraints_of, solutions
+from atom_hf.tasks.finite import Model, Setting, SpentError
+from atom_hf.tasks.solving import constraints_of, solutions
 from atom_hf.tasks.terms import sides_of
 
 LENSES = """\
