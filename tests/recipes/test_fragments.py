@@ -58,17 +58,3 @@ def test_forms_are_timed_by_turns(benchmark, monkeypatch):
     seconds = bench.time_forms(bench.make_channels("units", 2, 5), rounds=2)
     names = list(bench.FORMS)
     assert calls == [*names, *names, *names[::-1]] and set(seconds) == set(names)
-
-
-def test_the_circle_s_page_is_that_of_its_results(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(FOLDER))
-    circle = importlib.import_module("circle")
-    try:
-        rows = json.loads((FOLDER / "results" / "circle.json").read_text(encoding="utf-8"))
-        assert (FOLDER / "circle.md").read_text(encoding="utf-8") == circle.report(rows), "run circle.py --report_only"
-        assert circle.draw(rows, tmp_path / "drawn.png").read_bytes()[:4] == b"\x89PNG"
-        angle, learners = circle.make_learners(3, seed=0)
-        assert circle.tear(torch.stack([angle.cos(), angle.sin()], 1)) == pytest.approx(1)
-        assert compare_channels(learners).information.tolist() == pytest.approx([circle.BITS] * 3, abs=1e-6)
-    finally:
-        sys.modules.pop("circle")
