@@ -9,12 +9,12 @@ benchmark.md and benchmark.png beside it. With --report_only nothing is measured
 import argparse
 import gc
 import json
-import resource
+import re
 import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,8 @@ Channels are random.
 {goals}
 Against *own terms once* the streamed form gains less: what is left is to make the fingerprints, which both must.
 
-{large_size} (random Gaussian values, one thread) take {large_time} minutes; the process holds {large_memory} MB at most,
-{large_more} MB more than before.
+{large_size} (random Gaussian values, one thread) take {large_time} minutes; the process holds {large_memory} MB at
+most, of which {large_before} MB is Python, PyTorch and the values.
 
 ![Time and memory by points and by channels](benchmark.png)
 
@@ -62,6 +62,7 @@ take more than {most} MB.
 """
 FORMS = {"streamed": "streamed", "once": "naive, own terms once", "in_pairs": "naive, pair by pair"}
 COLORS = {"streamed": "#1f6fb4", "once": "#e0a030", "in_pairs": "#c44e00"}
+PARTS = ["sizes", "by_points", "by_channels", "large"]
 KINDS = {"latents": "latents (mean and variance)", "units": "units (values under noise)"}
 
 
@@ -108,6 +109,7 @@ def measure_size(kind: str, channels: int, points: int, rounds: int = ROUNDS) ->
 
 def measure_large() -> dict[str, Any]:
     """The large size in this process: call it in one of its own, whose peak memory is then that of Python, PyTorch and all."""
+    torch.set_num_threads(1)
     channels = make_channels("units", *LARGE)
     before = _peak_of_process()
     start = time.process_time()
@@ -122,24 +124,20 @@ def measure_large() -> dict[str, Any]:
     }
 
 
-def measure() -> dict[str, Any]:
-    """All of it."""
+def measure(parts: Sequence[str]) -> None:
+    """Measure some parts, and keep each when it is finished."""
     torch.set_num_threads(1)
-    growth = [(CHANNELS_OF_POINTS, n) for n in POINTS], [(c, POINTS_OF_CHANNELS) for c in CHANNELS]
-    with tqdm(total=len(KINDS) * len(SIZES) + sum(map(len, growth)) + 1, desc="measuring", unit="size") as bar:
-
-        def done(found: Any) -> Any:
-            bar.update()
-            return found
-
-        return {
-            "torch": torch.__version__.partition("+")[0],
-            "rounds": ROUNDS,
-            "sizes": [done(measure_size(kind, *size)) for kind in KINDS for size in SIZES],
-            "by_points": [done(measure_size("latents", *size, rounds=1)) for size in growth[0]],
-            "by_channels": [done(measure_size("latents", *size, rounds=1)) for size in growth[1]],
-            "large": done(_in_a_process_of_its_own()),
-        }
+    measured: dict[str, Callable[[], Any]] = {
+        "sizes": lambda: [measure_size(kind, *size) for kind in KINDS for size in _shown(SIZES)],
+        "by_points": lambda: [measure_size("latents", CHANNELS_OF_POINTS, n, rounds=1) for n in _shown(POINTS)],
+        "by_channels": lambda: [measure_size("latents", c, POINTS_OF_CHANNELS, rounds=1) for c in _shown(CHANNELS)],
+        "large": _in_a_process_of_its_own,
+    }
+    RESULTS.parent.mkdir(exist_ok=True)
+    for part in parts:
+        found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+        found |= {"torch": torch.__version__.partition("+")[0], "rounds": ROUNDS, part: measured[part]()}
+        RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 def report(found: dict[str, Any]) -> str:
@@ -174,7 +172,7 @@ def report(found: dict[str, Any]) -> str:
         large_size=f"{large['channels']} units x {large['points']} points",
         large_time=f"{large['seconds'] / 60:.1f}",
         large_memory=f"{large['bytes_of_process'] / 1e6:.0f}",
-        large_more=f"{(large['bytes_of_process'] - large['bytes_before']) / 1e6:.0f}",
+        large_before=f"{large['bytes_before'] / 1e6:.0f}",
         most=MOST_HELD * 8 // 10**6,
     )
 
@@ -207,16 +205,11 @@ def draw(found: dict[str, Any], path: Path) -> Path:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS, help="what to measure; all if not given")
     parser.add_argument("--report_only", action="store_true", help="measure nothing")
-    parser.add_argument("--large_only", action="store_true", help="measure the large size alone, and print it")
     given = parser.parse_args()
-    if given.large_only:
-        torch.set_num_threads(1)
-        print(json.dumps(measure_large()))
-        return
     if not given.report_only:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(measure(), indent=1) + "\n", encoding="utf-8")
+        measure(given.parts)
     found = json.loads(RESULTS.read_text(encoding="utf-8"))
     page = HERE / "benchmark.md"
     page.write_text(report(found), encoding="utf-8")
@@ -227,15 +220,19 @@ def _verdict(value: float, goal: float) -> list[str]:
     return [f"{value:.1f}", "met" if value >= goal else "**not met**"]
 
 
+def _shown(sizes: Sequence[Any]) -> Any:
+    return tqdm(sizes, desc="measuring", unit="size")
+
+
 def _peak_of_process() -> int:
-    """Bytes, of all that this process has held at once."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    """Bytes, of all that this process has held at once (Linux). `getrusage` would count the process that started it."""
+    return int(re.search(r"VmHWM:\s+(\d+) kB", Path("/proc/self/status").read_text()).group(1)) * 1024
 
 
 def _in_a_process_of_its_own() -> dict[str, Any]:
-    command = [sys.executable, __file__, "--large_only"]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-    return json.loads(done.stdout.splitlines()[-1])
+    code = "import json, benchmark; print(json.dumps(benchmark.measure_large()))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=HERE, check=True, stdout=subprocess.PIPE, text=True)
+    return json.loads(done.stdout)
 
 
 if __name__ == "__main__":
