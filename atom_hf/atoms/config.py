@@ -10,6 +10,7 @@ from ..errors import AtomError
 from ..utils.files import read_json, write_atomically
 from . import format_1
 from .energy import TOKEN_REDUCTIONS
+from .explainer_sizes import check_explainer_sizes
 from .heads import POSITION_INITS
 
 CONFIG_NAME = "atom_config.json"
@@ -59,7 +60,7 @@ def _option(default: Any, help: str) -> Any:
 class AtomConfig:
     """Options of the atom heads and the atom loss: which tokens form an atom, and how the loss is weighted.
 
-    Every field but the last five, which describe the model, is also a flag of `AtomTrainingArguments`, named `atom_` + field.
+    Every field but the last eight, which describe the model, is also a flag of `AtomTrainingArguments`, named `atom_` + field.
     All are this library's own choices, except `token_reduction="sum"` and `softening=0`, which give the paper's Eq. 5;
     `recipes/study/README.md` is the evidence for the defaults. Raises `AtomError` for an invalid value.
     """
@@ -164,9 +165,13 @@ class AtomConfig:
     hidden_size: int | None = None
     special_token_ids: list[int] | None = None
     base_model_class: str | None = None
-    # These describe the explainer, if one has been fitted (explainer/fit.py).
+    # These describe the explainer, if one has been fitted (explainer/fit.py). The last three are None for one that was
+    # fitted before there were attention blocks, a mix of layers, and an importance for each strategy; the first is the default.
     explainer_classes: int | None = None
     explainer_width: int | None = None
+    explainer_blocks: int | None = None
+    explainer_layers: list[int] | None = None
+    explainer_strategies: list[str] | None = None
 
     def __post_init__(self):
         if self.form is not None and (not isinstance(self.form, str) or self.form not in FORMS):
@@ -207,11 +212,9 @@ class AtomConfig:
             check(getattr(self, name) in options, name, " or ".join(map(repr, options)))
 
         ids, base = self.special_token_ids, self.base_model_class
-        for name in ("hidden_size", "explainer_classes", "explainer_width"):
-            size = getattr(self, name)
-            check(size is None or (_is_whole(size) and size > 0), name, "a whole number above 0")
-        both = (self.explainer_classes is None) == (self.explainer_width is None)
-        check(both, "explainer_classes", "given together with explainer_width, or neither of them")
+        size = self.hidden_size
+        check(size is None or (_is_whole(size) and size > 0), "hidden_size", "a whole number above 0")
+        check_explainer_sizes(self, check)
         if isinstance(ids, list) and len(ids) > MAX_SPECIAL_TOKENS:
             raise AtomError(f"special_token_ids holds {len(ids)} ids; at most {MAX_SPECIAL_TOKENS} are allowed")
         whole = ids is None or (isinstance(ids, list) and all(_is_whole(i) and abs(i) < 2**31 for i in ids))

@@ -63,6 +63,7 @@ def main(arguments: list[str]) -> int | None:
         run,
         args,
         explainer_samples=explainer.checked(),
+        explainer_seconds=explainer.explainer_seconds,
         card_samples=card.card_samples,
         least_logs=0 if "logging_steps" in given_flags("train", arguments, kinds) else LEAST_LOGS,
         patience=patience,

@@ -9,7 +9,9 @@ from ..builtin import BUILT_IN_DATASETS, BUILT_IN_MODELS
 from ..data.columns import TASKS
 from ..data.load import TaskData, load_data
 from ..errors import AtomError
-from ..explainer.fit import FEWEST, SAMPLES
+from ..explainer.collect import FEWEST
+from ..explainer.fit import COPIES, SAMPLES, SETS
+from ..explainer.masked_samples import passes_of
 from ..training.arguments import AtomTrainingArguments
 from ..utils.bounds import COUNT, SEED, Bound
 
@@ -92,7 +94,15 @@ class ExplainerArguments:
     explainer_samples: int = field(
         default=SAMPLES,
         metadata={
-            "help": "Training samples that the explainer is fitted on; each takes about a hundred forward passes."
+            "help": "Training samples that the explainer is fitted on; each takes "
+            f"{passes_of(COPIES, SETS, 2)} forward passes."
+        },
+    )
+    explainer_seconds: float | None = field(
+        default=None,
+        metadata={
+            "help": "Seconds that fitting the explainer may take, masking included: it is fitted on fewer samples where they "
+            "would not do for all, and on 16 at least."
         },
     )
 
@@ -101,6 +111,10 @@ class ExplainerArguments:
         if self.explainer and self.explainer_samples < FEWEST:
             raise AtomError(
                 f"--explainer_samples must be at least {FEWEST}, got {self.explainer_samples}; --no_explainer fits none"
+            )
+        if self.explainer_seconds is not None and not self.explainer_seconds > 0:
+            raise AtomError(
+                f"--explainer_seconds must be above 0, got {self.explainer_seconds}; --no_explainer fits none"
             )
         return self.explainer_samples if self.explainer else 0
 

@@ -7,7 +7,9 @@ import torch
 from transformers import PreTrainedModel
 
 from ..atoms.config import AtomConfig
-from ..atoms.heads import AtomHeads, ExplainerHead
+from ..atoms.explainer_head import ExplainerHead
+from ..atoms.explainer_sizes import NO_EXPLAINER, explainer_sizes, make_explainer
+from ..atoms.heads import AtomHeads
 from ..errors import AtomError
 from ..hub.card_facts import base_of_weights
 from .collector import ForwardState
@@ -68,7 +70,7 @@ def attach_atoms(
         raise AtomError(f"config must be an AtomConfig, got {type(config).__name__}")
     # An explainer belongs to the model that it was fitted on.
     config = config or AtomConfig()
-    config = replace(config, form=config.form or default_form(model), explainer_classes=None, explainer_width=None)
+    config = replace(config, form=config.form or default_form(model), **NO_EXPLAINER)
 
     check_layer(model, config.layer, config.side)
     check_width(model, config)
@@ -131,21 +133,33 @@ def refit_heads(model: Any, width: int) -> None:
     model.atom_heads = _make_heads(model, model.atom_config)
 
 
-def add_explainer(model: Any, classes: int, width: int) -> ExplainerHead:
-    """Add an untrained explainer to the heads of a model, and its sizes to the configuration."""
-    config = model.atom_config
+def add_explainer(model: Any, **sizes: Any) -> ExplainerHead:
+    """Add an untrained explainer to the heads of a model, and its sizes to the configuration.
+
+    Args:
+        model: the model with atoms.
+        **sizes: the fields of `AtomConfig` that describe an explainer, such as `explainer_classes`.
+    """
+    config = replace(model.atom_config, **NO_EXPLAINER | sizes)
     with torch.random.fork_rng([model.device] if model.device.type == "cuda" else []):
         torch.manual_seed(0)
-        explainer = ExplainerHead(config.hidden_size, classes, width)
+        explainer = make_explainer(config, config.hidden_size)
     model.atom_heads.explainer = explainer.to(model.atom_heads.importance.weight.device).requires_grad_(False)
-    config.explainer_classes, config.explainer_width = classes, width
+    set_explainer_sizes(model, config)
     return explainer
 
 
 def remove_explainer(model: Any) -> None:
     """Remove the explainer, if any: it was fitted to weights that are about to change."""
     model.atom_heads.explainer = None
-    model.atom_config.explainer_classes = model.atom_config.explainer_width = None
+    set_explainer_sizes(model, AtomConfig())
+
+
+def set_explainer_sizes(model: Any, config: AtomConfig) -> None:
+    """Describe in a model's own configuration the explainer that another one describes."""
+    # In place: others hold the same object.
+    for name, value in explainer_sizes(config).items():
+        setattr(model.atom_config, name, value)
 
 
 def _make_heads(model: Any, config: AtomConfig) -> AtomHeads:

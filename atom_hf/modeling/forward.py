@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 from transformers.utils import ModelOutput, logging
 
-from ..atoms.config import AtomConfig
 from ..atoms.energy import Atoms
 from ..atoms.loss import StepAtoms
 from ..errors import AtomError
 from .collector import reading_once
+from .explaining import explain_tokens, layers_to_read
 from .layers import pick_layer
 from .output_layer import Read, find_output_layer, watching
 from .own_outputs import as_model_output, named, run_own, showing, takes, with_more
-from .tokens import find_tokens
+from .tokens import everything_of, find_tokens
 
 logger = logging.get_logger(__name__)
 
@@ -88,12 +88,12 @@ def _add_atoms(
     """
     layer, asked_for_all = model.atom_config.layer, inputs["output_hidden_states"] is True
     try:
-        hidden = pick_layer(states, layer, model)
+        hidden, *others = (pick_layer(states, each, model) for each in (layer, *layers_to_read(model)))
     except AtomError:
         if asked_for_all:
             raise
-        hidden = None
-    if hidden is None:
+        hidden, others = None, []
+    if hidden is None or any(other is None for other in others):
         model._atom_forward_state.keeps_all_states = True
         return None
     if read is not None and not _knows_output_layer(model, read, outputs, asked_for_all):
@@ -168,8 +168,8 @@ def _read_atoms(
     importance, position = model.atom_heads(tokens)
     atoms = Atoms.from_tokens(importance, position, mask, token_reduction=config.token_reduction)
     packed = StepAtoms(energy, atoms) if config.trains_heads_apart else StepAtoms(atoms, None)
-    if model.atom_heads.explainer is not None and not model.training:
-        importance = model.atom_heads.explain(tokens, outputs["logits"].argmax(-1).to(tokens.device))
+    explained = explain_tokens(model, tokens, mask, inputs, outputs, states)
+    importance = importance if explained is None else explained
     return packed.pack(), importance.detach().masked_fill(~mask, float("nan"))
 
 
@@ -196,15 +196,10 @@ def _what_is_read(
     tokens = _at_heads(model, _balanced(model, tokens))
     if mask is None and tokens.shape[1] > 1:
         side = "decoder" if getattr(model.config, "is_encoder_decoder", False) else "encoder"
-        return find_tokens(tokens, inputs, _everything(side), model.config, model)
+        return find_tokens(tokens, inputs, everything_of(side), model.config, model)
     if mask is None:
         mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
     return tokens, mask.to(tokens.device)
-
-
-@functools.cache
-def _everything(side: str) -> AtomConfig:
-    return AtomConfig(tokens="all", side=side)
 
 
 def _balanced(model: Any, hidden: Tensor) -> Tensor:
@@ -270,18 +265,18 @@ def _check_gradient(model: Any, hidden: Tensor) -> None:
 
 
 def _states_to_keep(model: Any) -> bool | list[int]:
-    """The value of `output_hidden_states` that keeps only the hidden states that are read.
+    """The value of `output_hidden_states` that keeps only the hidden states that the heads read.
 
     A model without support for the choice takes the list for True, and returns them all. Negative layers need the number of
     layers in the configuration. A composite model would hand the choice on to all its parts, and a vision tower whose own
     layer is read by the rest needs to keep that one: such models are asked for all.
     """
-    layer = model.atom_config.layer
+    layers = [model.atom_config.layer, *layers_to_read(model)]
     if model._atom_forward_state.keeps_all_states or getattr(model.config, "sub_configs", None):
         return True
-    if layer < 0 and not isinstance(getattr(model.config, "num_hidden_layers", None), int):
+    if min(layers) < 0 and not isinstance(getattr(model.config, "num_hidden_layers", None), int):
         return True
-    return [layer]
+    return list(dict.fromkeys(layers))
 
 
 @functools.cache

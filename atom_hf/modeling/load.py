@@ -14,7 +14,8 @@ from transformers.utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, S
 from transformers.utils import CONFIG_NAME as BASE_CONFIG_NAME
 
 from ..atoms.config import CONFIG_NAME, AtomConfig
-from ..atoms.heads import AtomHeads, ExplainerHead
+from ..atoms.explainer_sizes import explainer_sizes, make_explainer
+from ..atoms.heads import AtomHeads
 from ..errors import AtomError
 from ..hub.files import NotInCache, find_file, pin
 from ..hub.messages import reason
@@ -231,13 +232,13 @@ def restore_heads(
                     f"the heads in {source} are for {config.explainer_classes} classes, and this {type(model).__name__} has "
                     f"{model.config.num_labels}"
                 )
-            heads.explainer = ExplainerHead(width, config.explainer_classes, config.explainer_width)
+            heads.explainer = make_explainer(config, width)
         state = heads.state_dict()
     expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
     heads, _ = read_heads(source, expected, type(model).__name__, **hub)
     attach_atoms(model, config)
     if explainer:
-        add_explainer(model, config.explainer_classes, config.explainer_width)
+        add_explainer(model, **explainer_sizes(config))
     if model.device.type != "meta":  # a model without weights, made to check that everything fits
         model.atom_heads.load_state_dict({name: heads[name] for name in model.atom_heads.state_dict()})
     return True

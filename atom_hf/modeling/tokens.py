@@ -66,6 +66,12 @@ def find_tokens(
     return hidden, mask
 
 
+@functools.cache
+def everything_of(side: str) -> AtomConfig:
+    """A configuration by which every token but padding belongs to the atom."""
+    return AtomConfig(tokens="all", side=side)
+
+
 def _as_sequence(hidden: Tensor, text: Tensor | None, width: int | None) -> Tensor:
     """Hidden states of any shape as [B, N, h]."""
     if hidden.dim() == 4 and text is not None and text.shape == hidden.shape[:2]:

@@ -14,6 +14,7 @@ from transformers import Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
 
 from ..atoms.config import FORMS, AtomConfig
+from ..atoms.explainer_sizes import explainer_sizes
 from ..errors import AtomError
 from ..modeling.attach import attach_atoms
 from ..modeling.collector import to_be_read
@@ -144,10 +145,8 @@ def _take_on(model: AtomMixin, config: AtomConfig) -> None:
         "hidden_size",
         "special_token_ids",
         "base_model_class",
-        "explainer_classes",
-        "explainer_width",
     )
-    model.atom_config = replace(config, **{name: getattr(own, name) for name in kept})
+    model.atom_config = replace(config, **{name: getattr(own, name) for name in kept}, **explainer_sizes(own))
     model.atom_balancer = GradientBalancer.of(config)
 
 

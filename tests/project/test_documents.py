@@ -86,8 +86,8 @@ def folder(tmp_path_factory):
     make_folder(place)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-        patch.setattr("atom_hf.explainer.fit.STEPS", 20)
-        patch.setattr("atom_hf.explainer.fit.LOOK", 10)
+        patch.setattr("atom_hf.explainer.descent.STEPS", 20)
+        patch.setattr("atom_hf.explainer.descent.LOOK", 10)
         patch.setenv("ACCELERATE_USE_CPU", "true")
         patch.chdir(place)
         datasets.disable_progress_bars()
