@@ -89,8 +89,8 @@ def fit_explainer(
         copies: how many times each is explained: as it is, and with some tokens masked.
         sets: how many sets of tokens are left of each of these, a multiple of 4. About `samples * copies * sets` masked copies
             go through the model.
-        seconds: a budget of time for masking and fitting together, unlimited if not given: fewer samples are used where it would not do for all. It is
-            looked at after each batch, and at least 16 samples are used.
+        seconds: a budget of time for masking and fitting together, unlimited if not given: fewer samples are used where it
+            would not do for all, and at least 16. It is looked at after each batch.
         strategy: the masking strategy whose importance is given by default; the first of those that fit the model if not given.
         blocks: attention blocks of the explainer. Without any it reads each token by itself, in the context that its hidden
             states have.
