@@ -1,12 +1,18 @@
 """What an explainer minimises: FastSHAP's loss (arXiv 2107.07436, Eq. 5) for several classes and masking strategies."""
 
+import math
+
 import torch
 from torch import Tensor, nn
 
 from ..atoms.explainer_head import ExplainerHead
 from .masked_samples import MaskedSamples
 
-SIGN = 0.01
+SIGN = 0.1
+"""The weight of the squared gaps: it settles the sign, and keeps the parts near the sum that efficiency asks for."""
+
+START = 3.0
+"""The scale at the start, in mean parts of a token: a token may have several times the mean."""
 
 OTHERS = 1.0
 """The weight of all other classes of a sample together, beside that of the predicted one."""
@@ -29,7 +35,7 @@ class Objective(nn.Module):
         # The mean part of a token under each strategy, if all were alike: [S].
         unit = (masked.whole[train, :, 0].abs() / count).mean(0).clamp(min=1e-6)
         self.register_buffer("unit", unit.to(self.device))
-        self.log_scale = nn.Parameter(torch.zeros_like(self.unit))
+        self.log_scale = nn.Parameter(torch.full_like(self.unit, math.log(START)))
 
     @property
     def scale(self) -> Tensor:

@@ -67,7 +67,7 @@ def text(names: Iterable[str]) -> str:
     rest = [name for name in names if name not in ran]
     parts = [HEAD]
     if rest:
-        parts.append(f"Not run yet: {', '.join(TITLES[name] for name in rest)}.\n\n")
+        parts.append(f"Not run yet: {'; '.join(TITLES[name] for name in rest)}.\n\n")
     if found:
         seen = "; ".join(f"{TITLES[n]}, {s}: {sizes(its['model', OURS])}" for (n, s), its in found.items())
         parts.append(f"Seeds x samples: {seen}.\n\n{summary(found)}\n\n{SHARES}\n{shares_table(found)}\n")

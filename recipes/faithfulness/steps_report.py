@@ -70,14 +70,19 @@ def table(study: dict, lines: list[dict]) -> str:
     return markdown(header, rows)
 
 
-def write_page(study: dict) -> Path:
-    """Writes the page, and returns its path."""
-    lines, parts = read_lines(RESULTS), [HEAD]
+def text(study: dict, lines: list[dict]) -> str:
+    """The page."""
+    parts = [HEAD]
     for name, setting in study["settings"].items():
         its = [line for line in lines if line["setting"] == name]
         seeds = sorted({line["seed"] for line in its})
-        text = f"Seeds {', '.join(map(str, seeds))}.\n\n{table(study, its)}" if its else "Not run yet.\n"
-        parts.append(f"## {setting['title']}\n\n{text}\n")
+        told = f"Seeds {', '.join(map(str, seeds))}.\n\n{table(study, its)}" if its else "Not run yet.\n"
+        parts.append(f"## {setting['title']}\n\n{told}\n")
+    return "".join(parts).rstrip() + "\n"
+
+
+def write_page(study: dict) -> Path:
+    """Writes the page, and returns its path."""
     page = RESULTS.parent / "README.md"
-    page.write_text("".join(parts).rstrip() + "\n", encoding="utf-8")
+    page.write_text(text(study, read_lines(RESULTS)), encoding="utf-8")
     return page
