@@ -52,7 +52,7 @@ class Novelty(nn.Module):
 
         A class that no sample has gets the mean of all.
         """
-        samples, held_samples = samples.double(), held_samples.double()
+        samples, classes, held_samples = samples.cpu().double(), classes.cpu(), held_samples.cpu()
         means = samples.mean(0).repeat(len(self.means), 1)
         for number in classes.unique().tolist():
             means[number] = samples[classes == number].mean(0)
@@ -69,10 +69,8 @@ class Novelty(nn.Module):
         self.variances.fill_(1)
         self.variances[:count] = variances[:count].clamp(min=float(least))
         self.rest.copy_(rest.clamp(min=float(least)))
-        distance = self.distance(held_samples.to(self.means), held_classes)
-        self.distances.copy_(
-            torch.quantile(distance.double(), torch.linspace(0, 1, QUANTILES, dtype=torch.double).to(distance.device))
-        )
+        distance = self.distance(held_samples.to(self.means), held_classes.to(self.means.device)).double().cpu()
+        self.distances.copy_(torch.quantile(distance, torch.linspace(0, 1, QUANTILES, dtype=torch.double)))
 
 
 def pooled(tokens: Tensor, real: Tensor) -> Tensor:

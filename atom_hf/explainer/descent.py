@@ -86,7 +86,7 @@ def fit_head(
     head.nothing.copy_(masked.nothing[is_whole].mean(0))
     # How samples lie is told by those of the fit, and how far off is usual by others.
     seen = (~is_held & is_whole).nonzero()[:, 0]
-    parts = [(_pooled(masked, rows).to(device), masked.classes[rows, 0].to(device)) for rows in (seen, test)]
+    parts = [(_pooled(masked, rows), masked.classes[rows, 0]) for rows in (seen, test)]
     head.novelty.fit(*parts[0], *parts[1])
     if processes() > 1:
         # The same numbers to each, whatever the order of their sums.

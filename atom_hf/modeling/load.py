@@ -215,7 +215,8 @@ def restore_heads(
         return False
     holds(source, **hub)
     check_width(model, config)
-    check_layer(model, config.layer, config.side)
+    for layer in (config.layer, *(config.explainer_layers or [])):
+        check_layer(model, layer, config.side)
     if config.has_explainer and explainer and config.base_model_class != type(model).__name__:
         logger.warning(
             "the importance in %s was fitted to the prediction of a %s; of this %s it is the charge",
