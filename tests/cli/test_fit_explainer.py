@@ -26,7 +26,7 @@ def test_train_fits_an_explainer_or_none_and_fit_explainer_does_it_later(tmp_pat
     printed = capsys.readouterr().out
     assert "samples   24, 168 masked copies" in printed and f"model     {run}" in printed
     done = load_atom_model(run)
-    assert done.atom_heads.explainer.outer.weight.shape == (2 * 10, 64)
+    assert done.atom_heads.explainer.outer.weight.shape == (2 * 10, 256)
     # The same seed on the same machine gives the same, and the model that was read stays as it is.
     other = ["--output_dir", str(tmp_path / "other"), "--samples", "24", "--copies", "1", "--sets", "4"]
     assert main(["fit-explainer", "--model", str(run), *DIGITS, *other]) == 0
