@@ -152,7 +152,7 @@ def test_importance_that_is_fitted_to_the_prediction(folder, tmp_path, monkeypat
     model = load_atom_model("bert")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        add_explainer(model, model.config.num_labels, 8)
+        add_explainer(model, explainer_classes=model.config.num_labels, explainer_width=8)
     model.save_pretrained(folder / "fitted")
     make_tokenizer().save_pretrained(folder / "fitted")
     says = "the prediction leans on it"
