@@ -70,7 +70,7 @@ class RayPool:
             return handle, ray.get(handle)
         except ray.exceptions.LocalRayletDiedError as error:
             raise UnfinishedError(
-                "Ray has ended on this machine; the same command goes on after the last run"
+                "Ray has ended on this machine; the same command resumes after the last finished run"
             ) from error
         except Exception as error:  # Ray's own: those of the function are in its outcome
             return handle, Outcome(failure=_why(error), may_pass=True)

@@ -320,7 +320,7 @@ def test_a_run_that_fails_costs_no_other(tmp_path, monkeypatch, capsys):
     assert [line for line in again if line in lines] == lines
 
 
-@pytest.mark.promise("Paired runs and studies that are interrupted go on after the last finished run.")
+@pytest.mark.promise("Interrupted comparisons and studies resume after the last finished run.")
 def test_an_interrupted_study_on_ray_goes_on(tmp_path, monkeypatch):
     without_training(monkeypatch)
     with fake_ray(monkeypatch, FakePool(most=1)), pytest.raises(KeyboardInterrupt):

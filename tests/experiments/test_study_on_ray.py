@@ -72,7 +72,7 @@ TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": uuid.uuid4().hex}
 
 
 @pytest.mark.promise("A run of a study on Ray whose process is killed is run again, and costs no other run.")
-@pytest.mark.promise("Paired runs and studies that are interrupted go on after the last finished run.")
+@pytest.mark.promise("Interrupted comparisons and studies resume after the last finished run.")
 def test_a_study_on_two_workers_is_stopped_goes_on_and_loses_one(tmp_path):
     """What it has in the end is what one process has, to the bit."""
     pytest.importorskip("ray")
@@ -86,7 +86,7 @@ def test_a_study_on_two_workers_is_stopped_goes_on_and_loses_one(tmp_path):
     left = first.others()
     first.process.send_signal(signal.SIGTERM)
     status, _, err = first.ended()
-    assert status == 130 and err[-1] == "interrupted; the same command goes on after the last finished run"
+    assert status == 130 and err[-1] == "interrupted; the same command resumes after the last finished run"
     assert not any("Traceback" in line for line in err)
     assert not psutil.wait_procs(left, timeout=20)[1]
     before = kept(tmp_path)
