@@ -71,6 +71,6 @@ def edit_agreement(module: nn.Module, rows: LabelledRows, edits: Edits, referenc
     count = max(1, round(TOP * patches))
     top = torch.zeros_like(important).scatter(1, important.topk(count, 1).indices, 1.0)
     hits = top[edits.source].gather(1, changed.topk(count, 1).indices).mean(1)
-    per_row = torch.zeros(len(rows)).index_reduce(0, edits.source, hits, "mean", include_self=False)
-    mean, low, high = t_interval(per_row.tolist())
+    per_row = [float(hits[edits.source == row].mean()) for row in range(len(rows))]
+    mean, low, high = t_interval(per_row)
     return {"agreement": mean, "low": low, "high": high, "chance": count / patches, "patches": patches, "top": count}

@@ -65,7 +65,7 @@ def train_vae(config: BetaVAEConfig, rows: LabelledRows, args: TaskArguments) ->
     model = BetaVAEModel(config)
     copied = (
         *("max_steps", "num_train_epochs", "per_device_train_batch_size", "learning_rate", "lr_scheduler_type"),
-        *("warmup_steps", "weight_decay", "seed", "use_cpu", "dataloader_pin_memory"),
+        *("warmup_steps", "weight_decay", "seed", "use_cpu", "dataloader_pin_memory", "disable_tqdm"),
     )
     own = TrainingArguments(
         args.output_dir,

@@ -103,13 +103,10 @@ def load_classifier(source: str, kind: Kind, labels: Sequence[str], revision: st
     options = {"revision": revision} if revision else {}
     try:
         config = read_config(folder, options)
-    except AtomError as error:
-        raise AtomError(f"{where}: {str(error).removeprefix('--model ')}") from error
-    check_labels(config, labels, where)
-    try:
+        check_labels(config, labels, where)
         model = load_network(folder, "image-classification", {}, None, options)
     except AtomError as error:
-        raise AtomError(f"{where}: {str(error).removeprefix('--model ')}") from error
+        raise AtomError(str(error).replace(f"--model {folder!r}", where, 1)) from error
     prepared = preparation(load_processor(folder, True, "--classifier", **options))
     form = {"config": config.to_diff_dict() | {"model_type": config.model_type}, **prepared}
     revision = getattr(config, "_commit_hash", None) or revision

@@ -23,7 +23,6 @@ from ..drawing import draw_task
 from .agreement import edit_agreement
 from .arguments import ManipulateOptions, ManipulatorArguments
 from .baselines import at_equal_judge, mean_difference_editor, vae_editors
-from .card import write_card
 from .equations import manipulation_task
 from .evaluation import edit_all, editor_of, evaluate_manipulator, measure, probabilities, read_rows
 from .inputs import ManipulatorInputs, load_inputs
@@ -80,7 +79,6 @@ def make_manipulator(options: ManipulateOptions, args: ManipulatorArguments) -> 
         write_atomically(folder / DRAWING_NAME, draw_task(spec))
         write_atomically(folder / METRICS_NAME, json.dumps(found, indent=1) + "\n")
         manipulator.save_pretrained(folder)
-        write_card(manipulator.config, folder)
         forget_sparring(folder)
     return Made(manipulator, found, folder, written)
 

@@ -37,6 +37,7 @@ def fit(
         report_to="none",
         seed=args.seed,
         use_cpu=args.use_cpu,
+        disable_tqdm=args.disable_tqdm,
         bf16=args.bf16,
         fp16=args.fp16,
         dataloader_pin_memory=args.dataloader_pin_memory,

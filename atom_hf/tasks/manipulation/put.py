@@ -13,7 +13,7 @@ from ..kinds import Kind
 PUTS = {"steer": "pixels", "residual": "vector"}
 """By name, the kind of the rows that it edits."""
 
-WIDTHS = {"steer": (64, 128), "residual": (256, 256)}
+WIDTHS = {"steer": (32, 64), "residual": (256, 256)}
 
 
 def make_put(name: str, kind: Kind, classes: int, widths: Sequence[int]) -> nn.Module:

@@ -91,8 +91,8 @@ def edits_figure(manipulator: Manipulator, rows: LabelledRows) -> Figure:
     sheet = []
     for row, label in enumerate(rows.labels.tolist()):
         cells = [Cell(picture_of(values[row].numpy()), labels[label])]
-        cells += [Cell(picture_of(edited[to][row].numpy()), labels[to], framed=to == label) for to in classes]
-        cells.append(Cell(picture_of(undone[row].numpy()), "undone"))
+        cells += [Cell(picture_of(edited[to][row].numpy()), framed=to == label) for to in classes]
+        cells.append(Cell(picture_of(undone[row].numpy())))
         change = difference_picture(values[row].numpy(), moved[row].cpu().numpy())
         cells.append(Cell(change, f"to {labels[following[row]]}"))
         sheet.append(cells)

@@ -86,6 +86,7 @@ def manipulate(
     model = TaskModel(spec, {"get": fresh_copy(sparring.module), "put": editor})
     trainer = TaskTrainer(model, args, train_dataset=inner(train).as_task_rows(args.seed), data_collator=collate)
     print_lines(trainer)
+    args.resume_from_checkpoint = checkpoint
     log_often(trainer, 10)
     train_from(trainer, checkpoint)
     config = ManipulatorConfig(
