@@ -31,7 +31,7 @@ LAST = list(ARMS)[-1]
 DATA = {
     "digits": {
         "classifier": f"{RUNS / 'digits-classifier'}:f",
-        "flags": "--dataset digits --max_steps 800",
+        "flags": "--dataset digits --max_steps 700 --per_device_train_batch_size 64",
         "about": "Handwritten digits of 8 x 8 pixels. The classifier is a small convolutional network "
         "([supervised.yaml](../tasks/supervised.yaml)), trained on the same 1,000 rows as the editor. Of 797 others, half "
         "teach the judge, a support vector machine, and half are edited to the nine other classes.",

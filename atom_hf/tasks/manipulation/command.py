@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageOps
+from transformers import PreTrainedConfig
 
 from ...errors import AtomError, first_line
 from ...finetune.checks import check_reporters, check_schedule
@@ -23,6 +24,7 @@ from ..drawing import draw_task
 from .agreement import edit_agreement
 from .arguments import ManipulateOptions, ManipulatorArguments
 from .baselines import at_equal_judge, mean_difference_editor, vae_editors
+from .config import ManipulatorConfig
 from .equations import manipulation_task
 from .evaluation import edit_all, editor_of, evaluate_manipulator, measure, probabilities, read_rows
 from .inputs import ManipulatorInputs, load_inputs
@@ -129,14 +131,16 @@ def judge_all(
 
 def load_manipulator(source: str) -> Manipulator:
     """A manipulator from its folder or Hub id. Raises `AtomError`."""
+    where = f"--model {source!r} is no manipulator that can be read"
     try:
+        config, _ = PreTrainedConfig.get_config_dict(source)
+        if config.get("model_type") != ManipulatorConfig.model_type:
+            raise AtomError(f"{where}: it has no config.json of one; make one by atom-hf manipulate --classifier")
         model = Manipulator.from_pretrained(source)
     except AtomError:
         raise
     except Exception as error:  # a damaged or foreign folder raises many kinds of errors
-        raise AtomError(
-            f"--model {source!r} is no manipulator that can be read: {reason(error, source, None)}"
-        ) from error
+        raise AtomError(f"{where}: {reason(error, source, None)}") from error
     return model.eval()
 
 

@@ -47,7 +47,7 @@ class Manipulator(PreTrainedModel):
 
     def train(self, mode: bool = True) -> "Manipulator":
         super().train(mode)
-        self.get.eval()
+        self.get.eval().requires_grad_(False)  # which loading gives parameters of its own
         return self
 
     def to_inner(self, values: Tensor) -> Tensor:

@@ -24,8 +24,8 @@ class AttributeManipulationPipeline(Pipeline):
         edit = pipeline("attribute-manipulation", model="runs/digits-manipulator")
         edit("three.png", to="8")["image"].save("eight.png")
 
-    Pictures are PIL's, paths, URLs or base64, as other pipelines take them; vectors are arrays or lists of numbers. Lists of
-    pictures and generators give their results one by one.
+    Pictures are PIL's, paths, URLs or base64, as other pipelines take them; vectors are arrays [d]. Lists give lists;
+    generators and data sets give their results as they come.
 
     Each gives a dict: "image" (PIL, of the manipulator's size) or "vector" (float32 [d]); "label", the class that was read
     before; "to" and "strength"; "score", the probability of the class that is read from the edit.
