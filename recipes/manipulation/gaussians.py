@@ -14,9 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from atom_hf.tasks import TaskArguments, TaskModel, TaskTrainer, read_task
-from atom_hf.tasks.kinds import Kind
 from atom_hf.tasks.laws import energy_distance
-from atom_hf.tasks.manipulation.put import Residual
 from atom_hf.tasks.manipulation.rows import LabelledRows
 from atom_hf.tasks.rows import collate
 from atom_hf.utils.jsonl import append_line, read_lines
@@ -25,7 +23,7 @@ from atom_hf.visualization.figures import new_figure, save_figure
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "gaussians.jsonl"
-SEEDS, STEPS, BATCH, ROWS, TEST = 3, 1000, 128, 20_000, 4000
+SEEDS, STEPS, BATCH, ROWS, TEST = 3, 1200, 256, 20_000, 4000
 MEANS = torch.tensor([[-2.0, 0.0], [2.0, 0.0]])
 DRAWN = 250  # rows that the picture shows
 DECLARATIONS = """
@@ -101,7 +99,7 @@ def draw(count: int, seed: int) -> LabelledRows:
 def train(text: str, seed: int, use_cpu: bool) -> nn.Module:
     """The editor of a task."""
     torch.manual_seed(seed)
-    boxes: dict[str, Any] = {"get": Posterior(), "put": Residual(Kind("vector", (2,)), 2, (64, 64))}
+    boxes: dict[str, Any] = {"get": Posterior(), "put": "mlp(64, 64)"}
     spec = read_task(text)
     if "dis" in spec.learners:
         boxes["dis"] = "mlp(64, 64)"
