@@ -20,7 +20,7 @@ from .rows import LabelledRows
 
 logger = get_logger(__name__)
 
-BETAS = (0.3, 0.6, 1.0, 2.0)
+BETAS = (0.01, 0.03, 0.1, 0.3)
 """Of the loss: the sum of squared errors plus so many times the KL divergence, per 64 pixels."""
 
 LATENTS = 32
