@@ -22,6 +22,7 @@ USAGE = """usage: atom-hf COMMAND [flags]
   faithfulness  measure how faithful the importance is, next to other attribution methods
   push          check a saved model and push it to the Hugging Face Hub
   task          check, draw, compare and train a task: a loss written as equations between models
+  manipulate    turn a classifier into an editor that writes its classes into images or embeddings, and edit with it
   bench         measure what --atom costs: a training step with it and without it, interleaved
 
 atom-hf COMMAND --help lists the flags; train, compare and bench list all of Trainer's by --help_all.
@@ -86,13 +87,14 @@ GO_ON = {
     "faithfulness": "the same command resumes where it stopped",
     "fragments": "the same command resumes after the last run that was read",
     "task": "if a checkpoint was written, the same command resumes with --resume_from_checkpoint true",
+    "manipulate": "if a checkpoint was written, the same command resumes with --resume_from_checkpoint true",
     "push": "the repository is as it was, unless the commit had been sent",
 }
 
 # Each is a file beside this one, imported when it is asked for: Torch and Transformers take seconds to import.
 COMMANDS = (
     *("train", "compare", "study", "fit-explainer", "explain", "fragments"),
-    *("faithfulness", "push", "task", "bench"),
+    *("faithfulness", "push", "task", "manipulate", "bench"),
 )
 
 

@@ -59,6 +59,14 @@ class RunArguments:
     model_revision: str | None = _flag("A branch, tag or commit of the model on the Hub.")
 
 
+_RUN = {one.name: one for one in fields(RunArguments)}
+
+
+def as_in_train(name: str) -> Any:
+    """A flag of another command that is the same in `atom-hf train`."""
+    return field(default=_RUN[name].default, metadata=dict(_RUN[name].metadata))
+
+
 DATA_FIELDS = [
     *("task", "dataset_config", "eval_dataset", "train_split", "eval_split", "eval_fraction", "hold_out"),
     *("text_column", "text_pair_column", "image_column", "label_column"),
