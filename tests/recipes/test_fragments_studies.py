@@ -1,6 +1,7 @@
 """The studies of channels: the sprites that they render, and pages that are what their results give."""
 
 import importlib
+import json
 import sys
 
 import numpy as np
@@ -55,3 +56,40 @@ def test_an_ensemble_is_measured_on_images_that_chose_nothing(modules):
     right = probabilities[:, order].mean(0).argmax(1) == labels[order]
     assert found["all"] == pytest.approx(right.mean())
     assert found["accuracy"] >= found["random"] > found["single"] > 0.1
+
+
+@pytest.mark.parametrize("data", ["sprites", "digits"])
+def test_the_page_of_vaes_is_that_of_their_results(modules, data):
+    folder = FOLDER / data
+    result = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    page = (folder / "README.md").read_text(encoding="utf-8")
+    assert page == modules["vaes"].report(data, result), f"run vaes.py {data} --report_only"
+    assert [row["strength"] for row in result["by beta"]] == list(modules["train_vaes"].BETAS[data])
+    assert sorted(map(float, result["hotspots"])) == sorted(modules["train_vaes"].BETAS[data])
+
+
+def test_the_page_of_selected_runs_is_that_of_their_results(modules):
+    select = modules["select_runs"]
+    lines = [json.loads(line) for line in select.RESULTS.read_text(encoding="utf-8").splitlines()]
+    page = (select.HERE / "README.md").read_text(encoding="utf-8")
+    assert page == select.report(lines), "run select_runs.py --report_only"
+    assert [line["repeat"] for line in lines] == list(range(len(lines)))
+
+
+def test_the_page_of_own_models_is_that_of_their_results(modules, tmp_path):
+    own = modules["own_models_report"]
+    results = own.read_results()
+    assert (own.HERE / "README.md").read_text(encoding="utf-8") == own.report(results), (
+        "run own_models.py --report_only"
+    )
+    for result in results:
+        assert set(result["layers"]) == set(own.ARMS) and result["seeds"] == own.SEEDS[result["data"]]
+    own.draw_layers(results, tmp_path / "drawn.png")
+    assert (tmp_path / "drawn.png").read_bytes()[:4] == b"\x89PNG"
+
+
+def test_fine_tunes_take_the_default_form_of_the_flag(modules):
+    assert "atom_form" not in str(modules["fine_tunes"].ARMS)
+    found = modules["fine_tunes"].trained("digits", 0, atom=True, max_train_samples=8, num_train_epochs=1)
+    atoms = found.trainer.model.atom_config
+    assert (atoms.form, atoms.weight) == ("separation", 0.5)

@@ -11,12 +11,10 @@ from atom_hf.importance.results import WordImportance
 from atom_hf.visualization.differences import Difference
 from atom_hf.visualization.page import Figure, Table, write_page
 from atom_hf.visualization.pictures import png
+from helpers.accessibility import RULES
 from helpers.browser import DESK, PHONE, opened
 from helpers.importances import HOSTILE, NAN, picture, random_atoms, sample_set, text
 
-# Every rule of WCAG 2.0 to 2.2 at levels A and AA, target sizes too, which axe leaves out by itself, and its best practice.
-TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-RULES = {"runOnly": TAGS, "rules": {"target-size": {"enabled": True}}}
 GAP = Difference("accuracy", "plain", "atom", ("0.71 ± 0.01", "0.72 ± 0.02"), (0.0, 0.02), 0.01, -0.1, 0.12, 0)
 SOURCE = "The  un\n\tbreakable sea ends"
 
