@@ -82,15 +82,15 @@ def test_it_tells_what_it_explains():
     head = random_head()
     head.scale.copy_(torch.tensor([0.1, 0.2]))
     head.nothing.copy_(torch.tensor([[0.4, 0.3, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4]]))
-    states, logits = [torch.randn(B, N, H) * 3 for _ in range(L)], torch.randn(B, C)
+    states, values = [torch.randn(B, N, H) * 3 for _ in range(L)], torch.randn(B, C).softmax(-1)
     mask = torch.ones(B, N, dtype=torch.bool)
     mask[:, 0] = False
     classes = torch.tensor([3, 0, 2])
-    told = head.explain(states, mask, torch.ones_like(mask), logits, classes, 1)
+    told = head.explain(states, mask, torch.ones_like(mask), values, classes, 1)
     expected = head(torch.stack([normed(s) for s in states], 1), torch.ones_like(mask), classes[:, None])[:, :, 1, 0]
     torch.testing.assert_close(told.importance, expected, atol=1e-4, rtol=1e-4)
     for row, number in enumerate(classes.tolist()):
-        everything = float(logits[row].softmax(-1)[number])
+        everything = float(values[row, number])
         parts = 0.2 * float(told.importance[row, 1:].sum())
         assert float(told.everything[row]) == pytest.approx(everything, abs=1e-6)
         assert float(told.nothing[row]) == pytest.approx([0.1, 0.2, 0.3, 0.4][number])
