@@ -100,7 +100,8 @@ def text(study: dict, lines: list[dict]) -> str:
         seeds = sorted({line["seed"] for line in its})
         told = "Not run yet.\n"
         if its:
-            told = f"Seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}.\n\n{table(study, its)}\n{before_table(study, its)}"
+            told = f"Seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}.\n\n"
+            told += f"{table(study, its)}\n{before_table(study, its)}"
         parts.append(f"## {setting['title']}\n\n{told}\n")
     return "".join(parts).rstrip() + "\n"
 
