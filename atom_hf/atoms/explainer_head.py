@@ -23,11 +23,11 @@ class Explanation(NamedTuple):
     importance: Tensor
     """[B, N] in [-1, 1]."""
     everything: Tensor
-    """[B]: v(all), the probability of the class with every token, from the model's own logits."""
+    """[B]: v(all), the value of the class with every token: its probability, by the model."""
     nothing: Tensor
-    """[B]: v(none), the probability with every token masked, as the explainer expects it; NaN for heads saved before that."""
+    """[B]: v(none), its value with every token masked, as the explainer expects it; NaN for heads saved before that."""
     parts: Tensor
-    """[B]: the sum of the tokens' parts, in units of probability; NaN for heads saved before that."""
+    """[B]: the sum of the tokens' parts, in units of the value; NaN for heads saved before that."""
     novelty: Tensor
     """[B] in [0, 1]: the share of the held-out samples of the fit that are less unusual; NaN for heads saved before that."""
 
@@ -96,7 +96,7 @@ class ExplainerHead(nn.Module):
         return torch.tanh((torch.einsum("bnw,sbmw->bnsm", inner, weight) + bias.permute(1, 0, 2)[:, None]) / 2)
 
     def explain(
-        self, states: list[Tensor], mask: Tensor, real: Tensor, logits: Tensor, classes: Tensor, strategy: int = 0
+        self, states: list[Tensor], mask: Tensor, real: Tensor, values: Tensor, classes: Tensor, strategy: int = 0
     ) -> Explanation:
         """What it says of one class of each sample.
 
@@ -104,21 +104,20 @@ class ExplainerHead(nn.Module):
             states: the hidden states [B, N, h] of each layer that is mixed, as the model gives them.
             mask: bool [B, N], the tokens that have an importance.
             real: bool [B, N], all tokens but padding.
-            logits: [B, C], the model's.
+            values: [B, C], those of the classes with every token: their probabilities.
             classes: int [B], the class that is explained.
             strategy: the place of the masking strategy among those that it was fitted to.
         """
         with torch.autocast(mask.device.type, enabled=False):
             normal = torch.stack([F.layer_norm(part.float(), (self.hidden_size,)) for part in states], 1)
             importance = self(normal, real, classes[:, None])[:, :, strategy, 0]
-            probabilities = logits.float().softmax(-1)
-            everything = probabilities.gather(1, classes[:, None])[:, 0]
+            everything = values.gather(1, classes[:, None])[:, 0]
             if not self.strategies:
                 unknown = torch.full_like(everything, float("nan"))
                 return Explanation(importance, everything, unknown, unknown, unknown)
             parts = self.scale[strategy] * (importance * mask).sum(1)
             nothing = self.nothing[strategy].float()[classes]
-            return Explanation(importance, everything, nothing, parts, self.novelty(normal[:, -1], real, probabilities))
+            return Explanation(importance, everything, nothing, parts, self.novelty(normal[:, -1], real, values))
 
     def extra_repr(self) -> str:
         return f"hidden_size={self.hidden_size}, classes={self.classes}, width={self.width}"

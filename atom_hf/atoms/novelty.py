@@ -33,9 +33,9 @@ class Novelty(nn.Module):
         self.register_buffer("rest", torch.ones(()))
         self.register_buffer("distances", torch.linspace(0, 1, QUANTILES))
 
-    def forward(self, tokens: Tensor, real: Tensor, probabilities: Tensor) -> Tensor:
-        """Layer-normalised tokens [B, N, h], those that are no padding, bool [B, N], probabilities [B, C] -> score [B]."""
-        distance = self.distance(pooled(tokens, real), probabilities.argmax(-1))
+    def forward(self, tokens: Tensor, real: Tensor, values: Tensor) -> Tensor:
+        """Layer-normalised tokens [B, N, h], which are no padding, bool [B, N], the values of classes [B, C] -> score [B]."""
+        distance = self.distance(pooled(tokens, real), values.argmax(-1))
         place = torch.searchsorted(self.distances.float(), distance.contiguous())
         return place / QUANTILES
 

@@ -41,7 +41,7 @@ class MaskedSamples:
     mask: Tensor  # bool [n, N]: the tokens that are masked or not
     real: Tensor  # bool [n, N]: all but padding
     classes: Tensor  # [n, M]: the most probable first
-    probabilities: Tensor  # [n, C]: with every token
+    values: Tensor  # [n, C]: the probabilities of all classes, with every token
     nothing: Tensor  # [n, S, C]: with no token, under each masking strategy
     keep: Tensor  # bool [n, K, N]: the sets
     strategy: Tensor  # [n, K]: under which strategy the others are masked
@@ -130,7 +130,7 @@ def mask_samples(
     keep = draw_sets(tokens.cpu(), sets, generator).to(tokens.device)
     # Tokens that a copy lacks stay masked.
     lost = maskers[0].tokens(inputs, length) & ~tokens
-    everything = seen.logits.float().softmax(-1)
+    everything = seen.values
     classes = everything.topk(min(CLASSES, everything.shape[1]), dim=1).indices
     strategy = torch.arange(sets) // 2 % len(maskers)
     change = everything.new_zeros(len(tokens), sets, classes.shape[1])
@@ -139,7 +139,7 @@ def mask_samples(
     for number, masker in enumerate(maskers):
         mine = (strategy == number).to(tokens.device)
         none = torch.zeros_like(tokens)[:, None]
-        found = _probabilities(model, masker, inputs, torch.cat([none, keep[:, mine]], 1) | lost[:, None])
+        found = _values(model, masker, inputs, torch.cat([none, keep[:, mine]], 1) | lost[:, None])
         nothing[:, number] = found[:, 0]
         each = classes[:, None].expand(-1, found.shape[1] - 1, -1)
         change[:, mine] = (found[:, 1:] - found[:, :1]).gather(2, each)
@@ -172,8 +172,8 @@ def draw_sets(tokens: Tensor, sets: int, generator: torch.Generator) -> Tensor:
     return torch.stack([left, tokens[:, None] & ~left], dim=2).flatten(1, 2)
 
 
-def _probabilities(model: Any, masker: Masker, inputs: Inputs, keep: Tensor) -> Tensor:
-    """The probabilities [B, K, C] of each sample with the sets bool [B, K, N] of its tokens alone."""
+def _values(model: Any, masker: Masker, inputs: Inputs, keep: Tensor) -> Tensor:
+    """The values [B, K, C] of each sample with the sets bool [B, K, N] of its tokens alone."""
     flat, parts, places = keep.flatten(0, 1), [], []
     # Deleted tokens shorten a text: alike ones go together.
     for rows in flat.sum(1).argsort().split(ROWS):

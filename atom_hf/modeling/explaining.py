@@ -26,8 +26,8 @@ class TokenStates:
     """bool [B, N]: the tokens that have an importance."""
     real: Tensor
     """bool [B, N]: all tokens but padding."""
-    logits: Tensor
-    """[B, C]."""
+    values: Tensor
+    """[B, C]: the probabilities of the classes."""
 
 
 @dataclass
@@ -133,14 +133,14 @@ def explain_tokens(
     if layers and states is not None:
         found = [_like(tokens, pick_layer(states, layer, model), inputs, config, model) for layer in layers]
     real = find_tokens(tokens, inputs, everything_of(config.side), model.config, model)[1]
-    logits = outputs["logits"].to(tokens.device)
+    values = outputs["logits"].to(tokens.device).float().softmax(-1)
     if state.reading_states is not None:
-        state.reading_states.found.append(TokenStates(found, mask, real, logits))
+        state.reading_states.found.append(TokenStates(found, mask, real, values))
     if head is None or model.training:
         return None
     asked = state.explaining or Explaining(None, 0)
-    classes = logits.argmax(-1) if asked.classes is None else asked.classes.to(tokens.device)
-    explanation = head.explain(found, mask, real, logits, classes, asked.strategy)
+    classes = values.argmax(-1) if asked.classes is None else asked.classes.to(tokens.device)
+    explanation = head.explain(found, mask, real, values, classes, asked.strategy)
     asked.found.append(explanation)
     return explanation.importance
 

@@ -167,13 +167,14 @@ def judged(parts: torch.Tensor, truth: torch.Tensor, masked: MaskedSamples) -> l
     return found
 
 
-def run_setting(study: dict, setting: str, seed: int, given: list[str] | None) -> None:
-    """Fits and judges every step of one model that is not in the results yet."""
+def run_setting(study: dict, setting: str, seed: int, given: list[str] | None, wanted: list[str] | None) -> None:
+    """Fits and judges every step of one model, or those that are wanted, that is not in the results yet."""
     data = {"dataset": study["settings"][setting]["dataset"]}
     if given is not None:
         data = dict(zip(("dataset", "eval_dataset"), given, strict=True))
     done = {(line["setting"], line["seed"], line["step"]) for line in read_lines(RESULTS)}
-    left = [step for step in steps_of(study) if (setting, seed, step["name"]) not in done]
+    asked = [step for step in steps_of(study) if wanted is None or step["name"] in wanted]
+    left = [step for step in asked if (setting, seed, step["name"]) not in done]
     if not left:
         return
     folder = make_model(setting, seed, [part for name, value in data.items() for part in (f"--{name}", value)])
@@ -209,6 +210,8 @@ def main() -> None:
         "--only", choices=study["settings"], action="append", help="this setting; several times for several"
     )
     parser.add_argument("--seed", type=int, choices=study["seeds"], action="append", help="this seed, likewise")
+    names = [step["name"] for step in steps_of(study)]
+    parser.add_argument("--step", choices=names, action="append", help="this step, likewise")
     parser.add_argument(
         "--data", action="append", default=[], metavar="SETTING=TRAIN,EVAL", help="local files in place of the Hub's"
     )
@@ -221,7 +224,7 @@ def main() -> None:
         RESULTS.parent.mkdir(exist_ok=True)
         start_lines(RESULTS)
         for seed, setting in itertools.product(options.seed or study["seeds"], options.only or study["settings"]):
-            run_setting(study, setting, seed, local.get(setting))
+            run_setting(study, setting, seed, local.get(setting), options.step)
     print(f"written   {write_page(study)}")
 
 

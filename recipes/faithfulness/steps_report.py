@@ -60,14 +60,36 @@ def table(study: dict, lines: list[dict]) -> str:
     rows = []
     for name in [*dict.fromkeys([*names, *compared]), SHAPLEY]:
         mine = [line for line in lines if line["step"] == name]
-        shares = [
-            f"{np.mean([line['strategies'][s]['explained'] for line in mine]):.3f}" if mine else "" for s in strategies
-        ]
+        shares = [f"{explained(lines, name, s):.3f}" if mine else "" for s in strategies]
         ranks = [cell(lines, name, compared.get(name), s) for s in strategies]
         passes = f"{mine[0]['passes']:,}" if mine else ""
         rows.append([name, passes, *shares, *ranks])
     header = ["", "passes", *(f"explained, {s}" for s in strategies), *(f"rank, {s}" for s in strategies)]
     return markdown(header, rows)
+
+
+def before_table(study: dict, lines: list[dict]) -> str:
+    """A row for today's explainer and each variant that was run, beside the first step."""
+    strategies, first = list(lines[0]["strategies"]), study["steps"][0]["name"]
+    by_name = {line["step"]: line for line in lines}
+    names = [study["steps"][-1]["name"], *(variant["name"] for variant in study["variants"])]
+    rows = [
+        [
+            name,
+            f"{by_name[name]['passes'] / by_name[first]['passes']:.0%}",
+            *(f"{explained(lines, name, s) - explained(lines, first, s):+.3f}" for s in strategies),
+            *(cell(lines, name, first, s) for s in strategies),
+        ]
+        for name in names
+        if name in by_name and first in by_name
+    ]
+    header = [f"beside {first!r}", "passes", *(f"explained, {s}" for s in strategies)]
+    return markdown([*header, *(f"rank, {s}" for s in strategies)], rows) if rows else ""
+
+
+def explained(lines: list[dict], step: str, strategy: str) -> float:
+    """The mean over seeds of the share that a step explains."""
+    return float(np.mean([line["strategies"][strategy]["explained"] for line in lines if line["step"] == step]))
 
 
 def text(study: dict, lines: list[dict]) -> str:
@@ -76,7 +98,10 @@ def text(study: dict, lines: list[dict]) -> str:
     for name, setting in study["settings"].items():
         its = [line for line in lines if line["setting"] == name]
         seeds = sorted({line["seed"] for line in its})
-        told = f"Seeds {', '.join(map(str, seeds))}.\n\n{table(study, its)}" if its else "Not run yet.\n"
+        told = "Not run yet.\n"
+        if its:
+            told = f"Seed{'s' * (len(seeds) > 1)} {', '.join(map(str, seeds))}.\n\n"
+            told += f"{table(study, its)}\n{before_table(study, its)}"
         parts.append(f"## {setting['title']}\n\n{told}\n")
     return "".join(parts).rstrip() + "\n"
 

@@ -80,7 +80,7 @@ def test_the_value_of_a_set_is_that_of_the_input_masked_alone_for_every_class(na
             shown = model(**alone).logits.softmax(-1)[0]
             classes = collected.classes[row]
             assert classes.tolist() == shown.argsort(descending=True)[:8].tolist()
-            torch.testing.assert_close(collected.probabilities[row], shown, atol=1e-5, rtol=0)
+            torch.testing.assert_close(collected.values[row], shown, atol=1e-5, rtol=0)
 
             def value(kept, strategy, alone=alone):
                 masked = (
@@ -102,8 +102,8 @@ def test_the_value_of_a_set_is_that_of_the_input_masked_alone_for_every_class(na
 @pytest.mark.parametrize("name", ["bert", "vit"])
 def test_a_copy_keeps_what_it_has_left_and_nothing_else_changes(name, monkeypatch):
     model, given = with_heads(name).eval(), []
-    values = masked_samples._probabilities
-    monkeypatch.setattr(masked_samples, "_probabilities", lambda *args: given.append(args) or values(*args))
+    values = masked_samples._values
+    monkeypatch.setattr(masked_samples, "_values", lambda *args: given.append(args) or values(*args))
     maskers = make_maskers(model, make_tokenizer())
     with torch.no_grad():
         collected, _, _ = collect(model, maskers, [batch_for(name, 4)], 4, 3, 4, 0)

@@ -47,7 +47,7 @@ def game(count=2, tokens=5, sets=400):
 
     change = torch.tensor([[[value(i, int(strategy[i, k]), keep[i, k])] for k in range(sets)] for i in range(count)])
     whole = torch.tensor([[[value(i, s, mask[i])] for s in range(2)] for i in range(count)])
-    flat = dict(classes=torch.zeros(count, 1, dtype=torch.long), probabilities=torch.ones(count, 2) / 2)
+    flat = dict(classes=torch.zeros(count, 1, dtype=torch.long), values=torch.ones(count, 2) / 2)
     rest = dict(
         sample=torch.arange(count), copy=torch.zeros(count, dtype=torch.long), nothing=torch.ones(count, 2, 2) / 2
     )
