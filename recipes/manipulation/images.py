@@ -23,9 +23,9 @@ HERE = Path(__file__).parent
 RUNS = Path("runs", "manipulation")
 SEEDS = 3
 ARMS = {
-    "as it is": "--sigma 0 --weights 1 10 10 0",
-    "noise-tuned": "--weights 1 10 10 0",
-    "noise-tuned, with law": "--weights 1 10 10 0.3 --compare true",
+    "against the classifier": "--sigma 0 --weights 1 10 10 0",
+    "against a noise-tuned copy": "--weights 1 10 10 0",
+    "and with the law": "--weights 1 10 10 0.3 --compare true",
 }
 LAST = list(ARMS)[-1]
 DATA = {
@@ -55,7 +55,7 @@ HEAD = """# {title}
 
 ![Originals, their edits to every class, an edit undone, and what it changed]({name}.png)
 
-Means over {seeds} seeds, with the least and the largest in brackets.
+Means over seeds, with the least and the largest in brackets.
 *Classifier* and *judge* are the shares of edits that the given classifier and the judge read as their class.
 The judge reads the class of {judge:.3f} of the rows themselves.
 *Gap* is the share that the classifier that was trained against reads, minus the judge's.
@@ -64,8 +64,7 @@ The judge reads the class of {judge:.3f} of the rows themselves.
 *Energy* is the energy distance of edits to rows of their class; other rows of the class have {floor:.3f}.
 
 {table}
-
-{equal}
+{sizes}
 
 The probability of the class rises with every strength from 0 to 1 in {rising:.1%} of the edits.
 
@@ -97,30 +96,26 @@ def report(name: str, rows: list[dict[str, Any]]) -> str:
         values = [one[key] for one in found if key in one]
         return f"{sum(values) / len(values):.3f} [{min(values):.3f}, {max(values):.3f}]" if values else ""
 
-    header = ["editor", "classifier", "judge", "gap", "identity", "undo", "undo after noise", "move", "energy"]
-    arms = {arm: [row for row in rows if row["arm"] == arm] for arm in ARMS}
-    lines = [
-        [f"against the classifier {arm}", *(cell(found, key) for key in MEASURES)]
-        for arm, found in arms.items()
-        if found
-    ]
-    last = arms[LAST]
-    betas = [vae for vae in (last[0]["compared"] if last else {}) if "equal" not in vae]
-    for vae in betas:
-        lines.append([vae, *(cell([row["compared"][vae] for row in last], key) for key in MEASURES)])
-    equals = [row["compared"].get("conditional VAE, at equal judge") for row in last]
-    if all(equals):
-        lines.append(["conditional VAE, at equal judge", *(cell(equals, key) for key in MEASURES)])
-        equal = (
-            "The row *at equal judge* is interpolated between betas, to the judge's share of each seed's last editor."
-        )
-    else:
-        equal = "No beta reaches the last editor's share of the judge in every seed, so that there is no row at equal judge."
-    size = (
+    def line(says: str, found: list[dict[str, Any]]) -> list[str]:
+        return [says, str(len(found)), *(cell(found, key) for key in MEASURES)]
+
+    header = ["editor", "seeds", "classifier", "judge", "gap", "identity", "undo", "undo after noise", "move", "energy"]
+    last = [row for row in rows if row["arm"] == LAST]
+    lines = [line(arm, [row for row in rows if row["arm"] == arm]) for arm in ARMS]
+    equals = "conditional VAE, at equal judge"
+    compared = [name for name in last[0]["compared"] if name != equals]
+    lines += [line(name, [row["compared"][name] for row in last]) for name in compared]
+    equal = [row["compared"][equals] for row in last if equals in row["compared"]]
+    sizes = (
         f"The editor has {last[0]['parameters']:,} parameters and the conditional VAE {last[0]['vae_parameters']:,}."
-        if last
-        else ""
     )
+    if equal:
+        lines.append(line(equals, equal))
+        sizes += " The last row is interpolated between two betas, to the judge's share of each seed's last editor."
+    else:
+        sizes += (
+            " No two betas are around the last editor's share of the judge, so that there is no row at equal judge."
+        )
 
     def mean(*path: str) -> float:
         values = list(last)
@@ -133,11 +128,10 @@ def report(name: str, rows: list[dict[str, Any]]) -> str:
         about=DATA[name]["about"],
         name=name,
         more="" if name == "digits" else " --dataset FILE",
-        seeds=len({row["seed"] for row in rows}),
         judge=mean("judge_accuracy"),
         floor=mean("energy_of_data"),
         table=markdown(header, lines),
-        equal=f"{size} {equal}".strip(),
+        sizes=sizes,
         rising=mean("interpolation"),
         agreement=mean("agreement", "agreement"),
         chance=mean("agreement", "chance"),
@@ -163,8 +157,8 @@ def main() -> None:
             if status:
                 raise SystemExit(status)
         more += ["--dataset", given.dataset] if given.dataset else []
-        for seed in range(SEEDS):
-            for arm in reversed(ARMS):
+        for arm in reversed(ARMS):
+            for seed in range(SEEDS):
                 if not any((row["seed"], row["arm"]) == (seed, arm) for row in rows):
                     row = run(given.name, seed, arm, more)
                     append_line(file, row)
