@@ -68,7 +68,7 @@ def test_an_editor_of_texts_vectors_is_made_and_used(folders, tmp_path, monkeypa
 
 
 def test_classifiers_that_do_not_fit_are_refused(folders):
-    with pytest.raises(AtomError, match="has 2 classes .*, and --dataset has 3"):
+    with pytest.raises(AtomError, match=r"has 2 classes .*, and --dataset has 3"):
         Body(folders["bert"], ["a", "b", "c"], is_image=False)
     with pytest.raises(AtomError, match=r"--classifier '\./nosuch': no such model that can be read"):
         Body("./nosuch", NAMES, is_image=False)
