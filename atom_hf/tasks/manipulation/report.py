@@ -27,6 +27,12 @@ INTRO = (
 )
 
 
+IMPORTANT = {
+    "occlusion": "whose hiding lowers the probability of the row's class most",
+    "fitted": "whose importance, fitted to the classifier's prediction, is largest",
+}
+
+
 def write_report(
     folder: Path,
     manipulator: Manipulator,
@@ -157,8 +163,8 @@ def result_tables(found: dict[str, Any], labels: list[str]) -> list[Table]:
             ["by chance", f"{agreed['chance']:.3f}"],
         ]
         note = (
-            f"The {agreed['top']} patches of {agreed['patches']} that an edit changes most, and the {agreed['top']} whose "
-            "hiding lowers the probability of the row's class most. Mean over rows."
+            f"The {agreed['top']} patches of {agreed['patches']} that an edit changes most, and the {agreed['top']} "
+            f"{IMPORTANT[agreed['importance']]}. Mean over rows."
         )
         tables.append(Table("Edits and importance", ["measure", "value"], rows, note))
     energies = [[labels[int(k)], *(f"{value:.3f}" for value in both)] for k, both in found["energy_by_class"].items()]
