@@ -12,8 +12,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import datasets
+import numpy as np
+from PIL import Image
+
 from atom_hf.cli.main import main as atom_hf
 from atom_hf.finetune.flags import parse_flags
+from atom_hf.finetune.pretrained import find_model, read_config
 from atom_hf.tasks.manipulation.arguments import ManipulateOptions, ManipulatorArguments
 from atom_hf.tasks.manipulation.command import make_manipulator
 from atom_hf.utils.jsonl import append_line, read_lines
@@ -73,6 +78,24 @@ The probability of the class rises with every strength from 0 to 1 in {rising:.1
 Of the quarter of the patches that an edit changes most, {agreement:.3f} are among the quarter whose hiding lowers the
 probability of the row's class most; by chance it would be {chance:.3f}.
 """
+
+
+def named_copy(file: str) -> tuple[str, str]:
+    """A local copy of Fashion-MNIST in Keras' layout (.npz), as two files with the names of the classes.
+
+    (Its labels are numbers, and a classifier is not taken for data of other classes.)
+    """
+    values, names = np.load(file), read_config(find_model("vit-fashion-mnist"), {}).id2label
+    paths = []
+    for part in ("train", "test"):
+        pictures = [Image.fromarray(pixels) for pixels in values[f"x_{part}"]]
+        labels = [names[int(label)] for label in values[f"y_{part}"]]
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+        path = RUNS / f"fashion-{part}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        datasets.Dataset.from_dict({"image": pictures, "label": labels}, features=features).to_parquet(path)
+        paths.append(str(path))
+    return paths[0], paths[1]
 
 
 def run(name: str, seed: int, arm: str, more: list[str]) -> dict[str, Any]:
@@ -156,7 +179,11 @@ def main() -> None:
             )
             if status:
                 raise SystemExit(status)
-        more += ["--dataset", given.dataset] if given.dataset else []
+        if given.dataset and given.dataset.endswith(".npz"):
+            train, test = named_copy(given.dataset)
+            more += ["--dataset", train, "--eval_dataset", test]
+        elif given.dataset:
+            more += ["--dataset", given.dataset]
         for arm in reversed(ARMS):
             for seed in range(SEEDS):
                 if not any((row["seed"], row["arm"]) == (seed, arm) for row in rows):

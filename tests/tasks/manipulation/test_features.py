@@ -10,7 +10,9 @@ import torch
 from atom_hf import AtomError
 from atom_hf.data.encoding import encode_rows
 from atom_hf.tasks import Manipulator
+from atom_hf.tasks.manipulation.arguments import ManipulateOptions
 from atom_hf.tasks.manipulation.features import Body
+from atom_hf.tasks.manipulation.inputs import load_inputs
 from helpers.commands import command
 from helpers.models import make_tokenizer, tiny, verse
 
@@ -65,6 +67,21 @@ def test_an_editor_of_texts_vectors_is_made_and_used(folders, tmp_path, monkeypa
     assert edited.shape == (3, 2, size)
     expected = manipulator.edit(torch.zeros(2, size), "rough").numpy()
     np.testing.assert_allclose(edited[2], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_the_ids_of_the_classes_are_those_of_the_classifier(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [row for row in verse(60) if '"' not in row["text"]]
+    lines = [f'"{row["text"]}",{NAMES[row["label"]]}' for row in rows]
+    (tmp_path / "lines.csv").write_text("text,label\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    model = tiny("bert", num_labels=2)
+    model.config.id2label = {0: "Rough", 1: "Calm"}
+    model.save_pretrained("model")
+    make_tokenizer().save_pretrained("model")
+    found = load_inputs(ManipulateOptions(classifier="model", dataset="lines.csv", eval_fraction=0.5))
+    assert found.labels == ["rough", "calm"]
+    written = {row["text"]: NAMES[row["label"]] for row in rows}
+    assert [found.labels[label] for label in found.test.labels] == [written[text] for text in found.texts]
 
 
 def test_classifiers_that_do_not_fit_are_refused(folders):
