@@ -30,7 +30,7 @@ SEEDS = 3
 ARMS = {
     "against the classifier": "--sigma 0 --weights 1 10 10 0",
     "against a noise-tuned copy": "--weights 1 10 10 0",
-    "and with the law": "--weights 1 10 10 0.3 --compare true",
+    "against a noise-tuned copy, with the law": "--weights 1 10 10 0.3 --compare true",
 }
 LAST = list(ARMS)[-1]
 DATA = {
@@ -117,15 +117,16 @@ def report(name: str, rows: list[dict[str, Any]]) -> str:
 
     def cell(found: list[dict[str, Any]], key: str) -> str:
         values = [one[key] for one in found if key in one]
-        return f"{sum(values) / len(values):.3f} [{min(values):.3f}, {max(values):.3f}]" if values else ""
+        between = f" [{min(values):.3f}, {max(values):.3f}]" if len(values) > 1 else ""
+        return f"{sum(values) / len(values):.3f}{between}" if values else ""
 
     def line(says: str, found: list[dict[str, Any]]) -> list[str]:
         return [says, str(len(found)), *(cell(found, key) for key in MEASURES)]
 
     header = ["editor", "seeds", "classifier", "judge", "gap", "identity", "undo", "undo after noise", "move", "energy"]
-    last = [row for row in rows if row["arm"] == LAST]
-    lines = [line(arm, [row for row in rows if row["arm"] == arm]) for arm in ARMS]
-    equals = "conditional VAE, at equal judge"
+    arms = {arm: [row for row in rows if row["arm"] == arm] for arm in ARMS}
+    lines = [line(arm, found) for arm, found in arms.items() if found]
+    last, equals = arms[LAST], "conditional VAE, at equal judge"
     compared = [name for name in last[0]["compared"] if name != equals]
     lines += [line(name, [row["compared"][name] for row in last]) for name in compared]
     equal = [row["compared"][equals] for row in last if equals in row["compared"]]
