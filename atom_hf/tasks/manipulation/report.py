@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...utils.files import write_atomically
 from ...visualization.edits_picture import Cell, difference_picture, edits_sheet, picture_of
 from ...visualization.page import Figure, Table, write_page
 from ..kinds import number
@@ -60,8 +61,7 @@ def write_report(
     figures, written = [], []
     if is_image:
         figures = [edits_figure(manipulator, rows.take(some)), strengths_figure(manipulator, rows.take(some[:6]))]
-        (folder / PICTURE_NAME).write_bytes(figures[0].png)
-        written.append(folder / PICTURE_NAME)
+        written.append(write_atomically(folder / PICTURE_NAME, figures[0].png))
     tables = result_tables(found, config.labels)
     if texts is not None:
         tables.append(nearest_table(manipulator, rows, some, texts))
