@@ -199,7 +199,8 @@ def report(rows: list[dict[str, Any]]) -> str:
 
     def cell(found: list[dict[str, Any]], key: str) -> str:
         values = [row[key] for row in found if key in row]
-        return f"{sum(values) / len(values):.3f} [{min(values):.3f}, {max(values):.3f}]" if values else ""
+        between = f" [{min(values):.3f}, {max(values):.3f}]" if len(values) > 1 else ""
+        return f"{sum(values) / len(values):.3f}{between}" if values else ""
 
     def mean(key: str) -> float:
         return sum(row[key] for row in rows) / len(rows)

@@ -12,8 +12,13 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import datasets
+import numpy as np
+from PIL import Image
+
 from atom_hf.cli.main import main as atom_hf
 from atom_hf.finetune.flags import parse_flags
+from atom_hf.finetune.pretrained import find_model, read_config
 from atom_hf.tasks.manipulation.arguments import ManipulateOptions, ManipulatorArguments
 from atom_hf.tasks.manipulation.command import make_manipulator
 from atom_hf.utils.jsonl import append_line, read_lines
@@ -23,9 +28,9 @@ HERE = Path(__file__).parent
 RUNS = Path("runs", "manipulation")
 SEEDS = 3
 ARMS = {
-    "as it is": "--sigma 0 --weights 1 10 10 0",
-    "noise-tuned": "--weights 1 10 10 0",
-    "noise-tuned, with law": "--weights 1 10 10 0.3 --compare true",
+    "against the classifier": "--sigma 0 --weights 1 10 10 0",
+    "against a noise-tuned copy": "--weights 1 10 10 0",
+    "against a noise-tuned copy, with the law": "--weights 1 10 10 0.3 --compare true",
 }
 LAST = list(ARMS)[-1]
 DATA = {
@@ -55,7 +60,7 @@ HEAD = """# {title}
 
 ![Originals, their edits to every class, an edit undone, and what it changed]({name}.png)
 
-Means over {seeds} seeds, with the least and the largest in brackets.
+Means over seeds, with the least and the largest in brackets.
 *Classifier* and *judge* are the shares of edits that the given classifier and the judge read as their class.
 The judge reads the class of {judge:.3f} of the rows themselves.
 *Gap* is the share that the classifier that was trained against reads, minus the judge's.
@@ -64,8 +69,7 @@ The judge reads the class of {judge:.3f} of the rows themselves.
 *Energy* is the energy distance of edits to rows of their class; other rows of the class have {floor:.3f}.
 
 {table}
-
-{equal}
+{sizes}
 
 The probability of the class rises with every strength from 0 to 1 in {rising:.1%} of the edits.
 
@@ -74,6 +78,24 @@ The probability of the class rises with every strength from 0 to 1 in {rising:.1
 Of the quarter of the patches that an edit changes most, {agreement:.3f} are among the quarter whose hiding lowers the
 probability of the row's class most; by chance it would be {chance:.3f}.
 """
+
+
+def named_copy(file: str) -> tuple[str, str]:
+    """A local copy of Fashion-MNIST in Keras' layout (.npz), as two files with the names of the classes.
+
+    (Its labels are numbers, and a classifier is not taken for data of other classes.)
+    """
+    values, names = np.load(file), read_config(find_model("vit-fashion-mnist"), {}).id2label
+    paths = []
+    for part in ("train", "test"):
+        pictures = [Image.fromarray(pixels) for pixels in values[f"x_{part}"]]
+        labels = [names[int(label)] for label in values[f"y_{part}"]]
+        features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+        path = RUNS / f"fashion-{part}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        datasets.Dataset.from_dict({"image": pictures, "label": labels}, features=features).to_parquet(path)
+        paths.append(str(path))
+    return paths[0], paths[1]
 
 
 def run(name: str, seed: int, arm: str, more: list[str]) -> dict[str, Any]:
@@ -95,32 +117,29 @@ def report(name: str, rows: list[dict[str, Any]]) -> str:
 
     def cell(found: list[dict[str, Any]], key: str) -> str:
         values = [one[key] for one in found if key in one]
-        return f"{sum(values) / len(values):.3f} [{min(values):.3f}, {max(values):.3f}]" if values else ""
+        between = f" [{min(values):.3f}, {max(values):.3f}]" if len(values) > 1 else ""
+        return f"{sum(values) / len(values):.3f}{between}" if values else ""
 
-    header = ["editor", "classifier", "judge", "gap", "identity", "undo", "undo after noise", "move", "energy"]
+    def line(says: str, found: list[dict[str, Any]]) -> list[str]:
+        return [says, str(len(found)), *(cell(found, key) for key in MEASURES)]
+
+    header = ["editor", "seeds", "classifier", "judge", "gap", "identity", "undo", "undo after noise", "move", "energy"]
     arms = {arm: [row for row in rows if row["arm"] == arm] for arm in ARMS}
-    lines = [
-        [f"against the classifier {arm}", *(cell(found, key) for key in MEASURES)]
-        for arm, found in arms.items()
-        if found
-    ]
-    last = arms[LAST]
-    betas = [vae for vae in (last[0]["compared"] if last else {}) if "equal" not in vae]
-    for vae in betas:
-        lines.append([vae, *(cell([row["compared"][vae] for row in last], key) for key in MEASURES)])
-    equals = [row["compared"].get("conditional VAE, at equal judge") for row in last]
-    if all(equals):
-        lines.append(["conditional VAE, at equal judge", *(cell(equals, key) for key in MEASURES)])
-        equal = (
-            "The row *at equal judge* is interpolated between betas, to the judge's share of each seed's last editor."
-        )
-    else:
-        equal = "No beta reaches the last editor's share of the judge in every seed, so that there is no row at equal judge."
-    size = (
+    lines = [line(arm, found) for arm, found in arms.items() if found]
+    last, equals = arms[LAST], "conditional VAE, at equal judge"
+    compared = [name for name in last[0]["compared"] if name != equals]
+    lines += [line(name, [row["compared"][name] for row in last]) for name in compared]
+    equal = [row["compared"][equals] for row in last if equals in row["compared"]]
+    sizes = (
         f"The editor has {last[0]['parameters']:,} parameters and the conditional VAE {last[0]['vae_parameters']:,}."
-        if last
-        else ""
     )
+    if equal:
+        lines.append(line(equals, equal))
+        sizes += " The last row is interpolated between two betas, to the judge's share of each seed's last editor."
+    else:
+        sizes += (
+            " No two betas are around the last editor's share of the judge, so that there is no row at equal judge."
+        )
 
     def mean(*path: str) -> float:
         values = list(last)
@@ -133,11 +152,10 @@ def report(name: str, rows: list[dict[str, Any]]) -> str:
         about=DATA[name]["about"],
         name=name,
         more="" if name == "digits" else " --dataset FILE",
-        seeds=len({row["seed"] for row in rows}),
         judge=mean("judge_accuracy"),
         floor=mean("energy_of_data"),
         table=markdown(header, lines),
-        equal=f"{size} {equal}".strip(),
+        sizes=sizes,
         rising=mean("interpolation"),
         agreement=mean("agreement", "agreement"),
         chance=mean("agreement", "chance"),
@@ -162,9 +180,13 @@ def main() -> None:
             )
             if status:
                 raise SystemExit(status)
-        more += ["--dataset", given.dataset] if given.dataset else []
-        for seed in range(SEEDS):
-            for arm in reversed(ARMS):
+        if given.dataset and given.dataset.endswith(".npz"):
+            train, test = named_copy(given.dataset)
+            more += ["--dataset", train, "--eval_dataset", test]
+        elif given.dataset:
+            more += ["--dataset", given.dataset]
+        for arm in reversed(ARMS):
+            for seed in range(SEEDS):
                 if not any((row["seed"], row["arm"]) == (seed, arm) for row in rows):
                     row = run(given.name, seed, arm, more)
                     append_line(file, row)

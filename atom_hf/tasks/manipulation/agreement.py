@@ -5,7 +5,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ...finetune.pretrained import find_model, load_processor
+from ...importance.read import read_images
+from ...modeling.heads_file import read_heads_config
+from ...modeling.load import load_atom_model
 from ...utils.statistics import t_interval
+from ...visualization.edits_picture import picture_of
+from ..saved_boxes import is_saved_box
 from .evaluation import Edits
 from .manipulator import logits_of
 from .rows import LabelledRows
@@ -53,19 +59,46 @@ def patch_changes(before: Tensor, after: Tensor, side: int) -> Tensor:
     return nn.functional.avg_pool2d(change, side).flatten(1)
 
 
-def edit_agreement(module: nn.Module, rows: LabelledRows, edits: Edits, reference: LabelledRows) -> dict[str, Any]:
+def fitted_importance(source: str, rows: LabelledRows, side: int) -> Tensor | None:
+    """The importance that was fitted to a classifier's prediction, [N, patches], in the order of `occlusion`.
+
+    None where the classifier has none: a learner of a task, or a model without an explainer.
+
+    Args:
+        source: the classifier's folder or Hub id.
+        rows: of pixels.
+        side: pixels of a side of a patch.
+    """
+    if is_saved_box(source):
+        return None
+    folder = find_model(source)
+    config = read_heads_config(folder)
+    if config is None or not config.has_explainer:
+        return None
+    model, processor = load_atom_model(folder), load_processor(folder, True, "--classifier")
+    found = read_images(model, processor, [picture_of(pixels.numpy()) for pixels in rows.floats])
+    pixels = torch.stack([torch.as_tensor(one.on_pixels()) for one in found]).nan_to_num(0.0)
+    return nn.functional.avg_pool2d(pixels[:, None], side).flatten(1)
+
+
+def edit_agreement(
+    module: nn.Module, rows: LabelledRows, edits: Edits, reference: LabelledRows, source: str | None = None
+) -> dict[str, Any]:
     """The share of an edit's most changed patches that were among the most important for the class that the row had.
 
     Args:
         module: the classifier, from pixels to logits.
         reference: rows whose mean a hidden patch shows.
+        source: the classifier's folder or Hub id, whose fitted importance is read if it has one.
 
     Returns:
         agreement: the mean over rows, each over its edits; low, high: its 95 % t interval; chance: what patches chosen at
-        random would give; patches: how many there are.
+        random would give; patches: how many there are, and top, how many of them count; importance: "fitted" to the
+        classifier's prediction, or by "occlusion".
     """
     values, side = rows.floats, patch_side(*rows.values.shape[2:])
-    important = occlusion(module, values, rows.labels, side, reference.floats.mean(0))
+    fitted = None if source is None else fitted_importance(source, rows, side)
+    important = occlusion(module, values, rows.labels, side, reference.floats.mean(0)) if fitted is None else fitted
     changed = patch_changes(values[edits.source], edits.values, side)
     patches = important.shape[1]
     count = max(1, round(TOP * patches))
@@ -73,4 +106,6 @@ def edit_agreement(module: nn.Module, rows: LabelledRows, edits: Edits, referenc
     hits = top[edits.source].gather(1, changed.topk(count, 1).indices).mean(1)
     per_row = [float(hits[edits.source == row].mean()) for row in range(len(rows))]
     mean, low, high = t_interval(per_row)
-    return {"agreement": mean, "low": low, "high": high, "chance": count / patches, "patches": patches, "top": count}
+    kind = "occlusion" if fitted is None else "fitted"
+    shares = {"agreement": mean, "low": low, "high": high, "chance": count / patches}
+    return {**shares, "patches": patches, "top": count, "importance": kind}

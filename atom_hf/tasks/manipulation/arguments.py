@@ -8,8 +8,10 @@ from ...errors import AtomError
 from ...finetune.arguments import as_in_train
 from ...utils.bounds import COUNT, SEED, Bound
 from ..arguments import TaskArguments
+from .equations import check_weights
 from .evaluation import ROWS
 from .put import PUTS
+from .sparring import sigmas_to_try
 
 RATES = {"pixels": 2e-3, "vector": 1e-3}
 
@@ -122,6 +124,9 @@ class ManipulateOptions:
             raise AtomError("give --dataset: a Hub id, a file or folder, or a built-in one")
         if self.put is not None and self.put not in PUTS:
             raise AtomError(f"--put {self.put!r} is unknown; give one of {', '.join(PUTS)}")
+        sigmas_to_try(self.sigma)
+        if self.weights:
+            check_weights(self.weights)
         if not 0 < self.judge_fraction < 1:
             raise AtomError(f"--judge_fraction must be between 0 and 1, such as 0.5, got {self.judge_fraction}")
 

@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -82,7 +83,7 @@ def load_classifier(source: str, kind: Kind, labels: Sequence[str], revision: st
     Args:
         source: the folder or Hub id of an image classifier, a built-in model, or a learner of a trained task
             (`runs/task-supervised:f`).
-        labels: the names of the data's classes, in the order of their ids.
+        labels: the names of the data's classes. Those of the result are in the order of the classifier's ids.
 
     Raises:
         AtomError: there is none; it is no classifier of one class each; it has other classes.
@@ -103,7 +104,7 @@ def load_classifier(source: str, kind: Kind, labels: Sequence[str], revision: st
     options = {"revision": revision} if revision else {}
     try:
         config = read_config(folder, options)
-        check_labels(config, labels, where)
+        labels = ordered_labels(config, labels, where)
         model = load_network(folder, "image-classification", {}, None, options)
     except AtomError as error:
         raise AtomError(str(error).replace(f"--model {folder!r}", where, 1)) from error
@@ -113,9 +114,13 @@ def load_classifier(source: str, kind: Kind, labels: Sequence[str], revision: st
     return Classifier(ImageModel(model.float(), **prepared), form, [*labels], source, revision)
 
 
-def check_labels(config: Any, labels: Sequence[str], where: str) -> None:
-    """Raises `AtomError` for a classifier of one class, of numbers, of several classes at once, or of others than the data."""
-    if config.problem_type == "regression" or config.problem_type == "multi_label_classification":
+def ordered_labels(config: Any, labels: Sequence[str], where: str) -> list[str]:
+    """The names of the data's classes in the order of the classifier's; as they are where that has no names.
+
+    Raises:
+        AtomError: a classifier of one class, of numbers, of several classes at once, or of others than the data.
+    """
+    if config.problem_type in ("regression", "multi_label_classification"):
         what = "gives numbers" if config.problem_type == "regression" else "gives several classes at once"
         raise AtomError(f"{where} {what} ({config.problem_type}); give a classifier of one class each")
     names = [str(config.id2label[key]) for key in sorted(config.id2label)]
@@ -123,10 +128,18 @@ def check_labels(config: Any, labels: Sequence[str], where: str) -> None:
         raise AtomError(
             f"{where} has one class, and there is nothing to turn it into; give a classifier of two or more"
         )
-    generic = names == [f"LABEL_{number}" for number in range(len(names))]
-    if len(names) != len(labels) or (not generic and names != list(labels)):
+    own = {_plain(label): label for label in labels}
+    if len(names) == len(labels) and names == [f"LABEL_{number}" for number in range(len(names))]:
+        return list(labels)
+    if len(names) != len(labels) or {*map(_plain, names)} != {*own}:
         shown = [", ".join(some[:5]) + (", ..." if len(some) > 5 else "") for some in (names, list(labels))]
         raise AtomError(
             f"{where} has {len(names)} classes ({shown[0]}), and --dataset has {len(labels)} ({shown[1]}); give data of the "
-            "classifier's classes, in their order"
+            "classifier's classes"
         )
+    return [own[_plain(name)] for name in names]
+
+
+def _plain(name: str) -> str:
+    """A class's name without case, blanks and marks: "T-shirt/top" and "T - shirt / top" are the same."""
+    return re.sub(r"[\W_]+", "", name.casefold()) or name

@@ -106,7 +106,7 @@ def judge_all(
     compared: dict[str, Any] = {}
     if config.kind.name == "pixels":
         edits = edit_all(editor_of(manipulator), rows, own, config.num_labels)
-        found["agreement"] = edit_agreement(classifier, rows, edits, inputs.train)
+        found["agreement"] = edit_agreement(classifier, rows, edits, inputs.train, options.classifier)
     else:
         compared["mean difference"] = mean_difference_editor(inputs.train, config.num_labels)
     by_beta = {}

@@ -22,8 +22,14 @@ WEIGHTS = {"pixels": (1.0, 10.0, 10.0, 0.3), "vector": (1.0, 1.0, 1.0, 0.3)}
 
 
 def atom_weights(kind: Kind, given: Sequence[float] | None = None) -> dict[str, float]:
-    """The weight of each atom, from four numbers or, with putput, five. Raises `AtomError`, naming --weights."""
+    """The weight of each atom, from those given (see `check_weights`) or those usual for a kind; without atoms of weight 0."""
     values = WEIGHTS[kind.name] if given is None else tuple(given)
+    check_weights(values)
+    return {name: value for name, value in zip(ATOMS, values, strict=False) if value}
+
+
+def check_weights(values: Sequence[float]) -> None:
+    """Raises `AtomError`, naming --weights, unless there are four or five of 0 or more, of which the first is not 0."""
     if len(values) not in (4, 5):
         raise AtomError(
             f"--weights: give four numbers, of {', '.join(list(ATOMS)[:4])} (and one of putput), got {len(values)}"
@@ -33,7 +39,6 @@ def atom_weights(kind: Kind, given: Sequence[float] | None = None) -> dict[str, 
             raise AtomError(f"--weights: that of {name} must be 0 or more, got {number(value)}")
     if values[0] == 0:
         raise AtomError("--weights: that of putget is 0, and nothing else says what an edit is to be; give one above 0")
-    return {name: value for name, value in zip(ATOMS, values, strict=False) if value}
 
 
 def manipulation_task(kind: Kind, classes: int, weights: Mapping[str, float]) -> TaskSpec:

@@ -13,7 +13,7 @@ from ...finetune.pretrained import find_model, load_network, load_processor, rea
 from ...modeling.inference import default_device
 from ...modeling.output_layer import OutputLayer, find_output_layer, watching
 from ..kinds import Kind
-from .classifier import Classifier, check_labels, make_classifier
+from .classifier import Classifier, make_classifier, ordered_labels
 from .rows import LabelledRows
 
 BATCH = 64
@@ -41,7 +41,7 @@ class Body:
         )
         try:
             config = read_config(folder, options)
-            check_labels(config, labels, where)
+            labels = ordered_labels(config, labels, where)
             task = "image-classification" if is_image else "text-classification"
             self.model = load_network(folder, task, {}, None, options).float().to(default_device()).eval()
         except AtomError as error:

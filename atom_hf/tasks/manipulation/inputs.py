@@ -61,16 +61,19 @@ def load_inputs(options: ManipulateOptions) -> ManipulatorInputs:
         kind = image_kind(options, data)
         classifier = load_classifier(options.classifier, kind, data.labels, options.classifier_revision)
         train, held = (_image_rows(rows, kind, options.dataset) for rows in (data.train, data.eval))
+    # The ids of the classes are those of the classifier.
+    order = torch.tensor([classifier.labels.index(label) for label in data.labels])
+    train, held = (LabelledRows(rows.values, order[rows.labels]) for rows in (train, held))
     parts = held.split(options.judge_fraction, options.sample_seed)
     judge, test = map(held.take, parts)
-    check_judge_rows(judge, data.labels)
+    check_judge_rows(judge, classifier.labels)
     if not len(test):
         raise AtomError("no evaluation rows are left to edit; give a smaller --judge_fraction, or more rows")
     texts = None
     if not data.is_image:
         every = data.eval["text"]
         texts = [every[index] for index in parts[1].tolist()]
-    return ManipulatorInputs(data.name, classifier, data.labels, train, judge, test, texts)
+    return ManipulatorInputs(data.name, classifier, classifier.labels, train, judge, test, texts)
 
 
 def image_kind(options: ManipulateOptions, data: TaskData) -> Kind:

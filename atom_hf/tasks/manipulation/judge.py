@@ -60,13 +60,15 @@ def make_judge(name: str, rows: LabelledRows, labels: list[str], args: TaskArgum
         return Judge(name, lambda values: torch.as_tensor(model.predict(values.flatten(1).numpy().astype(np.float64))))
     if is_architecture(name):
         module = fit(judge_task(rows.kind, len(labels)), {"f": name}, rows, args, STEPS, RATE).boxes["f"]
+        order = torch.arange(len(labels))
     else:
         try:
-            module = load_classifier(name, rows.kind, labels).module
+            found = load_classifier(name, rows.kind, labels)
         except AtomError as error:
             raise AtomError(str(error).replace("--classifier", "--judge", 1)) from error
+        module, order = found.module, torch.tensor([labels.index(label) for label in found.labels])
     module = module.eval().requires_grad_(False)
-    return Judge(name, lambda values: read_classes(module, values))
+    return Judge(name, lambda values: order[read_classes(module, values)])
 
 
 def check_judge_rows(rows: LabelledRows, labels: list[str]) -> None:

@@ -32,7 +32,6 @@ class Manipulator(PreTrainedModel):
     config_class = ManipulatorConfig
     base_model_prefix = "manipulator"
     main_input_name = "values"
-    _supports_sdpa = True  # as far as the classifier does
 
     def __init__(self, config: ManipulatorConfig):
         super().__init__(config)

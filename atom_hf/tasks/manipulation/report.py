@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...utils.files import write_atomically
 from ...visualization.edits_picture import Cell, difference_picture, edits_sheet, picture_of
 from ...visualization.page import Figure, Table, write_page
 from ..kinds import number
@@ -25,6 +26,12 @@ INTRO = (
     "what it writes is read, a row whose own class is written stays as it is, an edit can be undone, and edits are distributed "
     "as the data.\n\nEverything here was measured on evaluation rows that neither the editor nor its judge has seen."
 )
+
+
+IMPORTANT = {
+    "occlusion": "whose hiding lowers the probability of the row's class most",
+    "fitted": "whose importance, fitted to the classifier's prediction, is largest",
+}
 
 
 def write_report(
@@ -54,8 +61,7 @@ def write_report(
     figures, written = [], []
     if is_image:
         figures = [edits_figure(manipulator, rows.take(some)), strengths_figure(manipulator, rows.take(some[:6]))]
-        (folder / PICTURE_NAME).write_bytes(figures[0].png)
-        written.append(folder / PICTURE_NAME)
+        written.append(write_atomically(folder / PICTURE_NAME, figures[0].png))
     tables = result_tables(found, config.labels)
     if texts is not None:
         tables.append(nearest_table(manipulator, rows, some, texts))
@@ -157,8 +163,8 @@ def result_tables(found: dict[str, Any], labels: list[str]) -> list[Table]:
             ["by chance", f"{agreed['chance']:.3f}"],
         ]
         note = (
-            f"The {agreed['top']} patches of {agreed['patches']} that an edit changes most, and the {agreed['top']} whose "
-            "hiding lowers the probability of the row's class most. Mean over rows."
+            f"The {agreed['top']} patches of {agreed['patches']} that an edit changes most, and the {agreed['top']} "
+            f"{IMPORTANT[agreed['importance']]}. Mean over rows."
         )
         tables.append(Table("Edits and importance", ["measure", "value"], rows, note))
     energies = [[labels[int(k)], *(f"{value:.3f}" for value in both)] for k, both in found["energy_by_class"].items()]

@@ -16,6 +16,7 @@ from ...utils.quiet import quiet
 from ..command import check_batch
 from ..model import TaskModel
 from ..rows import collate
+from ..saved_boxes import is_saved_box
 from ..trainer import TaskTrainer
 from .arguments import ManipulatorArguments
 from .classifier import Classifier, Standardized, load_classifier
@@ -67,6 +68,11 @@ def manipulate(
         labels = classifier.labels if isinstance(classifier, Classifier) else _names(train, held_out)
     if isinstance(classifier, str):
         classifier = load_classifier(classifier, kind, labels)
+    if list(labels) != list(classifier.labels):
+        raise AtomError(
+            f"labels: the classes of the classifier are {', '.join(classifier.labels)}; give rows with ids of this order, and "
+            "these labels"
+        )
     if len(labels) < 2:
         raise AtomError("labels: there is one class, and nothing to turn it into; give rows of two or more")
     name = put or next(name for name, edits in PUTS.items() if edits == kind.name)
@@ -76,7 +82,9 @@ def manipulate(
     args = (args or ManipulatorArguments("trainer_output")).with_rate(kind.name)
     transformers.set_seed(args.seed)
     editor = make_put(name, kind, len(labels), widths)
-    check_batch(spec, min(args.train_batch_size, len(train)) * max(args.world_size, 1))
+    check_batch(spec, min(args.train_batch_size, len(train)))
+    if args.world_size > 1:
+        raise AtomError("a manipulator is trained in one process; start it without accelerate or torchrun")
     checkpoint = find_checkpoint(args, save=True)
     args.dataloader_pin_memory = args.dataloader_pin_memory and torch.cuda.is_available()
     get, inner = _standardized(classifier, train)
@@ -120,8 +128,9 @@ def _names(*parts: LabelledRows) -> list[str]:
 
 
 def _shown_name(name: str) -> str | None:
-    """The Hub id or the name of the folder: never a path."""
-    return (Path(name).name if Path(name).exists() else name) or None
+    """The Hub id, or the name of the folder (and of the learner in it): never a path."""
+    folder, colon, learner = name.rpartition(":") if is_saved_box(name) else (name, "", "")
+    return (Path(folder).name if Path(folder).exists() else folder) + colon + learner or None
 
 
 def _standardized(classifier: Classifier, train: LabelledRows) -> tuple[torch.nn.Module, Any]:

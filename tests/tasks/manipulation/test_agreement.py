@@ -3,10 +3,19 @@
 import pytest
 import torch
 from torch import nn
+from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
-from atom_hf.tasks.manipulation.agreement import edit_agreement, occlusion, patch_changes, patch_side
+from atom_hf.tasks.manipulation.agreement import (
+    edit_agreement,
+    fitted_importance,
+    occlusion,
+    patch_changes,
+    patch_side,
+)
 from atom_hf.tasks.manipulation.evaluation import Edits
 from atom_hf.tasks.manipulation.rows import LabelledRows
+from helpers.explained import fitted, with_heads
+from helpers.models import tiny
 
 
 class Corner(nn.Module):
@@ -44,6 +53,21 @@ def test_what_is_hidden_is_what_loops_hide(rows):
             drop = whole - module(hidden).softmax(1)[0, rows.labels[row]]
             assert found[row, number].item() == pytest.approx(drop.item(), abs=1e-6)
     assert (found[:, 0] > 0.2).all() and found[:, 1:].abs().max() < 1e-6
+
+
+def test_a_fitted_importance_is_read_where_there_is_one(tmp_path, few_steps):
+    model = with_heads("vit")
+    fitted(model, "vit", samples=16)
+    model.save_pretrained(tmp_path)
+    processor = ViTImageProcessorPil(do_resize=False, image_mean=[0.5], image_std=[1.0])
+    processor.save_pretrained(tmp_path)
+    pixels = LabelledRows((torch.rand(3, 1, 8, 8) * 255).to(torch.uint8), torch.arange(3))
+    found = fitted_importance(str(tmp_path), pixels, 2)
+    assert found.shape == (3, 16)
+    expected = model.eval().atom_importance(pixel_values=pixels.floats - 0.5)
+    torch.testing.assert_close(found, expected[:, -16:].detach(), rtol=1e-4, atol=1e-5)
+    tiny("vit").save_pretrained(tmp_path / "plain")
+    assert fitted_importance(str(tmp_path / "plain"), pixels, 2) is None
 
 
 def test_the_share_is_1_for_what_matters_0_for_what_does_not(rows):

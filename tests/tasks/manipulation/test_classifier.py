@@ -8,7 +8,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 from atom_hf import AtomError
 from atom_hf.tasks import TaskModel, patterns
 from atom_hf.tasks.kinds import Kind
-from atom_hf.tasks.manipulation.classifier import Classifier, check_labels, load_classifier, make_classifier
+from atom_hf.tasks.manipulation.classifier import Classifier, load_classifier, make_classifier, ordered_labels
 from atom_hf.tasks.manipulation.manipulator import logits_of
 from atom_hf.tasks.saved_boxes import bindings_text
 from helpers.manipulators import DIGITS, NAMES, digits_classifier
@@ -83,17 +83,19 @@ def config(labels=3, **more):
             list("ab"),
             r"has 3 classes .*, and --dataset has 2 \(a, b\); give data of the classifier's classes",
         ),
-        (config(list("abc")), list("acb"), r"has 3 classes \(a, b, c\), and --dataset has 3 \(a, c, b\)"),
+        (config(list("abc")), list("abd"), r"has 3 classes \(a, b, c\), and --dataset has 3 \(a, b, d\)"),
     ],
 )
 def test_classifiers_that_do_not_fit_are_refused(given, labels, says):
     with pytest.raises(AtomError, match=says):
-        check_labels(given, labels, "--classifier 'x'")
+        ordered_labels(given, labels, "--classifier 'x'")
 
 
-def test_classes_without_names_are_those_of_the_data():
-    check_labels(config(3), list("abc"), "")
-    check_labels(config(list("abc")), list("abc"), "")
+def test_classes_are_in_the_order_of_the_classifier():
+    assert ordered_labels(config(3), list("bca"), "") == list("bca")  # it has no names
+    assert ordered_labels(config(list("abc")), list("bca"), "") == list("abc")
+    shirts = ordered_labels(config(["T-shirt/top", "Ankle boot"]), ["ankle_boot", "T - shirt / top"], "")
+    assert shirts == ["T - shirt / top", "ankle_boot"]
 
 
 @pytest.mark.parametrize(

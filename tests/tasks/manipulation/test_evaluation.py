@@ -81,7 +81,8 @@ def test_an_editor_that_changes_nothing_is_told_from_one_that_edits(evaluated):
     assert edits.values.shape == (360, 1, 8, 8) and 0 <= found["interpolation"] <= 1 and "success_classifier" in found
 
 
-def test_judges():
+def test_judges(monkeypatch):
+    monkeypatch.setattr("atom_hf.tasks.manipulation.judge.STEPS", 150)
     _, rows, test = digit_rows()
     for name in ("linear", "mlp(32)"):
         assert make_judge(name, rows, NAMES, small("unused")).accuracy(test) > 0.8

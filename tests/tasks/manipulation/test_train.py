@@ -96,7 +96,10 @@ def test_the_classifier_stands_still(tmp_path, caplog):
         ({"put": "residual"}, "--put residual does not edit images"),
         ({"weights": [0, 0, 0, 0]}, "--weights: that of putget is 0"),
         ({"sigma": "loud"}, "--sigma must be auto, or a number"),
-        ({"labels": ["one"]}, "labels: there is one class, and nothing to turn it into"),
+        (
+            {"labels": NAMES[::-1]},
+            "labels: the classes of the classifier are zero, one, .*; give rows with ids of this order",
+        ),
         ({"steps": {"per_device_train_batch_size": 16}}, "law: ~ compares at least two rows of each class in a batch"),
     ],
 )
