@@ -88,7 +88,8 @@ def test_the_page_of_own_models_is_that_of_their_results(modules, tmp_path):
     assert (tmp_path / "drawn.png").read_bytes()[:4] == b"\x89PNG"
 
 
-def test_fine_tunes_take_the_default_form_of_the_flag(modules):
+def test_fine_tunes_take_the_default_form_of_the_flag(modules, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
     assert "atom_form" not in str(modules["fine_tunes"].ARMS)
     found = modules["fine_tunes"].trained("digits", 0, atom=True, max_train_samples=8, num_train_epochs=1)
     atoms = found.trainer.model.atom_config
