@@ -82,9 +82,9 @@ def findings(found: Any) -> str:
         there = nearest.values.isfinite()
         chance = part.chance.gather(1, nearest.indices.unsqueeze(1)).squeeze(1)
         parts.append(
-            "The channel of another run that says most of the same has an NMI of "
-            f"{format_number(float(nearest.values[there].median()))} (median; {format_number(float(chance[there].median()))} "
-            "by chance)."
+            "The most similar channel of another run has an NMI of "
+            f"{format_number(float(nearest.values[there].median()))} in the median "
+            f"({format_number(float(chance[there].median()))} by chance)."
         )
     rows = spots.summary()
     if rows:

@@ -1,5 +1,6 @@
 """Measures, tables and the picture of `own_models.py`."""
 
+import functools
 import json
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,14 @@ HELD = {
 
 def labels_for(data: str, channel: Channel) -> Channel:
     """The classes of a channel's points: of a token that of its sample."""
-    points = find_points(data, SAMPLES)
     rows = [int(name.split(":")[0]) for name in channel.ids]
-    return Channel.hard(torch.as_tensor(points.labels[rows]), name="labels", ids=channel.ids)
+    return Channel.hard(torch.as_tensor(classes_of(data, SAMPLES)[rows]), name="labels", ids=channel.ids)
+
+
+@functools.cache
+def classes_of(data: str, samples: int) -> np.ndarray:
+    """int [samples], the class of each."""
+    return find_points(data, samples).labels
 
 
 def analyse(

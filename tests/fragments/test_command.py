@@ -109,7 +109,7 @@ def test_it_prints_what_it_found(classes):
     out, printed = classes
     for words in (
         "4 channels (classes) of 4 runs, for 60 data points (samples) of digits: at most log2 N = 5.91 bits.",
-        "A channel holds ", "4 of 4 are informative", "The channel of another run that says most of the same",
+        "A channel holds ", "4 of 4 are informative", "The most similar channel of another run has an NMI of ",
         "Nearest to the labels is run-", "Noise: none is added",
         "Estimator: auto, which is exact here", "Runs\n", "Pairs of channels\n", "Hotspots\n",
         "By strength\n", "Fusion\n", "best single", "Ensembles of runs\n", "selected without labels",
