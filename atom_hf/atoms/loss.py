@@ -192,7 +192,7 @@ def _both_sets(packed: Tensor, config: AtomConfig) -> Tensor:
     """[2, B, w + 3]: the atoms of the energy and those that the heads learn on. Zeros after the narrower one change nothing."""
     width = config.hidden_size + 3
     if packed.shape[1] == 2 * width:
-        return packed.view(len(packed), 2, width).transpose(0, 1)
+        return packed.reshape(-1, 2, width).transpose(0, 1)
     atoms = packed.split([packed.shape[1] - width, width], dim=1)
     widest = max(part.shape[1] for part in atoms)
     return torch.stack([F.pad(part, (0, widest - part.shape[1])) for part in atoms])
