@@ -4,7 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .energy import Atoms
+from .closed_form import constant
+from .energy import pack_atoms
 from .linear import Float32Linear
 
 POSITION_INITS = ("random", "identity")
@@ -46,12 +47,15 @@ class AtomHeads(nn.Module):
             tokens = F.layer_norm(tokens.float(), (self.hidden_size,))
             return torch.tanh(self.importance(tokens).squeeze(-1) / 2), self.position(tokens)
 
-    def atoms_of(self, tokens: Tensor, mask: Tensor, *, charges: str, positions: str, token_reduction: str) -> Atoms:
-        """The atoms of tokens [B, N, d] as the energy sees them: d is the heads' own width, unless nothing of them is learned.
+    def atoms_of(
+        self, tokens: Tensor, mask: Tensor | None, *, charges: str, positions: str, token_reduction: str
+    ) -> Tensor:
+        """The packed atoms [B, d + 3] of tokens [B, N, d] as the energy sees them: d is the heads' own width, unless nothing of
+        them is learned.
 
         Args:
             tokens: [B, N, d].
-            mask: bool [B, N].
+            mask: bool [B, N]; all if None.
             charges: "learned" by the importance head, or "fixed" at 1.
             positions: "learned" by the position head, or the layer-normalised "tokens" divided by the square root of d.
             token_reduction: see `Atoms.from_tokens`.
@@ -59,10 +63,13 @@ class AtomHeads(nn.Module):
         with torch.autocast(tokens.device.type, enabled=False):
             width = tokens.shape[-1]
             tokens = F.layer_norm(tokens.float(), (width,))
+            position = self.position(tokens) if positions == "learned" else tokens / width**0.5
+            if charges == "fixed" and mask is None and tokens.shape[1] == 1:
+                alone = constant(((1.0, 0.0, 0.0),), position.dtype, position.device)  # Z+, Z- and r of one such token
+                return torch.cat([alone.expand(len(position), -1, -1), position], dim=2).squeeze(1)
             learned = torch.tanh(self.importance(tokens).squeeze(-1) / 2) if charges == "learned" else None
             importance = tokens.new_ones(tokens.shape[:2]) if learned is None else learned
-            position = self.position(tokens) if positions == "learned" else tokens / width**0.5
-            return Atoms.from_tokens(importance, position, mask, token_reduction=token_reduction)
+            return pack_atoms(importance, position, mask, token_reduction=token_reduction)
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """The parameters of the training run: all but the explainer's, which is fitted after it."""

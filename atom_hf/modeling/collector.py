@@ -32,6 +32,8 @@ class AtomCollector:
     def __init__(self, most: int | None = None, always: bool = False):
         self.most = most
         self.always = always
+        self.complete = True
+        """Whether every sample of these passes is known to have a token, without a look at the data."""
         self._passes: list[tuple[Tensor, Tensor]] = []
         self._in_training = False  # the mode of these passes
 
@@ -44,10 +46,15 @@ class AtomCollector:
                 return True  # in place of those in eval mode
         return self.most is None or len(self._passes) < self.most
 
-    def add(self, atoms: Tensor, importance: Tensor, in_training: bool = True) -> None:
-        """Append the packed atoms [B, K] (`StepAtoms.pack`) and the importance [B, N] of one pass, in training mode or not."""
+    def add(self, atoms: Tensor, importance: Tensor, in_training: bool = True, complete: bool = False) -> None:
+        """Append the packed atoms [B, K] (`StepAtoms.pack`) and the importance [B, N] of one pass, in training mode or not.
+
+        `complete` says that every sample of it is known to have a token.
+        """
         if in_training and not self._in_training and not self.always:
             self._passes.clear()
+            self.complete = True
+        self.complete = self.complete and complete
         self._in_training = in_training
         self._passes.append((atoms, importance))
 

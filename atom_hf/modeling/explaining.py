@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
 from transformers.utils import ModelOutput
 
@@ -112,6 +113,12 @@ def layers_to_read(model: Any) -> list[int]:
     return model.atom_config.explainer_layers or []
 
 
+def is_explained(model: Any) -> bool:
+    """Whether a forward pass needs the tokens for an explainer: to read it, in eval mode, or to fit one."""
+    state, head = model._atom_forward_state, model.atom_heads.explainer
+    return state.reading_states is not None or (head is not None and not model.training)
+
+
 def explain_tokens(
     model: Any, tokens: Tensor, mask: Tensor, inputs: dict[str, Any], outputs: ModelOutput, states: ModelOutput | None
 ) -> Tensor | None:
@@ -120,14 +127,16 @@ def explain_tokens(
     Args:
         model: the model.
         tokens: the hidden states [B, N, h] of the layer of the atoms.
-        mask: bool [B, N], the tokens of the atoms.
+        mask: bool [B, N], the tokens of the atoms; None for all.
         inputs: the arguments of the forward pass, by name.
         outputs: its outputs, with the logits.
         states: what holds the hidden states of all layers that were asked for; None if only `tokens` are known.
     """
     state, head = model._atom_forward_state, model.atom_heads.explainer
-    if state.reading_states is None and (head is None or model.training):
+    if not is_explained(model):
         return None
+    if mask is None:
+        mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
     config, layers = model.atom_config, layers_to_read(model)
     found = [tokens]
     if layers and states is not None:

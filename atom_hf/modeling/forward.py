@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers.utils import ModelOutput, logging
 
-from ..atoms.energy import Atoms
-from ..atoms.loss import StepAtoms
+from ..atoms.energy import pack_atoms
 from ..errors import AtomError
 from .collector import reading_once
-from .explaining import explain_tokens, layers_to_read
+from .explaining import explain_tokens, is_explained, layers_to_read
 from .layers import pick_layer
 from .output_layer import Read, find_output_layer, watching
 from .own_outputs import as_model_output, named, run_own, showing, takes, with_more
-from .tokens import everything_of, find_tokens
+from .tokens import everything_of, find_tokens, locate_tokens
 
 logger = logging.get_logger(__name__)
 
@@ -99,8 +99,6 @@ def _add_atoms(
     if read is not None and not _knows_output_layer(model, read, outputs, asked_for_all):
         return None
     atoms, importance = _read_atoms(model, hidden, inputs, outputs, states, read)
-    if model._atom_forward_state.collector is not None:
-        model._atom_forward_state.collector.add(atoms, importance, model.training)
     values = {name: value for name, value in outputs.items() if keep_states or not _are_states(name, value)}
     return _output_class(type(outputs))(**values, atoms=atoms, atom_importance=importance)
 
@@ -125,8 +123,6 @@ def _forward_own(model: Any, base_forward: Any, args: tuple, kwargs: dict[str, A
         _knows_output_layer(model, read, made, has_all_states=True)
     atoms, importance = _read_atoms(model, hidden, inputs, made, None, read)
     collector = model._atom_forward_state.collector
-    if collector is not None:
-        collector.add(atoms, importance, model.training)
     more = dict(zip(OUTPUT_KEYS, (atoms, importance), strict=True))
     if asked:
         return as_model_output(outputs, **more)
@@ -141,14 +137,18 @@ def _read_atoms(
     states: ModelOutput | None,
     read: Read | None,
 ) -> tuple[Tensor, Tensor]:
-    """The packed atoms (`StepAtoms`) of a forward pass, and the importance [B, N] of one layer's hidden states.
+    """The packed atoms (`StepAtoms`) of a forward pass, and the importance [B, N] of one layer's hidden states; both are added
+    to the collector, if there is one.
 
     The importance is the charge; in eval mode, with an explainer, its importance for the class that `outputs` predict.
     """
     config = model.atom_config
     if config.tokens != "read":
         hidden = _balanced(model, hidden)
-    tokens, mask = find_tokens(_at_heads(model, hidden), inputs, config, model.config, model)
+    tokens, mask, prefix = locate_tokens(_at_heads(model, hidden), inputs, config, model.config, model)
+    if prefix and (is_explained(model) or not _learns(model)):  # whoever reads the heads' tokens finds each token of the model there
+        tokens, mask, prefix = *find_tokens(tokens, inputs, config, model.config, model), 0
+    tokens = tokens[:, prefix:]
     width = tokens.shape[-1]
     if width != config.hidden_size:
         made = (
@@ -158,19 +158,28 @@ def _read_atoms(
             f"layer {config.layer} of {type(model).__name__} is {width} wide{made} attach with AtomConfig(hidden_size={width})",
             width,
         )
+    energy, complete = None, mask is None and tokens.shape[1] > 0
     if config.trains_heads_apart:
         where = (
             _what_is_read(model, hidden, inputs, outputs, states, read) if config.tokens == "read" else (tokens, mask)
         )
+        complete = complete and where[1] is None
         options = {name: getattr(config, name) for name in ("charges", "positions", "token_reduction")}
         energy = model.atom_heads.atoms_of(*where, **options)
         tokens = tokens.detach()  # the model does not learn from the heads' objective here
     importance, position = model.atom_heads(tokens)
-    atoms = Atoms.from_tokens(importance, position, mask, token_reduction=config.token_reduction)
-    packed = StepAtoms(energy, atoms) if config.trains_heads_apart else StepAtoms(atoms, None)
+    packed = pack_atoms(importance, position, mask, token_reduction=config.token_reduction)
+    if energy is not None:
+        packed = torch.cat([energy, packed], dim=1)  # StepAtoms.pack
     explained = explain_tokens(model, tokens, mask, inputs, outputs, states)
-    importance = importance if explained is None else explained
-    return packed.pack(), importance.detach().masked_fill(~mask, float("nan"))
+    importance = (importance if explained is None else explained).detach()
+    if mask is not None:
+        importance = importance.masked_fill(~mask, float("nan"))
+    if prefix:
+        importance = F.pad(importance, (prefix, 0), value=float("nan"))
+    if model._atom_forward_state.collector is not None:
+        model._atom_forward_state.collector.add(packed, importance, model.training, complete)
+    return packed, importance
 
 
 def _what_is_read(
@@ -180,8 +189,8 @@ def _what_is_read(
     outputs: ModelOutput,
     states: ModelOutput | None,
     read: Read | None,
-) -> tuple[Tensor, Tensor]:
-    """(tokens [B, N, d], mask bool [B, N]): what the output layer reads, or the last hidden states where there is none.
+) -> tuple[Tensor, Tensor | None]:
+    """(tokens [B, N, d], mask bool [B, N] or None): what the output layer reads, or the last hidden states if there is none.
 
     Of several tokens a sample, padding is left out.
 
@@ -196,10 +205,8 @@ def _what_is_read(
     tokens = _at_heads(model, _balanced(model, tokens))
     if mask is None and tokens.shape[1] > 1:
         side = "decoder" if getattr(model.config, "is_encoder_decoder", False) else "encoder"
-        return find_tokens(tokens, inputs, everything_of(side), model.config, model)
-    if mask is None:
-        mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-    return tokens, mask.to(tokens.device)
+        return locate_tokens(tokens, inputs, everything_of(side), model.config, model)[:2]
+    return tokens, None if mask is None else mask.to(tokens.device)
 
 
 def _balanced(model: Any, hidden: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from ..utils.distributed import sum_over_processes
 from ..utils.terminal import get_logger
 
 logger = get_logger(__name__)
@@ -26,7 +27,7 @@ class AtomCallback(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         balancer = self.trainer._atom_model.atom_balancer
-        balancer.update(lambda sums: self.trainer.accelerator.reduce(sums, "sum"))
+        balancer.update(sum_over_processes)
         if state.global_step > 1 or not balancer.ratio:
             return
         layer, found = self.trainer._atom_model.atom_config.layer, balancer.state()
