@@ -29,8 +29,9 @@ class EncodedImage:
 class ImageScorer:
     """Scores images in the three steps of `TextScorer`."""
 
-    def __init__(self, model: Any, processor: Any):
-        check_model(model, "pixel_values", "images")
+    def __init__(self, model: Any, processor: Any, importance: bool = True):
+        check_model(model, "pixel_values", "images", importance)
+        self.importance = importance
         self.model, self.processor = model, processor
         self._box = functools.lru_cache(maxsize=256)(lambda size: seen_box(processor, size, model.config))
 
@@ -52,7 +53,8 @@ class ImageScorer:
             rest = batch[len(found) :]
             shape = rest[0].pixels.shape
             count = next((i for i, one in enumerate(rest) if one.pixels.shape != shape), len(rest))
-            found += forward_scores(self.model, {"pixel_values": torch.stack([one.pixels for one in rest[:count]])})
+            pixels = torch.stack([one.pixels for one in rest[:count]])
+            found += forward_scores(self.model, {"pixel_values": pixels}, self.importance)
         return found
 
     def result(self, encoded: EncodedImage, found: Scores) -> ImageImportance:

@@ -30,10 +30,14 @@ class EncodedText:
 
 
 class TextScorer:
-    """Scores texts in three steps, which the pipeline calls one by one: `encode`, `forward` over a batch, `result`."""
+    """Scores texts in three steps, which the pipeline calls one by one: `encode`, `forward` over a batch, `result`.
 
-    def __init__(self, model: Any, tokenizer: Any):
-        check_model(model, "input_ids", "texts")
+    `importance`: whether to read it; else only the logits, of a model with heads or without.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, importance: bool = True):
+        check_model(model, "input_ids", "texts", importance)
+        self.importance = importance
         if not getattr(tokenizer, "is_fast", False):
             raise AtomError(
                 f"tokenizer: {type(tokenizer).__name__} gives no character offsets; "
@@ -84,7 +88,11 @@ class TextScorer:
                 for name in part[0].inputs
             }
             length = inputs["input_ids"].shape[1]
-            for one, row in zip(part, forward_scores(self.model, inputs), strict=True):
+            scores = forward_scores(self.model, inputs, self.importance)
+            if not self.importance:
+                found += scores
+                continue
+            for one, row in zip(part, scores, strict=True):
                 if len(row.importance) < length:
                     raise AtomError(
                         f"{type(self.model).__name__} shortens its sequence: layer {self.model.atom_config.layer} has "
