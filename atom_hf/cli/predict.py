@@ -7,10 +7,12 @@ from typing import Any, ClassVar, NamedTuple
 from ..builtin import BUILT_IN_MODELS
 from ..data.rows import read_rows
 from ..errors import AtomError
+from ..finetune.arguments import method_flag, target_flag
 from ..finetune.pretrained import load_processor
 from ..finetune.trained import load_trained
 from ..importance.image import ImageScorer
-from ..importance.predictions import columns_of, make_records
+from ..importance.predictions import Wanted, columns_of, make_records
+from ..importance.scoring import check_target
 from ..importance.text import TextScorer
 from ..importance.truth import Truth
 from ..modeling.layers import is_image_model
@@ -49,6 +51,12 @@ class PredictArguments:
         "predictions.jsonl",
     )
     importance: bool = _flag("Give the importance of each word or patch too, where the model has one.", True)
+    target: str | None = target_flag()
+    method: str = method_flag()
+    verify: bool = _flag(
+        "Mask the words or patches with the largest importance, and give what really happened: ten forward passes more a row.",
+        False,
+    )
     batch_size: int = _flag("Number of rows in a forward pass.", 32)
     text_column: str | None = _flag("The column of texts; found if not given.")
     text_pair_column: str | None = _flag("The column of second texts, for pairs; found if not given.")
@@ -77,32 +85,43 @@ def predict_files(options: PredictArguments) -> Predicted:
         raise AtomError("give --file: a csv, tsv, jsonl or parquet file, texts, images, or a folder of these")
     if options.model in BUILT_IN_MODELS:
         raise AtomError(f"--model {options.model!r} is to be trained first: give the folder that it went to")
+    if not options.importance and (options.target is not None or options.verify):
+        raise AtomError("--no_importance leaves nothing for --target and --verify: leave them out, or it")
     settings = {
         "model": [options.model, options.model_revision, _stamp(options.model)],
         "file": [[file, _stamp(file)] for file in options.file],
         "columns": [getattr(options, f"{role}_column") for role in ("text", "text_pair", "image", "label")],
         "importance": options.importance,
+        "target": options.target,
+        "method": options.method,
+        "verify": options.verify,
         "batch_size": options.batch_size,
     }
     output = RecordFile(options.output, settings)
     model = load_trained(options.model, options.model_revision)
     importance = options.importance
-    if importance and not isinstance(inner_model(model), AtomMixin):
+    if importance and options.method == "explainer" and not isinstance(inner_model(model), AtomMixin):
+        if options.target is not None or options.verify:
+            raise AtomError(
+                f"--model {options.model!r} has no atoms: for --target and --verify give --method masking too"
+            )
         logger.info("%s has no atoms: it gives predictions, and no importance", options.model)
         importance = False
     is_image = is_image_model(model)
     processor = load_processor(options.model, is_image, revision=options.model_revision)
-    scorer = (ImageScorer if is_image else TextScorer)(model, processor, importance)
+    scorer = (ImageScorer if is_image else TextScorer)(model, processor, importance, options.method)
     given = {role: getattr(options, f"{role}_column") for role in ("text", "text_pair", "image", "label")}
     rows = read_rows(options.file, is_image, given)
     truth = Truth(rows, model.config, asked=options.label_column is not None)
     if truth.why_not:
         logger.info("%s: it is left out", truth.why_not)
+    wanted = Wanted(importance, options.target, options.verify)
+    check_target(options.target, model, options.method)
 
     def records(start: int) -> Any:
-        return make_records(scorer, rows, truth, start, options.batch_size)
+        return make_records(scorer, rows, truth, wanted, start, options.batch_size)
 
-    count = output.write(columns_of(rows, truth, importance), records, truth.see)
+    count = output.write(columns_of(rows, truth, wanted), records, truth.see)
     return Predicted(count, is_image, truth.metrics())
 
 

@@ -14,9 +14,10 @@ from transformers.trainer_utils import has_length
 
 from ..modeling.collector import reading_tokens
 from ..modeling.own_outputs import logits_of
+from ..modeling.targets import has_labels, output_values
 from ..utils.distributed import is_first_process, processes
 from ..utils.terminal import get_logger
-from .masking import Masker, class_probability
+from .masking import Masker
 
 logger = get_logger(__name__)
 
@@ -110,8 +111,10 @@ def _explain(
         passes += len(tokens)
         tokens = masker.tokens(inputs, inputs["input_ids"].shape[1]) if masker.strategy == "drop" else tokens & keep
     classes = logits.argmax(-1)
+    if copy and has_labels(model.config):  # each label is to be explained, the improbable ones too
+        classes = torch.randint(logits.shape[-1], classes.shape, generator=generator).to(classes.device)
     keep = draw_sets(tokens.cpu(), sets, generator).to(tokens.device)
-    whole = class_probability(logits, classes)
+    whole = output_values(logits, model.config).gather(1, classes[:, None])[:, 0]
     # Tokens that a copy lacks stay masked.
     lost = maskers[0].tokens(inputs, tokens.shape[1]) & ~tokens
     change, span = torch.zeros(keep.shape[:2]), torch.zeros(keep.shape[:2])
@@ -155,13 +158,14 @@ def _hidden(model: Any, inputs: Inputs) -> tuple[Tensor, Tensor]:
 
 
 def _values(model: Any, masker: Masker, inputs: Inputs, keep: Tensor, classes: Tensor) -> Tensor:
-    """The probabilities [B, K] of a class of each sample with the sets bool [B, K, N] of its tokens alone."""
+    """The values [B, K] of a class of each sample with the sets bool [B, K, N] of its tokens alone."""
     flat, found = keep.flatten(0, 1), torch.zeros(keep.shape[0] * keep.shape[1], device=keep.device)
     # Deleted tokens shorten a text: alike ones go together.
     for rows in flat.sum(1).argsort().split(ROWS):
         row = rows // keep.shape[1]
         masked = masker({name: value[row] for name, value in inputs.items()}, flat[rows])
-        found[rows] = class_probability(logits_of(model(**masked)), classes[row])
+        values = output_values(logits_of(model(**masked)), model.config)
+        found[rows] = values.gather(1, classes[row, None])[:, 0]
     return found.view(keep.shape[:2])
 
 

@@ -1,8 +1,10 @@
 """Collect the atoms of a step's forward passes, whatever a trainer does with the model's outputs."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -10,6 +12,9 @@ from torch.nn import functional as F
 
 from .output_layer import OutputLayer
 from .unwrap import inner_model
+
+if TYPE_CHECKING:
+    from .explaining import Explaining
 
 
 class AtomCollector:
@@ -77,6 +82,8 @@ class ForwardState:
         """The layer that gives the logits, once found, for `tokens="read"`."""
         self.has_output_layer = True
         """False once a forward pass has shown that no module gives the logits: the last hidden states are read then."""
+        self.explaining: Explaining | None = None
+        """What is to be explained, while `explaining` is on; the predicted class otherwise."""
         self.own_outputs = False
         """Whether the model returns a tuple or a plain dict."""
 

@@ -14,6 +14,7 @@ from ..atoms.energy import Atoms
 from ..atoms.loss import StepAtoms
 from ..errors import AtomError
 from .collector import reading_once
+from .explaining import explain_tokens
 from .layers import pick_layer
 from .output_layer import Read, find_output_layer, watching
 from .own_outputs import as_model_output, named, run_own, showing, takes, with_more
@@ -169,7 +170,7 @@ def _read_atoms(
     atoms = Atoms.from_tokens(importance, position, mask, token_reduction=config.token_reduction)
     packed = StepAtoms(energy, atoms) if config.trains_heads_apart else StepAtoms(atoms, None)
     if model.atom_heads.explainer is not None and not model.training:
-        importance = model.atom_heads.explain(tokens, outputs["logits"].argmax(-1).to(tokens.device))
+        importance = explain_tokens(model, tokens, outputs["logits"])
     return packed.pack(), importance.detach().masked_fill(~mask, float("nan"))
 
 
