@@ -27,6 +27,9 @@ MAX_BYTES = 2**30
 MOST_LOST = 0.6
 """The largest share of a copy's tokens that are masked."""
 
+CLASSES = 8
+"""From how many of the most probable classes one is drawn."""
+
 ROWS = 128
 """How many masked samples go through the model at once."""
 
@@ -110,9 +113,7 @@ def _explain(
         hidden, logits = _hidden(model, inputs)
         passes += len(tokens)
         tokens = masker.tokens(inputs, inputs["input_ids"].shape[1]) if masker.strategy == "drop" else tokens & keep
-    classes = logits.argmax(-1)
-    if copy and has_labels(model.config):  # each label is to be explained, the improbable ones too
-        classes = torch.randint(logits.shape[-1], classes.shape, generator=generator).to(classes.device)
+    classes = _classes(logits, copy, model.config, generator)
     keep = draw_sets(tokens.cpu(), sets, generator).to(tokens.device)
     whole = output_values(logits, model.config).gather(1, classes[:, None])[:, 0]
     # Tokens that a copy lacks stay masked.
@@ -131,6 +132,18 @@ def _explain(
     number = torch.arange(len(tokens))
     values = (normal, tokens.cpu(), classes.cpu(), keep.cpu(), change, span, number, torch.full_like(number, copy))
     return MaskedSamples(*(value[fits] for value in values)), passes
+
+
+def _classes(logits: Tensor, copy: int, model_config: Any, generator: torch.Generator) -> Tensor:
+    """The class [B] that is explained: the predicted one, of every second copy one of the most probable ones.
+
+    So others than the predicted one can be asked for. Of several labels, which may hold at once, it is any label.
+    """
+    if not (copy % 2 or has_labels(model_config)):
+        return logits.argmax(-1)
+    likely = logits.topk(min(CLASSES, logits.shape[-1])).indices
+    drawn = torch.randint(likely.shape[1], (len(likely), 1), generator=generator)
+    return likely.gather(1, drawn.to(likely.device))[:, 0]
 
 
 def draw_sets(tokens: Tensor, sets: int, generator: torch.Generator) -> Tensor:

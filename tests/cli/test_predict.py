@@ -139,7 +139,9 @@ def test_a_plain_model_predicts_the_same_and_says_that_it_has_no_importance(tmp_
     assert "no atoms" not in caplog.text
     predict("--model bert-plain --file my.csv", tmp_path / "plain.jsonl")
     assert "bert-plain has no atoms: it gives predictions, and no importance\n" in caplog.text
-    expected = [{k: v for k, v in one.items() if k != "words"} for one in records(tmp_path / "atoms.jsonl")]
+    expected = [
+        {k: v for k, v in one.items() if k not in ("words", "target")} for one in records(tmp_path / "atoms.jsonl")
+    ]
     assert records(tmp_path / "plain.jsonl") == records(tmp_path / "without.jsonl") == expected
 
 
@@ -158,6 +160,28 @@ def test_numbers_and_several_labels(tmp_path, caplog):
     assert list(found[0]["probabilities"].values()) == pytest.approx(chances, abs=1e-5)
 
 
+def test_a_target_by_masking_and_what_masking_really_does(tmp_path):
+    line = "--file lines.txt --method masking --target rough --verify"
+    predict(f"--model bert-plain {line}", tmp_path / "plain.jsonl")
+    predict(f"--model bert {line}", tmp_path / "out.csv")
+    found = records(tmp_path / "plain.jsonl")
+    model = AutoModelForSequenceClassification.from_pretrained("bert-plain")
+    read = read_texts(model, make_tokenizer(), [*TEXTS[:5], ""], target="rough", method="masking", verified=True)
+    assert any(record["verified"] for record in found)
+    for record, result in zip(found, read, strict=True):
+        values = [word["importance"] for word in record["words"]]
+        assert values == pytest.approx([word.importance for word in result.words], abs=1e-5)
+        assert record["target"] == "rough"
+        seen = result.verified
+        assert (record["verified"] is None) == (seen is None)
+        if seen:
+            assert record["verified"]["masked"] == seen.masked
+            assert record["verified"]["after"] == pytest.approx(seen.after, abs=1e-5)
+    with (tmp_path / "out.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["target"] for row in rows] == ["rough"] * 6 and json.loads(rows[0]["words"])
+
+
 def test_standard_output_is_json_lines_alone(caplog):
     status, out, _ = command("predict --model bert --file my.csv --output -")
     found = [json.loads(line) for line in out.splitlines()]
@@ -172,11 +196,11 @@ def test_interrupted_it_goes_on_and_ends_with_the_same_file(tmp_path, monkeypatc
     whole, _ = predict(line, tmp_path / f"whole-{name}")
     real, calls = TextScorer.forward, []
 
-    def forward(self, batch):
+    def forward(self, batch, target=None):
         calls.append(len(batch))
         if len(calls) == 6:
             raise KeyboardInterrupt
-        return real(self, batch)
+        return real(self, batch, target)
 
     monkeypatch.setattr(TextScorer, "forward", forward)
     path = tmp_path / name
@@ -193,7 +217,7 @@ def test_interrupted_it_goes_on_and_ends_with_the_same_file(tmp_path, monkeypatc
     status, _, err = command(f"predict --model bert-plain --file my.csv --batch_size 8 --output {path}")
     assert status == 2 and "another model" in err
     calls.clear()
-    monkeypatch.setattr(TextScorer, "forward", lambda self, batch: calls.append(len(batch)) or real(self, batch))
+    monkeypatch.setattr(TextScorer, "forward", lambda self, *given: calls.append(len(given[0])) or real(self, *given))
     out, _ = predict(line, path)
     assert path.read_bytes() == (tmp_path / f"whole-{name}").read_bytes()
     assert out == whole.replace(f"whole-{name}", name) and sum(calls) < 60
@@ -217,7 +241,7 @@ def test_memory_holds_one_part_of_the_file(tmp_path, monkeypatch):
 
     monkeypatch.setattr(TextScorer, "encode", encode)
     forward = TextScorer.forward
-    monkeypatch.setattr(TextScorer, "forward", lambda self, batch: most.append(len(alive)) or forward(self, batch))
+    monkeypatch.setattr(TextScorer, "forward", lambda self, *given: most.append(len(alive)) or forward(self, *given))
     predict("--model bert --file my.csv --batch_size 5", tmp_path / "out.jsonl")
     assert max(most) == 10 and len(most) == 12
 
@@ -235,6 +259,10 @@ REJECTED = [
     ("--model bert --file other.csv --label_column label", "holds storm, which are not classes"),
     ("--model gpt2-plain --file my.csv", "GPT2LMHeadModel predicts no class or number of a whole sample"),
     ("--model bert --file my.csv --outputs x", "no such flag: --outputs"),
+    ("--model bert --file my.csv --target rough", "is not fitted to what it predicts; fit it"),
+    ("--model bert-plain --file my.csv --target rough", "for --target and --verify give --method masking too"),
+    ("--model bert --file my.csv --method masking --target storm", "target 'storm' is no class of the model"),
+    ("--model bert --file my.csv --no_importance --verify", "--no_importance leaves nothing for --target and --verify"),
 ]
 
 
