@@ -11,7 +11,7 @@ from tqdm.auto import tqdm
 from ..data.rows import Rows
 from .image import ImageScorer
 from .results import ImageImportance, TextImportance
-from .scoring import Scores, predict, probabilities
+from .scoring import Scores, prediction, probabilities
 from .text import TextScorer
 from .truth import Truth
 from .verify import verify
@@ -86,14 +86,14 @@ def _records(
 
 def _record(row: dict, found: Scores, truth: Truth, number: int, config: Any) -> dict[str, Any]:
     record = {"row": number, **{name: row[name] for name in ("text", "text_pair", "file") if name in row}}
-    predicted, _ = predict(found.logits, config)
+    predicted, confidence = prediction(found, config)
     chances = probabilities(found.logits, config)
     if found.logits is not None and chances is None:
         predicted = [_rounded(value) for value in found.logits]
         predicted = predicted[0] if len(predicted) == 1 else predicted
-    record |= {"predicted": predicted, "confidence": None, "probabilities": None}
+    confidence = None if confidence is None else _rounded(confidence)
+    record |= {"predicted": predicted, "confidence": confidence, "probabilities": None}
     if chances is not None:
-        record["confidence"] = _rounded(chances.max())
         record["probabilities"] = {config.id2label[i]: _rounded(value) for i, value in enumerate(chances)}
     if truth.exists:
         record["label"] = truth.read(row["label"])

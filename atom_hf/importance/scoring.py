@@ -17,11 +17,9 @@ from ..modeling.targets import target_classes
 from ..modeling.unwrap import inner_model
 from .by_masking import masked_importance
 from .results import Explained, SampleAtom
+from .targets import is_classifier
 
 METHODS = ("explainer", "masking")
-
-CLASSIFIERS = ("ForSequenceClassification", "ForImageClassification")
-"""How the names of classes end that predict one class, several labels or a number of a whole sample."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +45,13 @@ def probabilities(logits: np.ndarray | None, model_config: Any) -> np.ndarray | 
         return 1 / (1 + np.exp(-logits))
     powers = np.exp(logits - logits.max())
     return powers / powers.sum()
+
+
+def prediction(found: Scores, model_config: Any) -> tuple[str | None, float | None]:
+    """The prediction and its confidence; of a model without classes what it predicts otherwise, where that was explained."""
+    if found.logits is None and found.explained is not None and found.explained.is_predicted:
+        return found.explained.target, found.explained.everything
+    return predict(found.logits, model_config)
 
 
 def predict(logits: np.ndarray | None, model_config: Any) -> tuple[str | None, float | None]:
@@ -104,7 +109,7 @@ def forward_logits(model: Any, inputs: dict[str, Tensor]) -> list[Scores]:
     """One forward pass of any model, of which the logits alone are read, where it gives one row of them for each sample."""
     inputs = {name: tensor.to(model.device) for name, tensor in inputs.items()}
     samples, nothing = len(next(iter(inputs.values()))), np.empty(0, np.float32)
-    if not type(inner_model(model)).__name__.endswith(CLASSIFIERS):
+    if not is_classifier(inner_model(model)):
         return [Scores(nothing, None, None)] * samples
     with evaluating(model):
         logits = logits_of(model(**inputs)).float().cpu()
@@ -138,7 +143,7 @@ def check_model(model: Any, takes: str, what: str, importance: bool = True, meth
         raise AtomError(
             f"model: {type(model).__name__} has no heads; load it with load_atom_model, or attach_atoms and train"
         )
-    if not importance and not type(inner_model(model)).__name__.endswith(CLASSIFIERS):
+    if not importance and not is_classifier(inner_model(model)):
         raise AtomError(f"model: {type(model).__name__} predicts no class or number of a whole sample")
     main = getattr(model, "main_input_name", None)
     if main != takes:
@@ -153,7 +158,7 @@ def check_model(model: Any, takes: str, what: str, importance: bool = True, meth
 def check_target(target: Any, model: Any, method: str) -> None:
     """Raises `AtomError` for a target that can be seen to be wrong before any sample is read."""
     inner = inner_model(model)
-    if target is None or not type(inner).__name__.endswith(CLASSIFIERS):
+    if target is None or not is_classifier(inner):
         return
     if method == "explainer" and isinstance(inner, AtomMixin):
         explaining_target(inner, target, 1)

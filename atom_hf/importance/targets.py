@@ -14,6 +14,7 @@ By default it is what the model predicts: the class, the next token, the most pr
 gives. A geometric mean, exp(mean log p), keeps continuations of any length in [0, 1].
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -48,6 +49,11 @@ class Target:
     """Whether it is what the model itself predicts."""
 
 
+def is_classifier(model: Any) -> bool:
+    """Whether a model predicts one class, several labels or a number of a whole text or image, by the name of its class."""
+    return re.search("For(Sequence|Image)Classification", type(model).__name__) is not None
+
+
 @torch.no_grad()
 def find_target(model: Any, processor: Any, inputs: Inputs, target: Any = None) -> Target:
     """The target of one sample.
@@ -62,7 +68,7 @@ def find_target(model: Any, processor: Any, inputs: Inputs, target: Any = None) 
         AtomError: a target that the model does not have, or a model that gives none of these values.
     """
     config, kind = model.config, type(model).__name__
-    if "pixel_values" in inputs or kind.endswith("ForSequenceClassification"):
+    if is_classifier(model):
         return _of_class(model, inputs, target)
     if kind.endswith("ForTokenClassification"):
         return _of_token(model, inputs, target)

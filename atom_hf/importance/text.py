@@ -14,7 +14,7 @@ from ..modeling.layers import text_config
 from ..modeling.mixin import AtomMixin
 from ..modeling.unwrap import inner_model
 from .results import TextImportance
-from .scoring import Scores, check_model, forward_logits, forward_scores, predict, scores_by_masking
+from .scoring import Scores, check_model, forward_logits, forward_scores, prediction, scores_by_masking
 from .word_spans import Piece, find_pieces, score_words
 
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -138,7 +138,7 @@ class TextScorer:
         """The scores on the words and pieces of the text as it was written."""
         words, pieces = score_words(encoded.pieces, encoded.sources, found.importance, encoded.truncated)
         text, pair = (*encoded.sources, None)[:2]
-        predicted, confidence = predict(found.logits, self.model.config)
+        predicted, confidence = prediction(found, self.model.config)
         return TextImportance(
             text,
             words,

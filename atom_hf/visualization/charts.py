@@ -10,7 +10,7 @@ from .atoms_map import CLOSER, FURTHER, AtomsMap
 MOST_POINTS = 1500  # points of pairs in one plot: more are a blot, and slow
 
 
-MOST_NEAR = 400  # atoms whose neighbours are drawn
+MOST_NEAR = 400  # atoms whose neighbours are drawn and listed
 
 
 @dataclass(frozen=True)

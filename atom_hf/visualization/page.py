@@ -128,7 +128,8 @@ def _atoms(results: list, softening: float) -> dict:
         for name, part in (("Radius of atoms", found.radius), ("Distance of pairs", found.distance))
     ]
     groups = class_marks([results[i] for i in owners])
-    of_results = {owners[int(atom)]: spot for spot, atom in enumerate(found.index)}
+    few = len(owners) <= charts.MOST_NEAR
+    of_results = {owners[int(atom)]: spot for spot, atom in enumerate(found.index)} if few else {}
     near = {
         owner: [(owners[int(found.index[j])], f"{distance:#.3g}", kind) for j, distance, kind in found.neighbours[spot]]
         for owner, spot in of_results.items()
