@@ -17,7 +17,7 @@ from torch import Tensor
 from ..errors import AtomError
 from ..explainer.masking import IMAGE_MASKING, TEXT_MASKING, Masker
 from ..modeling.inference import evaluating
-from ..modeling.layers import is_image_model
+from ..modeling.layers import is_image_model, text_config
 from ..modeling.tokens import patch_grid
 from .cells import CellMasker, cells_of
 from .targets import Inputs, Target, find_target
@@ -101,6 +101,9 @@ class MaskingReader:
         if strategy == "drop":
             raise AtomError("strategy 'drop' moves tokens from their places, where a target may be; give 'mask'")
         self.strategy = strategy
+        # A classifier that finds its last token by the padding takes one text at a time where it has none.
+        alone = not self.is_image and text_config(model.config).pad_token_id is None and not model.can_generate()
+        self.rows = 1 if alone else ROWS
 
     def read(self, inputs: Inputs, target: Any) -> tuple[Tensor, Target, Tensor, Tensor]:
         """(importance [N], target, value, value of nothing) of one sample [1, N]."""
@@ -139,7 +142,7 @@ class MaskingReader:
     def values(self, goal: Target, masker: Any, keep: Tensor) -> Tensor:
         """The values [K] of a target with the tokens alone that `keep` says, bool [K, M]. Raises `AtomError` if not finite."""
         found = []
-        for part in keep.split(ROWS):
+        for part in keep.split(self.rows):
             copies = {name: value.expand(len(part), *value.shape[1:]) for name, value in goal.inputs.items()}
             found.append(goal.value(self.model(**masker(copies, part))))
         values = torch.cat(found)

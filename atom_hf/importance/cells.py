@@ -12,6 +12,9 @@ from ..modeling.tokens import patch_grid
 CELLS = 7
 """Cells along each side: those of the last feature map of such models at 224 pixels."""
 
+MOST_PATCHES = 2048
+"""The most patches that are masked one by one: more than any model has a token for at its usual size."""
+
 
 def cells_of(model: Any, pixels: Tensor) -> tuple[int, int]:
     """(rows, columns) of what can be masked of images [B, C, H, W]: the patches of a model that keeps them, else cells.
@@ -22,6 +25,10 @@ def cells_of(model: Any, pixels: Tensor) -> tuple[int, int]:
     if pixels.dim() != 4:
         raise AtomError(f"pixel_values {list(pixels.shape)} cannot be masked; give images [B, C, H, W]")
     grid = None if hasattr(model.config, "depths") else patch_grid(pixels, model.config)
+    if (
+        grid is not None and grid[0] * grid[1] > MOST_PATCHES
+    ):  # patches of a convolutional model's own, such as MobileViT's
+        grid = None
     return grid or (min(CELLS, pixels.shape[2]), min(CELLS, pixels.shape[3]))
 
 

@@ -194,6 +194,14 @@ def test_padding_on_either_side_changes_nothing(samples):
     torch.testing.assert_close(found[:, 2:], expected, atol=1e-6, rtol=0, equal_nan=True)
 
 
+def test_a_classifier_without_padding_takes_one_copy_at_a_time():
+    ids = trained.texts(2, seed=999)[0]
+    found = [
+        masked_importance(tiny("gpt2-classifier", pad_token_id=pad).eval(), TOKENIZER, ones(ids)) for pad in (0, None)
+    ]
+    torch.testing.assert_close(found[0].importance, found[1].importance, equal_nan=True, atol=1e-6, rtol=1e-5)
+
+
 def test_it_is_a_method_of_a_model_with_atoms(samples):
     model, ids = trained.classifier(), samples[0]
     expected = masked_importance(model, TOKENIZER, ones(ids), "key 1").importance
