@@ -18,6 +18,7 @@ USAGE = """usage: atom-hf COMMAND [flags]
   study         run arms x data sets x sizes x seeds from a YAML file, and write tables and plots
   fit-explainer fit a trained model's token importance to its prediction (train does so itself)
   explain       show texts or images with their token importance, here and on a page
+  predict       predict the rows of a file, with token importance, as JSON Lines or csv
   fragments     compare what the units, layers or classes of several runs say, and find which say the same
   faithfulness  measure how faithful the importance is, next to other attribution methods
   push          check a saved model and push it to the Hugging Face Hub
@@ -84,6 +85,7 @@ GO_ON = {
     "train": "if a checkpoint was written, the same command resumes with --resume_from_checkpoint true",
     "compare": "the same command resumes after the last finished run",
     "study": "the same command resumes after the last finished run",
+    "predict": "the same command goes on after the last row that was written",
     "faithfulness": "the same command resumes where it stopped",
     "fragments": "the same command resumes after the last run that was read",
     "task": "if a checkpoint was written, the same command resumes with --resume_from_checkpoint true",
@@ -93,7 +95,7 @@ GO_ON = {
 
 # Each is a file beside this one, imported when it is asked for: Torch and Transformers take seconds to import.
 COMMANDS = (
-    *("train", "compare", "study", "fit-explainer", "explain", "fragments"),
+    *("train", "compare", "study", "fit-explainer", "explain", "predict", "fragments"),
     *("faithfulness", "push", "task", "manipulate", "bench"),
 )
 

@@ -4,7 +4,8 @@ The energy alone says nothing about a prediction. Here the model is frozen, and 
 states the change that each token makes, as FastSHAP and ViT-Shapley do (Jethani et al., arXiv 2107.07436, Eq. 5 and section
 3.2; Covert et al., arXiv 2206.05282):
 
-    v(S)    probability of a class, with only the tokens in S left
+    v(S)    probability of a class, with only the tokens in S left; that of a label, or the number of a regression
+            (`modeling.targets.output_values`)
     q_i     importance of token i for that class under a masking strategy, in [-1, 1]
     phi_i = a q_i + (v(all) - v(none) - sum_j a q_j) / n                        (the remainder is shared equally)
     minimise  mean over samples and sets S of  (v(S) - v(none) - sum over i in S of phi_i)^2
@@ -138,16 +139,14 @@ def make_maskers(model: Any, processing_class: Any, first: str | None = None) ->
     """A masker for every strategy that fits a model, `first` among them before the others.
 
     Raises:
-        AtomError: a model that is not a classifier, or whose tokens cannot be masked, or a strategy that does not fit it.
+        AtomError: a model that predicts no class, labels or number of a whole sample, or whose tokens cannot be masked, or a
+            strategy that does not fit it.
     """
-    classes = getattr(model.config, "num_labels", 0)
-    kind, problem = type(model).__name__, getattr(model.config, "problem_type", None)
+    kind = type(model).__name__
     if not kind.endswith(("ForSequenceClassification", "ForImageClassification")):
         raise AtomError(f"{kind} predicts no class of a whole sample, which an explainer could be fitted to")
-    if classes < 2 or problem in ("regression", "multi_label_classification"):
-        raise AtomError(
-            f"this {kind} does not choose one of several classes, and an explainer is fitted to the chosen one"
-        )
+    if model.config.problem_type == "regression" and model.config.num_labels > 1:
+        raise AtomError(f"this {kind} predicts several numbers at once, and an explainer is fitted to one")
     is_image = is_image_model(model)
     if not is_image and processing_class is None:
         raise AtomError("processing_class: give the tokenizer, which knows what stands for a masked token")

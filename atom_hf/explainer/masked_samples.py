@@ -11,12 +11,16 @@ from torch.nn import functional as F
 from ..errors import AtomError
 from ..modeling.explaining import TokenStates, reading_states
 from ..modeling.own_outputs import logits_of
+from ..modeling.targets import has_labels, output_values
 from ..modeling.unwrap import inner_model
 from ..utils.distributed import processes
 from .masking import Masker
 
 MOST_LOST = 0.6
 """The largest share of a copy's tokens that are masked."""
+
+CLASSES = 8
+"""From how many of the most probable classes one is drawn."""
 
 ROWS = 128
 """How many masked samples go through the model at once."""
@@ -131,7 +135,7 @@ def mask_samples(
     # Tokens that a copy lacks stay masked.
     lost = maskers[0].tokens(inputs, length) & ~tokens
     everything = seen.values
-    classes = everything.topk(min(CLASSES, everything.shape[1]), dim=1).indices
+    classes = _classes(everything, model.config, generator)
     strategy = torch.arange(sets) // 2 % len(maskers)
     change = everything.new_zeros(len(tokens), sets, classes.shape[1])
     nothing = everything.new_zeros(len(tokens), len(maskers), everything.shape[1])
@@ -153,6 +157,15 @@ def mask_samples(
     )
     fits = (tokens.sum(1) > 1).cpu()
     return MaskedSamples(*(value.cpu()[fits] for value in values)), passes
+
+
+def _classes(values: Tensor, model_config: Any, generator: torch.Generator) -> Tensor:
+    """The classes [B, M] that are explained, the predicted one first: the most probable ones; of many labels any."""
+    count = min(CLASSES, values.shape[1])
+    if not has_labels(model_config) or count == values.shape[1]:
+        return values.topk(count, dim=1).indices
+    drawn = torch.rand(values.shape, generator=generator).to(values.device)
+    return drawn.scatter(1, values.argmax(1, keepdim=True), 2.0).topk(count, dim=1).indices
 
 
 def draw_sets(tokens: Tensor, sets: int, generator: torch.Generator) -> Tensor:
@@ -179,7 +192,7 @@ def _values(model: Any, masker: Masker, inputs: Inputs, keep: Tensor) -> Tensor:
     for rows in flat.sum(1).argsort().split(ROWS):
         row = rows // keep.shape[1]
         masked = masker({name: value[row] for name, value in inputs.items()}, flat[rows])
-        parts.append(logits_of(model(**masked)).float().softmax(-1))
+        parts.append(output_values(logits_of(model(**masked)), model.config))
         places.append(rows)
     return torch.cat(parts)[torch.cat(places).argsort()].unflatten(0, keep.shape[:2])
 

@@ -141,6 +141,23 @@ def card_samples_flag() -> Any:
     )
 
 
+def target_flag() -> Any:
+    """The flag `--target`, of a command that reads importance."""
+    return _flag(
+        "What importance is for: a class or label by its name or index; what is predicted by default. By masking also a text "
+        "that a language model could write, or an answer."
+    )
+
+
+def method_flag() -> Any:
+    """The flag `--method`, of a command that reads importance."""
+    return _flag(
+        "'explainer' reads the importance in one forward pass; 'masking' masks token by token, at a forward pass for each, of "
+        "models without atoms too.",
+        "explainer",
+    )
+
+
 @dataclass
 class CardArguments:
     """What the card of a run with --atom shows."""

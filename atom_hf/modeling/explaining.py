@@ -13,6 +13,7 @@ from ..atoms.config import AtomConfig
 from ..atoms.explainer_head import Explanation
 from ..errors import AtomError
 from .layers import pick_layer
+from .targets import output_values
 from .tokens import everything_of, find_tokens
 from .unwrap import inner_model
 
@@ -120,7 +121,12 @@ def is_explained(model: Any) -> bool:
 
 
 def explain_tokens(
-    model: Any, tokens: Tensor, mask: Tensor, inputs: dict[str, Any], outputs: ModelOutput, states: ModelOutput | None
+    model: Any,
+    tokens: Tensor,
+    mask: Tensor | None,
+    inputs: dict[str, Any],
+    outputs: ModelOutput,
+    states: ModelOutput | None,
 ) -> Tensor | None:
     """The importance [B, N] by the explainer, in eval mode; None without one.
 
@@ -142,7 +148,7 @@ def explain_tokens(
     if layers and states is not None:
         found = [_like(tokens, pick_layer(states, layer, model), inputs, config, model) for layer in layers]
     real = find_tokens(tokens, inputs, everything_of(config.side), model.config, model)[1]
-    values = outputs["logits"].to(tokens.device).float().softmax(-1)
+    values = output_values(outputs["logits"].to(tokens.device), model.config)
     if state.reading_states is not None:
         state.reading_states.found.append(TokenStates(found, mask, real, values))
     if head is None or model.training:

@@ -146,7 +146,8 @@ def _read_atoms(
     if config.tokens != "read":
         hidden = _balanced(model, hidden)
     tokens, mask, prefix = locate_tokens(_at_heads(model, hidden), inputs, config, model.config, model)
-    if prefix and (is_explained(model) or not _learns(model)):  # whoever reads the heads' tokens finds each token of the model there
+    if prefix and (is_explained(model) or not _learns(model)):
+        # Whoever reads the heads' tokens finds each token of the model there.
         tokens, mask, prefix = *find_tokens(tokens, inputs, config, model.config, model), 0
     tokens = tokens[:, prefix:]
     width = tokens.shape[-1]

@@ -5,6 +5,7 @@ import inspect
 import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ..atoms.config import AtomConfig
 from ..atoms.heads import AtomHeads
+from ..errors import AtomError
 from ..hub.card_facts import write_model_card
 from ..hub.upload import push_model
 from ..utils.files import replacing
@@ -21,9 +23,11 @@ from .collector import ForwardState, to_be_read
 from .forward import forward_with_atoms
 from .gradient_balancer import GradientBalancer
 from .heads_file import HEADS_PREFIX, LAST_NAMES, WEIGHTS_NAMES, write_heads
-from .inference import check_numbers, evaluating, without_labels
+from .inference import check_numbers, evaluating, explaining_target, without_labels
 from .model_folder import check_folder
 from .unwrap import adapter_bases, inner_model, is_adapter
+
+_MASKING = f"{__package__.rpartition('.')[0]}.importance.by_masking"
 
 HUB_OPTIONS = ("repo_id", "commit_message", "commit_description", "private", "revision", "create_pr")
 
@@ -44,10 +48,18 @@ class AtomMixin:
     _atom_forward_state: ForwardState
 
     @torch.no_grad()
-    def atom_importance(self, **inputs: Any) -> Tensor:
+    def atom_importance(
+        self, *, target: Any = None, method: str = "explainer", processing_class: Any = None, **inputs: Any
+    ) -> Tensor:
         """The importance of each token, in one forward pass.
 
         Args:
+            target: what it is for; by default what is predicted. Of a classifier whose importance has been fitted to the
+                prediction, a class by its name or index, or a list of one for each sample. By masking also what other models
+                give: see `importance.targets`.
+            method: "explainer" reads the heads in one forward pass; "masking" masks the tokens one by one, at a forward pass
+                for each (`importance.by_masking`).
+            processing_class: the model's tokenizer, which masking a text needs.
             **inputs: the arguments of the model's `forward`, tensors with a batch dimension. Labels are not needed, except for
                 the decoder's side (`side`): give labels or the decoder's inputs then.
 
@@ -56,9 +68,16 @@ class AtomMixin:
             `input_ids`, for images prefix tokens and then patches in reading order.
 
         Raises:
-            AtomError: weights or inputs that are not finite numbers.
+            AtomError: weights or inputs that are not finite numbers, a target that the method cannot explain.
         """
-        with evaluating(self):
+        if method == "masking":
+            # By its name: what masks tokens stands above the models, and imports them.
+            found = import_module(_MASKING).masked_importance(self, processing_class, inputs, target)
+            return found.importance
+        if method != "explainer":
+            raise AtomError(f"method must be 'explainer' or 'masking'; got {method!r}")
+        samples = len(next(value for value in inputs.values() if torch.is_tensor(value)))
+        with evaluating(self), explaining_target(self, target, samples):
             outputs = self(**without_labels(self, inputs), return_atoms=True)
         check_numbers(inner_model(self), outputs.atoms, inputs)
         return outputs.atom_importance

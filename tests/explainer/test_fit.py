@@ -246,8 +246,7 @@ def test_an_adapter_is_fitted_saved_and_loaded(tmp_path, few_steps):
     [
         (lambda: tiny("bert"), {}, "model has no atoms"),
         (lambda: with_heads("gpt2"), {}, "GPT2LMHeadModel predicts no class"),
-        (lambda: with_heads(num_labels=1), {}, "does not choose one of several classes"),
-        (lambda: with_heads(problem_type="multi_label_classification"), {}, "does not choose one of several classes"),
+        (lambda: with_heads(num_labels=2, problem_type="regression"), {}, "predicts several numbers at once"),
         (with_heads, {"sets": 6}, "sets a multiple of 4"),
         (with_heads, {"samples": 15}, "samples must be at least 16"),
         (with_heads, {"copies": 0}, "copies at least 1"),
