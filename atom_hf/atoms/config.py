@@ -22,6 +22,8 @@ MAX_BYTES = 2**20
 
 MAX_SPECIAL_TOKENS = 2**16
 
+MAX_NAME = 500  # characters of a module's name
+
 SIDES = ("encoder", "decoder")
 
 TOKEN_RULES = {
@@ -87,6 +89,11 @@ class AtomConfig:
         -2,
         "Layer whose hidden states are the tokens: an index into the model's hidden_states (0 is the embeddings, -1 the "
         "last). The energy trains this layer and those before it; the task head reads the last layer.",
+    )
+    block: str | None = _option(
+        None,
+        "Of a diffusers model, in place of the layer: the module whose output is the tokens, by its name, such as "
+        "down_blocks.1. By default the block at a quarter of the depth.",
     )
     tokens: str | None = _option(
         None,
@@ -206,7 +213,9 @@ class AtomConfig:
         ):
             check(getattr(self, name) in options, name, " or ".join(map(repr, options)))
 
-        ids, base = self.special_token_ids, self.base_model_class
+        block, ids, base = self.block, self.special_token_ids, self.base_model_class
+        named = block is None or (isinstance(block, str) and 0 < len(block) <= MAX_NAME)
+        check(named, "block", "the name of a module, such as down_blocks.1")
         for name in ("hidden_size", "explainer_classes", "explainer_width"):
             size = getattr(self, name)
             check(size is None or (_is_whole(size) and size > 0), name, "a whole number above 0")
@@ -217,6 +226,11 @@ class AtomConfig:
         whole = ids is None or (isinstance(ids, list) and all(_is_whole(i) and abs(i) < 2**31 for i in ids))
         check(whole, "special_token_ids", "a list of whole numbers of at most 31 bits")
         check(base is None or isinstance(base, str), "base_model_class", "the name of a class")
+
+    @property
+    def place(self) -> str:
+        """Where the tokens are read, for messages: "layer -2", "block down_blocks.1"."""
+        return f"layer {self.layer}" if self.block is None else f"block {self.block}"
 
     @property
     def trains_heads_apart(self) -> bool:

@@ -65,7 +65,7 @@ class Study(NamedTuple):
 
 
 # Fields of AtomConfig that came after the first studies, with the values that these had.
-LATER = {**FORM, "explainer_classes": None, "explainer_width": None}
+LATER = {**FORM, "block": None, "explainer_classes": None, "explainer_width": None}
 
 
 @dataclass(frozen=True, eq=False)

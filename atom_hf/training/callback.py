@@ -29,13 +29,11 @@ class AtomCallback(TrainerCallback):
         balancer.update(lambda sums: self.trainer.accelerator.reduce(sums, "sum"))
         if state.global_step > 1 or not balancer.ratio:
             return
-        layer, found = self.trainer._atom_model.atom_config.layer, balancer.state()
+        place, found = self.trainer._atom_model.atom_config.place, balancer.state()
         if found["steps"] == 0:
-            logger.warning(
-                f"atom_layer {layer}: no parameter up to this layer is trained, so the energy trains only the heads"
-            )
+            logger.warning(f"atom_{place}: no parameter up to it is trained, so the energy trains only the heads")
         elif found["task_norm"] == 0:
             logger.warning(
-                f"atom_layer {layer}: the task loss does not depend on this layer, so the relative weight passes nothing of "
-                "the atom loss to the model; choose another layer"
+                f"atom_{place}: the task loss does not depend on it, so the relative weight passes nothing of "
+                "the atom loss to the model; choose another"
             )
