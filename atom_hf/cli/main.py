@@ -22,6 +22,7 @@ USAGE = """usage: atom-hf COMMAND [flags]
   faithfulness  measure how faithful the importance is, next to other attribution methods
   push          check a saved model and push it to the Hugging Face Hub
   task          check, draw, compare and train a task: a loss written as equations between models
+  sample        write a grid of samples from a trained denoiser
   bench         measure what --atom costs: a training step with it and without it, interleaved
 
 atom-hf COMMAND --help lists the flags; train, compare and bench list all of Trainer's by --help_all.
@@ -92,7 +93,7 @@ GO_ON = {
 # Each is a file beside this one, imported when it is asked for: Torch and Transformers take seconds to import.
 COMMANDS = (
     *("train", "compare", "study", "fit-explainer", "explain", "fragments"),
-    *("faithfulness", "push", "task", "bench"),
+    *("faithfulness", "push", "task", "sample", "bench"),
 )
 
 

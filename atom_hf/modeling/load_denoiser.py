@@ -1,17 +1,13 @@
 """Load a saved diffusers model with its heads."""
 
-import math
-from pathlib import Path
 from typing import Any
 
 import torch
 
-from ..atoms.config import MAX_BYTES, AtomConfig
+from ..atoms.config import AtomConfig
 from ..atoms.heads import AtomHeads
 from ..errors import AtomError
-from ..hub.files import find_file
 from ..hub.messages import reason
-from ..utils.files import read_json
 from .attach import attach_atoms
 from .blocks import find_block
 from .heads_file import read_heads
@@ -28,13 +24,6 @@ def import_diffusers() -> Any:
             raise
         raise AtomError(DIFFUSERS_EXTRA) from None
     return diffusers
-
-
-def names_diffusers_class(source: str, **hub: Any) -> str | None:
-    """The class of a diffusers model that the configuration in a folder or Hub repository names; None if it names none."""
-    file = find_file(source, "config.json", **hub)
-    name = None if file is None else read_json(file, MAX_BYTES, "model configuration").get("_class_name")
-    return name if isinstance(name, str) else None
 
 
 def load_denoiser(source: str, name: str, config: AtomConfig, hub: dict[str, Any], **kwargs: Any) -> Any:
@@ -63,11 +52,11 @@ def load_denoiser(source: str, name: str, config: AtomConfig, hub: dict[str, Any
         ) from None
     find_block(model, config.block)
     width = config.hidden_size or 0
-    if math.prod((width, width)) > sum(parameter.numel() for parameter in model.parameters()):
+    if width**2 > sum(parameter.numel() for parameter in model.parameters()):
         raise AtomError(f"the heads in {source} are {width} wide, more than its model could be: they do not fit it")
     with torch.device("meta"):
         expected = {name: tuple(tensor.shape) for name, tensor in AtomHeads(width or 1).state_dict().items()}
-    heads, _ = read_heads(str(Path(source)) if Path(source).is_dir() else source, expected, name, **hub)
+    heads, _ = read_heads(source, expected, name, **hub)
     attach_atoms(model, config)
     model.atom_heads.load_state_dict(heads)
     return model
