@@ -60,6 +60,8 @@ def main(arguments: list[str]) -> int | None:
         if dry.dry_run:
             raise AtomError(f"--dry_run is not for --task {GENERATION}; leave it out")
         return _train_generator(run, args, generation, least_logs, stopping.checked(args))
+    if name := generation.first_given():
+        raise AtomError(f"--{name} is for --task {GENERATION}; give that, or leave it out")
     if dry.dry_run:
         explainer.checked()
         found = describe_run(run, args)

@@ -1,6 +1,6 @@
 """Command-line arguments of image generation."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import ClassVar
 
 from ..data.columns import GENERATION
@@ -40,3 +40,7 @@ class GenerationArguments:
             "for the weights themselves."
         },
     )
+
+    def first_given(self) -> str | None:
+        """The first of these flags that has not its default."""
+        return next((f.name for f in fields(self) if getattr(self, f.name) != f.default), None)

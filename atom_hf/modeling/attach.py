@@ -60,7 +60,7 @@ def attach_atoms(model: Any, config: AtomConfig | None = None, processing_class:
             "model must be a transformers.PreTrainedModel, a peft.PeftModel, a SentenceTransformer or a model of diffusers, "
             f"got {type(model).__name__}; attach atoms before the model is wrapped"
         )
-    if isinstance(model, AtomMixin):
+    if hasattr(model, "atom_heads"):
         raise AtomError("model already has atoms attached")
     if config is not None and not isinstance(config, AtomConfig):
         raise AtomError(f"config must be an AtomConfig, got {type(config).__name__}")

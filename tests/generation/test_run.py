@@ -9,6 +9,9 @@ from diffusers import AutoencoderKL, DDPMPipeline, DDPMScheduler, FlowMatchEuler
 from PIL import Image
 
 from atom_hf import load_atom_model
+from atom_hf.data.columns import GENERATION
+from atom_hf.data.load import load_data
+from atom_hf.finetune.arguments import RunArguments, load_run_data
 from atom_hf.generation.denoisers import load_pipeline, make_denoiser
 from helpers.commands import closing, command, results
 from helpers.denoisers import denoiser
@@ -159,12 +162,24 @@ def test_a_model_of_nans_is_not_sampled(place):
     assert not (place[0] / "nans" / "samples.png").exists()
 
 
+@pytest.mark.parametrize("flag", ["--objective flow", "--image_size 16", "--class_conditional", "--ema_decay 0"])
+def test_other_tasks_have_none_of_the_flags(flag, place):
+    status, _, err = command(f"train --model vit-fashion-mnist --dataset flat {flag}")
+    assert status == 2 and f"{flag.split()[0]} is for --task unconditional" in err.splitlines()[-1], err
+
+
 def test_each_class_in_turn_or_one(place):
     for flags in ("--n 3", "--n 3 --label 4"):
         status, _, err = command(f"sample --model flow --steps 2 --output grid.png {flags}")
         assert status in (0, None), err
     with Image.open("grid.png") as image:
         assert image.size == (2 * 66 + 2, 2 * 66 + 2)
+
+
+def test_the_task_has_images_without_labels_and_is_one_of_train_alone(place):
+    data = load_data("digits", task=GENERATION, max_eval_samples=10)
+    assert data.train.column_names == ["image"] and data.labels is None and data.is_image and len(data.eval) == 10
+    error_message(lambda: load_run_data(RunArguments(dataset="digits", task=GENERATION)), "atom-hf train alone")
 
 
 def test_pipelines_of_another_kind(tmp_path):
