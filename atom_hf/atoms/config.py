@@ -10,6 +10,7 @@ from ..errors import AtomError
 from ..utils.files import read_json, write_atomically
 from . import format_1
 from .energy import TOKEN_REDUCTIONS
+from .forms import FORMS, TOKEN_RULES
 from .heads import POSITION_INITS
 
 CONFIG_NAME = "atom_config.json"
@@ -25,32 +26,6 @@ MAX_SPECIAL_TOKENS = 2**16
 MAX_NAME = 500  # characters of a module's name
 
 SIDES = ("encoder", "decoder")
-
-TOKEN_RULES = {
-    "read": "what the model's output layer reads: [CLS], a pooled output, the last token, or every token",
-    "content": "padding, special tokens and a vision model's [CLS] or register tokens are left out",
-    "all": "everything but padding",
-}
-
-# What the two forms of the energy differ in. A field that is not given has the value of the form.
-FORMS = {
-    "paper": {
-        "weight": 0.1,
-        "weighting": "relative",
-        "tokens": "content",
-        "distance": "absolute",
-        "charges": "learned",
-        "positions": "learned",
-    },
-    "separation": {
-        "weight": 0.5,
-        "weighting": "absolute",
-        "tokens": "read",
-        "distance": "relative",
-        "charges": "fixed",
-        "positions": "tokens",
-    },
-}
 
 
 def _option(default: Any, help: str) -> Any:

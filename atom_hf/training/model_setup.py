@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from transformers import Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from ..atoms.config import FORMS, AtomConfig
+from ..atoms.config import AtomConfig
+from ..atoms.forms import FORMS
 from ..errors import AtomError
 from ..modeling.attach import attach_atoms
 from ..modeling.collector import to_be_read

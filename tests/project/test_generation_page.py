@@ -1,6 +1,7 @@
 """docs/generation.md: its loop is short, trains, and saves a plain pipeline."""
 
 import diffusers
+import pytest
 import torch
 from torch.utils.data import DataLoader
 
@@ -48,6 +49,7 @@ def test_the_commands_run(own_folder, monkeypatch):
             assert status in (0, None), err
 
 
+@pytest.mark.filterwarnings("ignore:.*pin_memory")
 def test_the_gan_runs(own_folder):
     from transformers import AutoModel
 
