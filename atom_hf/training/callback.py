@@ -30,10 +30,13 @@ class AtomCallback(TrainerCallback):
         if state.global_step > 1 or not balancer.ratio:
             return
         place, found = self.trainer._atom_model.atom_config.place, balancer.state()
+        kind = place.split()[0]  # "layer" or "block"
         if found["steps"] == 0:
-            logger.warning(f"atom_{place}: no parameter up to it is trained, so the energy trains only the heads")
+            logger.warning(
+                f"atom_{place}: no parameter up to this {kind} is trained, so the energy trains only the heads"
+            )
         elif found["task_norm"] == 0:
             logger.warning(
-                f"atom_{place}: the task loss does not depend on it, so the relative weight passes nothing of "
-                "the atom loss to the model; choose another"
+                f"atom_{place}: the task loss does not depend on this {kind}, so the relative weight passes nothing of "
+                f"the atom loss to the model; choose another {kind}"
             )
