@@ -18,7 +18,7 @@ from ..utils.files import write_atomically
 
 LEAST_SIDE = 64  # pixels of a sample in a grid: smaller ones are enlarged by whole factors
 
-GAP = 2
+GAP, BACKGROUND = 2, 128  # grey: it shows beside white samples and black ones
 
 
 @torch.no_grad()
@@ -82,7 +82,7 @@ def image_grid(images: Tensor, columns: int | None = None) -> Image.Image:
     rows = math.ceil(count / columns)
     factor = max(1, -(-LEAST_SIDE // max(height, width)))
     high, wide = height * factor + GAP, width * factor + GAP
-    sheet = np.full((rows * high + GAP, columns * wide + GAP, 3), 255, dtype=np.uint8)
+    sheet = np.full((rows * high + GAP, columns * wide + GAP, 3), BACKGROUND, dtype=np.uint8)
     pixels = (images.clamp(0, 1) * 255).round().to(torch.uint8).permute(0, 2, 3, 1).numpy()
     pixels = pixels.repeat(factor, 1).repeat(factor, 2)
     for number, picture in enumerate(pixels if channels == 3 else pixels[..., :1].repeat(3, -1)):

@@ -6,7 +6,7 @@ import torch
 from diffusers import DDPMPipeline, DDPMScheduler, FlowMatchEulerDiscreteScheduler
 from PIL import Image
 
-from atom_hf.generation.sampling import GAP, image_grid, sample_images, write_grid
+from atom_hf.generation.sampling import BACKGROUND, GAP, image_grid, sample_images, write_grid
 from helpers.denoisers import denoiser
 from helpers.error_messages import error_message
 
@@ -61,7 +61,7 @@ def test_the_grid_shows_each_sample_in_its_place(tmp_path):
         for y, x in ((0, 0), (79, 99), (31, 70)):
             place = GAP + number // 3 * (80 + GAP) + y, GAP + number % 3 * (100 + GAP) + x
             assert np.abs(sheet[place] / 255.0 - image[:, y // 2, x // 2].numpy()).max() < 0.003
-    assert (sheet[-80:, -100:] == 255).all()  # no sixth
+    assert (sheet[-80:, -100:] == BACKGROUND).all()  # no sixth
     grey = np.asarray(image_grid(images[:, :1], columns=5))
     assert grey.shape[:2] == (80 + 2 * GAP, 5 * (100 + GAP) + GAP) and (grey[..., 0] == grey[..., 2]).all()
     with Image.open(write_grid(images, tmp_path / "grid.png")) as image:
