@@ -24,6 +24,7 @@ USAGE = """usage: atom-hf COMMAND [flags]
   push          check a saved model and push it to the Hugging Face Hub
   task          check, draw, compare and train a task: a loss written as equations between models
   manipulate    turn a classifier into an editor that writes its classes into images or embeddings, and edit with it
+  sample        write a grid of samples from a trained denoiser
   bench         measure what --atom costs: a training step with it and without it, interleaved
 
 atom-hf COMMAND --help lists the flags; train, compare and bench list all of Trainer's by --help_all.
@@ -96,7 +97,7 @@ GO_ON = {
 # Each is a file beside this one, imported when it is asked for: Torch and Transformers take seconds to import.
 COMMANDS = (
     *("train", "compare", "study", "fit-explainer", "explain", "predict", "fragments"),
-    *("faithfulness", "push", "task", "manipulate", "bench"),
+    *("faithfulness", "push", "task", "manipulate", "sample", "bench"),
 )
 
 

@@ -12,6 +12,9 @@ logger = get_logger(__name__)
 
 TASKS = ("text-classification", "image-classification", "causal-lm")
 
+GENERATION = "unconditional-image-generation"
+"""A task of images without labels. Only `atom-hf train` has it."""
+
 LABEL_NAMES = ("label", "labels", "class", "class_id", "target", "category", "y", "fine_label")
 
 TEXT_NAMES = ("text", "sentence", "verse", "verse_text", "line", "content", "review", "document")
@@ -73,7 +76,7 @@ def find_columns(
                 f"{_described(possible)} could hold classes: give --label_column {next(iter(possible))!r}, or --task causal-lm "
                 f"for a language model of {text!r}"
             )
-    if task == "image-classification":
+    if task in ("image-classification", GENERATION):
         if image is None:
             raise AtomError(f"--task {task} needs a column of images (--image_column), else give another; {present}")
         if not is_image(features[image]):
@@ -89,7 +92,7 @@ def find_columns(
         for role, column in needed.items():
             if not is_text(features[column]):
                 raise AtomError(f"--{role}_column {column!r} does not hold strings; the columns that do: {strings}")
-    if task == "causal-lm":
+    if task in ("causal-lm", GENERATION):
         return task, needed
     if label is None:
         possible = _possible_labels(rows, free, text)

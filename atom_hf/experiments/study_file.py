@@ -66,7 +66,7 @@ class Study(NamedTuple):
 
 
 # Fields of AtomConfig that came after the first studies, with the values that these had.
-LATER = {**FORM, **NO_EXPLAINER}
+LATER = {**FORM, "block": None, **NO_EXPLAINER}
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 from transformers.trainer_utils import IntervalStrategy
 
 from ..builtin import BUILT_IN_DATASETS, BUILT_IN_MODELS
-from ..data.columns import TASKS
+from ..data.columns import GENERATION, TASKS
 from ..data.load import TaskData, load_data
 from ..errors import AtomError
 from ..explainer.collect import FEWEST
@@ -32,7 +32,9 @@ class RunArguments:
         + ", ".join(BUILT_IN_DATASETS)
         + "."
     )
-    task: str | None = _flag("One of " + ", ".join(TASKS) + "; found from the data if not given.")
+    task: str | None = _flag(
+        "One of " + ", ".join(TASKS) + "; found from the data if not given. For train also " + GENERATION + "."
+    )
     dataset_config: str | None = _flag("The configuration of a Hub data set, such as cola of nyu-mll/glue.")
     eval_dataset: str | None = _flag("Data to evaluate on, if not a split of --dataset: named in the same way.")
     train_split: str | None = _flag("The split to train on; train if there is one.")
@@ -76,9 +78,16 @@ DATA_FIELDS = [
 
 def load_run_data(run: RunArguments) -> TaskData:
     """The data that the arguments name."""
+    if run.task == GENERATION:
+        raise AtomError(f"--task {GENERATION} is one of atom-hf train alone; give one of {', '.join(TASKS)}")
+    return load_named_data(run)
+
+
+def load_named_data(run: RunArguments, **changes: Any) -> TaskData:
+    """The data that the arguments name, of any task, with other values for some of the `DATA_FIELDS`."""
     if run.dataset is None:
         raise AtomError("give --dataset: a Hub id, a file or folder, or one of " + ", ".join(BUILT_IN_DATASETS))
-    return load_data(run.dataset, **{name: getattr(run, name) for name in DATA_FIELDS})
+    return load_data(run.dataset, **{name: getattr(run, name) for name in DATA_FIELDS} | changes)
 
 
 def data_flags(run: RunArguments) -> list[str]:

@@ -43,11 +43,7 @@ def forward_with_atoms(
         backbone: the module whose outputs hold the hidden states, where those of the forward itself do not.
         asked: whether the caller asked for the atoms, and not only the training.
     """
-    if _learns(model) and not all(parameter.requires_grad for parameter in model.atom_heads.trained_parameters()):
-        raise AtomError(
-            "the atom heads are frozen, at least in part; if get_peft_model froze them, call attach_atoms on what "
-            "it gives (the adapter would be saved without them), else model.atom_heads.requires_grad_(True)"
-        )
+    check_heads(model)
     state = model._atom_forward_state
     if state.own_outputs or (backbone is None and not takes(type(model).forward, "output_hidden_states")):
         return _forward_own(model, base_forward, args, kwargs, asked)
@@ -76,6 +72,15 @@ def forward_with_atoms(
     return result if return_dict else result.to_tuple()
 
 
+def check_heads(model: Any) -> None:
+    """Raise `AtomError` if the heads of a model that learns are frozen."""
+    if _learns(model) and not all(parameter.requires_grad for parameter in model.atom_heads.trained_parameters()):
+        raise AtomError(
+            "the atom heads are frozen, at least in part; if get_peft_model froze them, call attach_atoms on what "
+            "it gives (the adapter would be saved without them), else model.atom_heads.requires_grad_(True)"
+        )
+
+
 # The balancer's hooks act at run time, and a compiled graph would not call them.
 @torch.compiler.disable
 def _add_atoms(
@@ -98,9 +103,9 @@ def _add_atoms(
         return None
     if read is not None and not _knows_output_layer(model, read, outputs, asked_for_all):
         return None
-    atoms, importance = _read_atoms(model, hidden, inputs, outputs, states, read)
+    atoms, importance = read_atoms(model, hidden, inputs, outputs, states, read)
     values = {name: value for name, value in outputs.items() if keep_states or not _are_states(name, value)}
-    return _output_class(type(outputs))(**values, atoms=atoms, atom_importance=importance)
+    return output_class(type(outputs))(**values, atoms=atoms, atom_importance=importance)
 
 
 def _are_states(name: str, value: Any) -> bool:
@@ -121,7 +126,7 @@ def _forward_own(model: Any, base_forward: Any, args: tuple, kwargs: dict[str, A
     made = as_model_output(outputs)
     if read is not None:
         _knows_output_layer(model, read, made, has_all_states=True)
-    atoms, importance = _read_atoms(model, hidden, inputs, made, None, read)
+    atoms, importance = read_atoms(model, hidden, inputs, made, None, read)
     collector = model._atom_forward_state.collector
     more = dict(zip(OUTPUT_KEYS, (atoms, importance), strict=True))
     if asked:
@@ -129,7 +134,7 @@ def _forward_own(model: Any, base_forward: Any, args: tuple, kwargs: dict[str, A
     return with_more(outputs, more) if collector is None else showing(outputs, atoms)
 
 
-def _read_atoms(
+def read_atoms(
     model: Any,
     hidden: Tensor,
     inputs: dict[str, Any],
@@ -152,11 +157,9 @@ def _read_atoms(
     tokens = tokens[:, prefix:]
     width = tokens.shape[-1]
     if width != config.hidden_size:
-        made = (
-            f", the heads were made for {config.hidden_size}; choose another layer, or" if config.hidden_size else ":"
-        )
+        made = f", the heads were made for {config.hidden_size}; choose another, or" if config.hidden_size else ":"
         raise WidthError(
-            f"layer {config.layer} of {type(model).__name__} is {width} wide{made} attach with AtomConfig(hidden_size={width})",
+            f"{config.place} of {type(model).__name__} is {width} wide{made} attach with AtomConfig(hidden_size={width})",
             width,
         )
     energy, complete = None, mask is None and tokens.shape[1] > 0
@@ -288,7 +291,7 @@ def _states_to_keep(model: Any) -> bool | list[int]:
 
 
 @functools.cache
-def _output_class(base: type) -> type:
+def output_class(base: type) -> type:
     """A subclass of `base` with the atom fields declared: DDP rebuilds outputs from fields and fails on undeclared ones."""
     annotations = {name: Tensor | None for name in OUTPUT_KEYS}
     namespace = {"__annotations__": annotations, "__module__": __name__, **dict.fromkeys(OUTPUT_KEYS)}

@@ -95,6 +95,6 @@ def check_numbers(model: Any, atoms: Tensor, inputs: Any, loss: Any = None) -> N
     if broken := [name for name, value in floats.items() if "mask" not in name and not value.isfinite().all()]:
         raise AtomError(f"{', '.join(broken)}: the inputs hold numbers that are not finite (NaN or infinity)")
     raise AtomError(
-        f"layer {model.atom_config.layer} of this {kind} gives numbers that are not finite ({model.dtype}); load it with "
+        f"{model.atom_config.place} of this {kind} gives numbers that are not finite ({model.dtype}); load it with "
         "dtype=torch.float32, or choose another layer"
     )

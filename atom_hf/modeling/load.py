@@ -25,6 +25,7 @@ from .attach import add_explainer, attach_atoms
 from .bounds import check_config_file, described_bytes
 from .heads_file import HEADS_PREFIX, check_index, find_heads, read_heads, read_heads_config
 from .layers import check_layer, check_width, hidden_size_of
+from .load_denoiser import load_denoiser
 from .model_folder import holds
 
 logger = get_logger(__name__)
@@ -75,8 +76,9 @@ def load_atom_model(
     if atoms is None:  # an invalid one is rejected before weights are fetched
         raise AtomError(f"{source} has no {CONFIG_NAME}: it is not an atom model; load it with from_pretrained")
     base_config = find_file(source, BASE_CONFIG_NAME, **hub)
-    if base_config is not None:
-        check_config_file(base_config)
+    described = {} if base_config is None else check_config_file(base_config)
+    if "_class_name" in described and "model_type" not in described:
+        return load_denoiser(source, str(described["_class_name"]), atoms, hub, **kwargs)
     check_index(source, **hub)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False, **hub)

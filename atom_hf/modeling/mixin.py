@@ -44,6 +44,7 @@ class AtomMixin:
     atom_heads: AtomHeads
     atom_balancer: GradientBalancer
 
+    _atom_run = forward_with_atoms  # a forward pass that reads atoms
     _atom_heads_inside = False  # whether a checkpoint is being saved, with the heads among the model's weights
     _atom_forward_state: ForwardState
 
@@ -152,7 +153,7 @@ class AtomMixin:
 
     def __reduce__(self) -> tuple:
         # The class is made at run time: `pickle` would look for it in the base's module.
-        return _blank, (without_atoms(type(self)),), vars(self)
+        return _blank, (without_atoms(type(self)), type(self).__bases__[0]), vars(self)
 
     @contextmanager
     def _atom_checkpoint(self):
@@ -187,22 +188,22 @@ def without_atoms(cls: type) -> type:
     return cls.__mro__[cls.__mro__.index(AtomMixin) + 1]
 
 
-def _blank(base: type) -> Any:
+def _blank(base: type, mixin: type = AtomMixin) -> Any:
     """An uninitialized instance for `pickle` or `copy` to fill."""
-    cls = with_atoms(base)
+    cls = with_atoms(base, mixin)
     return cls.__new__(cls)
 
 
 @functools.cache
-def with_atoms(base: type) -> type:
-    """A subclass of `base` and `AtomMixin` with the name of `base`."""
+def with_atoms(base: type, mixin: type = AtomMixin) -> type:
+    """A subclass of `base` and a `mixin` (`AtomMixin` or a class derived from it), with the name of `base`."""
 
     def forward(self, *args, return_atoms: bool | None = None, **kwargs):
         if not isinstance(self, AtomMixin):  # detached, and called through an earlier wrapper of this forward
             return base.forward(self, *args, **kwargs)
         if not to_be_read(self, return_atoms):
             return base.forward(self, *args, **kwargs)
-        return forward_with_atoms(self, base.forward, args, kwargs, asked=bool(return_atoms))
+        return self._atom_run(base.forward, args, kwargs, asked=bool(return_atoms))
 
     show_as(forward, base.forward)
     namespace = {
@@ -212,7 +213,7 @@ def with_atoms(base: type) -> type:
         "__qualname__": base.__qualname__,
         "__doc__": base.__doc__,
     }
-    return type(base.__name__, (AtomMixin, base), namespace)
+    return type(base.__name__, (mixin, base), namespace)
 
 
 def saving(folder: str | Path, writes: bool = True) -> AbstractContextManager[Path]:

@@ -30,13 +30,14 @@ class AtomCallback(TrainerCallback):
         balancer.update(sum_over_processes)
         if state.global_step > 1 or not balancer.ratio:
             return
-        layer, found = self.trainer._atom_model.atom_config.layer, balancer.state()
+        place, found = self.trainer._atom_model.atom_config.place, balancer.state()
+        kind = place.split()[0]  # "layer" or "block"
         if found["steps"] == 0:
             logger.warning(
-                f"atom_layer {layer}: no parameter up to this layer is trained, so the energy trains only the heads"
+                f"atom_{place}: no parameter up to this {kind} is trained, so the energy trains only the heads"
             )
         elif found["task_norm"] == 0:
             logger.warning(
-                f"atom_layer {layer}: the task loss does not depend on this layer, so the relative weight passes nothing of "
-                "the atom loss to the model; choose another layer"
+                f"atom_{place}: the task loss does not depend on this {kind}, so the relative weight passes nothing of "
+                f"the atom loss to the model; choose another {kind}"
             )

@@ -39,7 +39,7 @@ OTHER_PAGES = [
     *("model_cards/README.md", "atom_hf/assets/README.md"),
 ]
 # What takes a Hub, or libraries that other tests import, runs there: see `helpers.documents.python_with` and `commands`.
-ELSEWHERE = {"docs/sharing.md", "docs/trainers.md"}
+ELSEWHERE = {"docs/generation.md", "docs/sharing.md", "docs/trainers.md"}
 # Pages of commands that train many models, or measure for long.
 LONG = {"docs/experiments.md", "docs/faithfulness.md"}
 

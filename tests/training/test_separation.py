@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from atom_hf import AtomConfig, AtomError, Atoms, attach_atoms, load_atom_model
-from atom_hf.atoms.config import FORMS
+from atom_hf.atoms.forms import FORMS
 from atom_hf.atoms.loss import HEADS_ALONE, HEADS_WEIGHT, atom_loss
 from helpers.exactness import compare
 from helpers.models import batch_for, make_tokenizer, rows_for, tiny
