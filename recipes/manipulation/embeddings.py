@@ -40,7 +40,7 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "embeddings.jsonl"
 EMBEDDED = Path("runs", "manipulation", "sst2-embeddings.npz")
 SEEDS, STEPS, EXAMPLES = 3, 600, 8
-NETWORK = "mlp(64)"
+HUB, NETWORK = "SetFit/sst2", "mlp(64)"
 ARMS = {
     "against the classifier as it is": {"sigma": 0, "weights": (1, 1, 1, 0)},
     "noise-tuned": {"weights": (1, 1, 1, 0)},
@@ -94,7 +94,8 @@ def embed(texts: Sequence[str]) -> Tensor:
 
 def embedded(dataset: str, eval_dataset: str | None) -> tuple[LabelledRows, LabelledRows, list[str]]:
     """Training rows, validation rows, and the texts of the latter; embedded once."""
-    data = load_data(dataset, eval_dataset=eval_dataset, label_column="label_text")
+    column = "label_text" if dataset == HUB else None
+    data = load_data(dataset, eval_dataset=eval_dataset, label_column=column)
     if not EMBEDDED.exists():
         EMBEDDED.parent.mkdir(parents=True, exist_ok=True)
         np.savez(EMBEDDED, train=embed(data.train["text"]).numpy(), eval=embed(data.eval["text"]).numpy())
@@ -226,7 +227,7 @@ def report(rows: list[dict[str, Any]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", default="SetFit/sst2")
+    parser.add_argument("--dataset", default=HUB)
     parser.add_argument("--eval_dataset")
     parser.add_argument("--report_only", action="store_true")
     parser.add_argument("--use_cpu", action="store_true")
