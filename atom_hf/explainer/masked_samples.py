@@ -19,9 +19,6 @@ from .masking import Masker
 MOST_LOST = 0.6
 """The largest share of a copy's tokens that are masked."""
 
-CLASSES = 8
-"""From how many of the most probable classes one is drawn."""
-
 ROWS = 128
 """How many masked samples go through the model at once."""
 
@@ -135,7 +132,7 @@ def mask_samples(
     # Tokens that a copy lacks stay masked.
     lost = maskers[0].tokens(inputs, length) & ~tokens
     everything = seen.values
-    classes = _classes(everything, model.config, generator)
+    classes = _classes(everything, inner_model(model).config, generator)
     strategy = torch.arange(sets) // 2 % len(maskers)
     change = everything.new_zeros(len(tokens), sets, classes.shape[1])
     nothing = everything.new_zeros(len(tokens), len(maskers), everything.shape[1])
@@ -192,7 +189,7 @@ def _values(model: Any, masker: Masker, inputs: Inputs, keep: Tensor) -> Tensor:
     for rows in flat.sum(1).argsort().split(ROWS):
         row = rows // keep.shape[1]
         masked = masker({name: value[row] for name, value in inputs.items()}, flat[rows])
-        parts.append(output_values(logits_of(model(**masked)), model.config))
+        parts.append(output_values(logits_of(model(**masked)), inner_model(model).config))
         places.append(rows)
     return torch.cat(parts)[torch.cat(places).argsort()].unflatten(0, keep.shape[:2])
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from atom_hf import AtomConfig, AtomError, attach_atoms, load_atom_model
-from atom_hf.explainer import fit
+from atom_hf.explainer import descent
 from atom_hf.explainer.fit import fit_explainer
 from atom_hf.modeling.targets import output_values
 from helpers import trained
@@ -17,7 +17,7 @@ TOKENIZER = make_tokenizer()
 
 @pytest.fixture(autouse=True)
 def brief(monkeypatch):
-    monkeypatch.setattr(fit, "STEPS", 400)
+    monkeypatch.setattr(descent, "STEPS", 400)
 
 
 def fitted(model):
@@ -42,14 +42,18 @@ def by_hand(model, ids, number):
     return changes
 
 
+def strongest(values):
+    return values.nan_to_num().abs().argmax(1)
+
+
 def agreement(truth, importance):
-    """How often the token that changes most by hand comes first, or last if it speaks against the target, by importance."""
+    """How often the strongest token is that of masking by hand, and has its sign, where that changes anything."""
     rows = truth.abs().amax(1) > 0.2
+    places = strongest(truth)[rows]
+    same = strongest(importance)[rows] == places
+    signs = importance[rows].gather(1, places[:, None]).sign() == truth[rows].gather(1, places[:, None]).sign()
     assert rows.sum() >= 12
-    places = truth[rows].abs().argmax(1)
-    signs = truth[rows].gather(1, places[:, None]).sign()
-    ranked = (importance[rows] * signs).masked_fill(importance[rows].isnan(), -torch.inf)
-    return float((ranked.argmax(1) == places).float().mean())
+    return float((same & signs[:, 0]).float().mean())
 
 
 def test_any_class_by_its_name_or_its_place(tmp_path):
@@ -86,8 +90,9 @@ def test_any_class_by_its_name_or_its_place(tmp_path):
 def test_each_label_of_several():
     model = fitted(trained.of_labels())
     ids, _, _ = trained.texts(48, seed=999)
-    found = [model.atom_importance(**trained.inputs_of(ids), target=f"LABEL_{number}") for number in range(3)]
-    assert agreement(torch.cat([by_hand(model, ids, number) for number in range(3)]), torch.cat(found)) > 0.5
+    for number in range(3):
+        found = model.atom_importance(**trained.inputs_of(ids), target=f"LABEL_{number}")
+        assert agreement(by_hand(model, ids, number), found) > 0.6
 
 
 def test_the_number_of_a_regression(tmp_path):
