@@ -89,7 +89,7 @@ def test_any_class_by_its_name_or_its_place(tmp_path):
 
 def test_each_label_of_several():
     model = fitted(trained.of_labels())
-    ids, _, _ = trained.texts(48, seed=999)
+    ids, _, _ = trained.texts(96, seed=999)
     for number in range(3):
         found = model.atom_importance(**trained.inputs_of(ids), target=f"LABEL_{number}")
         assert agreement(by_hand(model, ids, number), found) > 0.6

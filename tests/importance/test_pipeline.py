@@ -239,7 +239,7 @@ def test_a_target_by_its_name_or_its_place_and_by_masking(folders, tmp_path):
     model = load_atom_model(folders["bert"])
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        head = add_explainer(model, model.config.num_labels, 8)
+        head = add_explainer(model, explainer_classes=model.config.num_labels, explainer_width=8)
         torch.nn.init.normal_(head.outer.weight)
     saved = tmp_path / "fitted"
     model.save_pretrained(saved)
