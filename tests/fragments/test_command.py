@@ -155,12 +155,12 @@ def test_what_was_read_is_not_read_again(in_folder, monkeypatch):
 @pytest.mark.parametrize(
     "flags, kind, count",
     [
-        ("--channels units --bits 0.5", "units", 64),
-        ("--channels subspaces --size 16 --principal", "subspaces", 4),
+        pytest.param("--channels units --bits 0.5", "units", 64, marks=pytest.mark.slow),
+        pytest.param("--channels subspaces --size 16 --principal", "subspaces", 4, marks=pytest.mark.slow),
         ("--channels space --layer all --quantile", "space", 6),
         ("--channels heads --noise 0.5", "heads", 4),
-        ("--channels importance --of tokens --points 50", "importance", 2),
-        ("--channels position --augment 20", "position", 2),
+        pytest.param("--channels importance --of tokens --points 50", "importance", 2, marks=pytest.mark.slow),
+        pytest.param("--channels position --augment 20", "position", 2, marks=pytest.mark.slow),
     ],
 )
 def test_every_kind_of_texts(in_folder, flags, kind, count):
