@@ -134,7 +134,7 @@ def headline(found: Found) -> str:
     return (
         "**An importance for every token of every prediction:** it takes one forward pass, and integrated gradients with "
         f"{passes:.0f} steps take {times_as_long(found):.0f} times as long.\n"
-        f"Its faithfulness to the prediction was compared with theirs {sum(marks.values())} times: it is better in "
+        f"The faithfulness of an earlier version was compared with theirs {sum(marks.values())} times: it is better in "
         f"{marks['▲']}, worse in {marks['▼']} and neither in {marks['']} (by 95 % intervals; [which](docs/faithfulness.md))."
     )
 
