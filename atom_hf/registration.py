@@ -1,4 +1,4 @@
-"""Register the pipeline "token-importance" with Transformers, without importing what takes seconds to import."""
+"""Register the pipelines of atom-hf with Transformers, without importing what takes seconds to import."""
 
 import functools
 import importlib.abc
@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 TASK = "token-importance"
+
+MANIPULATION = "attribute-manipulation"
 
 PIPELINES = "transformers.pipelines"
 
@@ -27,8 +29,20 @@ class AtomModel:
         return functools.partial(load_atom_model, name_or_folder, **kwargs)
 
 
+class ManipulatorModel:
+    """Stands in for the model class in `pipeline`: loads a manipulator."""
+
+    @classmethod
+    def from_pretrained(cls, name_or_folder: str, **kwargs: Any) -> functools.partial:
+        """Return the call that loads it, which the pipeline makes itself; see `AtomModel`."""
+        from .tasks.manipulation.manipulator import Manipulator
+
+        kwargs.pop("_from_pipeline", None)
+        return functools.partial(Manipulator.from_pretrained, name_or_folder, **kwargs)
+
+
 def register() -> None:
-    """Register the pipeline now, or as soon as Transformers' pipelines are imported."""
+    """Register the pipelines now, or as soon as Transformers' pipelines are imported."""
     if PIPELINES in sys.modules:
         _add(sys.modules[PIPELINES])
     else:
@@ -38,16 +52,21 @@ def register() -> None:
 def _add(pipelines: Any) -> None:
     # By class name, as Transformers lists its own: `register_pipeline` would mark it as custom code that `save_pretrained`
     # copies beside the model, which then needs trust_remote_code wherever it is loaded.
-    pipelines.PIPELINE_REGISTRY.supported_tasks[TASK] = {
-        "impl": f"{__package__}.importance.pipeline.TokenImportancePipeline",
-        "pt": (AtomModel,),
-        "type": "multimodal",
-        "default": {},  # none: the user must give a model
+    tasks = {
+        TASK: (AtomModel, "importance.pipeline.TokenImportancePipeline"),
+        MANIPULATION: (ManipulatorModel, "tasks.manipulation.pipeline.AttributeManipulationPipeline"),
     }
+    for task, (model, home) in tasks.items():
+        pipelines.PIPELINE_REGISTRY.supported_tasks[task] = {
+            "impl": f"{__package__}.{home}",
+            "pt": (model,),
+            "type": "multimodal",
+            "default": {},  # none: the user must give a model
+        }
 
 
 class _Watch(importlib.abc.MetaPathFinder):
-    """Import hook: finds Transformers' pipelines as usual, and adds the task after the module has run."""
+    """Import hook: finds Transformers' pipelines as usual, and adds the tasks after the module has run."""
 
     _is_asking = False
 

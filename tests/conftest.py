@@ -50,8 +50,8 @@ def own_folder(own_cache, tmp_path, monkeypatch):
 @pytest.fixture
 def few_steps(monkeypatch):
     """Importance is fitted to the prediction in as few steps as show that it is."""
-    monkeypatch.setattr("atom_hf.explainer.fit.STEPS", 20)
-    monkeypatch.setattr("atom_hf.explainer.fit.LOOK", 10)
+    monkeypatch.setattr("atom_hf.explainer.descent.STEPS", 20)
+    monkeypatch.setattr("atom_hf.explainer.descent.LOOK", 10)
 
 
 @pytest.fixture(scope="module")

@@ -10,6 +10,8 @@ from ..errors import AtomError
 from ..utils.files import read_json, write_atomically
 from . import format_1
 from .energy import TOKEN_REDUCTIONS
+from .explainer_sizes import check_explainer_sizes
+from .forms import FORMS, TOKEN_RULES
 from .heads import POSITION_INITS
 
 CONFIG_NAME = "atom_config.json"
@@ -22,33 +24,9 @@ MAX_BYTES = 2**20
 
 MAX_SPECIAL_TOKENS = 2**16
 
+MAX_NAME = 500  # characters of a module's name
+
 SIDES = ("encoder", "decoder")
-
-TOKEN_RULES = {
-    "read": "what the model's output layer reads: [CLS], a pooled output, the last token, or every token",
-    "content": "padding, special tokens and a vision model's [CLS] or register tokens are left out",
-    "all": "everything but padding",
-}
-
-# What the two forms of the energy differ in. A field that is not given has the value of the form.
-FORMS = {
-    "paper": {
-        "weight": 0.1,
-        "weighting": "relative",
-        "tokens": "content",
-        "distance": "absolute",
-        "charges": "learned",
-        "positions": "learned",
-    },
-    "separation": {
-        "weight": 0.5,
-        "weighting": "absolute",
-        "tokens": "read",
-        "distance": "relative",
-        "charges": "fixed",
-        "positions": "tokens",
-    },
-}
 
 
 def _option(default: Any, help: str) -> Any:
@@ -59,7 +37,7 @@ def _option(default: Any, help: str) -> Any:
 class AtomConfig:
     """Options of the atom heads and the atom loss: which tokens form an atom, and how the loss is weighted.
 
-    Every field but the last five, which describe the model, is also a flag of `AtomTrainingArguments`, named `atom_` + field.
+    Every field but the last eight, which describe the model, is also a flag of `AtomTrainingArguments`, named `atom_` + field.
     All are this library's own choices, except `token_reduction="sum"` and `softening=0`, which give the paper's Eq. 5;
     `recipes/study/README.md` is the evidence for the defaults. Raises `AtomError` for an invalid value.
     """
@@ -87,6 +65,11 @@ class AtomConfig:
         -2,
         "Layer whose hidden states are the tokens: an index into the model's hidden_states (0 is the embeddings, -1 the "
         "last). The energy trains this layer and those before it; the task head reads the last layer.",
+    )
+    block: str | None = _option(
+        None,
+        "Of a diffusers model, in place of the layer: the module whose output is the tokens, by its name, such as "
+        "down_blocks.1. By default the block at a quarter of the depth.",
     )
     tokens: str | None = _option(
         None,
@@ -164,9 +147,13 @@ class AtomConfig:
     hidden_size: int | None = None
     special_token_ids: list[int] | None = None
     base_model_class: str | None = None
-    # These describe the explainer, if one has been fitted (explainer/fit.py).
+    # These describe the explainer, if one has been fitted (explainer/fit.py). The last three are None for one that was
+    # fitted before there were attention blocks, a mix of layers, and an importance for each strategy; the first is the default.
     explainer_classes: int | None = None
     explainer_width: int | None = None
+    explainer_blocks: int | None = None
+    explainer_layers: list[int] | None = None
+    explainer_strategies: list[str] | None = None
 
     def __post_init__(self):
         if self.form is not None and (not isinstance(self.form, str) or self.form not in FORMS):
@@ -206,17 +193,22 @@ class AtomConfig:
         ):
             check(getattr(self, name) in options, name, " or ".join(map(repr, options)))
 
-        ids, base = self.special_token_ids, self.base_model_class
-        for name in ("hidden_size", "explainer_classes", "explainer_width"):
-            size = getattr(self, name)
-            check(size is None or (_is_whole(size) and size > 0), name, "a whole number above 0")
-        both = (self.explainer_classes is None) == (self.explainer_width is None)
-        check(both, "explainer_classes", "given together with explainer_width, or neither of them")
+        block, ids, base = self.block, self.special_token_ids, self.base_model_class
+        named = block is None or (isinstance(block, str) and 0 < len(block) <= MAX_NAME)
+        check(named, "block", "the name of a module, such as down_blocks.1")
+        size = self.hidden_size
+        check(size is None or (_is_whole(size) and size > 0), "hidden_size", "a whole number above 0")
+        check_explainer_sizes(self, check)
         if isinstance(ids, list) and len(ids) > MAX_SPECIAL_TOKENS:
             raise AtomError(f"special_token_ids holds {len(ids)} ids; at most {MAX_SPECIAL_TOKENS} are allowed")
         whole = ids is None or (isinstance(ids, list) and all(_is_whole(i) and abs(i) < 2**31 for i in ids))
         check(whole, "special_token_ids", "a list of whole numbers of at most 31 bits")
         check(base is None or isinstance(base, str), "base_model_class", "the name of a class")
+
+    @property
+    def place(self) -> str:
+        """Where the tokens are read, for messages: "layer -2", "block down_blocks.1"."""
+        return f"layer {self.layer}" if self.block is None else f"block {self.block}"
 
     @property
     def trains_heads_apart(self) -> bool:

@@ -19,7 +19,7 @@ double sum over tokens collapses exactly, from O(B^2 N^2) to O(B N h) for the at
 The signs in Eqs. 8 and 11 are the ones that the paper's own statements demand (`docs/method.md`, "Whose is what").
 The closed form, the softening, the averages over tokens and both constraints are this library's.
 
-closed_form.py computes it and its gradient.
+describe.py makes the atoms, closed_form.py their energy, each with its gradient.
 """
 
 from typing import NamedTuple
@@ -28,7 +28,8 @@ import torch
 from torch import Tensor
 
 from ..errors import AtomError
-from .closed_form import Describe, WithGradient, mean_over_pairs
+from .closed_form import Existing, WithGradient, mean_over_pairs
+from .describe import Describe
 
 TOKEN_REDUCTIONS = ("sum", "mean")
 
@@ -61,10 +62,7 @@ class Atoms(NamedTuple):
         Raises:
             AtomError: shapes that do not fit, or an unknown `token_reduction`.
         """
-        _check_tokens(importance, position, mask, token_reduction)
-        if mask is None:
-            mask = torch.ones_like(importance, dtype=torch.bool)
-        return cls(*Describe.apply(importance, position, mask, token_reduction == "mean"))
+        return cls.unpack(pack_atoms(importance, position, mask, token_reduction=token_reduction))
 
     @property
     def exists(self) -> Tensor:
@@ -81,6 +79,16 @@ class Atoms(NamedTuple):
         """The inverse of `pack`."""
         positive, negative, radius, center = packed.split([1, 1, 1, packed.shape[1] - 3], dim=1)
         return cls(positive.squeeze(1), negative.squeeze(1), center, radius.squeeze(1))
+
+
+def pack_atoms(
+    importance: Tensor, position: Tensor, mask: Tensor | None = None, *, token_reduction: str = "sum"
+) -> Tensor:
+    """`Atoms.from_tokens(...).pack()`, [B, h + 3], without taking apart and putting together again."""
+    _check_tokens(importance, position, mask, token_reduction)
+    if mask is None and not importance.shape[1]:
+        mask = torch.ones_like(importance, dtype=torch.bool)  # no token, so no atom
+    return Describe.apply(importance, position, mask, token_reduction == "mean")
 
 
 class PairMeans(NamedTuple):
@@ -101,7 +109,11 @@ def pair_means(atoms: Atoms, softening: float = 0.0) -> PairMeans:
 
     Memory: O(B^2) up to 4,096 atoms; beyond, blocks of rows, so that the peak grows as O(B h) plus a few blocks of 64 MiB.
     """
-    return PairMeans(*WithGradient.apply(lambda wanted, *parts: mean_over_pairs(*parts, softening, wanted), *atoms))
+
+    def compute(wanted: bool, packed: Tensor) -> tuple:
+        return mean_over_pairs(packed, Existing.among(packed, complete=False), (softening,), wanted)
+
+    return PairMeans(*(values[0] for values in WithGradient.apply(compute, atoms.pack().unsqueeze(0))))
 
 
 def rest_distance(atoms: Atoms, softening: float = 0.0) -> Tensor:

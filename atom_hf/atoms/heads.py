@@ -1,10 +1,12 @@
-"""Heads on a model's tokens: importance Q (Eq. 6), position P (Eq. 12), and the explainer (ours)."""
+"""Heads on a model's tokens: importance Q (Eq. 6), position P (Eq. 12), and the explainer, if one is fitted."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .energy import Atoms
+from .closed_form import constant
+from .energy import pack_atoms
+from .linear import Float32Linear
 
 POSITION_INITS = ("random", "identity")
 
@@ -29,8 +31,8 @@ class AtomHeads(nn.Module):
     def __init__(self, hidden_size: int, *, importance_std: float = 1.5, position_init: str = "random"):
         super().__init__()
         self.hidden_size = hidden_size
-        self.importance = _Linear(hidden_size, 1, dtype=torch.float32)
-        self.position = _Linear(hidden_size, hidden_size, dtype=torch.float32)
+        self.importance = Float32Linear(hidden_size, 1)
+        self.position = Float32Linear(hidden_size, hidden_size)
         # A layer-normalised token has squared norm h, so this weight gives Q(e) the standard deviation asked for.
         nn.init.normal_(self.importance.weight, std=importance_std / hidden_size**0.5)
         nn.init.zeros_(self.importance.bias)
@@ -45,12 +47,15 @@ class AtomHeads(nn.Module):
             tokens = F.layer_norm(tokens.float(), (self.hidden_size,))
             return torch.tanh(self.importance(tokens).squeeze(-1) / 2), self.position(tokens)
 
-    def atoms_of(self, tokens: Tensor, mask: Tensor, *, charges: str, positions: str, token_reduction: str) -> Atoms:
-        """The atoms of tokens [B, N, d] as the energy sees them: d is the heads' own width, unless nothing of them is learned.
+    def atoms_of(
+        self, tokens: Tensor, mask: Tensor | None, *, charges: str, positions: str, token_reduction: str
+    ) -> Tensor:
+        """The packed atoms [B, d + 3] of tokens [B, N, d] as the energy sees them: d is the heads' own width, unless nothing of
+        them is learned.
 
         Args:
             tokens: [B, N, d].
-            mask: bool [B, N].
+            mask: bool [B, N]; all if None.
             charges: "learned" by the importance head, or "fixed" at 1.
             positions: "learned" by the position head, or the layer-normalised "tokens" divided by the square root of d.
             token_reduction: see `Atoms.from_tokens`.
@@ -58,15 +63,13 @@ class AtomHeads(nn.Module):
         with torch.autocast(tokens.device.type, enabled=False):
             width = tokens.shape[-1]
             tokens = F.layer_norm(tokens.float(), (width,))
+            position = self.position(tokens) if positions == "learned" else tokens / width**0.5
+            if charges == "fixed" and mask is None and tokens.shape[1] == 1:
+                alone = constant(((1.0, 0.0, 0.0),), position.dtype, position.device)  # Z+, Z- and r of one such token
+                return torch.cat([alone.expand(len(position), -1, -1), position], dim=2).squeeze(1)
             learned = torch.tanh(self.importance(tokens).squeeze(-1) / 2) if charges == "learned" else None
             importance = tokens.new_ones(tokens.shape[:2]) if learned is None else learned
-            position = self.position(tokens) if positions == "learned" else tokens / width**0.5
-            return Atoms.from_tokens(importance, position, mask, token_reduction=token_reduction)
-
-    def explain(self, tokens: Tensor, classes: Tensor) -> Tensor:
-        """The fitted importance of tokens [B, N, h] for one class of each sample, int [B]: [B, N] in [-1, 1], float32."""
-        with torch.autocast(tokens.device.type, enabled=False):
-            return self.explainer(F.layer_norm(tokens.float(), (self.hidden_size,)), classes)
+            return pack_atoms(importance, position, mask, token_reduction=token_reduction)
 
     def trained_parameters(self) -> list[nn.Parameter]:
         """The parameters of the training run: all but the explainer's, which is fitted after it."""
@@ -81,49 +84,3 @@ class AtomHeads(nn.Module):
             return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
 
         return super()._apply(keep_precision, recurse)
-
-
-class ExplainerHead(nn.Module):
-    """The importance of a token for each class of a classifier, fitted to what masking it changes (explainer/fit.py; ours).
-
-        q_i(c) = 2 sigmoid(T_c(e_i)) - 1,   T: R^h -> R^width -> R^C, with a GELU between   (in the form of Eq. 6)
-
-    Args:
-        hidden_size: h, the width of the tokens.
-        classes: C, the number of classes of the model.
-        width: of the hidden layer.
-    """
-
-    def __init__(self, hidden_size: int, classes: int, width: int):
-        super().__init__()
-        self.hidden_size, self.classes, self.width = hidden_size, classes, width
-        self.inner = _Linear(hidden_size, width, dtype=torch.float32)
-        self.outer = _Linear(width, classes, dtype=torch.float32)
-        nn.init.zeros_(self.outer.weight)
-        nn.init.zeros_(self.outer.bias)
-
-    def forward(self, tokens: Tensor, classes: Tensor, dropout: float = 0.0) -> Tensor:
-        """Layer-normalised tokens [B, N, h] and one class of each sample, int [B] -> [B, N] in [-1, 1]."""
-        inner = F.dropout(F.gelu(self.inner(tokens)), dropout, training=dropout > 0)
-        weight, bias = self.outer.weight.float()[classes], self.outer.bias.float()[classes]
-        return torch.tanh((torch.einsum("bnw,bw->bn", inner, weight) + bias[:, None]) / 2)
-
-    def extra_repr(self) -> str:
-        return f"hidden_size={self.hidden_size}, classes={self.classes}, width={self.width}"
-
-
-class _Linear(nn.Module):
-    """A linear layer that is not an `nn.Linear`: PEFT's `target_modules="all-linear"` and quantizers replace each of those."""
-
-    def __init__(self, in_features: int, out_features: int, dtype: torch.dtype):
-        super().__init__()
-        linear = nn.Linear(in_features, out_features, dtype=dtype)
-        self.weight, self.bias = linear.weight, linear.bias
-        self.in_features, self.out_features = in_features, out_features  # ZeRO-3 leaves the weight without its shape
-
-    # FSDP's mixed precision hands a forward pass bfloat16 copies of float32 weights; the tokens are float32.
-    def forward(self, tokens: Tensor) -> Tensor:
-        return F.linear(tokens, self.weight.float(), self.bias.float())
-
-    def extra_repr(self) -> str:
-        return f"in_features={self.in_features}, out_features={self.out_features}"

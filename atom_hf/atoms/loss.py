@@ -4,8 +4,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from .closed_form import WithGradient, mean_over_pairs, relative_to_scale, through_scale
+from .closed_form import Existing, WithGradient, constant, mean_over_pairs, relative_mean_over_pairs
 from .config import AtomConfig
 from .energy import Atoms
 
@@ -47,31 +48,94 @@ def atom_loss(
         constrained: False leaves the two constraints out, for charges that are not learned.
     """
 
-    def compute(wanted: bool, positive: Tensor, negative: Tensor, center: Tensor, radius: Tensor) -> tuple:
-        scale = None
-        if relative:
-            center, radius, scale = relative_to_scale(center, radius)
-        energy, distance, pulls = mean_over_pairs(positive, negative, center, radius, softening, wanted)
-        if scale is not None:
-            distance = distance * scale
-            if wanted:
-                pulls = (pulls[0], *through_scale(*pulls[1:], center, radius, scale))
-        if not constrained:
-            pulls = tuple(energy_weight * pull for pull in pulls)
-            return energy_weight * energy, energy, torch.zeros_like(energy), distance, pulls
-        exists = (radius >= 0).to(center.dtype)
-        share = exists / exists.sum().clamp(min=1)
-        net = positive - negative - net_charge
-        missing = (charge_floor - (positive + negative)).clamp(min=0)
-        constraint = torch.dot(neutrality * net.square() + charge_floor_weight * missing.square(), share)
-        loss = energy_weight * energy + constraint
-        if wanted:
-            even, grow = 2 * neutrality * net * share, 2 * charge_floor_weight * missing * share
-            charges = torch.stack([even, -even], dim=1) - grow.unsqueeze(1)
-            pulls = (torch.add(charges, pulls[0], alpha=energy_weight), *(energy_weight * pull for pull in pulls[1:]))
-        return loss, energy, constraint, distance, pulls
+    objective = Objective(
+        softening=softening,
+        neutrality=neutrality if constrained else 0.0,
+        charge_floor=charge_floor,
+        charge_floor_weight=charge_floor_weight if constrained else 0.0,
+        energy_weight=energy_weight,
+        net_charge=net_charge,
+        relative=relative,
+    )
+    return AtomLoss(*(values[0] for values in _losses(atoms.pack().unsqueeze(0), (objective,), complete=False)))
 
-    return AtomLoss(*WithGradient.apply(compute, *atoms))
+
+class Objective(NamedTuple):
+    """The options of one set of atoms, which are those of `atom_loss`."""
+
+    softening: float
+    neutrality: float
+    charge_floor: float
+    charge_floor_weight: float
+    energy_weight: float = 1.0
+    net_charge: float = 0.0
+    relative: bool = False
+
+    @classmethod
+    def of(cls, config: AtomConfig) -> "Objective":
+        """That of the atoms of the energy. Constraints are left out where charges are not learned."""
+        learned = config.charges == "learned"
+        return cls(
+            softening=config.softening,
+            neutrality=config.neutrality if learned else 0.0,
+            charge_floor=config.charge_floor,
+            charge_floor_weight=config.charge_floor_weight if learned else 0.0,
+            energy_weight=config.energy_weight,
+            net_charge=config.net_charge,
+            relative=config.distance == "relative",
+        )
+
+
+def _losses(packed: Tensor, objectives: tuple[Objective, ...], complete: bool) -> tuple[Tensor, ...]:
+    """The loss, which has a gradient, the energy, the constraint and the distance, each [K], of K sets of atoms [K, B, h + 3].
+
+    The sets are those of the same samples, computed together: at small sizes what an operation costs is its launch.
+
+    Args:
+        packed: `Atoms.pack` of each set.
+        objectives: of each set.
+        complete: whether it is known that every sample has a token.
+    """
+    softening, relative = (tuple(getattr(each, name) for each in objectives) for name in ("softening", "relative"))
+
+    def compute(wanted: bool, packed: Tensor) -> tuple:
+        existing = Existing.among(packed, complete)
+        if any(relative):
+            energy, distance, gradient = relative_mean_over_pairs(packed, existing, softening, relative, wanted)
+        else:
+            energy, distance, gradient = mean_over_pairs(packed, existing, softening, wanted)
+        weights = tuple(each.energy_weight for each in objectives)
+        if weights != (1.0,) * len(weights):
+            weights = constant(weights, packed.dtype, packed.device)
+            energies = energy * weights.view(-1)
+            gradient = gradient * weights if wanted else None
+        else:
+            energies = energy
+        constraint = _constraint(packed[..., :2], existing, objectives, gradient)
+        return energies + constraint, energy, constraint, distance, gradient
+
+    return WithGradient.apply(compute, packed)
+
+
+def _constraint(
+    charges: Tensor, existing: Existing, objectives: tuple[Objective, ...], gradient: Tensor | None
+) -> Tensor:
+    """The two constraints [K] of charges (Z+, Z-) [K, B, 2]; their gradient is added to the first two columns of `gradient`.
+
+    Both are sums of squares: of the net charge Z+ - Z- about its aim, and of what Z+ + Z- lacks to the floor.
+    """
+    like = charges.dtype, charges.device
+    signs = constant(((1.0, 1.0, -1.0, 1.0),) * len(objectives), *like).view(-1, 2, 2)  # to Z+ - Z- and Z+ + Z-
+    aims = constant(tuple((-each.net_charge, -each.charge_floor) for each in objectives), *like)
+    strength = constant(tuple((each.neutrality, each.charge_floor_weight) for each in objectives), *like)
+    highest = constant(((float("inf"), 0.0),), *like)  # above the floor nothing is lacking
+    off = torch.minimum(torch.baddbmm(aims, charges, signs), highest)
+    pull = off * strength / existing.at_least_one()
+    if existing.mask is not None:
+        pull *= existing.mask.unsqueeze(2)
+    if gradient is not None:
+        gradient[..., :2].baddbmm_(pull, signs.mT, alpha=2)
+    return (off * pull).sum((1, 2))
 
 
 # The two heads' own objective, where the energy trains neither on the content tokens: the paper form's loss at its defaults,
@@ -104,28 +168,37 @@ class StepAtoms(NamedTuple):
         return self.energy if self.heads is None else self.heads
 
 
-def step_loss(atoms: StepAtoms, config: AtomConfig) -> tuple[Tensor, AtomLoss]:
+def step_loss(packed: Tensor, config: AtomConfig, complete: bool = False) -> tuple[Tensor, AtomLoss]:
     """(what joins the task loss, the parts of the atom loss) of a step.
 
     The first is a scalar with its gradient: the weight times the atom loss, and the objective of heads that train apart.
+
+    Args:
+        packed: [B, K], `StepAtoms.pack` of the whole pair batch, over all processes.
+        config: of the model.
+        complete: whether it is known that every sample has a token, which saves some operations.
     """
-    parts = loss_of(atoms.energy, config)
-    term = config.weight * parts.loss
-    if atoms.heads is not None:
-        term = term + HEADS_WEIGHT * atom_loss(atoms.heads, **HEADS_ALONE).loss
-    return term, parts
+    if config.trains_heads_apart:
+        sets, objectives = _both_sets(packed, config), (Objective.of(config), Objective(**HEADS_ALONE))
+        weights = (config.weight, HEADS_WEIGHT)
+    else:
+        sets, objectives, weights = packed.unsqueeze(0), (Objective.of(config),), (config.weight,)
+    losses, *others = _losses(sets, objectives, complete)
+    term = torch.dot(losses, constant(weights, losses.dtype, losses.device).view(-1))
+    return term, AtomLoss(*(values[0] for values in (losses.detach(), *others)))
+
+
+def _both_sets(packed: Tensor, config: AtomConfig) -> Tensor:
+    """[2, B, w + 3]: the atoms of the energy and those that the heads learn on. Zeros after the narrower one change nothing."""
+    width = config.hidden_size + 3
+    if packed.shape[1] == 2 * width:
+        return packed.reshape(-1, 2, width).transpose(0, 1)
+    atoms = packed.split([packed.shape[1] - width, width], dim=1)
+    widest = max(part.shape[1] for part in atoms)
+    return torch.stack([F.pad(part, (0, widest - part.shape[1])) for part in atoms])
 
 
 def loss_of(atoms: Atoms, config: AtomConfig) -> AtomLoss:
     """The atom loss with the options of a configuration."""
-    return atom_loss(
-        atoms,
-        net_charge=config.net_charge,
-        relative=config.distance == "relative",
-        constrained=config.charges == "learned",
-        softening=config.softening,
-        neutrality=config.neutrality,
-        charge_floor=config.charge_floor,
-        charge_floor_weight=config.charge_floor_weight,
-        energy_weight=config.energy_weight,
-    )
+    found = _losses(atoms.pack().unsqueeze(0), (Objective.of(config),), complete=False)
+    return AtomLoss(*(values[0] for values in found))

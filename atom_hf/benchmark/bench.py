@@ -179,6 +179,10 @@ def report(result: dict[str, Any]) -> str:
             ["all", f"{100 * found['total']:.2f} %", ""],
         ]
         parts.append(format_table(["extra time, of the plain step (profiled)", "forward", "backward"], shares))
+        calls = found["operators"]
+        parts.append(
+            f"operator calls of a step: {calls['plain']:.0f} without the flag, {calls['total']:.0f} more with it"
+        )
     return "\n\n".join(parts)
 
 

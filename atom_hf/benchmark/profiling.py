@@ -13,13 +13,13 @@ import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from ..atoms import loss as atoms_loss
-from ..atoms.energy import Atoms
 from ..atoms.heads import AtomHeads
 from ..errors import AtomError
 from ..modeling import forward
 from ..modeling.gradient_balancer import GradientBalancer
 from ..training import loss as trainer_loss
 from ..training.loss_log import LossLog
+from .operations import operator_calls
 
 PREFIX = "atom-hf "
 
@@ -29,15 +29,17 @@ OPTIMIZER, CLIPPING = "optimizer", "clipping"
 
 NODE = "autograd::engine::evaluate_function"
 
+Totals = dict[str, tuple[float, float]]  # (forward, backward) of each part, and of the whole step
+
 # The wrapped functions, each where it is called, and the names of their parts. Ranges that the library itself records
 # under a name that begins with PREFIX are shown as well.
 PARTS = (
-    (forward, "find_tokens", "tokens and mask"),
+    (forward, "locate_tokens", "tokens and mask"),
     (AtomHeads, "forward", "heads"),
-    (Atoms, "from_tokens", "atoms"),
-    (Atoms, "pack", "atoms"),
+    (AtomHeads, "atoms_of", "atoms"),
+    (forward, "pack_atoms", "atoms"),
     (trainer_loss, "gather_rows", "gather"),
-    (atoms_loss, "atom_loss", "pair energy and constraints"),
+    (atoms_loss, "_losses", "pair energy and constraints"),
     (LossLog, "add", "record for the log"),
     (GradientBalancer, "_measure_task", "gradient balancer"),
     (GradientBalancer, "_measure_atom", "gradient balancer"),
@@ -49,26 +51,38 @@ def profile_parts(arms: dict[str, Any], batches: list[list], done: Callable[[], 
     """The parts of the flag's extra time, each with the shares of the plain step that its forward and its backward take.
 
     `rest` is what the profiled steps differ by beyond the parts: the states that are kept for the heads, sums of
-    gradients, and noise.
+    gradients, and noise. `operators` is the same for calls of operators (operations.py), as numbers in one step, with those
+    of the whole `plain` step.
     """
-    totals: dict[str, dict[str, tuple[float, float]]] = {name: {} for name in arms}
+    times: dict[str, Totals] = {name: {} for name in arms}
+    calls: dict[str, list[Totals]] = {name: [] for name in arms}
     for number, step in enumerate(batches):
         for name in list(arms)[:: -1 if number % 2 else 1]:
             with wrapped(arms[name]):
-                for part, times in _profile(arms[name], step).items():
-                    before = totals[name].get(part, (0.0, 0.0))
-                    totals[name][part] = before[0] + times[0], before[1] + times[1]
+                found, time_of = _profile(arms[name], step)
+            for part, seconds in attribute(found, time_of).items():
+                before = times[name].get(part, (0.0, 0.0))
+                times[name][part] = before[0] + seconds[0], before[1] + seconds[1]
+            # On CUDA the backward pass has a thread of its own, outside the range of the step.
+            every = sum(operator_calls(event) for event in found if event.cpu_parent is None)
+            calls[name].append({**attribute(found, operator_calls), STEP: (every, 0)})
             done()
-    plain, atom = totals["plain"], totals["atom"]
-    whole = plain[STEP][0]
+    whole = times["plain"][STEP][0]
+    result = _differences(times["plain"], times["atom"], whole)
+    # Now and then a step also sums up the record for the log: the one with fewer calls is the rule.
+    plain, atom = (min(calls[name], key=lambda totals: totals[STEP][0]) for name in ("plain", "atom"))
+    return {**result, "operators": {**_differences(plain, atom, 1), "plain": plain[STEP][0]}}
+
+
+def _differences(plain: Totals, atom: Totals, unit: float) -> dict[str, Any]:
+    """What the parts of the two steps differ by, in units of `unit`."""
     rows = []
     for name in dict.fromkeys([*atom, *plain]):
         if name != STEP:
-            times = zip(atom.get(name, (0.0, 0.0)), plain.get(name, (0.0, 0.0)), strict=True)
-            rows.append([name.removeprefix(PREFIX), *((a - b) / whole for a, b in times)])
-    extra = (atom[STEP][0] - whole) / whole
-    rest = extra - sum(forward + backward for _, forward, backward in rows)
-    return {"rows": rows, "rest": rest, "total": extra}
+            sides = zip(atom.get(name, (0, 0)), plain.get(name, (0, 0)), strict=True)
+            rows.append([name.removeprefix(PREFIX), *((a - b) / unit for a, b in sides)])
+    total = (atom[STEP][0] - plain[STEP][0]) / unit
+    return {"rows": rows, "rest": total - sum(forward + backward for _, forward, backward in rows), "total": total}
 
 
 @contextmanager
@@ -105,8 +119,8 @@ def _wrap(owner: Any, attribute: str, name: str):
             delattr(owner, attribute)
 
 
-def _profile(arm: Any, batches: list) -> dict[str, tuple[float, float]]:
-    """(forward, backward) of each part, and of the whole step, in the profiler's units."""
+def _profile(arm: Any, batches: list) -> tuple[list[Any], Callable[[Any], float]]:
+    """The profiler's events of a step on the host, and what their time is, in its units."""
     cuda = arm.device.type == "cuda"
     activities = [ProfilerActivity.CPU] + [ProfilerActivity.CUDA] * cuda
     with profile(activities=activities) as found, record_function(STEP):
@@ -114,7 +128,7 @@ def _profile(arm: Any, batches: list) -> dict[str, tuple[float, float]]:
         if cuda:
             torch.cuda.synchronize(arm.device)
     events = [e for e in found.events() if e.device_type == torch.autograd.DeviceType.CPU]
-    return attribute(events, kernel_time if cuda else lambda event: event.cpu_time_total)
+    return events, kernel_time if cuda else lambda event: event.cpu_time_total
 
 
 def kernel_time(event: Any) -> float:
@@ -124,7 +138,7 @@ def kernel_time(event: Any) -> float:
     return own + sum(kernel_time(child) for child in event.cpu_children)
 
 
-def attribute(events: list[Any], time_of: Callable[[Any], float]) -> dict[str, tuple[float, float]]:
+def attribute(events: list[Any], time_of: Callable[[Any], float]) -> Totals:
     """Every range's own time, forward and backward, without the ranges and autograd nodes within it that are another's."""
 
     def part_of(event: Any) -> str | None:

@@ -1,30 +1,30 @@
 """`atom-hf explain`: show texts or images under their token importance."""
 
-import contextlib
-import os
-import stat
-import sys
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from PIL import Image, ImageOps
-
 from ..builtin import BUILT_IN_MODELS
-from ..data.sources import DATA_FILES, IMAGE_FILES
-from ..errors import AtomError, first_line
-from ..finetune.arguments import RunArguments, load_run_data
+from ..data.given import STANDARD_INPUT, Given, is_piped, open_picture, read_given
+from ..errors import AtomError
+from ..finetune.arguments import RunArguments, load_run_data, method_flag, target_flag
 from ..finetune.pretrained import load_processor
-from ..importance.read import read_images, read_samples, read_texts
+from ..finetune.trained import load_trained
+from ..importance.read import read_images, read_rows, read_texts
 from ..importance.results import ImageImportance, TextImportance
+from ..importance.scoring import check_target
 from ..modeling.inference import default_device
 from ..modeling.load import load_atom_model
 from ..utils.files import check_page
-from ..utils.pictures import eight_bit
 from ..utils.terminal import write_styled
 from ..visualization.files import write_files
 
-STANDARD_INPUT = "-"
+PER_PAGE = 200
+
+PRINTED = 24
+"""How many samples of several pages are printed."""
 
 
 @dataclass
@@ -41,10 +41,20 @@ class ExplainArguments:
             "help": "Files to show: texts (one per line), images, or folders of images. For data with labels give --dataset."
         },
     )
-    samples: int = field(
-        default=24,
+    samples: str = field(
+        default="24",
         metadata={
-            "help": "Number of samples to show: drawn from the evaluation samples of --dataset, or the first of --file."
+            "help": "Number of samples to show: drawn from the evaluation samples of --dataset, or the first of --file; 'all' "
+            f"for all of them. More than {PER_PAGE} go on several pages."
+        },
+    )
+    target: str | None = target_flag()
+    method: str = method_flag()
+    verify: bool = field(
+        default=False,
+        metadata={
+            "help": "Mask the words or patches with the largest importance of each sample, and show what really happened: ten "
+            "forward passes more a sample."
         },
     )
     page: str = field(
@@ -52,33 +62,23 @@ class ExplainArguments:
     )
 
 
-@dataclass
-class Given:
-    """The texts or images from the command line, before a model is loaded."""
-
-    texts: list[str] = field(default_factory=list)
-    images: list[Image.Image] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    """The file of each image."""
-    left_out: int = 0
-    """The number of samples beyond --samples."""
-
-
 class Explained(NamedTuple):
     """The importance of the samples, and the files that show it."""
 
-    page: Path
+    pages: list[Path]
     pictures: list[Path]
-    """The samples, and the map of their atoms if there are two or more."""
+    """The samples of the first page, and the map of their atoms if there are two or more."""
     texts: list[TextImportance]
+    """Of the first page, as `images`."""
     images: list[ImageImportance]
+    count: int
     left_out: int
     fitted: bool
     """Whether their importance is fitted to the prediction; else it is the charge."""
 
 
 def explain_model(run: RunArguments, options: ExplainArguments) -> Explained:
-    """Scores samples by a trained model's token importance, and writes a page and PNGs.
+    """Scores samples by a trained model's token importance, and writes pages and PNGs.
 
     Raises:
         AtomError: no model, no samples or several kinds of them, files that cannot be read, a model without heads; before
@@ -86,8 +86,7 @@ def explain_model(run: RunArguments, options: ExplainArguments) -> Explained:
     """
     if run.model is None:
         raise AtomError("give --model: a folder or Hub id of a model that was trained with --atom")
-    if options.samples < 1:
-        raise AtomError(f"--samples must be at least 1, got {options.samples}")
+    most = _most(options.samples)
     sources = [bool(run.dataset), bool(options.text), bool(options.file)]
     if sum(sources) > 1:
         raise AtomError("give --dataset or --text or --file, one of them")
@@ -96,107 +95,75 @@ def explain_model(run: RunArguments, options: ExplainArguments) -> Explained:
         raise AtomError(f"--model {run.model!r} has no heads yet: train it with --atom, and give the folder it went to")
     given = Given()
     if not run.dataset:
-        texts = options.text or ([STANDARD_INPUT] if not options.file and _is_piped() else [])
+        texts = options.text or ([STANDARD_INPUT] if not options.file and is_piped() else [])
         if not (texts or options.file):
             raise AtomError("give --dataset or --text or --file, or texts through a pipe")
-        given = read_given(texts, options.file, options.samples)
-    model = load_atom_model(run.model, revision=run.model_revision)
-    model.to(default_device())
+        given = read_given(texts, options.file, most)
+    if options.method == "masking":
+        model = load_trained(run.model, run.model_revision)
+    else:
+        model = load_atom_model(run.model, revision=run.model_revision).to(default_device())
+    check_target(options.target, model, options.method)
+    read, count, left_out = _reader(run, options, model, given, most)
+    fitted = options.method == "masking" or model.atom_config.has_explainer
+    what = "each prediction" if options.target is None else repr(options.target)
+    title = f"What {what} of {run.model} leans on" if fitted else f"Token importance: {run.model}"
+    titles = {"title": title, "fitted": fitted}
+    titles["softening"] = model.atom_config.softening if hasattr(model, "atom_config") else 0.0
+    places = [_page(options.page, number) for number in range(1, max(1, math.ceil(count / PER_PAGE)) + 1)]
+    first: dict[str, list] = {}
+    written: list[Path] = []
+    for number, place in enumerate(places):
+        start = number * PER_PAGE
+        shown = read(start, min(start + PER_PAGE, count))
+        found = write_files(place, pages=places, start=start, pictured=number == 0, **titles, **shown)
+        first, written = first or shown, written or found[1:]
+    return Explained(places, written, first.get("texts", []), first.get("images", []), count, left_out, fitted)
+
+
+def _most(samples: str) -> int | None:
+    """The number of samples to show, None for all. Raises `AtomError`."""
+    if samples == "all":
+        return None
+    if not samples.isdecimal() or int(samples) < 1:
+        raise AtomError(f"--samples must be at least 1, or all; got {samples}")
+    return int(samples)
+
+
+def _page(page: str, number: int) -> Path:
+    """The path of one of several pages, counted from 1."""
+    path = Path(page)
+    return path if number == 1 else path.with_name(f"{path.stem}-{number}{path.suffix}")
+
+
+def _reader(
+    run: RunArguments, options: ExplainArguments, model: Any, given: Given, most: int | None
+) -> tuple[Callable[[int, int], dict[str, list]], int, int]:
+    """What reads the samples from one number to before another; how many there are to read; how many are left out."""
 
     def processor(is_image: bool) -> Any:
         return load_processor(run.model, is_image, revision=run.model_revision)
 
-    left_out = given.left_out
+    how = {"target": options.target, "method": options.method, "verified": options.verify}
     if run.dataset:
         data = load_run_data(run)
-        shown = read_samples(model, processor(data.is_image), data, options.samples)
-        left_out = len(data.eval) - min(options.samples, len(data.eval))
-    elif given.images:
-        shown = {"images": read_images(model, processor(True), given.images, names=given.names)}
-    else:
-        shown = {"texts": read_texts(model, processor(False), given.texts)}
-    config = model.atom_config
-    title = f"Token importance: {run.model}"
-    page, *pictures = write_files(
-        options.page, title=title, softening=config.softening, fitted=config.has_explainer, **shown
-    )
-    return Explained(page, pictures, shown.get("texts", []), shown.get("images", []), left_out, config.has_explainer)
+        count = len(data.eval) if most is None else min(most, len(data.eval))
+        rows, loaded = data.eval.shuffle(seed=0), processor(data.is_image)
 
+        def of_dataset(start: int, stop: int) -> dict[str, list]:
+            return read_rows(model, loaded, data, rows.select(range(start, stop)), **how)
 
-def read_given(texts: list[str], files: list[str], samples: int) -> Given:
-    """The texts or images that the command line names. Of files and standard input the first `samples`. Raises `AtomError`."""
-    given, listed = Given(), []
-    for text in texts:
-        if text != STANDARD_INPUT:
-            given.texts.append(text)
-            continue
-        with contextlib.suppress(AttributeError, ValueError):  # UTF-8 as in files, whatever the locale says
-            sys.stdin.reconfigure(encoding="utf-8", errors="strict")
-        lines = _lines(sys.stdin, "standard input")
-        given.texts += lines[:samples]
-        given.left_out += max(0, len(lines) - samples)
-    if any(not text.strip() for text in given.texts):
-        raise AtomError("--text: an empty text has no words; give one with some")
-    pictures: list[Path] = []
-    for file in files:
-        path, where = Path(file).expanduser(), f"--file {file!r}"
-        if path.is_dir():
-            found = sorted(child for child in path.iterdir() if child.suffix.lower() in IMAGE_FILES and child.is_file())
-            if not found:
-                raise AtomError(
-                    f"{where}: no images in this folder (their names end in {', '.join(IMAGE_FILES)}); "
-                    "a folder of folders of images is a --dataset"
-                )
-            pictures += found
-        elif not path.is_file():
-            raise AtomError(f"{where}: there is no such file or folder")
-        elif path.suffix.lower() in IMAGE_FILES:
-            pictures.append(path)
-        elif path.suffix.lower() in DATA_FILES:
-            raise AtomError(f"{where} has columns: give it as --dataset")
-        else:
-            try:
-                with path.open(encoding="utf-8") as opened:
-                    listed += _lines(opened, where)
-            except OSError as error:
-                raise AtomError(f"{where} cannot be read: {first_line(error)}") from error
-    if pictures and listed:
-        raise AtomError("--file: texts and images were given; give either")
-    given.texts += listed[:samples]
-    given.images = [_open(path) for path in pictures[:samples]]
-    given.names = [path.name for path in pictures[:samples]]
-    given.left_out += max(0, len(pictures) + len(listed) - samples) if files else 0
-    return given
+        return of_dataset, count, len(data.eval) - count
+    loaded = processor(bool(given.pictures))
 
+    def of_files(start: int, stop: int) -> dict[str, list]:
+        if not given.pictures:
+            return {"texts": read_texts(model, loaded, given.texts[start:stop], **how)}
+        paths = given.pictures[start:stop]
+        images = [open_picture(path) for path in paths]
+        return {"images": read_images(model, loaded, images, names=[path.name for path in paths], **how)}
 
-def _is_piped() -> bool:
-    """Whether standard input is a pipe or file: not a terminal, and not absent."""
-    try:
-        mode = os.fstat(sys.stdin.fileno()).st_mode
-    except (AttributeError, OSError, ValueError):
-        return False
-    return stat.S_ISFIFO(mode) or stat.S_ISREG(mode)
-
-
-def _lines(stream: Any, where: str) -> list[str]:
-    """The lines of a file that are not empty. Raises `AtomError`."""
-    try:
-        lines = [line.rstrip("\r\n") for line in stream if line.strip()]
-    except UnicodeDecodeError as error:
-        raise AtomError(f"{where} is not UTF-8 text ({first_line(error)})") from error
-    if not lines:
-        raise AtomError(f"{where} is empty; give one text per line")
-    return lines
-
-
-def _open(path: Path) -> Image.Image:
-    """A picture, the right way up. Raises `AtomError`."""
-    try:
-        with Image.open(path) as opened:
-            opened.load()
-            return eight_bit(ImageOps.exif_transpose(opened))
-    except Exception as error:  # a broken file raises many kinds of errors
-        raise AtomError(f"--file {str(path)!r} is not a readable image: {first_line(error)}") from error
+    return of_files, len(given.pictures or given.texts), given.left_out
 
 
 def main(arguments: list[str]) -> None:
@@ -209,11 +176,14 @@ def main(arguments: list[str]) -> None:
     run, options = parse_flags("explain", arguments, [RunArguments, ExplainArguments], texts)
     options.text = [*texts, *options.text]
     found = explain_model(run, options)
-    shown = show_importance(found.images, found.texts, fitted=found.fitted)
-    write_styled(shown)
-    count = len(found.texts) + len(found.images)
-    rest = f" of {count + found.left_out}; --samples shows more" if found.left_out else ""
-    print(f"\nread      {count} {'text' if found.texts else 'image'}{'s' if count != 1 else ''}{rest}")
-    print(f"page      {found.page}")
+    several = len(found.pages) > 1
+    images, texts = (part[:PRINTED] if several else part for part in (found.images, found.texts))
+    write_styled(show_importance(images, texts, fitted=found.fitted))
+    if several:
+        print(f"\n... and {found.count - PRINTED:,} more on the pages")
+    kind = "text" if found.texts else "image"
+    rest = f" of {found.count + found.left_out}; --samples all shows all" if found.left_out else ""
+    print(f"\nread      {found.count} {kind}{'s' if found.count != 1 else ''}{rest}")
+    print(f"page      {found.pages[0]}{f' to {found.pages[-1]}' if several else ''}")
     for picture in found.pictures:
         print(f"picture   {picture}")

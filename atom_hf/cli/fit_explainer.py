@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from ..builtin import BUILT_IN_MODELS
 from ..data.encoding import encode_rows
 from ..errors import AtomError
+from ..explainer.descent import HeadOptions
 from ..explainer.fit import COPIES, SAMPLES, SETS, ExplainerFit, fit_explainer, make_maskers
 from ..finetune.arguments import RunArguments, load_run_data
 from ..finetune.pretrained import load_processor
@@ -38,6 +39,24 @@ class FitExplainerArguments:
         metadata={"help": "Number of versions of each sample: itself, and copies with some tokens masked."},
     )
     sets: int = field(default=SETS, metadata={"help": "Number of token subsets of each of these, a multiple of 4."})
+    seconds: float | None = field(
+        default=None,
+        metadata={
+            "help": "Seconds that the fit may take, masking included: fewer samples are used where they would not do for all, "
+            "and 16 at least."
+        },
+    )
+    masking: str | None = field(
+        default=None,
+        metadata={
+            "help": "Masking strategy whose importance is read by default: mask or drop (text), mean or blur (images); the "
+            "first of the two if not given. The fit is to both."
+        },
+    )
+    blocks: int = field(
+        default=HeadOptions.blocks,
+        metadata={"help": "Attention blocks of the explainer: context beyond that of the hidden states."},
+    )
     output_dir: str | None = field(
         default=None, metadata={"help": "Folder to save the model to; its own folder by default."}
     )
@@ -71,7 +90,7 @@ def _fit_and_save(run: RunArguments, options: FitExplainerArguments, folder: Pat
     model.to(default_device())
     data = load_run_data(run)
     processor = load_processor(run.tokenizer or run.model, data.is_image, revision=run.model_revision)
-    make_maskers(inner_model(model), processor)  # raises before any data is read
+    make_maskers(inner_model(model), processor, options.masking)  # raises before any data is read
     rows = data.train.shuffle(seed=run.sample_seed)
 
     def inputs(part: list[dict[str, Any]]) -> dict[str, Any]:
@@ -79,8 +98,9 @@ def _fit_and_save(run: RunArguments, options: FitExplainerArguments, folder: Pat
 
     # A loader tells how many samples there are.
     batches = DataLoader(rows, BATCH, collate_fn=inputs)
-    sizes = {"samples": options.samples, "copies": options.copies, "sets": options.sets}
-    found = fit_explainer(model, processor, batches, seed=run.sample_seed, **sizes)
+    sizes = {name: getattr(options, name) for name in ("samples", "copies", "sets", "blocks")}
+    budget = {"strategy": options.masking, "seconds": options.seconds}
+    found = fit_explainer(model, processor, batches, seed=run.sample_seed, **sizes, **budget)
     if folder.resolve() == Path(run.model).expanduser().resolve() and (folder / HEADS_NAME).is_file():
         save_heads(model, folder)  # nothing else has changed
     else:

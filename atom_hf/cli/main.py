@@ -18,10 +18,13 @@ USAGE = """usage: atom-hf COMMAND [flags]
   study         run arms x data sets x sizes x seeds from a YAML file, and write tables and plots
   fit-explainer fit a trained model's token importance to its prediction (train does so itself)
   explain       show texts or images with their token importance, here and on a page
+  predict       predict the rows of a file, with token importance, as JSON Lines or csv
   fragments     compare what the units, layers or classes of several runs say, and find which say the same
   faithfulness  measure how faithful the importance is, next to other attribution methods
   push          check a saved model and push it to the Hugging Face Hub
   task          check, draw, compare and train a task: a loss written as equations between models
+  manipulate    turn a classifier into an editor that writes its classes into images or embeddings, and edit with it
+  sample        write a grid of samples from a trained denoiser
   bench         measure what --atom costs: a training step with it and without it, interleaved
 
 atom-hf COMMAND --help lists the flags; train, compare and bench list all of Trainer's by --help_all.
@@ -83,16 +86,18 @@ GO_ON = {
     "train": "if a checkpoint was written, the same command resumes with --resume_from_checkpoint true",
     "compare": "the same command resumes after the last finished run",
     "study": "the same command resumes after the last finished run",
+    "predict": "the same command goes on after the last row that was written",
     "faithfulness": "the same command resumes where it stopped",
     "fragments": "the same command resumes after the last run that was read",
     "task": "if a checkpoint was written, the same command resumes with --resume_from_checkpoint true",
+    "manipulate": "if a checkpoint was written, the same command resumes with --resume_from_checkpoint true",
     "push": "the repository is as it was, unless the commit had been sent",
 }
 
 # Each is a file beside this one, imported when it is asked for: Torch and Transformers take seconds to import.
 COMMANDS = (
-    *("train", "compare", "study", "fit-explainer", "explain", "fragments"),
-    *("faithfulness", "push", "task", "bench"),
+    *("train", "compare", "study", "fit-explainer", "explain", "predict", "fragments"),
+    *("faithfulness", "push", "task", "manipulate", "sample", "bench"),
 )
 
 

@@ -2,6 +2,7 @@
 
 import os
 import shlex
+from typing import Any
 
 from ..errors import AtomError
 from ..utils.tables import format_number, format_table
@@ -11,6 +12,7 @@ LEAST_LOGS = 10  # of a run whose --logging_steps is not given
 
 def main(arguments: list[str]) -> int | None:
     """`atom-hf train`. Returns the exit status of the processes that it started, if it did."""
+    from ..data.columns import GENERATION
     from ..experiments.comparison_results import find_comparison
     from ..finetune.arguments import (
         CardArguments,
@@ -23,6 +25,7 @@ def main(arguments: list[str]) -> int | None:
     from ..finetune.dry_run import describe_run
     from ..finetune.flags import given_flags, parse_flags, scan_flags, take_flags
     from ..finetune.run import DEFAULT_FOLDER, default_output_dir, fine_tune
+    from ..generation.arguments import GenerationArguments
     from ..hub.messages import page_of
     from ..training.arguments import AtomTrainingArguments
     from .launch import LaunchArguments, launch
@@ -40,6 +43,7 @@ def main(arguments: list[str]) -> int | None:
         ExplainerArguments,
         StoppingArguments,
         CardArguments,
+        GenerationArguments,
         DryRunArguments,
         LaunchArguments,
     ]
@@ -48,9 +52,16 @@ def main(arguments: list[str]) -> int | None:
         if known.dry_run:
             raise AtomError("--dry_run looks at the run in one process; leave out --accelerate_config and its flags")
         return launch(asked.accelerate_config, arguments, others, use_cpu=known.use_cpu)
-    run, args, explainer, stopping, card, dry, _ = parse_flags("train", arguments, kinds)
+    run, args, explainer, stopping, card, generation, dry, _ = parse_flags("train", arguments, kinds)
     if args.hub_token is not None:  # of the --config file
         os.environ["HF_TOKEN"], args.hub_token = args.hub_token.strip(), None
+    least_logs = 0 if "logging_steps" in given_flags("train", arguments, kinds) else LEAST_LOGS
+    if run.task == GENERATION:
+        if dry.dry_run:
+            raise AtomError(f"--dry_run is not for --task {GENERATION}; leave it out")
+        return _train_generator(run, args, generation, least_logs, stopping.checked(args))
+    if name := generation.first_given():
+        raise AtomError(f"--{name} is for --task {GENERATION}; give that, or leave it out")
     if dry.dry_run:
         explainer.checked()
         found = describe_run(run, args)
@@ -63,8 +74,9 @@ def main(arguments: list[str]) -> int | None:
         run,
         args,
         explainer_samples=explainer.checked(),
+        explainer_seconds=explainer.explainer_seconds,
         card_samples=card.card_samples,
-        least_logs=0 if "logging_steps" in given_flags("train", arguments, kinds) else LEAST_LOGS,
+        least_logs=least_logs,
         patience=patience,
         # Paired runs are not stopped early.
         find_comparison=find_comparison(run, args) if args.atom and patience is None else None,
@@ -96,6 +108,19 @@ def main(arguments: list[str]) -> int | None:
         print(f"next      {shown}")
     if errors := [error for error in (result.save_error, result.push_error) if error is not None]:
         raise AtomError("; ".join(errors))
+
+
+def _train_generator(run: Any, args: Any, options: Any, least_logs: int, patience: int | None) -> None:
+    from ..generation.run import train_generator
+
+    result = train_generator(run, args, options, least_logs, patience)
+    if not result.trainer.is_world_process_zero():
+        return
+    rows = [[name, format_number(value)] for name, value in result.metrics.items()]
+    print(f"\n{format_table([f'{result.data.name}, {options.objective}', 'atom' if args.atom else 'plain'], rows)}\n")
+    print(f"model     {result.output_dir}")
+    print(f"samples   {os.path.join(result.output_dir, 'samples.png')}")
+    print(f"next      {shlex.join(['atom-hf', 'sample', '--model', result.output_dir, '--n', '64'])}")
 
 
 def _take_token(arguments: list[str]) -> tuple[list[str], str | None]:

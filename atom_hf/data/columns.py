@@ -12,6 +12,9 @@ logger = get_logger(__name__)
 
 TASKS = ("text-classification", "image-classification", "causal-lm")
 
+GENERATION = "unconditional-image-generation"
+"""A task of images without labels. Only `atom-hf train` has it."""
+
 LABEL_NAMES = ("label", "labels", "class", "class_id", "target", "category", "y", "fine_label")
 
 TEXT_NAMES = ("text", "sentence", "verse", "verse_text", "line", "content", "review", "document")
@@ -54,12 +57,12 @@ def find_columns(
     label = (
         chosen.get("label") or next((free[name] for name in LABEL_NAMES if name in free), None) or _declared(rows, free)
     )
-    image = chosen.get("image") or next((column for column in features if _is_image(features[column])), None)
+    image = chosen.get("image") or next((column for column in features if is_image(features[column])), None)
     if "text" not in chosen and task in (None, "text-classification"):
         first, second = next((pair for pair in TEXT_PAIRS if {*pair} <= {*free}), (None, None))
         if first and "text_pair" not in chosen:
             chosen |= {"text": free[first], "text_pair": free[second]}
-    text = chosen.get("text") or _find_text(rows, [c for c in free.values() if c != label])
+    text = chosen.get("text") or find_text(rows, [c for c in free.values() if c != label])
 
     if task is None:
         by_image = image is not None and given["text"] is None
@@ -73,10 +76,10 @@ def find_columns(
                 f"{_described(possible)} could hold classes: give --label_column {next(iter(possible))!r}, or --task causal-lm "
                 f"for a language model of {text!r}"
             )
-    if task == "image-classification":
+    if task in ("image-classification", GENERATION):
         if image is None:
             raise AtomError(f"--task {task} needs a column of images (--image_column), else give another; {present}")
-        if not _is_image(features[image]):
+        if not is_image(features[image]):
             raise AtomError(f"--image_column {image!r} does not hold images; {present}")
         needed = {"image": image}
     else:
@@ -89,7 +92,7 @@ def find_columns(
         for role, column in needed.items():
             if not is_text(features[column]):
                 raise AtomError(f"--{role}_column {column!r} does not hold strings; the columns that do: {strings}")
-    if task == "causal-lm":
+    if task in ("causal-lm", GENERATION):
         return task, needed
     if label is None:
         possible = _possible_labels(rows, free, text)
@@ -130,7 +133,7 @@ def _described(columns: dict[str, list]) -> str:
     return " or ".join(shown) + (" or others" if len(columns) > 3 else "")
 
 
-def _find_text(rows: datasets.Dataset, candidates: list[str]) -> str | None:
+def find_text(rows: datasets.Dataset, candidates: list[str]) -> str | None:
     """The column with a usual name for text, else the one with the longest strings."""
     lower = {column.strip().lower(): column for column in candidates}
     if named := next((lower[name] for name in TEXT_NAMES if name in lower), None):
@@ -145,7 +148,7 @@ def is_text(feature: object) -> bool:
     return isinstance(feature, datasets.Value) and feature.dtype in ("string", "large_string", "string_view")
 
 
-def _is_image(feature: object) -> bool:
+def is_image(feature: object) -> bool:
     # An image column that pandas wrote is read as the struct behind datasets.Image.
     return isinstance(feature, datasets.Image) or (isinstance(feature, dict) and set(feature) == {"bytes", "path"})
 

@@ -13,7 +13,7 @@ import datasets
 from ..builtin import BUILT_IN_DATASETS
 from ..errors import AtomError
 from ..utils.terminal import get_logger
-from .columns import TASKS, find_columns, select_columns
+from .columns import GENERATION, TASKS, find_columns, select_columns
 from .labels import eval_labels, train_labels
 from .sources import load_source, short_name
 from .splits import draw_rows, first_eval_split, hold_out_rows, main_split, named_split
@@ -28,7 +28,7 @@ class TaskData:
     """A data set ready for its task: the same columns in both parts, and no others.
 
     The columns are "text" and optionally "text_pair", or "image", and for classification "label" (a ClassLabel).
-    `labels` are the names of the classes in the order of their ids, None for causal-lm. `splits` are the names of the splits
+    `labels` are the names of the classes in the order of their ids, None without labels. `splits` are the names of the splits
     of both parts, the second None if rows of the first were held out. `columns` are their names in the source, by role.
     """
 
@@ -43,7 +43,7 @@ class TaskData:
     @property
     def is_image(self) -> bool:
         """Whether the rows are images; else they are texts."""
-        return self.task == "image-classification"
+        return self.task in ("image-classification", GENERATION)
 
 
 def load_data(
@@ -69,7 +69,7 @@ def load_data(
     Args:
         dataset: the name of a built-in data set (`BUILT_IN_DATASETS`); or a path: a csv, tsv, jsonl, json, parquet, txt or npz
             file, a folder of such files, or a folder with one sub-folder of images per class; or an id on the Hub.
-        task: one of `TASKS`; by default the one that the columns suggest.
+        task: one of `TASKS`, or "unconditional-image-generation"; by default the one of `TASKS` that the columns suggest.
         dataset_config: the configuration of a data set on the Hub.
         eval_dataset: another data set whose rows are the evaluation data.
         text_column, text_pair_column, image_column, label_column: names of columns; by default they are found.
@@ -87,8 +87,8 @@ def load_data(
     Raises:
         AtomError: an argument is wrong, or the data set cannot be loaded or does not fit the task.
     """
-    if task is not None and task not in TASKS:
-        raise AtomError(f"--task {task!r} is unknown; give one of {', '.join(TASKS)}")
+    if task is not None and task not in (*TASKS, GENERATION):
+        raise AtomError(f"--task {task!r} is unknown; give one of {', '.join((*TASKS, GENERATION))}")
     if not 0 < eval_fraction < 1:
         raise AtomError(f"--eval_fraction is {eval_fraction}; give a number between 0 and 1, such as 0.2")
     for flag, count in (("--max_train_samples", max_train_samples), ("--max_eval_samples", max_eval_samples)):
@@ -119,7 +119,7 @@ def load_data(
     if evaluation is not None:
         evaluation = select_columns(evaluation, columns, eval_flag)
     names = None
-    if task != "causal-lm":
+    if "label" in columns:
         train, names = train_labels(train, columns["label"], dataset)
         if evaluation is not None:
             evaluation = eval_labels(evaluation, names, columns["label"], eval_flag)

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from ..data.load import TaskData
 from ..finetune.metrics import classification_metrics, perplexity
 from ..finetune.run import Prepared
+from ..utils.statistics import effective_rank
 from .features import encode, read_outputs, same_inputs
 from .probes import cross_entropy, distance_correlation, linear_probe, neighbor_accuracy, scaled_loss, twin_retrieval
 from .regularizers import collecting_latents
@@ -47,16 +48,6 @@ def entropy(probabilities: np.ndarray) -> float:
     from scipy import stats
 
     return float(stats.entropy(probabilities, axis=1).mean())
-
-
-def effective_rank(latent: np.ndarray) -> float:
-    """exp of the entropy of the normalised singular values of centred latents [n, h] (Roy and Vetterli, 2007, Eq. 4)."""
-    from scipy import stats
-
-    if not np.isfinite(latent).all():
-        return float("nan")
-    values = np.linalg.svd(latent - latent.mean(0), compute_uv=False)
-    return float(np.exp(stats.entropy(values))) if values.any() else 1.0
 
 
 def neighbor_distance(latent: np.ndarray) -> float:

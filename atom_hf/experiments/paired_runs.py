@@ -8,8 +8,8 @@ from typing import Any
 import yaml
 from transformers.trainer_utils import SchedulerType
 
-from ..atoms.config import FORMS
 from ..atoms.format_1 import FORM
+from ..atoms.forms import FORMS
 from ..errors import AtomError
 from ..finetune.arguments import RunArguments
 from ..finetune.flags import as_flags, given_flags

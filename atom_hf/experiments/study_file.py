@@ -25,6 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..atoms.explainer_sizes import NO_EXPLAINER
 from ..atoms.format_1 import FORM
 from ..errors import AtomError
 from ..finetune.arguments import RunArguments
@@ -65,7 +66,7 @@ class Study(NamedTuple):
 
 
 # Fields of AtomConfig that came after the first studies, with the values that these had.
-LATER = {**FORM, "explainer_classes": None, "explainer_width": None}
+LATER = {**FORM, "block": None, **NO_EXPLAINER}
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,58 +1,52 @@
 """Fit importance to the prediction: to what masking each token does to the predicted probability (ours).
 
 The energy alone says nothing about a prediction. Here the model is frozen, and a small head predicts from its hidden
-states the change that each token makes, as FastSHAP does (Jethani et al., arXiv 2107.07436, Eq. 5 and section 3.2):
+states the change that each token makes, as FastSHAP and ViT-Shapley do (Jethani et al., arXiv 2107.07436, Eq. 5 and section
+3.2; Covert et al., arXiv 2206.05282):
 
-    v(S)    probability of the class that is predicted of a sample, with only the tokens in S left
-    q_i     importance of token i for that class, in [-1, 1]
+    v(S)    probability of a class, with only the tokens in S left; that of a label, or the number of a regression
+            (`modeling.targets.output_values`)
+    q_i     importance of token i for that class under a masking strategy, in [-1, 1]
     phi_i = a q_i + (v(all) - v(none) - sum_j a q_j) / n                        (the remainder is shared equally)
     minimise  mean over samples and sets S of  (v(S) - v(none) - sum over i in S of phi_i)^2
               + SIGN * mean over samples of  (v(all) - v(none) - sum_j a q_j)^2
 
 Sets are drawn by the Shapley kernel, in pairs of a set and its complement, so that the minimum of the first term is at the
-Shapley values. The second settles the sign, which the first leaves open. Tokens are masked by every
-strategy that fits the model (`masking.py`), so that the importance does not depend on one. The fit uses samples, and copies of
-them with some tokens masked already, of which there can be many more than samples.
+Shapley values. The second settles the sign, which the first leaves open. Every pass tells of all classes at once, and the most
+probable ones are all fitted. Each strategy that fits the model (`masking.py`) has an output, and a scale a, of its own. The fit
+uses samples, and copies of them with some tokens masked already, of which there can be many more than samples. It ends early
+where it no longer explains more of held-out samples.
 """
 
 import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Any
 
 import torch
-from accelerate.utils import broadcast_object_list
-from torch import Tensor
-from tqdm.auto import tqdm
 
+from ..atoms.explainer_sizes import MAX_BLOCKS
 from ..errors import AtomError
-from ..modeling.attach import add_explainer
+from ..modeling.attach import set_explainer_sizes
 from ..modeling.inference import evaluating
 from ..modeling.layers import is_image_model
 from ..modeling.mixin import AtomMixin
 from ..modeling.unwrap import inner_model
-from ..utils.distributed import is_first_process, processes
+from ..utils.distributed import processes
 from ..utils.terminal import get_logger
-from .masked_samples import Inputs, MaskedSamples, collect, gathered
+from .collect import FEWEST, collect
+from .descent import HeadOptions, fit_head
+from .masked_samples import Inputs, gathered
 from .masking import IMAGE_MASKING, TEXT_MASKING, Masker
 
 logger = get_logger(__name__)
 
-WIDTH, DROPOUT, SIGN = 64, 0.3, 0.01
+FIT_SHARE = 0.3
+"""The share of a budget of seconds that is left for the fit itself."""
 
-STEPS, BATCH, LEARNING_RATE, WEIGHT_DECAY = 2000, 64, 3e-3, 1e-2
-
-HELD_OUT = 8
-"""One sample in this many is held out, for early stopping."""
-
-LOOK = 50
-"""Steps between two evaluations on the held-out samples."""
-
-FEWEST = 16
-"""The fewest samples that an explainer can be fitted on."""
-
-SAMPLES, COPIES, SETS = 500, 8, 8
+SAMPLES, COPIES, SETS = 500, 2, 16
 
 
 @dataclass(frozen=True)
@@ -76,6 +70,9 @@ def fit_explainer(
     samples: int = SAMPLES,
     copies: int = COPIES,
     sets: int = SETS,
+    seconds: float | None = None,
+    strategy: str | None = None,
+    blocks: int = HeadOptions.blocks,
     seed: int = 0,
 ) -> ExplainerFit:
     """Fits the importance of a trained model's tokens to its prediction. The model itself and its charges do not change.
@@ -93,6 +90,11 @@ def fit_explainer(
         copies: how many times each is explained: as it is, and with some tokens masked.
         sets: how many sets of tokens are left of each of these, a multiple of 4. About `samples * copies * sets` masked copies
             go through the model.
+        seconds: a budget of time for masking and fitting together, unlimited if not given: fewer samples are used where it
+            would not do for all, and at least 16. It is looked at after each batch.
+        strategy: the masking strategy whose importance is given by default; the first of those that fit the model if not given.
+        blocks: attention blocks of the explainer. Without any it reads each token by itself, in the context that its hidden
+            states have.
         seed: of the sets.
 
     Raises:
@@ -106,10 +108,17 @@ def fit_explainer(
         raise AtomError(
             f"samples must be at least {FEWEST}, copies at least 1 and sets a multiple of 4; got {samples}, {copies}, {sets}"
         )
-    maskers = make_maskers(atoms, processing_class)
+    if seconds is not None and not seconds > 0:
+        raise AtomError(f"seconds must be above 0, got {seconds}")
+    seconds = math.inf if seconds is None else seconds
+    if not 0 <= blocks <= MAX_BLOCKS:
+        raise AtomError(f"blocks must be from 0 to {MAX_BLOCKS}, got {blocks}")
+    start = perf_counter()
+    maskers = make_maskers(atoms, processing_class, strategy)
     with evaluating(model), torch.no_grad():
-        masked, passes = collect(model, maskers, batches, math.ceil(samples / processes()), copies, sets, seed)
-    masked, passes = gathered(masked, passes)
+        each, part = math.ceil(samples / processes()), (1 - FIT_SHARE) * seconds
+        masked, passes, layers = collect(model, maskers, batches, each, copies, sets, seed, part)
+    masked, passes, layers = gathered(masked, passes, layers)
     held = 0 if masked is None else len(masked.sample.unique())
     if held < FEWEST:
         raise AtomError(f"batches: {held} samples of two tokens or more; an explainer is fitted on at least {FEWEST}")
@@ -118,43 +127,45 @@ def fit_explainer(
             f"this {type(atoms).__name__} gives numbers that are not finite ({atoms.dtype}), and no explainer can be fitted to "
             "them; load it with dtype=torch.float32, or train it again"
         )
+    strategies, left = [masker.strategy for masker in maskers], seconds - (perf_counter() - start)
     with _put_back_on_error(atoms), _one_thread(atoms.device):
-        explained = _fit(atoms, masked, seed)
+        explained = fit_head(atoms, masked, layers, strategies, HeadOptions(blocks=blocks), seed=seed, seconds=left)
     if explained <= 0:
         logger.warning("the explainer explains nothing on held-out samples: give more samples")
     return ExplainerFit(held, passes, explained)
 
 
-def make_maskers(model: Any, processing_class: Any) -> list[Masker]:
-    """A masker for every strategy that fits a model.
+def make_maskers(model: Any, processing_class: Any, first: str | None = None) -> list[Masker]:
+    """A masker for every strategy that fits a model, `first` among them before the others.
 
     Raises:
-        AtomError: a model that is not a classifier, or whose tokens cannot be masked.
+        AtomError: a model that predicts no class, labels or number of a whole sample, or whose tokens cannot be masked, or a
+            strategy that does not fit it.
     """
-    classes = getattr(model.config, "num_labels", 0)
-    kind, problem = type(model).__name__, getattr(model.config, "problem_type", None)
+    kind = type(model).__name__
     if not kind.endswith(("ForSequenceClassification", "ForImageClassification")):
         raise AtomError(f"{kind} predicts no class of a whole sample, which an explainer could be fitted to")
-    if classes < 2 or problem in ("regression", "multi_label_classification"):
-        raise AtomError(
-            f"this {kind} does not choose one of several classes, and an explainer is fitted to the chosen one"
-        )
+    if model.config.problem_type == "regression" and model.config.num_labels > 1:
+        raise AtomError(f"this {kind} predicts several numbers at once, and an explainer is fitted to one")
     is_image = is_image_model(model)
     if not is_image and processing_class is None:
         raise AtomError("processing_class: give the tokenizer, which knows what stands for a masked token")
-    return [Masker(model, processing_class, strategy) for strategy in (IMAGE_MASKING if is_image else TEXT_MASKING)]
+    known = list(IMAGE_MASKING if is_image else TEXT_MASKING)
+    if first is not None and first not in known:
+        raise AtomError(f"strategy must be {' or '.join(known)} for this {kind}; got {first!r}")
+    order = sorted(known, key=lambda strategy: strategy != first)
+    return [Masker(model, processing_class, strategy) for strategy in order]
 
 
 @contextmanager
 def _put_back_on_error(model: Any) -> Iterator[None]:
     """Context manager: on an error, restores the explainer that there was before."""
-    config, head = model.atom_config, model.atom_heads.explainer
-    sizes = config.explainer_classes, config.explainer_width
+    config, head = replace(model.atom_config), model.atom_heads.explainer
     try:
         yield
     except BaseException:
         model.atom_heads.explainer = head
-        config.explainer_classes, config.explainer_width = sizes
+        set_explainer_sizes(model, config)
         raise
 
 
@@ -168,54 +179,3 @@ def _one_thread(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
-
-
-def _fit(model: Any, masked: MaskedSamples, seed: int) -> float:
-    """Fits the explainer. Returns the share of the changes of held-out samples that it explains."""
-    device = model.atom_heads.importance.weight.device
-    generator = torch.Generator().manual_seed(seed)
-    samples = masked.sample.unique()
-    held_out = samples[torch.randperm(len(samples), generator=generator)[: len(samples) // HELD_OUT]]
-    is_held = torch.isin(masked.sample, held_out)
-    train, test = (~is_held).nonzero()[:, 0], (is_held & (masked.copy == 0)).nonzero()[:, 0]
-    count = masked.mask.sum(1, keepdim=True)
-    unit = float((masked.whole.abs() / count).mean().clamp(min=1e-6))
-    flat = float(((masked.change - masked.whole * masked.keep.sum(-1) / count)[test] ** 2).mean())
-    with torch.enable_grad(), torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        head = add_explainer(model, model.config.num_labels, WIDTH).requires_grad_(True)
-        log_scale = torch.zeros((), device=device, requires_grad=True)
-        optimizer = torch.optim.AdamW([*head.parameters(), log_scale], lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LEARNING_RATE, STEPS, pct_start=0.1)
-
-        def errors(rows: Tensor, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
-            parts = (masked.tokens, masked.mask, masked.classes, masked.keep, masked.change, masked.whole)
-            tokens, mask, classes, keep, change, whole = (part[rows].to(device) for part in parts)
-            phi = head(tokens.float(), classes, dropout) * mask * unit * log_scale.exp()
-            missing = whole - phi.sum(1, keepdim=True)
-            kept = keep.float()
-            told = torch.einsum("bkn,bn->bk", kept, phi) + missing * kept.sum(-1) / mask.sum(1, keepdim=True)
-            return (change - told).square().mean(), missing.square().mean()
-
-        best, kept = math.inf, head.state_dict()
-        for step in tqdm(range(STEPS), desc="fitting importance", leave=False, disable=not is_first_process()):
-            rows = train[torch.randint(len(train), (BATCH,), generator=generator)]
-            error, gap = errors(rows, DROPOUT)
-            optimizer.zero_grad()
-            ((error + SIGN * gap) / unit**2).backward()
-            optimizer.step()
-            schedule.step()
-            if step % LOOK == LOOK - 1:
-                with torch.no_grad():
-                    found = [float(errors(part)[0]) * len(part) for part in test.split(BATCH)]
-                if sum(found) / len(test) < best:
-                    best = sum(found) / len(test)
-                    kept = {name: value.clone() for name, value in head.state_dict().items()}
-    head.load_state_dict(kept)
-    head.requires_grad_(False)
-    if processes() > 1:
-        # The same numbers to each, whatever the order of their sums.
-        state = broadcast_object_list([{name: value.cpu() for name, value in kept.items()}, best])
-        head.load_state_dict(state[0])
-        best = state[1]
-    return 1 - best / flat if flat > 1e-12 else 0.0  # a model whose answer never changes

@@ -6,6 +6,7 @@ charges do not depend on the class; they are read as support for it all the same
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,6 +17,7 @@ from torch import Tensor
 from ..errors import AtomError
 from ..explainer.masking import class_probability
 from ..modeling.collector import reading_tokens
+from ..modeling.explaining import explaining
 from .classifier import Classifier, Inputs, repeated
 
 STEPS = 50
@@ -57,11 +59,11 @@ class Method:
 
 @torch.no_grad()
 def importance(classifier: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None) -> Tensor:
-    """The model's `atom_importance`: the explainer's importance for the class, or, without an explainer, the charges."""
-    heads = classifier.model.atom_heads
-    with reading_tokens(classifier.model) as tokens:
-        outputs = classifier.run(inputs, points, return_atoms=True)
-    return outputs.atom_importance if heads.explainer is None else heads.explain(tokens[-1], target)
+    """The model's `atom_importance`: the explainer's importance for the class and masking strategy, or else the charges."""
+    model, strategy = classifier.model, classifier.masker.strategy
+    explained = explaining(model, target, strategy) if model.atom_config.has_explainer else nullcontext()
+    with explained:
+        return classifier.run(inputs, points, return_atoms=True).atom_importance
 
 
 @torch.no_grad()

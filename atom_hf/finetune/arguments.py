@@ -6,10 +6,12 @@ from typing import Any, ClassVar
 from transformers.trainer_utils import IntervalStrategy
 
 from ..builtin import BUILT_IN_DATASETS, BUILT_IN_MODELS
-from ..data.columns import TASKS
+from ..data.columns import GENERATION, TASKS
 from ..data.load import TaskData, load_data
 from ..errors import AtomError
-from ..explainer.fit import FEWEST, SAMPLES
+from ..explainer.collect import FEWEST
+from ..explainer.fit import COPIES, SAMPLES, SETS
+from ..explainer.masked_samples import passes_of
 from ..training.arguments import AtomTrainingArguments
 from ..utils.bounds import COUNT, SEED, Bound
 
@@ -30,7 +32,9 @@ class RunArguments:
         + ", ".join(BUILT_IN_DATASETS)
         + "."
     )
-    task: str | None = _flag("One of " + ", ".join(TASKS) + "; found from the data if not given.")
+    task: str | None = _flag(
+        "One of " + ", ".join(TASKS) + "; found from the data if not given. For train also " + GENERATION + "."
+    )
     dataset_config: str | None = _flag("The configuration of a Hub data set, such as cola of nyu-mll/glue.")
     eval_dataset: str | None = _flag("Data to evaluate on, if not a split of --dataset: named in the same way.")
     train_split: str | None = _flag("The split to train on; train if there is one.")
@@ -57,6 +61,14 @@ class RunArguments:
     model_revision: str | None = _flag("A branch, tag or commit of the model on the Hub.")
 
 
+_RUN = {one.name: one for one in fields(RunArguments)}
+
+
+def as_in_train(name: str) -> Any:
+    """A flag of another command that is the same in `atom-hf train`."""
+    return field(default=_RUN[name].default, metadata=dict(_RUN[name].metadata))
+
+
 DATA_FIELDS = [
     *("task", "dataset_config", "eval_dataset", "train_split", "eval_split", "eval_fraction", "hold_out"),
     *("text_column", "text_pair_column", "image_column", "label_column"),
@@ -66,9 +78,16 @@ DATA_FIELDS = [
 
 def load_run_data(run: RunArguments) -> TaskData:
     """The data that the arguments name."""
+    if run.task == GENERATION:
+        raise AtomError(f"--task {GENERATION} is one of atom-hf train alone; give one of {', '.join(TASKS)}")
+    return load_named_data(run)
+
+
+def load_named_data(run: RunArguments, **changes: Any) -> TaskData:
+    """The data that the arguments name, of any task, with other values for some of the `DATA_FIELDS`."""
     if run.dataset is None:
         raise AtomError("give --dataset: a Hub id, a file or folder, or one of " + ", ".join(BUILT_IN_DATASETS))
-    return load_data(run.dataset, **{name: getattr(run, name) for name in DATA_FIELDS})
+    return load_data(run.dataset, **{name: getattr(run, name) for name in DATA_FIELDS} | changes)
 
 
 def data_flags(run: RunArguments) -> list[str]:
@@ -92,7 +111,15 @@ class ExplainerArguments:
     explainer_samples: int = field(
         default=SAMPLES,
         metadata={
-            "help": "Training samples that the explainer is fitted on; each takes about a hundred forward passes."
+            "help": "Training samples that the explainer is fitted on; each takes "
+            f"{passes_of(COPIES, SETS, 2)} forward passes."
+        },
+    )
+    explainer_seconds: float | None = field(
+        default=None,
+        metadata={
+            "help": "Seconds that fitting the explainer may take, masking included: it is fitted on fewer samples where they "
+            "would not do for all, and on 16 at least."
         },
     )
 
@@ -101,6 +128,10 @@ class ExplainerArguments:
         if self.explainer and self.explainer_samples < FEWEST:
             raise AtomError(
                 f"--explainer_samples must be at least {FEWEST}, got {self.explainer_samples}; --no_explainer fits none"
+            )
+        if self.explainer_seconds is not None and not self.explainer_seconds > 0:
+            raise AtomError(
+                f"--explainer_seconds must be above 0, got {self.explainer_seconds}; --no_explainer fits none"
             )
         return self.explainer_samples if self.explainer else 0
 
@@ -116,6 +147,23 @@ def card_samples_flag() -> Any:
             "help": "Number of evaluation rows that the model's card shows, with the prediction, and that are published where "
             "the model is pushed; 0 for none, and no picture of them."
         },
+    )
+
+
+def target_flag() -> Any:
+    """The flag `--target`, of a command that reads importance."""
+    return _flag(
+        "What importance is for: a class or label by its name or index; what is predicted by default. By masking also a text "
+        "that a language model could write, or an answer."
+    )
+
+
+def method_flag() -> Any:
+    """The flag `--method`, of a command that reads importance."""
+    return _flag(
+        "'explainer' reads the importance in one forward pass; 'masking' masks token by token, at a forward pass for each, of "
+        "models without atoms too.",
+        "explainer",
     )
 
 

@@ -9,7 +9,7 @@ import torch
 from transformers import EarlyStoppingCallback, TrainerState
 
 from ..atoms.config import CONFIG_NAME, AtomConfig
-from ..atoms.heads import ExplainerHead
+from ..atoms.explainer_sizes import explainer_sizes, make_explainer
 from ..errors import AtomError
 from ..modeling.attach import add_explainer
 from ..modeling.finite import check_finite_files
@@ -163,8 +163,7 @@ def restore_explainer(trainer: AtomTrainer) -> bool:
             return False
         trained = {name: value.cpu() for name, value in model.atom_heads.state_dict().items()}
         with torch.device("meta"):
-            width = model.atom_config.hidden_size
-            fitted = ExplainerHead(width, config.explainer_classes, config.explainer_width).state_dict()
+            fitted = make_explainer(config, model.atom_config.hidden_size).state_dict()
         expected = {**trained, **{f"explainer.{name}": value for name, value in fitted.items()}}
         saved, _ = read_heads(
             folder, {name: tuple(value.shape) for name, value in expected.items()}, type(model).__name__
@@ -173,7 +172,7 @@ def restore_explainer(trainer: AtomTrainer) -> bool:
         return False
     if not all(torch.equal(saved[name], value.float()) for name, value in trained.items()):
         return False
-    explainer = add_explainer(model, config.explainer_classes, config.explainer_width)
+    explainer = add_explainer(model, **explainer_sizes(config))
     explainer.load_state_dict({name: saved[f"explainer.{name}"] for name in fitted})
     if trainer.is_world_process_zero():
         logger.info(

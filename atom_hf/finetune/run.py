@@ -178,12 +178,15 @@ def fine_tune(
     *,
     save: bool = True,
     explainer_samples: int = 0,
+    explainer_seconds: float | None = None,
     card_samples: int = 0,
     least_logs: int = 0,
     patience: int | None = None,
     find_comparison: Callable[[TaskData], Comparison | None] | None = None,
 ) -> RunResult:
     """Trains, evaluates, fits the explainer on `explainer_samples` training samples, and saves.
+
+    The explainer is fitted on fewer samples where `explainer_seconds` would not do for all of them.
 
     With a `patience`, training stops after that many evaluations without a better one (`StoppingArguments` checks it).
 
@@ -210,7 +213,7 @@ def fine_tune(
             trainer.add_callback(stopping)
         is_finished = train(trainer, args.resume_from_checkpoint, stopping)
         check_diverged(trainer, save)
-        return _finish(prepared, save, is_finished, explainer_samples, card_samples, find_comparison)
+        return _finish(prepared, save, is_finished, explainer_samples, explainer_seconds, card_samples, find_comparison)
 
 
 def _finish(
@@ -218,6 +221,7 @@ def _finish(
     save: bool,
     is_finished: bool,
     explainer_samples: int,
+    explainer_seconds: float | None,
     card_samples: int,
     find_comparison: Callable[[TaskData], Comparison | None] | None,
 ) -> RunResult:
@@ -246,7 +250,8 @@ def _finish(
         explainer_samples = 0
     failed = None
     saved = save and save_trained(trainer)
-    explainer = _fit_explainer(trainer, explainer_samples) if args.atom and explainer_samples else None
+    fits = args.atom and explainer_samples
+    explainer = _fit_explainer(trainer, explainer_samples, explainer_seconds) if fits else None
     if save:
         if explainer is not None and saved:
             save_explainer(trainer)
@@ -259,10 +264,10 @@ def _finish(
     return RunResult(metrics, importance, args.output_dir, data, trainer, task, explainer, failed, unsaved, saved)
 
 
-def _fit_explainer(trainer: AtomTrainer, samples: int) -> ExplainerFit | None:
+def _fit_explainer(trainer: AtomTrainer, samples: int, seconds: float | None) -> ExplainerFit | None:
     """Fits the explainer if possible; otherwise says why not, in one line."""
     try:
-        return trainer.fit_explainer(samples)
+        return trainer.fit_explainer(samples, seconds=seconds)
     except AtomError as error:
         logger.info("importance is not fitted to the prediction and stays the charge: %s", error)
     except Exception as error:  # the model is already trained: an error on masked inputs must not lose it

@@ -77,8 +77,10 @@ class RunTrainer(RenamedWeightsTrainer):
             super()._save(part, state_dict=state_dict)
 
 
-def check_diverged(trainer: RunTrainer, save: bool) -> None:
+def check_diverged(trainer: RunTrainer, save: bool, again: str = "start a new run from it by --model") -> None:
     """Reject a trained model whose weights are not finite numbers; where no model is to be saved, only say so.
+
+    `again` says, before the last good checkpoint, how to go on from there.
 
     Raises:
         DivergedError: in every process. It names the last checkpoint whose weights are finite.
@@ -95,7 +97,7 @@ def check_diverged(trainer: RunTrainer, save: bool) -> None:
         return
     good = last_good_checkpoint(trainer.args.output_dir)
     advice = (
-        f"the last good checkpoint is {good}: start a new run from it by --model {good}"
+        f"the last good checkpoint is {good}: {again} {good}"
         if good
         else "there is no good checkpoint of it: start again"
     )

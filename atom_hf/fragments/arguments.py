@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, fields
 from typing import Any, ClassVar
 
 from ..errors import AtomError
-from ..finetune.arguments import RunArguments
+from ..finetune.arguments import as_in_train
 from ..utils.bounds import COUNT, SEED, Bound
 from .compare import ESTIMATORS
 from .fusion import OBJECTIVES
@@ -19,13 +19,6 @@ TOKENS = 1000  # kept of all, if not given
 
 def _flag(help: str, default: Any = None) -> Any:
     return field(default=default, metadata={"help": help})
-
-
-_RUN = {one.name: one for one in fields(RunArguments)}
-
-
-def _as_in_train(name: str) -> Any:
-    return field(default=_RUN[name].default, metadata=dict(_RUN[name].metadata))
 
 
 @dataclass
@@ -46,7 +39,7 @@ class FragmentsArguments:
         default_factory=list,
         metadata={"help": "The runs: folders, Hub ids or built-in models. Each is a run of one ensemble."},
     )
-    dataset: str | None = _as_in_train("dataset")
+    dataset: str | None = as_in_train("dataset")
     channels: str | None = _flag(
         "What is read: "
         + "; ".join(f"{name} ({about})" for name, about in KINDS.items())
@@ -84,19 +77,19 @@ class FragmentsArguments:
     fuse: str | None = _flag("Fuse the informative channels into one by: " + ", ".join(OBJECTIVES) + ".")
     fuse_bits: float | None = _flag("Information of the fusion by information or nmi; the best channel's if not given.")
     select: int | None = _flag("With --channels classes: select so many runs for an ensemble, without labels.")
-    task: str | None = _as_in_train("task")
-    dataset_config: str | None = _as_in_train("dataset_config")
-    eval_dataset: str | None = _as_in_train("eval_dataset")
-    train_split: str | None = _as_in_train("train_split")
+    task: str | None = as_in_train("task")
+    dataset_config: str | None = as_in_train("dataset_config")
+    eval_dataset: str | None = as_in_train("eval_dataset")
+    train_split: str | None = as_in_train("train_split")
     eval_split: str | None = _flag("The split to read; validation or test if there is one, else all rows are read.")
     hold_out: bool = _flag("Read the rows that atom-hf train --hold_out holds out, alone.", False)
     eval_fraction: float = _flag("The fraction of rows that it holds out.", 0.2)
-    text_column: str | None = _as_in_train("text_column")
-    text_pair_column: str | None = _as_in_train("text_pair_column")
-    image_column: str | None = _as_in_train("image_column")
-    label_column: str | None = _as_in_train("label_column")
-    sample_seed: int = _as_in_train("sample_seed")
-    max_length: int = _as_in_train("max_length")
+    text_column: str | None = as_in_train("text_column")
+    text_pair_column: str | None = as_in_train("text_pair_column")
+    image_column: str | None = as_in_train("image_column")
+    label_column: str | None = as_in_train("label_column")
+    sample_seed: int = as_in_train("sample_seed")
+    max_length: int = as_in_train("max_length")
     batch_size: int = _flag("Samples a forward pass.", 32)
     seed: int = _flag("Seed of the samples, the passes, the permutations and the fusion.", 0)
     output_dir: str | None = _flag("Folder of the tables, pictures and page; runs/<data>-fragments by default.")

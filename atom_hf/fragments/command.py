@@ -216,13 +216,14 @@ def _find(
         learners = [channels[index] for index in hotspots.kept.tolist()]
         bits = None if run.fuse == "vi" else run.fuse_bits if run.fuse_bits is not None else "best"
         fusion = fuse(learners, objective=run.fuse, bits=bits, seed=run.seed)
-        found = replace(found, fusion=fusion, bars=_bars(fusion, learners))
+        found = replace(found, fusion=fusion, bars=representations(fusion, learners))
     if run.select is not None:
         found = replace(found, selection=_select(channels, run.select, labels, run.seed))
     return found
 
 
-def _bars(fusion: Fusion, learners: list[Channel]) -> dict[str, tuple[float, float]]:
+def representations(fusion: Fusion, learners: list[Channel]) -> dict[str, tuple[float, float]]:
+    """(mean NMI to the learners, bits) of a fusion, of its closed forms, and of the learner most like the others."""
     single = compare_channels(learners, estimator="fingerprint")
     mean = (single.nmi.sum(1) - 1) / max(1, len(learners) - 1)
     best = int(mean.argmax())

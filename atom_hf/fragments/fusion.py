@@ -39,6 +39,8 @@ TINY = 1e-300
 
 EMPTY = 1e-6  # bits
 
+MOST_BYTES = 8e9  # of the fingerprints of all learners
+
 FEW = 100  # steps: no progress is shown
 
 START_SPREAD = 0.05  # standard deviation of the means at the start, whose variances are 1
@@ -106,10 +108,11 @@ def fuse(
         A `Fusion`.
 
     Raises:
-        AtomError: an argument that is not known or out of range, or `bits` of log2 N or more.
+        AtomError: an argument that is not known or out of range, `bits` of log2 N or more, or fingerprints of more than 8 GB.
     """
     channels = list(channels)
     check_channels(channels)
+    _check_size(len(channels), channels[0].points)
     numbers = {"dimensions": dimensions, "steps": steps, "learning_rate": learning_rate, "seed": seed}
     _check(objective, optimizer, numbers)
     limit = _limit(channels, objective, bits)
@@ -245,6 +248,15 @@ def _limit(channels: Sequence[Channel], objective: str, bits: str | float | None
     else:
         check_bits(bits, channels[0].points)
     return bits * math.log(2)
+
+
+def _check_size(learners: int, points: int) -> None:
+    size = 8 * learners * points**2
+    if size > MOST_BYTES:
+        raise AtomError(
+            f"channels: a fusion holds the fingerprints of all learners, and those of {learners} of {points} data points take "
+            f"{size / 1e9:.3g} GB, above {MOST_BYTES / 1e9:g}; give fewer channels or data points"
+        )
 
 
 def _check(objective: str, optimizer: str, numbers: dict[str, float | None]) -> None:

@@ -44,6 +44,8 @@ class Hotspots:
     """Of the K informative channels."""
     channels: tuple[Channel, ...]
     """All C."""
+    min_size: int
+    """Of the smallest group that could be found."""
 
     def __len__(self) -> int:
         return int(self.labels.max()) + 1
@@ -147,7 +149,7 @@ def find_hotspots(
     labels = torch.full((len(channels),), -1)
     found, ordering, reachability = _cluster(_distances(informative, distance), cluster, min_size)
     labels[kept] = _by_size(found)
-    return Hotspots(labels, kept, kept[ordering], reachability, informative, tuple(channels))
+    return Hotspots(labels, kept, kept[ordering], reachability, informative, tuple(channels), min_size)
 
 
 def _mean_between(measure: Tensor) -> float:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..utils.files import write_atomically
+from ..utils.tables import format_number
 from ..visualization.channels_picture import (
     write_fusion,
     write_reachability,
@@ -20,9 +21,11 @@ from .tables import (
     as_csv,
     channel_rows,
     channel_table,
+    different_runs,
     fusion_table,
     hotspot_table,
     label,
+    no_hotspot,
     pair_table,
     regularization_table,
     run_table,
@@ -65,6 +68,39 @@ def facts(found: Any, run: FragmentsArguments) -> str:
     return " ".join(parts)
 
 
+def findings(found: Any) -> str:
+    """What was found, in words."""
+    comparison, spots, channels = found.comparison, found.hotspots, found.channels
+    bits = float(comparison.information.mean())
+    parts = [
+        f"A channel holds {format_number(bits)} bits on average; {len(spots.kept)} of {len(channels)} are informative."
+    ]
+    apart = different_runs(found)[spots.kept][:, spots.kept]
+    if apart.any():
+        part = comparison.take(spots.kept)
+        nearest = part.nmi.masked_fill(~apart, -math.inf).max(1)
+        there = nearest.values.isfinite()
+        chance = part.chance.gather(1, nearest.indices.unsqueeze(1)).squeeze(1)
+        parts.append(
+            "The most similar channel of another run has an NMI of "
+            f"{format_number(float(nearest.values[there].median()))} in the median "
+            f"({format_number(float(chance[there].median()))} by chance)."
+        )
+    rows = spots.summary()
+    if rows:
+        sizes = ", ".join(str(row["size"]) for row in rows)
+        parts.append(f"Hotspots, groups of channels that say the same: {len(rows)}, of {sizes} channels.")
+    else:
+        parts.append(f"There is no hotspot: {no_hotspot(found)}.")
+    if found.to_labels is not None:
+        place = int(found.to_labels.nmi[:, 0].argmax())
+        nmi, chance = (format_number(float(part[place, 0])) for part in (found.to_labels.nmi, found.to_labels.chance))
+        parts.append(
+            f"Nearest to the labels is {label(channels[place], found)}, with an NMI of {nmi} ({chance} by chance)."
+        )
+    return " ".join(parts)
+
+
 def _noise(run: FragmentsArguments, kinds: list[str]) -> str:
     if "deterministic" in kinds:
         ranks = ", of ranks as normal scores" if run.quantile else ""
@@ -99,7 +135,7 @@ def write_files(found: Any, run: FragmentsArguments, folder: Path) -> list[Path]
     page = write_page(
         folder / PAGE_NAME,
         title=f"Fragments of information: {found.data}",
-        intro=facts(found, run),
+        intro=f"{findings(found)}\n\n{facts(found, run)}",
         figures=figures,
         measures=True,
         tables=[*tables_of(found, run), channel_table(found)],

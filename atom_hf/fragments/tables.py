@@ -175,7 +175,15 @@ def hotspot_table(found: Any) -> Table:
     header = ["hotspot", "channels", "of the runs", "bits", "NMI within", "medoid"]
     header += ["NMI to labels", "chance"] * (found.to_labels is not None)
     note = "Channels that say the same, by clustering of their distances; the medoid has the largest mean NMI to the others."
-    return Table("Hotspots", header, rows, note if rows else "None: no group of channels says the same.")
+    return Table("Hotspots", header, rows, note if rows else f"None: {no_hotspot(found)}.")
+
+
+def no_hotspot(found: Any) -> str:
+    """Why there is no hotspot."""
+    size, informative = found.hotspots.min_size, len(found.hotspots.kept)
+    if informative < size:
+        return f"a hotspot takes {size} channels, and {informative} are informative; the table of pairs says what they share"
+    return f"no {size} channels or more are nearer to each other than to the rest"
 
 
 def regularization_table(found: Any, name: str) -> Table:

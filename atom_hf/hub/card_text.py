@@ -6,7 +6,8 @@ from dataclasses import fields
 from numbers import Real
 from typing import TYPE_CHECKING, Any
 
-from ..atoms.config import FORMS, AtomConfig
+from ..atoms.config import AtomConfig
+from ..atoms.forms import FORMS
 from ..utils.tables import format_number
 from .escape import cell, code
 

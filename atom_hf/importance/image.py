@@ -10,10 +10,13 @@ from torch import Tensor
 
 from ..data.encoding import image_inputs
 from ..errors import AtomError
+from ..modeling.mixin import AtomMixin
 from ..modeling.tokens import patch_grid
+from ..modeling.unwrap import inner_model
 from ..utils.pictures import eight_bit
+from .cells import cells_of
 from .results import ImageImportance
-from .scoring import Scores, check_model, forward_scores, predict
+from .scoring import Scores, check_model, forward_logits, forward_scores, predict, scores_by_masking
 from .visible_region import seen_box
 
 
@@ -29,8 +32,10 @@ class EncodedImage:
 class ImageScorer:
     """Scores images in the three steps of `TextScorer`."""
 
-    def __init__(self, model: Any, processor: Any):
-        check_model(model, "pixel_values", "images")
+    def __init__(self, model: Any, processor: Any, importance: bool = True, method: str = "explainer"):
+        check_model(model, "pixel_values", "images", importance, method)
+        self.importance, self.method = importance, method
+        self.reads_heads = importance and isinstance(inner_model(model), AtomMixin)
         self.model, self.processor = model, processor
         self._box = functools.lru_cache(maxsize=256)(lambda size: seen_box(processor, size, model.config))
 
@@ -45,19 +50,27 @@ class ImageScorer:
             )
         return EncodedImage(image, pixels[0])
 
-    def forward(self, batch: list[EncodedImage]) -> list[Scores]:
-        """One forward pass for each run of pictures of the same shape."""
+    def forward(self, batch: list[EncodedImage], target: Any = None) -> list[Scores]:
+        """One forward pass for each run of pictures of the same shape, and those of masked copies if asked for."""
         found: list[Scores] = []
         while len(found) < len(batch):
             rest = batch[len(found) :]
             shape = rest[0].pixels.shape
             count = next((i for i, one in enumerate(rest) if one.pixels.shape != shape), len(rest))
-            found += forward_scores(self.model, {"pixel_values": torch.stack([one.pixels for one in rest[:count]])})
+            found += self._scores({"pixel_values": torch.stack([one.pixels for one in rest[:count]])}, target)
         return found
+
+    def _scores(self, inputs: dict[str, Tensor], target: Any) -> list[Scores]:
+        if self.reads_heads and self.method == "explainer":
+            return forward_scores(self.model, inputs, target)
+        found = forward_scores(self.model, inputs) if self.reads_heads else forward_logits(self.model, inputs)
+        return scores_by_masking(self.model, self.processor, inputs, target, found) if self.importance else found
 
     def result(self, encoded: EncodedImage, found: Scores) -> ImageImportance:
         """The scores on the patch grid, with the place of the grid in the picture."""
         rows, columns, tall, wide = _grid(encoded.pixels, len(found.importance), self.model.config)
+        if self.method == "masking" and (rows, columns) != (cells := cells_of(self.model, encoded.pixels[None])):
+            (rows, columns), tall, wide = cells, 1.0, 1.0
         values = found.importance[len(found.importance) - rows * columns :].reshape(rows, columns)
         box = self._box(encoded.image.size)
         if box is not None:
@@ -66,7 +79,13 @@ class ImageScorer:
             box = None if box == (0, 0, *encoded.image.size) else box
         predicted, confidence = predict(found.logits, self.model.config)
         return ImageImportance(
-            encoded.image, values, predicted=predicted, confidence=confidence, atom=found.atom, box=box
+            encoded.image,
+            values,
+            predicted=predicted,
+            confidence=confidence,
+            atom=found.atom,
+            explained=found.explained,
+            box=box,
         )
 
 

@@ -42,6 +42,9 @@ class TokenImportancePipeline(Pipeline):
 
     Options, when the pipeline is made or called:
 
+    - `target`: what the importance is for: a class by its name or index; the predicted class by default. By masking, whatever
+      `importance.targets` lists.
+    - `method`: "explainer" (default), at one forward pass, or "masking", at one for each token, when the pipeline is made.
     - `aggregation_strategy`: "average" (words: the mean over their tokens; default) or "none" (the tokenizer's pieces).
     - `return_prediction`: also the class and its confidence: an image's dict gets "label" and "score"; a text gives
       {"words": the list as above, "label", "score"}. Both are None for a language model.
@@ -51,32 +54,43 @@ class TokenImportancePipeline(Pipeline):
     _load_feature_extractor = False
     _load_video_processor = False
 
-    def __init__(self, model: Any, tokenizer: Any = None, image_processor: Any = None, **kwargs: Any):
+    def __init__(
+        self, model: Any, tokenizer: Any = None, image_processor: Any = None, method: str = "explainer", **kwargs: Any
+    ):
         if isinstance(model, functools.partial):  # from `registration.AtomModel`
             model = model()
         is_image = is_image_model(model)
         kind, given = ("image_processor", image_processor) if is_image else ("tokenizer", tokenizer)
         if given is None:
             raise AtomError(f"{kind}: none can be loaded from the model's folder; give {kind}=...")
-        self.scorer = (ImageScorer if is_image else TextScorer)(model, given)
+        self.scorer = (ImageScorer if is_image else TextScorer)(model, given, method=method)
         if not is_image and tokenizer.pad_token_id is None:
             # Required by the batches of Transformers' pipelines; the scorer does the padding.
             tokenizer.pad_token = tokenizer.eos_token
         super().__init__(model=model, **{kind: given}, **kwargs)
 
     def _sanitize_parameters(
-        self, aggregation_strategy: str | None = None, return_prediction: bool | None = None, **unknown: Any
+        self,
+        aggregation_strategy: str | None = None,
+        return_prediction: bool | None = None,
+        target: Any = None,
+        **unknown: Any,
     ) -> tuple[dict, dict, dict]:
         if unknown:
             raise AtomError(
-                f"no such option: {', '.join(unknown)}; token-importance takes aggregation_strategy and return_prediction"
+                f"no such option: {', '.join(unknown)}; token-importance takes target, aggregation_strategy and "
+                "return_prediction"
             )
         if aggregation_strategy not in (None, *STRATEGIES):
             raise AtomError(
                 f"aggregation_strategy must be one of {', '.join(STRATEGIES)}; got {aggregation_strategy!r}"
             )
         options = {"aggregation_strategy": aggregation_strategy, "return_prediction": return_prediction}
-        return {}, {}, {name: value for name, value in options.items() if value is not None}
+        return (
+            {},
+            {} if target is None else {"target": target},
+            {name: value for name, value in options.items() if value is not None},
+        )
 
     def preprocess(self, sample: Any) -> dict[str, Any]:
         """One encoded sample. The scorer pads: Transformers' batches would pad on the side that the tokenizer says."""
@@ -87,11 +101,11 @@ class TokenImportancePipeline(Pipeline):
             raise AtomError(f'a text must be a string or {{"text": ..., "text_pair": ...}}, got {str(sample)[:100]!r}')
         return {"encoded": self.scorer.encode(given["text"], given.get("text_pair"))}
 
-    def _forward(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def _forward(self, inputs: dict[str, Any], target: Any = None) -> dict[str, Any]:
         encoded = inputs["encoded"]
         if isinstance(encoded, list):
-            return {"encoded": encoded, "found": self.scorer.forward(encoded)}
-        return {"encoded": encoded, "found": self.scorer.forward([encoded])[0]}
+            return {"encoded": encoded, "found": self.scorer.forward(encoded, target)}
+        return {"encoded": encoded, "found": self.scorer.forward([encoded], target)[0]}
 
     def postprocess(
         self, outputs: dict[str, Any], aggregation_strategy: str = "average", return_prediction: bool = False

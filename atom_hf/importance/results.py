@@ -1,9 +1,15 @@
 """Results: a text or image with the importance of its parts, its atom, and what the model predicts."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import import_module
 
 import numpy as np
 from PIL import Image
+
+# By its name: what draws results stands above them, and imports them.
+_NOTEBOOK = f"{__package__.rpartition('.')[0]}.visualization.notebook"
 
 
 @dataclass(frozen=True)
@@ -36,6 +42,38 @@ class SampleAtom:
 
 
 @dataclass(frozen=True)
+class Explained:
+    """What an importance is of, in terms of a value that the model gives, such as a probability; nan for what is not known."""
+
+    target: str
+    """The name of the class or label, or the text."""
+    is_predicted: bool
+    """Whether the target is what the model itself predicts."""
+    everything: float
+    """The value of the sample as it is."""
+    nothing: float = math.nan
+    """The value with all of its tokens masked."""
+    parts: float = math.nan
+    """The sum of the changes that the importances stand for."""
+    novelty: float = math.nan
+    """In [0, 1]: how unlike the samples that the importance was fitted on."""
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What happened to the value of the target when the parts with the largest importance were masked."""
+
+    masked: list[str]
+    """Words; of an image, how many patches."""
+    before: float
+    after: float
+    promised: float
+    """What the importances say that it would be then; nan where they have no scale."""
+    others: float
+    """The mean value with as many other parts masked, drawn at random; nan where there are too few others."""
+
+
+@dataclass(frozen=True)
 class TextImportance:
     """A text, or a text and its pair, with the importance of their words.
 
@@ -55,6 +93,12 @@ class TextImportance:
     """None for a text without tokens."""
     truncated: bool = False
     """Whether the text was cut off at the model's maximum length: the words beyond have nan."""
+    explained: Explained | None = None
+    """None where importance is not fitted to what the model predicts."""
+    verified: Verified | None = None
+
+    def _repr_html_(self) -> str:
+        return _html([self])
 
 
 @dataclass(frozen=True)
@@ -70,9 +114,14 @@ class ImageImportance:
     atom: SampleAtom | None = None
     name: str | None = None
     """The name of its file."""
+    explained: Explained | None = None
+    verified: Verified | None = None
     box: tuple[float, float, float, float] | None = None
     """(left, top, right, bottom) of what the patches cover, in pixels of the picture; None for all of it. It may reach beyond
     the picture, where the processor pads."""
+
+    def _repr_html_(self) -> str:
+        return _html([self])
 
     def on_pixels(self) -> np.ndarray:
         """The importance of each pixel of the picture, float32 [height, width]: that of the patch its centre lies in, nan
@@ -86,3 +135,14 @@ class ImageImportance:
         pixels = np.full((height, width), np.nan, np.float32)
         pixels[inside] = self.importance[np.ix_(down[inside[0].ravel()], across[inside[1].ravel()])]
         return pixels
+
+
+class Readings(list[TextImportance | ImageImportance]):
+    """A list of results that shows itself in a notebook."""
+
+    def _repr_html_(self) -> str:
+        return _html(self)
+
+
+def _html(results: Sequence[TextImportance | ImageImportance]) -> str:
+    return import_module(_NOTEBOOK).to_html(results)

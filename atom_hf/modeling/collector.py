@@ -1,8 +1,10 @@
 """Collect the atoms of a step's forward passes, whatever a trainer does with the model's outputs."""
 
+from __future__ import annotations
+
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -10,6 +12,9 @@ from torch.nn import functional as F
 
 from .output_layer import OutputLayer
 from .unwrap import inner_model
+
+if TYPE_CHECKING:
+    from .explaining import Explaining, ReadingStates
 
 
 class AtomCollector:
@@ -27,6 +32,8 @@ class AtomCollector:
     def __init__(self, most: int | None = None, always: bool = False):
         self.most = most
         self.always = always
+        self.complete = True
+        """Whether every sample of these passes is known to have a token, without a look at the data."""
         self._passes: list[tuple[Tensor, Tensor]] = []
         self._in_training = False  # the mode of these passes
 
@@ -39,10 +46,15 @@ class AtomCollector:
                 return True  # in place of those in eval mode
         return self.most is None or len(self._passes) < self.most
 
-    def add(self, atoms: Tensor, importance: Tensor, in_training: bool = True) -> None:
-        """Append the packed atoms [B, K] (`StepAtoms.pack`) and the importance [B, N] of one pass, in training mode or not."""
+    def add(self, atoms: Tensor, importance: Tensor, in_training: bool = True, complete: bool = False) -> None:
+        """Append the packed atoms [B, K] (`StepAtoms.pack`) and the importance [B, N] of one pass, in training mode or not.
+
+        `complete` says that every sample of it is known to have a token.
+        """
         if in_training and not self._in_training and not self.always:
             self._passes.clear()
+            self.complete = True
+        self.complete = self.complete and complete
         self._in_training = in_training
         self._passes.append((atoms, importance))
 
@@ -77,6 +89,10 @@ class ForwardState:
         """The layer that gives the logits, once found, for `tokens="read"`."""
         self.has_output_layer = True
         """False once a forward pass has shown that no module gives the logits: the last hidden states are read then."""
+        self.explaining: Explaining | None = None
+        """What is to be explained, while `explaining` is on; the predicted class otherwise."""
+        self.reading_states: ReadingStates | None = None
+        """The layers to read, while `reading_states` is on."""
         self.own_outputs = False
         """Whether the model returns a tuple or a plain dict."""
 

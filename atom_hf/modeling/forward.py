@@ -7,17 +7,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 from transformers.utils import ModelOutput, logging
 
-from ..atoms.config import AtomConfig
-from ..atoms.energy import Atoms
-from ..atoms.loss import StepAtoms
+from ..atoms.energy import pack_atoms
 from ..errors import AtomError
 from .collector import reading_once
+from .explaining import explain_tokens, is_explained, layers_to_read
 from .layers import pick_layer
 from .output_layer import Read, find_output_layer, watching
 from .own_outputs import as_model_output, named, run_own, showing, takes, with_more
-from .tokens import find_tokens
+from .tokens import everything_of, find_tokens, locate_tokens
 
 logger = logging.get_logger(__name__)
 
@@ -43,11 +43,7 @@ def forward_with_atoms(
         backbone: the module whose outputs hold the hidden states, where those of the forward itself do not.
         asked: whether the caller asked for the atoms, and not only the training.
     """
-    if _learns(model) and not all(parameter.requires_grad for parameter in model.atom_heads.trained_parameters()):
-        raise AtomError(
-            "the atom heads are frozen, at least in part; if get_peft_model froze them, call attach_atoms on what "
-            "it gives (the adapter would be saved without them), else model.atom_heads.requires_grad_(True)"
-        )
+    check_heads(model)
     state = model._atom_forward_state
     if state.own_outputs or (backbone is None and not takes(type(model).forward, "output_hidden_states")):
         return _forward_own(model, base_forward, args, kwargs, asked)
@@ -76,6 +72,15 @@ def forward_with_atoms(
     return result if return_dict else result.to_tuple()
 
 
+def check_heads(model: Any) -> None:
+    """Raise `AtomError` if the heads of a model that learns are frozen."""
+    if _learns(model) and not all(parameter.requires_grad for parameter in model.atom_heads.trained_parameters()):
+        raise AtomError(
+            "the atom heads are frozen, at least in part; if get_peft_model froze them, call attach_atoms on what "
+            "it gives (the adapter would be saved without them), else model.atom_heads.requires_grad_(True)"
+        )
+
+
 # The balancer's hooks act at run time, and a compiled graph would not call them.
 @torch.compiler.disable
 def _add_atoms(
@@ -88,21 +93,19 @@ def _add_atoms(
     """
     layer, asked_for_all = model.atom_config.layer, inputs["output_hidden_states"] is True
     try:
-        hidden = pick_layer(states, layer, model)
+        hidden, *others = (pick_layer(states, each, model) for each in (layer, *layers_to_read(model)))
     except AtomError:
         if asked_for_all:
             raise
-        hidden = None
-    if hidden is None:
+        hidden, others = None, []
+    if hidden is None or any(other is None for other in others):
         model._atom_forward_state.keeps_all_states = True
         return None
     if read is not None and not _knows_output_layer(model, read, outputs, asked_for_all):
         return None
-    atoms, importance = _read_atoms(model, hidden, inputs, outputs, states, read)
-    if model._atom_forward_state.collector is not None:
-        model._atom_forward_state.collector.add(atoms, importance, model.training)
+    atoms, importance = read_atoms(model, hidden, inputs, outputs, states, read)
     values = {name: value for name, value in outputs.items() if keep_states or not _are_states(name, value)}
-    return _output_class(type(outputs))(**values, atoms=atoms, atom_importance=importance)
+    return output_class(type(outputs))(**values, atoms=atoms, atom_importance=importance)
 
 
 def _are_states(name: str, value: Any) -> bool:
@@ -123,17 +126,15 @@ def _forward_own(model: Any, base_forward: Any, args: tuple, kwargs: dict[str, A
     made = as_model_output(outputs)
     if read is not None:
         _knows_output_layer(model, read, made, has_all_states=True)
-    atoms, importance = _read_atoms(model, hidden, inputs, made, None, read)
+    atoms, importance = read_atoms(model, hidden, inputs, made, None, read)
     collector = model._atom_forward_state.collector
-    if collector is not None:
-        collector.add(atoms, importance, model.training)
     more = dict(zip(OUTPUT_KEYS, (atoms, importance), strict=True))
     if asked:
         return as_model_output(outputs, **more)
     return with_more(outputs, more) if collector is None else showing(outputs, atoms)
 
 
-def _read_atoms(
+def read_atoms(
     model: Any,
     hidden: Tensor,
     inputs: dict[str, Any],
@@ -141,36 +142,48 @@ def _read_atoms(
     states: ModelOutput | None,
     read: Read | None,
 ) -> tuple[Tensor, Tensor]:
-    """The packed atoms (`StepAtoms`) of a forward pass, and the importance [B, N] of one layer's hidden states.
+    """The packed atoms (`StepAtoms`) of a forward pass, and the importance [B, N] of one layer's hidden states; both are added
+    to the collector, if there is one.
 
     The importance is the charge; in eval mode, with an explainer, its importance for the class that `outputs` predict.
     """
     config = model.atom_config
     if config.tokens != "read":
         hidden = _balanced(model, hidden)
-    tokens, mask = find_tokens(_at_heads(model, hidden), inputs, config, model.config, model)
+    tokens, mask, prefix = locate_tokens(_at_heads(model, hidden), inputs, config, model.config, model)
+    if prefix and (is_explained(model) or not _learns(model)):
+        # Whoever reads the heads' tokens finds each token of the model there.
+        tokens, mask, prefix = *find_tokens(tokens, inputs, config, model.config, model), 0
+    tokens = tokens[:, prefix:]
     width = tokens.shape[-1]
     if width != config.hidden_size:
-        made = (
-            f", the heads were made for {config.hidden_size}; choose another layer, or" if config.hidden_size else ":"
-        )
+        made = f", the heads were made for {config.hidden_size}; choose another, or" if config.hidden_size else ":"
         raise WidthError(
-            f"layer {config.layer} of {type(model).__name__} is {width} wide{made} attach with AtomConfig(hidden_size={width})",
+            f"{config.place} of {type(model).__name__} is {width} wide{made} attach with AtomConfig(hidden_size={width})",
             width,
         )
+    energy, complete = None, mask is None and tokens.shape[1] > 0
     if config.trains_heads_apart:
         where = (
             _what_is_read(model, hidden, inputs, outputs, states, read) if config.tokens == "read" else (tokens, mask)
         )
+        complete = complete and where[1] is None
         options = {name: getattr(config, name) for name in ("charges", "positions", "token_reduction")}
         energy = model.atom_heads.atoms_of(*where, **options)
         tokens = tokens.detach()  # the model does not learn from the heads' objective here
     importance, position = model.atom_heads(tokens)
-    atoms = Atoms.from_tokens(importance, position, mask, token_reduction=config.token_reduction)
-    packed = StepAtoms(energy, atoms) if config.trains_heads_apart else StepAtoms(atoms, None)
-    if model.atom_heads.explainer is not None and not model.training:
-        importance = model.atom_heads.explain(tokens, outputs["logits"].argmax(-1).to(tokens.device))
-    return packed.pack(), importance.detach().masked_fill(~mask, float("nan"))
+    packed = pack_atoms(importance, position, mask, token_reduction=config.token_reduction)
+    if energy is not None:
+        packed = torch.cat([energy, packed], dim=1)  # StepAtoms.pack
+    explained = explain_tokens(model, tokens, mask, inputs, outputs, states)
+    importance = (importance if explained is None else explained).detach()
+    if mask is not None:
+        importance = importance.masked_fill(~mask, float("nan"))
+    if prefix:
+        importance = F.pad(importance, (prefix, 0), value=float("nan"))
+    if model._atom_forward_state.collector is not None:
+        model._atom_forward_state.collector.add(packed, importance, model.training, complete)
+    return packed, importance
 
 
 def _what_is_read(
@@ -180,8 +193,8 @@ def _what_is_read(
     outputs: ModelOutput,
     states: ModelOutput | None,
     read: Read | None,
-) -> tuple[Tensor, Tensor]:
-    """(tokens [B, N, d], mask bool [B, N]): what the output layer reads, or the last hidden states where there is none.
+) -> tuple[Tensor, Tensor | None]:
+    """(tokens [B, N, d], mask bool [B, N] or None): what the output layer reads, or the last hidden states if there is none.
 
     Of several tokens a sample, padding is left out.
 
@@ -196,15 +209,8 @@ def _what_is_read(
     tokens = _at_heads(model, _balanced(model, tokens))
     if mask is None and tokens.shape[1] > 1:
         side = "decoder" if getattr(model.config, "is_encoder_decoder", False) else "encoder"
-        return find_tokens(tokens, inputs, _everything(side), model.config, model)
-    if mask is None:
-        mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
-    return tokens, mask.to(tokens.device)
-
-
-@functools.cache
-def _everything(side: str) -> AtomConfig:
-    return AtomConfig(tokens="all", side=side)
+        return locate_tokens(tokens, inputs, everything_of(side), model.config, model)[:2]
+    return tokens, None if mask is None else mask.to(tokens.device)
 
 
 def _balanced(model: Any, hidden: Tensor) -> Tensor:
@@ -270,22 +276,22 @@ def _check_gradient(model: Any, hidden: Tensor) -> None:
 
 
 def _states_to_keep(model: Any) -> bool | list[int]:
-    """The value of `output_hidden_states` that keeps only the hidden states that are read.
+    """The value of `output_hidden_states` that keeps only the hidden states that the heads read.
 
     A model without support for the choice takes the list for True, and returns them all. Negative layers need the number of
     layers in the configuration. A composite model would hand the choice on to all its parts, and a vision tower whose own
     layer is read by the rest needs to keep that one: such models are asked for all.
     """
-    layer = model.atom_config.layer
+    layers = [model.atom_config.layer, *layers_to_read(model)]
     if model._atom_forward_state.keeps_all_states or getattr(model.config, "sub_configs", None):
         return True
-    if layer < 0 and not isinstance(getattr(model.config, "num_hidden_layers", None), int):
+    if min(layers) < 0 and not isinstance(getattr(model.config, "num_hidden_layers", None), int):
         return True
-    return [layer]
+    return list(dict.fromkeys(layers))
 
 
 @functools.cache
-def _output_class(base: type) -> type:
+def output_class(base: type) -> type:
     """A subclass of `base` with the atom fields declared: DDP rebuilds outputs from fields and fails on undeclared ones."""
     annotations = {name: Tensor | None for name in OUTPUT_KEYS}
     namespace = {"__annotations__": annotations, "__module__": __name__, **dict.fromkeys(OUTPUT_KEYS)}

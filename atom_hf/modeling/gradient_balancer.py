@@ -30,7 +30,7 @@ class GradientBalancer:
     (`state`, `load`).
 
     Args:
-        ratio: norm of the atom gradient over that of the task; None passes the gradient unchanged.
+        ratio: norm of the atom gradient over that of the task; None passes the gradient unchanged, and measures nothing.
     """
 
     MOMENTUM = 0.9  # of the running norms, per step
@@ -44,8 +44,10 @@ class GradientBalancer:
         # Until norms have been measured nothing passes, unless the gradient is passed unchanged.
         self._scale = torch.tensor(1.0 if ratio is None else 0.0)
         self._norms = torch.zeros(2)  # of the task's gradient and of the atom term's, running
+        self._share = torch.tensor(1.0)  # of the next norms in the running ones
         self._steps = torch.tensor(0)
-        self._sums: Tensor | None = None
+        self._squares: tuple[list[Tensor], list[Tensor]] = ([], [])  # squared norms of this step, like `_norms`
+        self._running = False  # whether this step has had a forward pass
 
     @classmethod
     def of(cls, config: AtomConfig) -> "GradientBalancer":
@@ -56,11 +58,13 @@ class GradientBalancer:
         """Return `hidden` unchanged, with the gradient that flows back through it scaled by `scale`."""
         if not hidden.requires_grad:
             return hidden
-        if self._sums is None:
-            self._sums = torch.zeros(2, device=hidden.device)
-            self._scale, self._norms, self._steps = (
-                state.to(hidden.device) for state in (self._scale, self._norms, self._steps)
+        if self.ratio is None:
+            return hidden if self.strength == 1 else _Scale.apply(hidden, self.strength)
+        if self._scale.device != hidden.device:
+            self._scale, self._norms, self._share, self._steps = (
+                state.to(hidden.device) for state in (self._scale, self._norms, self._share, self._steps)
             )
+        self._running = True
         # The hook sees the whole gradient of the hidden states, after both the task's part and the balancer's have arrived.
         # A step may have several forward passes: each keeps track of its own gradients.
         seen = _Seen()
@@ -84,21 +88,24 @@ class GradientBalancer:
 
     def update(self, reduce: Callable[[Tensor], Tensor]) -> None:
         """End a step and set the factor for the next one. `reduce` sums a tensor [2] over processes."""
-        if self._sums is None:
+        if not self._running:
             return
-        norms = reduce(self._sums).sqrt()
-        self._sums = None
-        counts = norms.isfinite().all()  # else an overflow that the gradient scaler skips
-        keep = torch.where(self._steps > 0, self.MOMENTUM, 0.0)
-        self._norms = torch.where(counts, keep * self._norms + (1 - keep) * norms, self._norms)
+        task, atom = (
+            sum(squares[1:], squares[0]) if squares else self._norms.new_zeros(()) for squares in self._squares
+        )
+        self.drop()
+        norms = reduce(torch.stack([task, atom]).to(self._norms.dtype)).sqrt()
+        counts = norms.sum() < float("inf")  # else an overflow that the gradient scaler skips
+        self._norms = torch.where(counts, torch.lerp(self._norms, norms, self._share), self._norms)
+        self._share = self._share.masked_fill(counts, 1 - self.MOMENTUM)
         self._steps = self._steps + counts
-        if self.ratio is not None:
-            task, atom = self._norms
-            self._scale = torch.where(atom > 0, (self.ratio * task / atom).clamp(max=self.LIMIT), self._scale)
+        task, atom = self._norms
+        scale = (task / atom * self.ratio).clamp(max=self.LIMIT)
+        self._scale = torch.where(atom > 0, scale, self._scale)
 
     def drop(self) -> None:
         """Discard the measurements of an unfinished step."""
-        self._sums = None
+        self._squares, self._running = ([], []), False
 
     def state(self) -> dict[str, float]:
         """The state for a checkpoint; `load` restores it."""
@@ -110,16 +117,18 @@ class GradientBalancer:
         self._scale = torch.tensor(float(state["scale"]))
         self._norms = torch.tensor([float(state["task_norm"]), float(state["atom_norm"])])
         self._steps = torch.tensor(int(state["steps"]))
+        self._share = torch.tensor(1 - self.MOMENTUM if self._steps else 1.0)
 
     def _measure_atom(self, seen: "_Seen", gradient: Tensor) -> Tensor:
-        self._sums[1] += _squared_norm(gradient)
-        seen.passed.append(gradient * (self.strength * self._scale))
+        self._squares[1].append(_squared_norm(gradient))
+        scale = self._scale if self.strength == 1 else self.strength * self._scale
+        seen.passed.append(gradient * scale)
         return seen.passed[-1]
 
     def _measure_task(self, seen: "_Seen", gradient: Tensor) -> None:
         # One entry for each backward pass: a graph may be traversed more than once.
         seen.task = _squared_norm(gradient - seen.passed.pop() if seen.passed else gradient)
-        self._sums[0] += seen.task
+        self._squares[0].append(seen.task)
 
     def _measure_source(self, seen: "_Seen", index: int, gradients: tuple[Tensor | None, ...]) -> None:
         in_view, through, gradient = seen.task, seen.through, gradients[index]
@@ -128,7 +137,7 @@ class GradientBalancer:
         if gradient is None:
             return
         task = _squared_norm(gradient if through is None else gradient - through)
-        self._sums[0] += task if in_view is None else torch.where(in_view > 0, 0.0, task)
+        self._squares[0].append(task if in_view is None else torch.where(in_view > 0, 0.0, task))
 
 
 class _Seen:
@@ -160,3 +169,14 @@ class _Balance(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient: Tensor):
         return ctx.balancer._measure_atom(ctx.seen, gradient), None, None
+
+
+class _Scale(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, hidden: Tensor, scale: float) -> Tensor:
+        ctx.scale = scale
+        return hidden.view_as(hidden)
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):
+        return gradient * ctx.scale, None

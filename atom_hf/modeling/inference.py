@@ -1,14 +1,17 @@
 """Forward passes for inference: eval mode, no labels, the device to use, the cause of numbers that are not finite."""
 
 from collections.abc import Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import AtomError
+from .explaining import Explanation, explaining
 from .finite import not_finite
+from .targets import target_classes
+from .unwrap import inner_model
 
 
 @contextmanager
@@ -46,6 +49,24 @@ def without_labels(model: Any, inputs: dict[str, Any], side: str | None = None) 
     return {**inputs, "decoder_input_ids": torch.full((samples, 1), start, device=model.device)}
 
 
+def explaining_target(model: Any, target: Any, samples: int) -> AbstractContextManager[list[Explanation]]:
+    """Context manager: `explaining` of a target (`targets.target_classes`) of so many samples; without one, of the prediction,
+    and of a model without an explainer nothing.
+
+    Raises:
+        AtomError: a target of a model without an explainer, or that the model does not have.
+    """
+    inner = inner_model(model)
+    if target is None:
+        return explaining(model) if inner.atom_config.has_explainer else nullcontext([])
+    if not inner.atom_config.has_explainer:
+        raise AtomError(
+            f"target {target!r}: the importance of this {type(inner).__name__} is not fitted to what it predicts; fit it "
+            "(atom-hf fit-explainer), or read it by masking (method 'masking', at a forward pass for each token)"
+        )
+    return explaining(model, target_classes(target, inner.config, samples))
+
+
 def check_numbers(model: Any, atoms: Tensor, inputs: Any, loss: Any = None) -> None:
     """Reject atoms that are not finite numbers, and so would look as if there were no token.
 
@@ -74,6 +95,6 @@ def check_numbers(model: Any, atoms: Tensor, inputs: Any, loss: Any = None) -> N
     if broken := [name for name, value in floats.items() if "mask" not in name and not value.isfinite().all()]:
         raise AtomError(f"{', '.join(broken)}: the inputs hold numbers that are not finite (NaN or infinity)")
     raise AtomError(
-        f"layer {model.atom_config.layer} of this {kind} gives numbers that are not finite ({model.dtype}); load it with "
+        f"{model.atom_config.place} of this {kind} gives numbers that are not finite ({model.dtype}); load it with "
         "dtype=torch.float32, or choose another layer"
     )

@@ -14,7 +14,8 @@ from transformers.utils import ADAPTER_CONFIG_NAME, ADAPTER_SAFE_WEIGHTS_NAME, S
 from transformers.utils import CONFIG_NAME as BASE_CONFIG_NAME
 
 from ..atoms.config import CONFIG_NAME, AtomConfig
-from ..atoms.heads import AtomHeads, ExplainerHead
+from ..atoms.explainer_sizes import explainer_sizes, make_explainer
+from ..atoms.heads import AtomHeads
 from ..errors import AtomError
 from ..hub.files import NotInCache, find_file, pin
 from ..hub.messages import reason
@@ -24,6 +25,7 @@ from .attach import add_explainer, attach_atoms
 from .bounds import check_config_file, described_bytes
 from .heads_file import HEADS_PREFIX, check_index, find_heads, read_heads, read_heads_config
 from .layers import check_layer, check_width, hidden_size_of
+from .load_denoiser import load_denoiser
 from .model_folder import holds
 
 logger = get_logger(__name__)
@@ -74,8 +76,9 @@ def load_atom_model(
     if atoms is None:  # an invalid one is rejected before weights are fetched
         raise AtomError(f"{source} has no {CONFIG_NAME}: it is not an atom model; load it with from_pretrained")
     base_config = find_file(source, BASE_CONFIG_NAME, **hub)
-    if base_config is not None:
-        check_config_file(base_config)
+    described = {} if base_config is None else check_config_file(base_config)
+    if "_class_name" in described and "model_type" not in described:
+        return load_denoiser(source, str(described["_class_name"]), atoms, hub, **kwargs)
     check_index(source, **hub)
     try:
         config = AutoConfig.from_pretrained(source, trust_remote_code=False, **hub)
@@ -214,7 +217,8 @@ def restore_heads(
         return False
     holds(source, **hub)
     check_width(model, config)
-    check_layer(model, config.layer, config.side)
+    for layer in (config.layer, *(config.explainer_layers or [])):
+        check_layer(model, layer, config.side)
     if config.has_explainer and explainer and config.base_model_class != type(model).__name__:
         logger.warning(
             "the importance in %s was fitted to the prediction of a %s; of this %s it is the charge",
@@ -231,13 +235,13 @@ def restore_heads(
                     f"the heads in {source} are for {config.explainer_classes} classes, and this {type(model).__name__} has "
                     f"{model.config.num_labels}"
                 )
-            heads.explainer = ExplainerHead(width, config.explainer_classes, config.explainer_width)
+            heads.explainer = make_explainer(config, width)
         state = heads.state_dict()
     expected = {name: tuple(tensor.shape) for name, tensor in state.items()}
     heads, _ = read_heads(source, expected, type(model).__name__, **hub)
     attach_atoms(model, config)
     if explainer:
-        add_explainer(model, config.explainer_classes, config.explainer_width)
+        add_explainer(model, **explainer_sizes(config))
     if model.device.type != "meta":  # a model without weights, made to check that everything fits
         model.atom_heads.load_state_dict({name: heads[name] for name in model.atom_heads.state_dict()})
     return True

@@ -5,6 +5,7 @@ import inspect
 import tempfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from torch import Tensor
 
 from ..atoms.config import AtomConfig
 from ..atoms.heads import AtomHeads
+from ..errors import AtomError
 from ..hub.card_facts import write_model_card
 from ..hub.upload import push_model
 from ..utils.files import replacing
@@ -21,9 +23,11 @@ from .collector import ForwardState, to_be_read
 from .forward import forward_with_atoms
 from .gradient_balancer import GradientBalancer
 from .heads_file import HEADS_PREFIX, LAST_NAMES, WEIGHTS_NAMES, write_heads
-from .inference import check_numbers, evaluating, without_labels
+from .inference import check_numbers, evaluating, explaining_target, without_labels
 from .model_folder import check_folder
 from .unwrap import adapter_bases, inner_model, is_adapter
+
+_MASKING = f"{__package__.rpartition('.')[0]}.importance.by_masking"
 
 HUB_OPTIONS = ("repo_id", "commit_message", "commit_description", "private", "revision", "create_pr")
 
@@ -40,14 +44,23 @@ class AtomMixin:
     atom_heads: AtomHeads
     atom_balancer: GradientBalancer
 
+    _atom_run = forward_with_atoms  # a forward pass that reads atoms
     _atom_heads_inside = False  # whether a checkpoint is being saved, with the heads among the model's weights
     _atom_forward_state: ForwardState
 
     @torch.no_grad()
-    def atom_importance(self, **inputs: Any) -> Tensor:
+    def atom_importance(
+        self, *, target: Any = None, method: str = "explainer", processing_class: Any = None, **inputs: Any
+    ) -> Tensor:
         """The importance of each token, in one forward pass.
 
         Args:
+            target: what it is for; by default what is predicted. Of a classifier whose importance has been fitted to the
+                prediction, a class by its name or index, or a list of one for each sample. By masking also what other models
+                give: see `importance.targets`.
+            method: "explainer" reads the heads in one forward pass; "masking" masks the tokens one by one, at a forward pass
+                for each (`importance.by_masking`).
+            processing_class: the model's tokenizer, which masking a text needs.
             **inputs: the arguments of the model's `forward`, tensors with a batch dimension. Labels are not needed, except for
                 the decoder's side (`side`): give labels or the decoder's inputs then.
 
@@ -56,9 +69,16 @@ class AtomMixin:
             `input_ids`, for images prefix tokens and then patches in reading order.
 
         Raises:
-            AtomError: weights or inputs that are not finite numbers.
+            AtomError: weights or inputs that are not finite numbers, a target that the method cannot explain.
         """
-        with evaluating(self):
+        if method == "masking":
+            # By its name: what masks tokens stands above the models, and imports them.
+            found = import_module(_MASKING).masked_importance(self, processing_class, inputs, target)
+            return found.importance
+        if method != "explainer":
+            raise AtomError(f"method must be 'explainer' or 'masking'; got {method!r}")
+        samples = len(next(value for value in inputs.values() if torch.is_tensor(value)))
+        with evaluating(self), explaining_target(self, target, samples):
             outputs = self(**without_labels(self, inputs), return_atoms=True)
         check_numbers(inner_model(self), outputs.atoms, inputs)
         return outputs.atom_importance
@@ -133,7 +153,7 @@ class AtomMixin:
 
     def __reduce__(self) -> tuple:
         # The class is made at run time: `pickle` would look for it in the base's module.
-        return _blank, (without_atoms(type(self)),), vars(self)
+        return _blank, (without_atoms(type(self)), type(self).__bases__[0]), vars(self)
 
     @contextmanager
     def _atom_checkpoint(self):
@@ -168,22 +188,22 @@ def without_atoms(cls: type) -> type:
     return cls.__mro__[cls.__mro__.index(AtomMixin) + 1]
 
 
-def _blank(base: type) -> Any:
+def _blank(base: type, mixin: type = AtomMixin) -> Any:
     """An uninitialized instance for `pickle` or `copy` to fill."""
-    cls = with_atoms(base)
+    cls = with_atoms(base, mixin)
     return cls.__new__(cls)
 
 
 @functools.cache
-def with_atoms(base: type) -> type:
-    """A subclass of `base` and `AtomMixin` with the name of `base`."""
+def with_atoms(base: type, mixin: type = AtomMixin) -> type:
+    """A subclass of `base` and a `mixin` (`AtomMixin` or a class derived from it), with the name of `base`."""
 
     def forward(self, *args, return_atoms: bool | None = None, **kwargs):
         if not isinstance(self, AtomMixin):  # detached, and called through an earlier wrapper of this forward
             return base.forward(self, *args, **kwargs)
         if not to_be_read(self, return_atoms):
             return base.forward(self, *args, **kwargs)
-        return forward_with_atoms(self, base.forward, args, kwargs, asked=bool(return_atoms))
+        return self._atom_run(base.forward, args, kwargs, asked=bool(return_atoms))
 
     show_as(forward, base.forward)
     namespace = {
@@ -193,7 +213,7 @@ def with_atoms(base: type) -> type:
         "__qualname__": base.__qualname__,
         "__doc__": base.__doc__,
     }
-    return type(base.__name__, (AtomMixin, base), namespace)
+    return type(base.__name__, (mixin, base), namespace)
 
 
 def saving(folder: str | Path, writes: bool = True) -> AbstractContextManager[Path]:

@@ -39,17 +39,29 @@ def find_tokens(
     Raises:
         AtomError: hidden states of another shape, or an attention mask that does not fit them.
     """
+    tokens, mask, prefix = locate_tokens(hidden, inputs, config, model_config, model)
+    if mask is None:
+        mask = torch.ones(tokens.shape[:2], dtype=torch.bool, device=tokens.device)
+        mask[:, :prefix] = False
+    return tokens, mask
+
+
+def locate_tokens(
+    hidden: Tensor, inputs: dict[str, Any], config: AtomConfig, model_config: Any, model: Any = None
+) -> tuple[Tensor, Tensor | None, int]:
+    """`find_tokens`, where no mask is needed without one: (tokens [B, N, h], mask, number of prefix tokens).
+
+    The mask is None where all tokens belong to their sample's atom but the prefix tokens, which come first, if any.
+    """
     ids, attention = read_text(inputs) if config.side == "encoder" else written_text(inputs, model_config)
     hidden = _as_sequence(hidden, ids if ids is not None else attention, config.hidden_size)
     batch, length = hidden.shape[:2]
-    mask = torch.ones(batch, length, dtype=torch.bool, device=hidden.device)
     if length == getattr(model_config, "num_latents", None):
-        return hidden, mask  # each latent attends to the whole input: none is padding
+        return hidden, None, 0  # each latent attends to the whole input: none is padding
 
-    if attention is not None:
-        mask &= align(attention, length, model)
+    mask = None if attention is None else align(attention, length, model)
     if config.tokens == "all":
-        return hidden, mask
+        return hidden, mask, 0
 
     if ids is not None and config.special_token_ids:
         special = torch.isin(ids, _on_device(tuple(config.special_token_ids), ids.device))
@@ -57,13 +69,21 @@ def find_tokens(
             special = special.view(batch, -1, ids.shape[1]).all(1)  # one row of ids per codebook
         if config.side == "decoder":
             special[:, 0] = True  # the start token does not belong to the text that the decoder writes
-        mask &= align(~special, length, model)
+        content = align(~special, length, model)
+        mask = content if mask is None else mask & content
     pixels = next(
         (inputs[name] for name in ("pixel_values", "input_values") if torch.is_tensor(inputs.get(name))), None
     )
-    if pixels is not None and ids is None:
-        mask[:, : prefix_length(length, pixels, model_config)] = False
-    return hidden, mask
+    prefix = prefix_length(length, pixels, model_config) if pixels is not None and ids is None else 0
+    if mask is None or not prefix:
+        return hidden, mask, prefix
+    return hidden, mask & (torch.arange(length, device=mask.device) >= prefix), 0
+
+
+@functools.cache
+def everything_of(side: str) -> AtomConfig:
+    """A configuration by which every token but padding belongs to the atom."""
+    return AtomConfig(tokens="all", side=side)
 
 
 def _as_sequence(hidden: Tensor, text: Tensor | None, width: int | None) -> Tensor:

@@ -1,7 +1,7 @@
 """Unwrap models: the base of an adapter (PEFT), the transformer of a SentenceTransformer."""
 
 import sys
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.distributed as dist
@@ -21,11 +21,20 @@ def is_sentence_transformer(model: Any) -> bool:
     return library is not None and isinstance(model, library.SentenceTransformer)
 
 
+class Objective(torch.nn.Module):
+    """A loss around a model, which it holds as the attribute that `inner` names: atoms are attached to that model."""
+
+    inner: ClassVar[str]
+
+
 def inner_model(model: Any) -> Any:
-    """The model that atoms are attached to: the base of an adapter, the first module of a SentenceTransformer, or `model`
-    itself. Raises `AtomError` for a SentenceTransformer whose first module is not a Transformers model."""
+    """The model that atoms are attached to: the base of an adapter, the first module of a SentenceTransformer, the model in an
+    `Objective`, or `model` itself. Raises `AtomError` for a SentenceTransformer whose first module is not a Transformers
+    model."""
     if is_adapter(model):
         return model.get_base_model()
+    if isinstance(model, Objective):
+        return getattr(model, model.inner)
     if not is_sentence_transformer(model):
         return model
     first = getattr(model[0], "auto_model", None)

@@ -9,6 +9,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .arguments import TaskArguments
     from .drawing import draw_task
+    from .manipulation.config import ManipulatorConfig
+    from .manipulation.evaluation import evaluate_manipulator
+    from .manipulation.manipulator import Manipulator
+    from .manipulation.train import manipulate
     from .model import TaskModel
     from .reader import read_task
     from .refinement import Refinement, refines
@@ -17,17 +21,34 @@ if TYPE_CHECKING:
 
 # PyTorch and Transformers take seconds to import, and a task can be read, drawn and reasoned about without them.
 _HOMES = {
+    "Manipulator": "manipulation.manipulator",
+    "ManipulatorConfig": "manipulation.config",
     "Refinement": "refinement",
     "TaskSpec": "spec",
     "TaskArguments": "arguments",
     "TaskModel": "model",
     "TaskTrainer": "trainer",
     "draw_task": "drawing",
+    "evaluate_manipulator": "manipulation.evaluation",
+    "manipulate": "manipulation.train",
     "read_task": "reader",
     "refines": "refinement",
 }
 
-__all__ = ["Refinement", "TaskArguments", "TaskModel", "TaskSpec", "TaskTrainer", "draw_task", "read_task", "refines"]
+__all__ = [
+    "Manipulator",
+    "ManipulatorConfig",
+    "Refinement",
+    "TaskArguments",
+    "TaskModel",
+    "TaskSpec",
+    "TaskTrainer",
+    "draw_task",
+    "evaluate_manipulator",
+    "manipulate",
+    "read_task",
+    "refines",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,10 +1,9 @@
 """Bind boxes to modules: given ones, networks by name, and models of Transformers by folder or Hub id."""
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import torch
 import transformers
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -134,32 +133,51 @@ def load_model(box: Box, source: str) -> nn.Module:
     if is_image:
         with contextlib.suppress(AtomError):  # without one, pixels go to the model as they are
             processor = load_processor(folder, True)
-    return ImageModel(model, processor) if is_image else TextModel(model)
+    return ImageModel(model, **preparation(processor)) if is_image else TextModel(model)
 
 
 class ImageModel(nn.Module):
-    """A vision model for pixels [B, c, h, w] from 0 to 1: resized and normalized as its processor does, with a gradient."""
+    """A vision model for pixels [B, c, h, w] from 0 to 1: resized and normalized with a gradient.
 
-    def __init__(self, model: nn.Module, processor: Any = None):
+    Args:
+        model: takes `pixel_values`.
+        size: height and width that it takes; None for any.
+        mean, std: of each of its channels, or one for all.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        size: Sequence[int] | None = None,
+        mean: Sequence[float] = (0.0,),
+        std: Sequence[float] = (1.0,),
+    ):
         super().__init__()
-        self.model = model
-        self.channels = {"L": 1, "RGB": 3}.get(picture_mode(model.config), 3)
-        size = getattr(processor, "size", None) if getattr(processor, "do_resize", False) else None
-        size = vars(size) if hasattr(size, "__dict__") else size
-        self.size = (size["height"], size["width"]) if isinstance(size, Mapping) and size.get("height") else None
-        normalizes = getattr(processor, "do_normalize", False)
-        for name, default in (("image_mean", 0.0), ("image_std", 1.0)):
-            values = (
-                torch.as_tensor(getattr(processor, name, None) if normalizes else default).float().reshape(1, -1, 1, 1)
-            )
-            self.register_buffer(name, values, persistent=False)
+        self.model, self.size = model, None if size is None else tuple(size)
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.channels = {"L": 1, "RGB": 3}[picture_mode(model.config)]
 
     def forward(self, pixels: Tensor) -> Any:
         if pixels.shape[1] == 1 and self.channels == 3:
             pixels = pixels.expand(-1, 3, -1, -1)
         if self.size is not None and tuple(pixels.shape[2:]) != self.size:
             pixels = F.interpolate(pixels, self.size, mode="bilinear", antialias=True)
-        return self.model(pixel_values=(pixels - self.image_mean) / self.image_std)
+        mean, std = (pixels.new_tensor(values).reshape(1, -1, 1, 1) for values in (self.mean, self.std))
+        return self.model(pixel_values=(pixels - mean) / std)
+
+
+def preparation(processor: Any) -> dict[str, Any]:
+    """How an image processor prepares pixels from 0 to 1: `size`, `mean` and `std` of an `ImageModel`."""
+    size = getattr(processor, "size", None) if getattr(processor, "do_resize", False) else None
+    size = vars(size) if hasattr(size, "__dict__") else size
+    sides = [size["height"], size["width"]] if isinstance(size, Mapping) and size.get("height") else None
+    normalizes = getattr(processor, "do_normalize", False)
+    found = {"size": sides}
+    for name, default in (("mean", 0.0), ("std", 1.0)):
+        values = getattr(processor, f"image_{name}", None) if normalizes else None
+        values = default if values is None else values
+        found[name] = [float(value) for value in (values if isinstance(values, Sequence) else [values])]
+    return found
 
 
 class TextModel(nn.Module):

@@ -150,7 +150,7 @@ def _column(
         return Column(_numbers(kind, rows, name, where))
     feature = rows.features[name]
     if isinstance(feature, datasets.Image) or (isinstance(feature, dict) and set(feature) == {"bytes", "path"}):
-        return Column(_pictures(kind, rows.cast_column(name, Picture()), name, where))
+        return Column(read_pictures(kind, rows.cast_column(name, Picture()), name, where))
     values = rows.select_columns([name])[:][name]
     if kind.name == "tokens":
         if tokenizer is None:
@@ -203,8 +203,12 @@ def _numbers(kind: Kind, rows: datasets.Dataset, names: Sequence[str], where: st
     return torch.as_tensor(table, dtype=torch.float32)
 
 
-def _pictures(kind: Kind, rows: datasets.Dataset, name: str, where: str) -> torch.Tensor:
-    """Bytes [N, c, h, w], or [N, n] of a vector of as many grey pixels."""
+def read_pictures(kind: Kind, rows: datasets.Dataset, name: str, where: str) -> torch.Tensor:
+    """Bytes [N, c, h, w] of a column of pictures, resized if need be; or [N, n] of a vector of as many grey pixels.
+
+    Raises:
+        AtomError: beginning with `where`, for pictures that are no rows of the kind.
+    """
     if kind.name not in ("pixels", "vector"):
         raise AtomError(f"{where}: column {name!r} holds pictures, and {kind} is none")
     mode, side = "L", None

@@ -36,7 +36,7 @@ def energy_distance(system: Sequence[Value], specification: Sequence[Value], whe
         for side in (system, specification)
     ]
     rows = [gather_rows(torch.cat(parts, dim=1)) for parts in sides]
-    groups = [_groups(side, grouped, like=rows[0]) for side in (system, specification)]
+    groups = [_groups(side, grouped, like=row) for side, row in zip((system, specification), rows, strict=True)]
     found, counts = _by_class(*rows, *_same_codes(*groups))
     if found is None:
         many = "a class with two rows" if any(grouped) else "two rows"

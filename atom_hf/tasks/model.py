@@ -1,8 +1,7 @@
 """`TaskModel`: a task compiled to a loss."""
 
 import contextlib
-import zlib
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from ..errors import AtomError, DivergedError
+from ..training.random_state import noise_of_batch
 from ..utils.files import replacing
 from .boxes import Bound, bind, from_output
 from .divergences import divergence
@@ -139,7 +139,7 @@ class TaskModel(nn.Module):
             self.noise.see(data)
         atoms: dict[str, Tensor] = {}
         total: Tensor | None = None
-        with contextlib.nullcontext() if self.training else _fixed_noise(like):
+        with contextlib.nullcontext() if self.training else noise_of_batch(like):
             run = _Run(self, data, batch, rows, like)
             for one in self._plans:
                 with contextlib.nullcontext() if one.trains else torch.no_grad():
@@ -235,13 +235,3 @@ class _Run:
         if given is not None:
             return from_data(self.model.spec.sources[source].types[0].kind, given, draws[draw].names[column])
         return self.model.noise.draw(source, self.data, self.rows, self.like)
-
-
-@contextlib.contextmanager
-def _fixed_noise(like: Tensor) -> Iterator[None]:
-    """Context manager: random numbers depend on the batch alone, whatever was drawn before; restores the generators."""
-    content = like.detach().cpu().contiguous().flatten()[:4096]
-    devices = [like.device] if like.device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(zlib.crc32(content.double().numpy().tobytes()))
-        yield

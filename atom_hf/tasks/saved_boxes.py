@@ -31,6 +31,41 @@ def bindings_text(data: object, bind: dict[str, str]) -> str:
     return json.dumps({"data": data, "bind": bind}, indent=1, default=str) + "\n"
 
 
+def saved_learner(text: str, where: str | None = None) -> Box:
+    """The learner of a trained task that a text names.
+
+    Args:
+        where: begins the error.
+
+    Raises:
+        AtomError: the folder is damaged, or has no such learner.
+    """
+    folder, _, name = text.rpartition(":")
+    path = Path(folder).expanduser()
+    complete(path)
+    spec: TaskSpec = read_task(path / TASK_NAME)
+    if name not in spec.learners:
+        raise AtomError(f"{where or text}: the task there has no learner {name}; it has {', '.join(spec.learners)}")
+    return spec.learners[name]
+
+
+def saved_network(text: str, where: str | None = None) -> str:
+    """What the trained learner that a text names was bound to, such as `mlp(64)`.
+
+    Args:
+        where: begins the error.
+
+    Raises:
+        AtomError: the folder does not say.
+    """
+    folder, _, name = text.rpartition(":")
+    path = Path(folder).expanduser() / BINDINGS_NAME
+    bound = read_json(path, _MOST_BYTES, "list of bindings").get("bind", {}).get(name)
+    if not isinstance(bound, str) or is_saved_box(bound):
+        raise AtomError(f"{where or text}: {path} does not say what {name} was made of; train the task by atom-hf task")
+    return bound
+
+
 def load_saved_box(box: Box, text: str, make: Callable[[Box, str], nn.Module]) -> nn.Module:
     """The trained learner that a text names, for a box of the same kinds.
 
@@ -43,21 +78,12 @@ def load_saved_box(box: Box, text: str, make: Callable[[Box, str], nn.Module]) -
     folder, _, name = text.rpartition(":")
     path = Path(folder).expanduser()
     where = f"{box.role} {box.name}: {text}"
-    complete(path)
-    spec: TaskSpec = read_task(path / TASK_NAME)
-    if name not in spec.learners:
-        raise AtomError(f"{where}: the task there has no learner {name}; it has {', '.join(spec.learners)}")
-    learner = spec.learners[name]
+    learner = saved_learner(text, where)
     kinds = [[[wire.kind for wire in wires] for wires in (one.inputs, one.outputs)] for one in (learner, box)]
     if kinds[0] != kinds[1]:
         shown = [" -> ".join(", ".join(map(str, side)) for side in sides) for sides in kinds]
         raise AtomError(f"{where}: {name} is {shown[0]} there, and {box.name} is {shown[1]}")
-    bound = read_json(path / BINDINGS_NAME, _MOST_BYTES, "list of bindings").get("bind", {}).get(name)
-    if not isinstance(bound, str) or is_saved_box(bound):
-        raise AtomError(
-            f"{where}: {path / BINDINGS_NAME} does not say what {name} was made of; train the task by atom-hf task"
-        )
-    module = make(learner, bound)
+    module = make(learner, saved_network(text, where))
     try:
         state = load_file(path / WEIGHTS_NAME)
         own = {

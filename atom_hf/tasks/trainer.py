@@ -13,6 +13,7 @@ from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..errors import AtomError, first_line
+from ..training.players import PlayersMixin
 from ..utils.files import write_atomically
 from .arguments import TaskArguments
 from .model import TaskModel, TaskOutput
@@ -29,7 +30,7 @@ _NOT_FOR_TASKS = {
 }
 
 
-class TaskTrainer(Trainer):
+class TaskTrainer(PlayersMixin, Trainer):
     """Trains a `TaskModel`: every learner is a player with parameter groups of its own.
 
     The value of each atom is logged as `loss_<atom>`, the mean over the steps since the last log, over accumulation and over
@@ -61,26 +62,8 @@ class TaskTrainer(Trainer):
         if self.is_fsdp_enabled or self.is_deepspeed_enabled:
             raise AtomError("tasks train in one process, or in several by DDP; leave out FSDP and DeepSpeed")
 
-    def create_optimizer(self, model: Any = None):
-        if self.optimizer is not None:
-            return super().create_optimizer(model) if model is not None else super().create_optimizer()
-        decays = set(self.get_decay_parameter_names(self._task))
-        groups = []
-        for name, parameters in self._task.learner_parameters().items():
-            own = {key: parameter for key, parameter in parameters.items() if parameter.requires_grad}
-            for decay in (True, False):
-                some = [parameter for key, parameter in own.items() if (key in decays) == decay]
-                if some:
-                    weight_decay = self.args.weight_decay if decay else 0.0
-                    rate = self.args.player(name).lr
-                    groups.append({"params": some, "weight_decay": weight_decay, "lr": rate, "player": name})
-        make, options = self.optimizer_cls_and_kwargs or self.get_optimizer_cls_and_kwargs(self.args, self._task)
-        if set(options) & {"params", "model", "optimizer_dict"} or not isinstance(make, type):
-            raise AtomError(
-                f"optim {self.args.optim}: it makes its own parameter groups, and each learner of a task has its own"
-            )
-        self.optimizer = make(groups, **options)
-        return self.optimizer
+    def players(self) -> dict[str, dict[str, torch.nn.Parameter]]:
+        return self._task.learner_parameters()
 
     def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None):
         outputs: TaskOutput = model(**inputs)
@@ -89,33 +72,6 @@ class TaskTrainer(Trainer):
                 self._sums[name] = self._sums.get(name, 0) + value.float()
             self._count += 1
         return (outputs.loss, outputs) if return_outputs else outputs.loss
-
-    def _clip_grad_norm(self, model: Any) -> Tensor:
-        """Clips each learner's gradient by itself, after dropping those of learners whose turn it is not. Returns the norm of
-        all that are left, before clipping."""
-        self._drop_gradients()
-        return self._norms(self.args.max_grad_norm)
-
-    def _get_grad_norm(self, model: Any, grad_norm: Any = None):
-        if grad_norm is None:
-            self._drop_gradients()
-            grad_norm = self._norms(float("inf"))
-        return grad_norm
-
-    def _norms(self, most: float) -> Tensor:
-        self.accelerator.unscale_gradients(self.optimizer)  # once: a scaler refuses to do it twice
-        given = [[p for p in parameters.values() if p.grad is not None] for parameters in self._players()]
-        norms = [torch.nn.utils.clip_grad_norm_(some, most) for some in given if some]
-        return norms[0] if len(norms) == 1 else torch.stack(norms).norm()
-
-    def _players(self) -> list[dict[str, torch.nn.Parameter]]:
-        return list(self._task.learner_parameters().values())
-
-    def _drop_gradients(self) -> None:
-        for name, parameters in self._task.learner_parameters().items():
-            if (self.state.global_step + 1) % self.args.player(name).every:
-                for parameter in parameters.values():
-                    parameter.grad = None
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
         if "loss" in logs and self._count:

@@ -52,6 +52,7 @@ class AtomArguments:
     atom_weight: float | None = _from_config("weight")
     atom_weighting: str | None = _from_config("weighting")
     atom_layer: int = _from_config("layer")
+    atom_block: str | None = _from_config("block")
     atom_tokens: str | None = _from_config("tokens")
     atom_distance: str | None = _from_config("distance")
     atom_charges: str | None = _from_config("charges")

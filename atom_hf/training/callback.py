@@ -4,6 +4,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from ..utils.distributed import sum_over_processes
 from ..utils.terminal import get_logger
 
 logger = get_logger(__name__)
@@ -26,16 +27,17 @@ class AtomCallback(TrainerCallback):
 
     def on_step_end(self, args, state, control, **kwargs):
         balancer = self.trainer._atom_model.atom_balancer
-        balancer.update(lambda sums: self.trainer.accelerator.reduce(sums, "sum"))
+        balancer.update(sum_over_processes)
         if state.global_step > 1 or not balancer.ratio:
             return
-        layer, found = self.trainer._atom_model.atom_config.layer, balancer.state()
+        place, found = self.trainer._atom_model.atom_config.place, balancer.state()
+        kind = place.split()[0]  # "layer" or "block"
         if found["steps"] == 0:
             logger.warning(
-                f"atom_layer {layer}: no parameter up to this layer is trained, so the energy trains only the heads"
+                f"atom_{place}: no parameter up to this {kind} is trained, so the energy trains only the heads"
             )
         elif found["task_norm"] == 0:
             logger.warning(
-                f"atom_layer {layer}: the task loss does not depend on this layer, so the relative weight passes nothing of "
-                "the atom loss to the model; choose another layer"
+                f"atom_{place}: the task loss does not depend on this {kind}, so the relative weight passes nothing of "
+                f"the atom loss to the model; choose another {kind}"
             )

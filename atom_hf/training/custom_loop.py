@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ..atoms.loss import StepAtoms, step_loss
+from ..atoms.loss import step_loss
 from ..errors import AtomError
 from ..modeling.attach import remove_explainer
 from ..modeling.mixin import AtomMixin
@@ -46,7 +46,7 @@ def atom_term(model: nn.Module, outputs: Any) -> Tensor:
             "return_atoms=True"
         )
     config = _atom_model(model).atom_config
-    return step_loss(StepAtoms.unpack(gather_rows(packed), config), config)[0]
+    return step_loss(gather_rows(packed), config)[0]
 
 
 def _last_atoms(model: nn.Module, outputs: Any) -> Tensor | None:

@@ -16,7 +16,7 @@ from ..errors import AtomError
 from ..modeling.collector import AtomCollector, collecting
 from ..modeling.inference import check_numbers
 from ..modeling.mixin import AtomMixin
-from ..utils.distributed import gather_rows
+from ..utils.distributed import gather_rows, processes
 from .first_samples import FirstSamplesMixin
 from .loss_log import LossLog
 from .loss_scale import TaskLossScale, loss_divisor
@@ -124,17 +124,20 @@ class LossMixin(FirstSamplesMixin):
             cached = self._atom_pairs.of(packed)
             parts, atoms, term = cached.loss, cached.atoms, cached.term(packed)
         else:
-            term, parts, atoms = self._atom_loss(gather_rows(packed))
+            # Of the samples of other processes it is not known.
+            term, parts, atoms = self._atom_loss(gather_rows(packed), collector.complete and processes() == 1)
         steps = loss_divisor(self, num_items_in_batch)
-        self._atom_log.add(loss * steps, parts, atoms, importance)
-        loss = loss + term / steps
+        self._atom_log.add(loss if steps == 1 else loss * steps, parts, atoms, importance)
+        loss = loss + (term if steps == 1 else term / steps)
         return (loss, *outputs) if outputs else loss
 
-    def _atom_loss(self, packed: Tensor) -> tuple[Tensor, AtomLoss, Atoms]:
-        """(what joins the task loss, its parts, the atoms to log) of the packed atoms of all processes."""
+    def _atom_loss(self, packed: Tensor, complete: bool = False) -> tuple[Tensor, AtomLoss, Atoms]:
+        """(what joins the task loss, its parts, the atoms to log) of the packed atoms of all processes.
+
+        `complete` says that every sample is known to have a token.
+        """
         config = self._atom_model.atom_config
-        atoms = StepAtoms.unpack(packed, config)
-        return *step_loss(atoms, config), atoms.shown
+        return *step_loss(packed, config, complete), StepAtoms.unpack(packed, config).shown
 
     def _atom_read(self, model: Any, inputs: Any) -> tuple[Tensor, Tensor]:
         """The packed atoms and the importance of a batch, the same as in the later `compute_loss`."""

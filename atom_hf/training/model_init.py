@@ -1,6 +1,7 @@
 """Models that `model_init` makes: one for each `train`, and so one for each trial of a hyperparameter search."""
 
 import functools
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,26 @@ from .loss_scale import TaskLossScale
 from .model_setup import prepare_model
 
 
+class Unwrapped:
+    """What the trainer's model wraps, looked up once a model: Accelerate's search takes longer than many a layer.
+
+    It keeps no model alive: a search frees that of each trial.
+    """
+
+    def __init__(self) -> None:
+        self._outer: weakref.ref | None = None
+        self._inner: weakref.ref | None = None
+
+    def of(self, model: Any, accelerator: Any) -> Any:
+        """`accelerator.unwrap_model(model)`."""
+        if self._outer is None or self._outer() is not model:
+            self._outer, self._inner = weakref.ref(model), weakref.ref(accelerator.unwrap_model(model))
+        return self._inner()
+
+    def __reduce__(self) -> tuple:
+        return Unwrapped, ()  # weak references cannot be pickled, and Ray pickles trainers
+
+
 class ModelInitMixin:
     """Part of `AtomTrainerMixin`. The trainer has no model between two trials: a search frees it."""
 
@@ -21,6 +42,7 @@ class ModelInitMixin:
     _atom_checked: bool
     _atom_new_heads: bool  # whether `model_init` gave a model without heads
     _atom_loss_scale: TaskLossScale
+    _atom_found: "Unwrapped"
 
     @property
     def _atom_model(self) -> AtomMixin:
@@ -34,7 +56,7 @@ class ModelInitMixin:
                 "model: the trainer holds none after a hyperparameter search, which frees the model of each trial; call "
                 "train with the best trial's arguments first, or load a checkpoint of it"
             )
-        return self.accelerator.unwrap_model(self.model)
+        return self._atom_found.of(self.model, self.accelerator)
 
     def _atom_making(self, make: Callable, config: Callable[[], AtomConfig], processing_class: Any) -> Callable:
         """`model_init` whose models have atoms."""

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from transformers import Trainer
 from transformers.integrations import is_deepspeed_zero3_enabled
 
-from ..atoms.config import FORMS, AtomConfig
+from ..atoms.config import AtomConfig
+from ..atoms.explainer_sizes import explainer_sizes
+from ..atoms.forms import FORMS
 from ..errors import AtomError
 from ..modeling.attach import attach_atoms
 from ..modeling.collector import to_be_read
@@ -126,14 +128,15 @@ def _take_on(model: AtomMixin, config: AtomConfig) -> None:
         # The model keeps the form that it was made for, and with it what the form sets and nobody has asked otherwise.
         asked = {k: v for k, v in vars(config).items() if v != FORMS[config.form].get(k, config)}
         config = replace(config, form=own.form, **{k: asked.get(k, v) for k, v in FORMS[own.form].items()})
-    for name in ("layer", "tokens", "side"):
+    for name in ("layer", "block", "tokens", "side"):
         asked, kept = getattr(config, name), getattr(own, name)
-        if asked != kept:
+        if asked != kept and not (name == "block" and asked is None) and not (name == "tokens" and own.block):
             logger.warning_once(
                 f"atom_{name}: the model's heads were made for {kept!r}, which is used instead of {asked!r}"
             )
     kept = (
         "layer",
+        "block",
         "tokens",
         "side",
         "distance",
@@ -144,10 +147,8 @@ def _take_on(model: AtomMixin, config: AtomConfig) -> None:
         "hidden_size",
         "special_token_ids",
         "base_model_class",
-        "explainer_classes",
-        "explainer_width",
     )
-    model.atom_config = replace(config, **{name: getattr(own, name) for name in kept})
+    model.atom_config = replace(config, **{name: getattr(own, name) for name in kept}, **explainer_sizes(own))
     model.atom_balancer = GradientBalancer.of(config)
 
 

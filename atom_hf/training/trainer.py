@@ -31,7 +31,7 @@ from .loss import LossMixin, wrap_own_methods
 from .loss_log import LossLog
 from .loss_scale import TaskLossScale, trying_out
 from .model_card import CardMixin
-from .model_init import ModelInitMixin
+from .model_init import ModelInitMixin, Unwrapped
 from .model_setup import check_compiled, check_wrapped, init_class, parameter_names, prepare_model, reclaim_heads
 from .pair_cache import PairCache
 from .push import PushMixin, check_whole
@@ -73,6 +73,7 @@ class AtomTrainerMixin(ModelInitMixin, CardMixin, PushMixin, ExplainerMixin, Los
         named.update(zip(places, positional, strict=False))
         args = named.get("args")
         self._atom_on = bool(getattr(args, "atom", False))
+        self._atom_found = Unwrapped()
         kept = None
         if self._atom_on:
             check_class(args, init_class(bases))

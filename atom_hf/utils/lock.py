@@ -51,6 +51,11 @@ def lock_folder(folder: str | Path, flag: str = "--output_dir") -> Iterator[None
         _remove_empty(made)  # of a run that was rejected before it wrote anything
 
 
+def is_held(file: Any) -> bool:
+    """Lock an open file until it is closed. Returns whether another process has it, as far as files can be locked here."""
+    return _lock(file.fileno()) is False
+
+
 def is_alive(pid: Any) -> bool:
     """Whether there is a process of this number on this host."""
     try:

@@ -1,4 +1,4 @@
-"""95 % confidence intervals, the paired t-test, and Holm's correction."""
+"""95 % confidence intervals, the paired t-test, Holm's correction; the effective rank of vectors."""
 
 import math
 import warnings
@@ -74,3 +74,13 @@ def holm(ps: Sequence[float]) -> list[float]:
         largest = max(largest, min(1.0, (len(order) - rank) * ps[i]))
         corrected[i] = largest
     return corrected
+
+
+def effective_rank(latent: np.ndarray) -> float:
+    """exp of the entropy of the normalised singular values of centred latents [n, h] (Roy and Vetterli, 2007, Eq. 4)."""
+    from scipy import stats
+
+    if not np.isfinite(latent).all():
+        return float("nan")
+    values = np.linalg.svd(latent - latent.mean(0), compute_uv=False)
+    return float(np.exp(stats.entropy(values))) if values.any() else 1.0

@@ -41,7 +41,8 @@ class GuardedStream:
         self.stream = stream
         self.lost: OSError | None = None
         """Why the stream could no longer be written; a pipe whose reader has gone is no reason."""
-        self._gone = False
+        self.gone = False
+        """Whether what is written goes nowhere."""
 
     def write(self, text: str) -> int:
         start = _BAR.match(text)
@@ -70,12 +71,12 @@ class GuardedStream:
         self._try(lambda: self.stream.write(encodable(text, getattr(self.stream, "encoding", None))))
 
     def _try(self, act: Callable[[], Any]) -> None:
-        if self._gone:
+        if self.gone:
             return
         try:
             act()
         except OSError as error:
-            self._gone = True
+            self.gone = True
             self.lost = None if isinstance(error, BrokenPipeError) else error
             _drop_buffer(self.stream)
 

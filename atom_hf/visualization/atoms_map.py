@@ -12,6 +12,8 @@ from ..importance.results import SampleAtom
 
 MOST_ATOMS = 2000  # all pairs of so many, 768 wide, take some five seconds of one core
 
+NEIGHBOURS = 3
+
 CLOSER, FURTHER, REPELS = "closer", "further", "repels"
 
 
@@ -33,6 +35,8 @@ class AtomsMap:
     """[n (n - 1) / 2]: inf for a pair that repels at every distance, nan for one without charge."""
     nearest: list[tuple[int, int, str]]
     """Each atom's nearest other in all dimensions, each pair once: (i, j, "closer", "further" or "repels")."""
+    neighbours: list[list[tuple[int, float, str]]]
+    """[n]: the nearest `NEIGHBOURS` others of each, nearest first: (which, distance, "closer", "further" or "repels")."""
 
 
 def map_atoms(atoms: list[SampleAtom], softening: float = 0.0) -> AtomsMap:
@@ -59,7 +63,7 @@ def map_atoms(atoms: list[SampleAtom], softening: float = 0.0) -> AtomsMap:
     distance = torch.cdist(batch.center, batch.center, compute_mode="donot_use_mm_for_euclid_dist").numpy()
     rest = rest_distance(batch, softening).numpy()
     i, j = np.triu_indices(len(chosen), 1)
-    return AtomsMap(index, spots, kept, radius.numpy(), distance[i, j], rest[i, j], _nearest(distance, rest))
+    return AtomsMap(index, spots, kept, radius.numpy(), distance[i, j], rest[i, j], *_nearest(distance, rest))
 
 
 def tell(distance: float, rest: float) -> str:
@@ -77,8 +81,14 @@ def _project(centers: np.ndarray) -> tuple[np.ndarray, float]:
     return np.pad(spots, ((0, 0), (0, 2 - spots.shape[1]))), float(axes.explained_variance_ratio_.sum())
 
 
-def _nearest(distance: np.ndarray, rest: np.ndarray) -> list[tuple[int, int, str]]:
+def _nearest(
+    distance: np.ndarray, rest: np.ndarray
+) -> tuple[list[tuple[int, int, str]], list[list[tuple[int, float, str]]]]:
     others = distance.copy()
     np.fill_diagonal(others, np.inf)
-    pairs = sorted({(min(i, j), max(i, j)) for i, j in enumerate(others.argmin(axis=1).tolist())})
-    return [(i, j, tell(distance[i, j], rest[i, j])) for i, j in pairs]
+    order = others.argsort(axis=1, kind="stable")[:, : min(NEIGHBOURS, len(others) - 1)].tolist()
+    pairs = sorted({(min(i, near[0]), max(i, near[0])) for i, near in enumerate(order)})
+    nearest = [(i, j, tell(distance[i, j], rest[i, j])) for i, j in pairs]
+    return nearest, [
+        [(j, float(distance[i, j]), tell(distance[i, j], rest[i, j])) for j in near] for i, near in enumerate(order)
+    ]

@@ -11,9 +11,13 @@ from .figures import new_figure, save_figure
 
 MOST_NAMES = 48  # channels whose names are written at an axis
 
+MOST_NUMBERS = 12  # channels whose NMI are written into their cells
+
 COLORS = [tuple(part / 255 for part in color) for color in CLASSES]
 
 GREY = "#9a958d"
+
+DARK = 0.6  # NMI below which a cell is too dark for black numbers
 
 MARKERS = "o^sDvP*X<>"  # of classes, which colour alone does not tell apart
 
@@ -47,6 +51,10 @@ def write_similarity(
     (corner, top), (left, main) = axes
     corner.axis("off")
     drawn = main.imshow(nmi, vmin=0, vmax=1, cmap="viridis", aspect="auto", interpolation="nearest")
+    if count <= MOST_NUMBERS:
+        for place, value in np.ndenumerate(nmi):
+            color = "white" if value < DARK else "black"
+            main.annotate(f"{value:.2f}", place[::-1], ha="center", va="center", fontsize=8, color=color)
     figure.colorbar(drawn, ax=[top, main], label="NMI (1 and more: brightest)", fraction=0.05, pad=0.02)
     _draw_reachability(top, reachability, hotspots)
     top.set_xlim(-0.5, count - 0.5)
@@ -64,7 +72,7 @@ def write_similarity(
         left.invert_xaxis()
     if count <= MOST_NAMES:
         left.axis("on")
-        left.set_yticks(range(count), names, fontsize=6)
+        left.set_yticks(range(count), names, fontsize=_size_of_names(count))
         if to_labels is None:
             left.set_xticks([])
             left.set_ylim(count - 0.5, -0.5)
@@ -210,9 +218,13 @@ def _color(hotspot: int) -> Any:
     return COLORS[hotspot % len(COLORS)] if hotspot >= 0 else GREY
 
 
+def _size_of_names(count: int) -> int:
+    return 8 if count <= MOST_NUMBERS else 6
+
+
 def _name_ticks(axis: Any, names: Sequence[str], count: int) -> None:
     if count <= MOST_NAMES:
-        axis.set_xticks(range(count), names, rotation=90, fontsize=6)
+        axis.set_xticks(range(count), names, rotation=90, fontsize=_size_of_names(count))
     else:
         axis.set_xticks([])
         axis.set_xlabel("channel", fontsize=8)

@@ -10,6 +10,9 @@ from .atoms_map import CLOSER, FURTHER, AtomsMap
 MOST_POINTS = 1500  # points of pairs in one plot: more are a blot, and slow
 
 
+MOST_NEAR = 400  # atoms whose neighbours are drawn and listed
+
+
 @dataclass(frozen=True)
 class Histogram:
     """Bars as (x, y, width, height, what they say, sign), on a drawing `WIDTH` x `HEIGHT` with its origin at the top left."""
@@ -47,6 +50,8 @@ class Drawing:
     height: float
     spots: list[tuple[float, float, float, int]]
     edges: list[tuple[float, float, float, float, str]]
+    near: list[list[tuple[float, float, str]]]
+    """The ends of the lines from each spot to its neighbours; empty where there are too many spots to show them."""
     ruler: tuple[float, str] = field(default=(0.0, ""))
     """Its length on the drawing, and what it stands for."""
 
@@ -124,8 +129,9 @@ def drawing(atoms: AtomsMap) -> Drawing:
     rows = [(round(a, 1), round(b, 1)) for a, b in zip(x.tolist(), y.tolist(), strict=True)]
     spots = [(*rows[i], round(float(atoms.radius[i] * unit), 1), int(atoms.index[i])) for i in range(len(rows))]
     edges = [(*rows[i], *rows[j], kind) for i, j, kind in atoms.nearest]
+    near = [[(*rows[j], kind) for j, _, kind in each] for each in atoms.neighbours] if len(rows) <= MOST_NEAR else []
     step = ticks(0, MAP / 4 / unit, 2)[-1]
-    return Drawing(MAP, round(tall + foot, 1), spots, edges, (round(step * unit, 1), _number(step)))
+    return Drawing(MAP, round(tall + foot, 1), spots, edges, near, (round(step * unit, 1), _number(step)))
 
 
 def ticks(low: float, high: float, count: int) -> list[float]:

@@ -22,15 +22,20 @@ def write_files(
     texts: Sequence[TextImportance] = (),
     softening: float = 0.0,
     fitted: bool = False,
+    pages: Sequence[Path] = (),
+    start: int = 0,
+    pictured: bool = True,
 ) -> list[Path]:
     """Writes a page, and beside it a PNG of its samples, one of their atoms where there are two or more, and one of its
     differences.
 
-    Returns what it wrote, the page first. The arguments are those of `write_page`.
+    Returns what it wrote, the page first. The arguments are those of `write_page`; `pictured`: whether to write the PNGs.
     """
-    shown = {"images": images, "texts": texts, "softening": softening, "fitted": fitted}
+    shown = {"images": images, "texts": texts, "softening": softening, "fitted": fitted, "pages": pages, "start": start}
     results = {"tables": tables, "differences": differences, "figures": figures}
     written = [page := write_page(path, title=title, intro=intro, **results, **shown)]
+    if not pictured:
+        return written
     if images:
         written.append(write_sheet(page.with_suffix(".png"), images, fitted=fitted))
     elif texts:

@@ -20,7 +20,7 @@ from .differences import HEIGHT, WIDTH, Difference, pairs, strip
 from .legend import MEASURES, meaning
 from .pictures import heat_map, png, resized, save
 from .samples import class_marks, sample_columns, sample_name
-from .values import checked_scale, clean, outcome, signed, tokens
+from .values import checked_scale, clean, leanings, outcome, signed, tokens, verified_line
 from .words import runs
 
 # By hand: pages of Plotly or Bokeh carry megabytes of script, are empty without it, and are not accessible.
@@ -32,7 +32,7 @@ MOST_WORDS = (
 
 MOST_PATCHES = 10_000
 
-SIZES = ((60, 336), (300, 192), (float("inf"), 112))  # pixels of the pictures on a page of so many
+SIZES = ((1, 640), (60, 336), (300, 192), (float("inf"), 112))  # pixels of the pictures on a page of so many
 
 
 @dataclass(frozen=True)
@@ -69,12 +69,15 @@ def write_page(
     texts: list[TextImportance] = (),
     fitted: bool = False,
     softening: float = 0.0,
+    pages: Sequence[Path] = (),
+    start: int = 0,
 ) -> Path:
     """Write one HTML file of figures, tables and results; return its path. It needs no network and no scripts to be read.
 
     A blank line in `intro` starts a paragraph. `measures`: whether to say what the measures of channels mean. `differences` are
     drawn below the tables. Two or more results get a sortable table; two or more atoms a map, with the pairs' rest distances,
     and histograms. `fitted`: see `legend.meaning`; `softening`: of the energy (`AtomConfig.softening`), for the rest distances.
+    `pages`: those of a set that this one is of, which it links to; `start`: how many results stand on the pages before it.
 
     AtomError: nothing to show, or a table or result that does not fit.
     """
@@ -88,12 +91,15 @@ def write_page(
     show = {"title": title, "intro": intro, "tables": tables, "differences": differences}
     show |= {"figures": figures, "measures": MEASURES if measures else (), "scale": scale, "meaning": meaning(fitted)}
     show["charges"] = len(results) > 1 and any(result.atom is not None for result in results)
-    show["fitted"] = fitted
+    show["fitted"], show["start"] = fitted, start
+    show["pages"] = (
+        [(number, each.name, each == Path(path)) for number, each in enumerate(pages, 1)] if pages[1:] else []
+    )
     show["absent"] = any(np.isnan(np.asarray(image.importance)).any() for image in images)
     show["unseen"] = any(image.box is not None for image in images)
     show["samples"] = sample_columns(results) if len(results) > 1 else []
     show["missed"] = [bool(outcome(result)[0]) for result in results]
-    show["names"] = [sample_name(result, number) for number, result in enumerate(results, 1)]
+    show["names"] = [sample_name(result, number) for number, result in enumerate(results, start + 1)]
     show["known"] = sum(bool(result.label and result.predicted) for result in results)
     show |= _atoms(results, softening)
     show["images"] = _bar([*enumerate(images, 1)], "pictures")
@@ -115,14 +121,21 @@ def _atoms(results: list, softening: float) -> dict:
     values = np.concatenate([tokens(result) for result in results]) if results else np.zeros(0)
     plots = [charts.histogram("Importance of tokens", values, -1, 1, "importance", bins=40)] if len(results) > 1 else []
     if len(owners) < 2:
-        return {"atoms": None, "plots": [plot for plot in plots if plot]}
+        return {"atoms": None, "near": {}, "plots": [plot for plot in plots if plot]}
     found = map_atoms([results[i].atom for i in owners], softening)
     plots += [
         charts.histogram(name, part, 0, float(part.max()), "units of the positions")
         for name, part in (("Radius of atoms", found.radius), ("Distance of pairs", found.distance))
     ]
     groups = class_marks([results[i] for i in owners])
+    few = len(owners) <= charts.MOST_NEAR
+    of_results = {owners[int(atom)]: spot for spot, atom in enumerate(found.index)} if few else {}
+    near = {
+        owner: [(owners[int(found.index[j])], f"{distance:#.3g}", kind) for j, distance, kind in found.neighbours[spot]]
+        for owner, spot in of_results.items()
+    }
     return {
+        "near": near,
         "atoms": found,
         "all_atoms": len(owners),
         "map": charts.drawing(found),
@@ -146,6 +159,8 @@ TEMPLATES.trim_blocks = TEMPLATES.lstrip_blocks = True
 TEMPLATES.globals.update(outcome=outcome, resized=resized, heat_map=heat_map, word_style=word_style, levels=LEVELS)
 
 TEMPLATES.globals.update(data=_data, runs=runs, signed=signed, level_of=level_of, charts=charts, night=NIGHT)
+
+TEMPLATES.globals.update(leanings=leanings, verified_line=verified_line)
 
 TEMPLATES.globals.update(strip=strip, pairs=pairs, strip_size=(WIDTH, HEIGHT))
 

@@ -15,7 +15,7 @@ from ..importance.results import ImageImportance, TextImportance
 from .colors import LEVELS, level_of, word_style
 from .legend import meaning
 from .pictures import heat_map, resized
-from .values import checked_scale, clean, outcome, signed
+from .values import checked_scale, clean, outcome, signed, verified_line
 from .words import Run, runs
 
 PICTURE = 16  # pixels of the longest side of a picture: as many columns, and half as many lines
@@ -101,7 +101,12 @@ def _verdict(result: TextImportance | ImageImportance) -> list[str]:
     wrong, predicted, true, sure = outcome(result)
     parts = [f"predicted {predicted}" if predicted else "", sure, f"true {true}" if true else "", wrong]
     shown = "  ".join(" ".join(harmless(part).split()) for part in parts if part)
-    return [shown] if shown else []
+    lines = [shown] if shown else []
+    if result.explained is not None and not result.explained.is_predicted:
+        about = result.explained
+        lines.append(" ".join(harmless(f"importance for {about.target}, {about.everything:.2f}").split()))
+    seen = " ".join(harmless(verified_line(result)).split()).replace("→", "->").replace("“", '"').replace("”", '"')
+    return [*lines, seen] if seen else lines
 
 
 def _caption(result: ImageImportance) -> list[str]:

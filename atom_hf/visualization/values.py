@@ -1,5 +1,6 @@
 """Results checked, the scale of their colours, and their numbers in words, for all pictures and pages."""
 
+import math
 import unicodedata
 
 import numpy as np
@@ -54,6 +55,43 @@ def outcome(result: ImageImportance | TextImportance) -> tuple[str, str, str, st
     predicted, true = ("" if name is None else str(name) for name in (result.predicted, result.label))
     wrong = "wrong" if predicted and true and predicted != true else ""
     return wrong, predicted, true, "" if result.confidence is None else percent(result.confidence)
+
+
+LEANINGS = 3
+"""How many words are named of either sign."""
+
+
+def leanings(result: ImageImportance | TextImportance, fitted: bool = True) -> list[tuple[str, list[str]]]:
+    """Of a text the words with the largest importance of either sign, strongest first, under what the sign says of them.
+
+    Empty for an image, which shows them better, and of a sign that no word has.
+    """
+    if isinstance(result, ImageImportance):
+        return []
+    ranked = sorted(
+        (word for word in result.words if not math.isnan(word.importance)), key=lambda word: -word.importance
+    )
+    titles = ("leans on", "speaks against it") if fitted else ("most positive", "most negative")
+    ends = (ranked[:LEANINGS], ranked[::-1][:LEANINGS])
+    found = []
+    for title, words, sign in zip(titles, ends, (1, -1), strict=True):
+        shown = [f"{word.text} {signed(word.importance)}" for word in words if signed(sign * word.importance)[0] == "+"]
+        found += [(title, shown)] if shown else []
+    return found
+
+
+def verified_line(result: ImageImportance | TextImportance) -> str:
+    """What masking the most important parts did, in words; empty if that was not tried."""
+    seen = result.verified
+    if seen is None:
+        return ""
+    parts = ", ".join(f"“{part}”" for part in seen.masked)
+    if isinstance(result, ImageImportance):
+        parts = f"its {len(seen.masked)} strongest patches" if len(seen.masked) > 1 else "its strongest patch"
+    also = [] if math.isnan(seen.promised) else [f"{seen.promised:.2f} by the importances"]
+    also += [] if math.isnan(seen.others) else [f"{seen.others:.2f} without as many others"]
+    of = f"{result.explained.target} " if result.explained else ""
+    return f"without {parts}: {of}{seen.before:.2f} → {seen.after:.2f}" + (f" ({'; '.join(also)})" if also else "")
 
 
 def percent(confidence: float) -> str:

@@ -7,6 +7,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import small_models
+
 from atom_hf.utils.tables import fill_block, markdown
 from atom_hf.visualization.figures import new_figure, save_figure
 
@@ -125,6 +127,12 @@ def goal_table(results: dict[str, dict[str, Any]]) -> str:
             if kind == "cuda":
                 value = one and one["memory"]["ratio"]
                 rows.append([f"peak memory, {where}", f"at most {MEMORY_GOAL}", *_verdict(value, at_most=MEMORY_GOAL)])
+        for what, words, value, goal, interval in small_models.goals(found, f"{KINDS[kind]}, {PRECISIONS[kind]}"):
+            undecided = interval and interval[0] <= goal < interval[1]
+            verdict = _verdict(value, at_most=goal)
+            rows.append(
+                [what, words, verdict[0], "not decided: the interval holds the goal" if undecided else verdict[1]]
+            )
         for one in found.get("growth", {}).get("target", []):
             where = f"{FORMS['naive']} / closed form, {KINDS[kind]}{_threads(one)}"
             verdict = _verdict(one["naive"]["ratio"], above=GROWTH_GOAL)
@@ -253,6 +261,7 @@ def write_report() -> None:
         parts.append("\n![Step time and peak memory](cost.png)\n")
         plot_costs(results)
     parts += [NOTES.format(interval=interval), "\n## Goals\n\n", goal_table(results), "\n", profile_tables(results)]
+    parts.append(small_models.section(results, KINDS))
     if any("growth" in found for found in results.values()):
         plot_growth(results)
     parts.append(growth_section(results))

@@ -1,4 +1,4 @@
-"""Write README.md here, and the generated parts of the project's documents, from the results of the measurements."""
+"""Write README.md here, and the generated parts of the project's documents, from the results of earlier explainers."""
 
 import math
 from collections.abc import Iterable
@@ -28,12 +28,16 @@ TITLES = {
     "cola": "CoLA, MiniLM",
     "digits": "digits, ViT of Fashion-MNIST",
     "cifar10": "CIFAR-10, ViT from scratch",
+    "sst2": "SST-2, MiniLM",
+    "verse": "verse, MiniLM",
 }
 COMPARED = [name for name in MEASURES if name != "infidelity"]
 STEPS = ("charge", "-charge", "|charge|", OURS)
 HEAD = """# How faithful importance is to the prediction
 
-Made by `python recipes/faithfulness/run.py` (see there for local data).
+These results were measured before explainers had an output for each masking strategy and mixed layers, with `python recipes/faithfulness/run.py` as it was then.
+[`now/`](now/README.md) is what that command measures today, as far as it has been run, and [`steps/`](steps/README.md) what each change is worth.
+
 Each recipe's models were trained with three seeds.
 Their importance was then fitted to the prediction on samples of the whole training split, without their labels: 1,000 images of digits (the model had learned from 100), 320 sentences of CoLA, 1,000 images of CIFAR-10, and half of the poems' training verses.
 Everything is measured on samples that neither the training nor the fit has seen.
@@ -54,13 +58,13 @@ Mean over seeds; in brackets the 95 % interval over samples, then that over seed
 Found = dict[tuple[str, str], dict[tuple[str, str], Block]]
 
 
-def read_results(names: Iterable[str]) -> Found:
-    """(recipe, strategy) -> (arm, method) -> results."""
+def read_results(names: Iterable[str], folder: Path = HERE) -> Found:
+    """(recipe, strategy) -> (arm, method) -> results in a folder."""
     found: Found = {}
     for name in names:
-        if not (HERE / name / RESULTS_NAME).is_file():
+        if not (folder / name / RESULTS_NAME).is_file():
             continue
-        for (strategy, arm, method), block in read_blocks(HERE / name)[1].items():
+        for (strategy, arm, method), block in read_blocks(folder / name)[1].items():
             if block.samples:
                 found.setdefault((name, strategy), {})[arm, method] = block
     return found

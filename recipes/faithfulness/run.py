@@ -1,11 +1,12 @@
 """Measure the faithfulness of importance to the prediction on real models: python recipes/faithfulness/run.py
 
-Trains the models of four recipes with and without the flag (three seeds), fits their importance to the prediction, measures it
-beside other methods with `atom-hf faithfulness`, and writes `README.md` here, one folder a recipe, and the table between the
-marks in the project's README.md. Finished steps are not run again; `--report_only` writes the reports alone.
+Trains the models of six recipes with and without the flag (three seeds), fits their importance to the prediction, measures it
+beside other methods with `atom-hf faithfulness`, and writes `now/README.md` here, and one folder a recipe beside it. Shapley
+sampling with 25 orders is measured under every masking strategy, on fewer samples. Finished steps are not run again, so that
+`--only` and the number of seeds can grow; `--report_only` writes the pages alone.
 
-Without the Hub give local copies: --data poem=TRAIN.parquet,TEST.parquet (also cola, cifar10). About two hours on
-two CPU cores.
+Without the Hub give local copies: --data poem=TRAIN.parquet,TEST.parquet (also cola, cifar10, sst2). With the defaults about a
+day on two CPU cores; `--samples 24 --shapley_samples 8` is a first look.
 """
 
 import argparse
@@ -15,29 +16,27 @@ import sys
 from pathlib import Path
 
 from faithfulness_report import HERE, write_reports
+from now_report import NOW, SUFFIX, write_page
 
 ROOT = HERE.parents[1]
-RUNS = Path("runs", "faithfulness")
+RUNS = Path("runs", "faithfulness-now")
 SEEDS = (1, 2, 3)
+# The recipes whose earlier explainers were measured.
+BEFORE = ("poem", "cola", "digits", "cifar10")
 # The explainer is fitted on samples of the whole training split; the fit does not use their labels.
-FITS = {
-    "poem": ["--samples", "440", "--copies", "4"],
-    "cola": ["--samples", "320", "--copies", "4"],
-    "digits": ["--samples", "1000", "--copies", "4"],
-    "cifar10": ["--samples", "1000", "--copies", "4"],
-}
+FITS = {"poem": "440", "cola": "500", "digits": "1000", "cifar10": "1000", "sst2": "500", "verse": "500"}
 HUB = {
     "poem": ["google-research-datasets/poem_sentiment"],
     "cola": ["nyu-mll/glue", "--dataset_config", "cola"],
     "digits": ["digits"],
     "cifar10": ["uoft-cs/cifar10"],
+    "sst2": ["SetFit/sst2"],
+    "verse": ["verse"],
 }
-# A sample is passed forward some hundred times for each method, model and masking strategy.
-SAMPLES = {"poem": "16", "cola": "16", "digits": "24", "cifar10": "24"}
-MEASURED = ["--check_samples", "4", "--perturbations", "20", "--curve_steps", "10"]
+MEASURED = ["--perturbations", "20", "--curve_steps", "10"]
 METHODS = "importance,charge,-charge,|charge|,random,attention_rollout,input_x_gradient,integrated_gradients"
-# Random orders take hundreds of passes a sample: under one masking strategy.
-SAMPLED, FIRST = "shapley_sampling", {"poem": "mask", "cola": "mask", "digits": "mean", "cifar10": "mean"}
+# Random orders take hundreds of passes a sample: on fewer samples.
+SAMPLED = "importance,random,shapley_sampling"
 PLAIN = "hidden_norm,attention_rollout,integrated_gradients"
 
 
@@ -54,11 +53,11 @@ def call(command: str, *flags: str) -> None:
     subprocess.run([sys.executable, "-m", "atom_hf", command, *flags], check=True, cwd=ROOT)
 
 
-def make_models(recipe: str, local: dict[str, list[str]]) -> dict[str, list[str]]:
+def make_models(recipe: str, local: dict[str, list[str]], seeds: list[int], arms: list[str]) -> dict[str, list[str]]:
     """The folders of a recipe's trained models, of each arm one a seed."""
-    found: dict[str, list[str]] = {"atom": [], "plain": []}
+    found: dict[str, list[str]] = {arm: [] for arm in arms}
     for arm, folders in found.items():
-        for seed in SEEDS:
+        for seed in seeds:
             folder = str(RUNS / f"{recipe}-{arm}-{seed}")
             folders.append(folder)
             if not Path(ROOT, folder, "config.json").is_file():
@@ -68,32 +67,25 @@ def make_models(recipe: str, local: dict[str, list[str]]) -> dict[str, list[str]
                 call("train", *flags, "--output_dir", folder, "--save_strategy", "no", "--no_explainer")
             config = Path(ROOT, folder, "atom_config.json")
             if arm == "atom" and json.loads(config.read_text(encoding="utf-8")).get("explainer_classes") is None:
-                call(
-                    "fit-explainer",
-                    "--model",
-                    folder,
-                    *data_flags(recipe, local),
-                    *FITS[recipe],
-                    "--sample_seed",
-                    str(seed),
-                )
+                fit = ["--samples", FITS[recipe], "--sample_seed", str(seed)]
+                call("fit-explainer", "--model", folder, *data_flags(recipe, local), *fit)
     return found
 
 
-def measure(recipe: str, local: dict[str, list[str]]) -> None:
+def measure(recipe: str, local: dict[str, list[str]], options: argparse.Namespace) -> None:
     """Trains, fits the explainer and measures, as far as not done yet."""
-    models = make_models(recipe, local)
-    flags = [
-        *data_flags(recipe, local),
-        "--samples",
-        SAMPLES[recipe],
-        *MEASURED,
-        "--output_dir",
-        str(HERE.relative_to(ROOT) / recipe),
-    ]
+    models = make_models(
+        recipe, local, options.seed or list(SEEDS), ["atom"] if options.no_plain else ["atom", "plain"]
+    )
+    data, folder = data_flags(recipe, local), NOW.relative_to(ROOT) / recipe
+    flags = [*data, *MEASURED, "--samples", str(options.samples), "--check_samples", str(options.check_samples)]
+    flags += ["--output_dir", str(folder)]
     call("faithfulness", "--model", *models["atom"], "--methods", METHODS, *flags)
-    call("faithfulness", "--model", *models["atom"], "--methods", SAMPLED, "--masking", FIRST[recipe], *flags)
-    call("faithfulness", "--plain", *models["plain"], "--methods", PLAIN, *flags)
+    if options.shapley_samples:
+        few = ["--samples", str(options.shapley_samples), "--check_samples", "0", "--output_dir", f"{folder}{SUFFIX}"]
+        call("faithfulness", "--model", *models["atom"], "--methods", SAMPLED, *data, *MEASURED, *few)
+    if "plain" in models:
+        call("faithfulness", "--plain", *models["plain"], "--methods", PLAIN, *flags)
 
 
 def main() -> None:
@@ -102,6 +94,13 @@ def main() -> None:
     parser.add_argument(
         "--data", action="append", default=[], metavar="RECIPE=TRAIN,EVAL", help="local files in place of the Hub's"
     )
+    parser.add_argument("--seed", type=int, action="append", help=f"this seed, likewise; {SEEDS} if not given")
+    parser.add_argument("--samples", type=int, default=200, help="evaluation samples of each model (200)")
+    parser.add_argument("--shapley_samples", type=int, default=50, help="of them for Shapley sampling (50); 0 for none")
+    parser.add_argument("--check_samples", type=int, default=4, help="of them for sensitivity and randomization (4)")
+    parser.add_argument(
+        "--no_plain", action="store_true", help="leave out the models that were trained without the flag"
+    )
     parser.add_argument("--report_only", action="store_true", help="write the reports from the results that are there")
     options = parser.parse_args()
     local = {name: files.split(",") for name, _, files in (part.partition("=") for part in options.data)}
@@ -109,8 +108,8 @@ def main() -> None:
         parser.error(f"--data {unknown[0]}: give RECIPE=TRAIN,EVAL with one of {', '.join(FITS)}")
     if not options.report_only:
         for recipe in options.only or FITS:
-            measure(recipe, local)
-    for path in write_reports(FITS):
+            measure(recipe, local, options)
+    for path in (*write_reports(BEFORE), write_page(FITS)):
         print(f"written   {path}")
 
 

@@ -1,7 +1,7 @@
 """What the channels tell of this project's own models: python recipes/fragments/own_models.py [digits | verse]
 
-Fine-tunes of the digits and verse recipes without the flag and with it, in both forms of the energy, over seeds: do they hold
-more information, or other? Which layers of MiniLM say the same before and after? Does the importance say what the labels say?
+Fine-tunes of the digits and verse recipes without --atom and with it, at the flag's defaults, over seeds: do they hold more
+information, or other? Which layers of MiniLM say the same before and after? Does the importance say what the labels say?
 Channels are kept in `runs/fragments/own/`; runs whose channels are there are not trained again. It writes `own_models/`.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import torch
 from fine_tunes import ARMS, RUNS, trained
-from own_models_report import BITS, HERE, SAMPLES, SEEDS, TRAINED, analyse, write_report
+from own_models_report import BITS, EXPLAINED, HERE, SAMPLES, SEEDS, TRAINED, analyse, write_report
 from tqdm import tqdm
 
 from atom_hf.atoms.config import AtomConfig
@@ -43,9 +43,10 @@ class Runs:
         if found is None:
             key = (arm, seed)
             if key not in self._trained:
-                self._trained = {
-                    key: trained(self.data, seed, ARMS[arm], sample_seed=seed, max_train_samples=TRAINED[self.data])
-                }
+                flags = {**ARMS[arm], "sample_seed": seed, "max_train_samples": TRAINED[self.data]}
+                self._trained = {key: trained(self.data, seed, **flags)}
+                if ARMS[arm]["atom"]:  # as `atom-hf train --atom` does at the end
+                    self._trained[key].trainer.fit_explainer(EXPLAINED[self.data])
             found = make(self._trained[key])
             save_channels(file, found, what)
         return found
@@ -102,10 +103,11 @@ class Runs:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", nargs="*", choices=[[], *SEEDS], default=[], help="digits, verse; both if not given")
+    parser.add_argument("--report_only", action="store_true", help="train and read nothing")
     given = parser.parse_args()
     HERE.mkdir(exist_ok=True)
     with quiet():
-        for data in given.data or SEEDS:
+        for data in [] if given.report_only else given.data or SEEDS:
             runs = Runs(data)
             found = {(arm, seed): runs.all_of(arm, seed) for seed in runs.seeds for arm in ARMS}
             result = analyse(data, runs.before(), found, len(runs.seeds))

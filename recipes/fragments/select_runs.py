@@ -21,6 +21,7 @@ from atom_hf.utils.statistics import paired_t_test, t_interval
 from atom_hf.utils.tables import markdown
 
 HERE = Path(__file__).parent / "select"
+RESULTS = HERE / "results.jsonl"
 REPEATS, MODELS, CHOSEN = 8, 20, 4
 CHOOSING = 300  # images
 DRAWS = 500  # of random ensembles
@@ -80,30 +81,44 @@ def report(lines: list[dict[str, float]]) -> str:
         difference, p = paired_t_test([line["random"] for line in lines], [line[way] for line in lines])
         against = "" if way == "random" else f"{difference.mean:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}]"
         rows.append([about, f"{mean:.4f} [{low:.4f}, {high:.4f}]", against, "" if way == "random" else f"{p:.3f}"])
+    repeats = "" if len(lines) == REPEATS else f" --repeats {len(lines)}"
     head = ["ensemble", "accuracy [95 %]", "minus four at random [95 %]", "p"]
     return (
-        "# Which fine-tunes to put into an ensemble\n\n<!-- python recipes/fragments/select_runs.py -->\n\n"
+        "# Which fine-tunes to put into an ensemble\n\n"
         f"{MODELS} fine-tunes of the [digits recipe](../../digits/plain.yaml) on 100 images, each of its own seed and draw of "
         f"the images; {len(lines)} repeats, each of its own {MODELS} runs.\n"
         f"{CHOOSING} evaluation images choose, the other {797 - CHOOSING} measure; the ensemble's prediction is the mean "
-        "probability. Intervals are t intervals over repeats.\n\n" + markdown(head, rows)
+        "probability. Intervals are t intervals over repeats.\n\n"
+        f"    python recipes/fragments/select_runs.py{repeats}    # trains what is missing, and writes this page\n"
+        "    python recipes/fragments/select_runs.py --report_only    # writes this page again from the results\n\n"
+        + markdown(head, rows)
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.parse_args()
+def measure_all(repeats: int) -> list[dict[str, float]]:
+    """A line for each repeat."""
     lines = []
-    with quiet(), tqdm(total=REPEATS * MODELS, desc="digits", unit="run") as bar:
-        for repeat in range(REPEATS):
+    with quiet(), tqdm(total=repeats * MODELS, desc="digits", unit="run") as bar:
+        for repeat in range(repeats):
             found = []
             for model in range(MODELS):
                 found.append(read_run(repeat, model))
                 bar.update()
             probabilities, labels = np.stack([one for one, _ in found]), found[0][1]
             lines.append({"repeat": repeat, **measure(probabilities, labels, repeat)})
-    HERE.mkdir(exist_ok=True)
-    (HERE / "results.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    return lines
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--repeats", type=int, default=REPEATS, help=f"of {MODELS} runs each; {REPEATS} if not given")
+    parser.add_argument("--report_only", action="store_true", help="train nothing")
+    given = parser.parse_args()
+    if not given.report_only:
+        HERE.mkdir(exist_ok=True)
+        lines = measure_all(given.repeats)
+        RESULTS.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    lines = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
     (HERE / "README.md").write_text(report(lines), encoding="utf-8")
 
 

@@ -22,7 +22,7 @@ SEEDS = range(8)
 STEPS, BATCH = 2000, 128
 SIZES = {"latent_size": 6, "hidden_sizes": [128, 128]}
 
-BETAS = {"sprites": (1, 2, 4, 8), "digits": (0.5, 1, 2, 4), "fashion": (1, 4, 16, 32)}
+BETAS = {"sprites": (1, 2, 4, 8), "digits": (0.5, 1, 2), "fashion": (1, 4, 16, 32)}
 
 
 def make_data(name: str, source: str | None) -> dict[str, np.ndarray]:

@@ -93,10 +93,12 @@ def report(data: str, result: dict[str, Any]) -> str:
         near = "" if row["nearest"] is None else f"{row['nearest']:.3f} ± {row['nearest_error']:.3f}"
         counts = [str(row[name]) for name in ("channels", "informative", "hotspots")]
         by_beta.append([f"{row['strength']:g}", *counts, near])
+    source = " --dataset fashion_mnist.npz" if data == "fashion" else ""
     counted = ["beta", "channels", "informative", "hotspots", "median NMI to the nearest channel of another run ± s.e."]
     parts = [
         f"# Hotspots of beta-VAEs: {data}",
-        f"<!-- python recipes/fragments/vaes.py {data} -->",
+        f"    python recipes/fragments/vaes.py {data}{source}    # trains what is missing, and writes this page\n"
+        f"    python recipes/fragments/vaes.py {data} --report_only    # writes this page again from the results",
         f"{len(SEEDS)} seeds for each beta, {SIZES['latent_size']} latents, dense encoder and decoder of widths "
         f"{SIZES['hidden_sizes']}, {STEPS:,} steps.\n{result['points']} test images, so that at most "
         f"{np.log2(result['points']):.2f} bits can be told.",
@@ -108,18 +110,12 @@ def report(data: str, result: dict[str, Any]) -> str:
         f"The informative latents of the runs at beta {SHOWN[data]:g}:",
         "![Similarity](similarity.png)",
     ]
-    return "\n\n".join(part.strip() for part in parts) + "\n"
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", choices=list(BETAS))
-    parser.add_argument("--dataset", help="for fashion: an npz file of Fashion-MNIST")
-    given = parser.parse_args()
-    if given.data == "fashion" and given.dataset is None:
-        parser.error("fashion needs --dataset: an npz file with x_train, y_train, x_test and y_test")
-    data = given.data
-    train_all(data, given.dataset)
+def study(data: str, source: str | None) -> None:
+    """Trains what is missing, and writes results, tables and pictures."""
+    train_all(data, source)
     whole, alone = (RUNS / data / name for name in ("report", f"report-beta-{SHOWN[data]:g}"))
     found = run_command(data, list(BETAS[data]), whole, regularization="beta", min_size=len(SEEDS) // 2)
     run_command(data, [SHOWN[data]], alone)
@@ -133,7 +129,20 @@ def main() -> None:
     for source, name in ((whole, "regularization.png"), (alone, "similarity.png"), (whole, "channels.csv")):
         shutil.copy(source / name, folder / name)
     (folder / "results.json").write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(report(data, result), encoding="utf-8")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", choices=list(BETAS))
+    parser.add_argument("--dataset", help="for fashion: an npz file of Fashion-MNIST")
+    parser.add_argument("--report_only", action="store_true", help="train and read nothing")
+    given = parser.parse_args()
+    if given.data == "fashion" and given.dataset is None and not given.report_only:
+        parser.error("fashion needs --dataset: an npz file with x_train, y_train, x_test and y_test")
+    if not given.report_only:
+        study(given.data, given.dataset)
+    result = json.loads((HERE / given.data / "results.json").read_text(encoding="utf-8"))
+    (HERE / given.data / "README.md").write_text(report(given.data, result), encoding="utf-8")
 
 
 if __name__ == "__main__":

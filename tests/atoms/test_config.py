@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from atom_hf import AtomConfig, AtomError
-from atom_hf.atoms.config import FORMAT_VERSION, FORMS
+from atom_hf.atoms.config import FORMAT_VERSION
+from atom_hf.atoms.forms import FORMS
 
 NAN, INF = float("nan"), float("inf")
 

@@ -190,7 +190,7 @@ def test_every_path_gives_the_same(path, softening, monkeypatch):
     expected = pair_means(Atoms.unpack(packed), softening)
     (expected_gradient,) = torch.autograd.grad(expected.energy, packed)
 
-    calls = {"rows": 0, "addmm": 0}
+    calls = {"rows": 0, "baddbmm": 0}
 
     def count(name, function):
         def counted(*args, **kwargs):
@@ -201,9 +201,9 @@ def test_every_path_gives_the_same(path, softening, monkeypatch):
 
     monkeypatch.setattr(atom_hf.atoms.closed_form, "BLOCK_ENTRIES", block_entries)
     monkeypatch.setattr(atom_hf.atoms.closed_form, "_row_sums", count("rows", atom_hf.atoms.closed_form._row_sums))
-    monkeypatch.setattr(torch, "addmm", count("addmm", torch.addmm))
+    monkeypatch.setattr(torch, "baddbmm", count("baddbmm", torch.baddbmm))
     means = pair_means(Atoms.unpack(packed), softening)
-    assert calls == {"rows": blocks, "addmm": blocks * product}, "the path that this case is about"
+    assert calls == {"rows": blocks, "baddbmm": blocks * product}, "the path that this case is about"
     (gradient,) = torch.autograd.grad(means.energy, packed)
 
     torch.testing.assert_close(tuple(means), tuple(expected), rtol=1e-10, atol=0)

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from atom_hf import AtomHeads
-from atom_hf.atoms.heads import ExplainerHead
+from atom_hf.atoms.explainer_head import ExplainerHead
 
 
 def tokens_of(shape, seed=0):

@@ -8,6 +8,7 @@ import re
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 import atom_hf.cli.explain
 from atom_hf import AtomConfig, attach_atoms, load_atom_model
 from atom_hf.cli.main import main
+from atom_hf.data.given import open_picture
 from atom_hf.importance.read import read_images, read_texts
 from atom_hf.modeling.attach import add_explainer
 from atom_hf.visualization.pictures import write_words
@@ -30,7 +32,10 @@ def folder(tmp_path_factory):
     root = tmp_path_factory.mktemp("explain")
     grey = ViTImageProcessorPil(size={"height": 8, "width": 8}, image_mean=[0.5], image_std=[0.5])
     for name, processor in (("bert", make_tokenizer()), ("gpt2", make_tokenizer()), ("vit", grey)):
-        attach_atoms(tiny(name).eval(), AtomConfig(layer=-1), processor).save_pretrained(root / name)
+        model = tiny(name).eval()
+        model.save_pretrained(root / f"{name}-plain")
+        processor.save_pretrained(root / f"{name}-plain")
+        attach_atoms(model, AtomConfig(layer=-1), processor).save_pretrained(root / name)
         processor.save_pretrained(root / name)
     rng = np.random.default_rng(0)
     for place in ("pictures", "classes/one"):
@@ -131,12 +136,12 @@ def test_a_file_of_lines(shown):
     assert "read      3 texts\n" in out and "the(" in out
     assert "<b>rushing" not in page and "\u202e" not in out + page
     out, page = shown("--model bert --file many.txt lines.txt --samples 4")
-    assert "read      4 texts of 43; --samples shows more\n" in out and "line 39" not in page
+    assert "read      4 texts of 43; --samples all shows all\n" in out and "line 39" not in page
 
 
 def test_images_and_folders_of_them(shown):
     out, page = shown("--model vit --file pictures --samples 3")
-    assert "read      3 images of 5; --samples shows more\n" in out
+    assert "read      3 images of 5; --samples all shows all\n" in out
     images = [Image.open(f"pictures/{number}.png") for number in range(3)]
     processor = ViTImageProcessorPil.from_pretrained("vit")
     for number, result in enumerate(read_images(load_atom_model("vit"), processor, images)):
@@ -144,15 +149,14 @@ def test_images_and_folders_of_them(shown):
     assert "2.png" in page and "3.png" not in out + page
     out, _ = shown("--model vit --file turned.jpg pictures/4.png")
     assert out.startswith("turned.jpg  predicted") and "4.png" in out and "read      2 images\n" in out
-    (image,) = atom_hf.cli.explain.read_given([], ["turned.jpg"], 1).images
-    assert image.size == (20, 30)
+    assert open_picture(Path("turned.jpg")).size == (20, 30)
 
 
 def test_importance_that_is_fitted_to_the_prediction(folder, tmp_path, monkeypatch):
     model = load_atom_model("bert")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        add_explainer(model, model.config.num_labels, 8)
+        add_explainer(model, explainer_classes=model.config.num_labels, explainer_width=8)
     model.save_pretrained(folder / "fitted")
     make_tokenizer().save_pretrained(folder / "fitted")
     says = "the prediction leans on it"
@@ -176,6 +180,46 @@ def test_one_sample_has_no_map_of_atoms(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"one.html", "one.png"}
 
 
+def test_all_samples_go_on_pages_that_lead_to_each_other(shown, tmp_path, monkeypatch):
+    monkeypatch.setattr(atom_hf.cli.explain, "PER_PAGE", 16)
+    monkeypatch.setattr(atom_hf.cli.explain, "PRINTED", 3)
+    page = tmp_path / "page.html"
+    status, out, err = explain("--model bert --file many.txt --samples all", page)
+    assert status == 0, err
+    assert "... and 37 more on the pages\n" in out and f"page      {page} to {tmp_path / 'page-3.html'}\n" in out
+    assert "read      40 texts\n" in out and out.count("predicted ") == 3
+    pages = [(tmp_path / name).read_text(encoding="utf-8") for name in ("page.html", "page-2.html", "page-3.html")]
+    for number, text in enumerate(pages):
+        first, last = 16 * number, min(16 * number + 16, 40)
+        assert f"Samples {first + 1} to {last}" in text and text.count('<figure class="card') - text.count("<h3>") >= 8
+        lines = {int(found) for found in re.findall(r"<bdi>line (\d+)</bdi></a></th>", text)}
+        assert lines == set(range(first, last))
+        names = ["page.html", "page-2.html", "page-3.html"]
+        assert [f'href="{name}"' in text for name in names] == [name != names[number] for name in names]
+        assert f'<span aria-current="page">{number + 1}</span>' in text
+    assert {path.name for path in tmp_path.iterdir()} == {*names, "page.png", "page.atoms.png"}
+    status, out, _ = explain("--model vit --file pictures --samples all", tmp_path / "images.html")
+    assert status == 0 and "read      5 images\n" in out and f"page      {tmp_path / 'images.html'}\n" in out
+
+
+def test_a_target_by_masking_and_what_masking_really_does(shown, tmp_path):
+    model, tokenizer = load_atom_model("bert"), make_tokenizer()
+    texts = ["the sea of rivers", "great rivers and the sea"]
+    line = "'the sea of rivers' 'great rivers and the sea' --method masking --verify --target 1"
+    expected = read_texts(model, tokenizer, texts, target=1, method="masking", verified=True)
+    for name in ("bert", "bert-plain"):
+        status, out, err = explain(f"{line} --model {name}", tmp_path / f"{name}.html")
+        assert status == 0, err
+        page = (tmp_path / f"{name}.html").read_text(encoding="utf-8")
+        for result in expected:
+            seen = result.verified
+            assert f"LABEL_1 {seen.before:.2f} -> {seen.after:.2f}" in out
+            assert f"LABEL_1 {seen.before:.2f} → {seen.after:.2f}" in page
+            assert f"importance for LABEL_1, {result.explained.everything:.2f}" in out or result.explained.is_predicted
+        assert "the prediction leans on it" in page
+    assert "Nearest samples" not in page  # without atoms
+
+
 REJECTED = [
     ("--model bert", "give --dataset or --text or --file, or texts through a pipe"),
     ("'the sea' --model bert --dataset verse", "give --dataset or --text or --file, one of them"),
@@ -190,6 +234,7 @@ REJECTED = [
     ("--model vit --file broken.png", "--file 'broken.png' is not a readable image"),
     ("--model vit --file pictures lines.txt", "--file: texts and images were given; give either"),
     ("'the sea'", "give --model"),
+    ("'the sea' --model bert --samples some", "--samples must be at least 1, or all; got some"),
     ("'the sea' --model bert --sample 3", "no such flag: --sample;"),
     ("-x --model bert", "no such flag: -x;"),
 ]
@@ -208,6 +253,10 @@ def test_rejected_in_a_line_before_a_model_is_loaded(line, says, tmp_path, monke
     [
         ("--model vit --file lines.txt", "an image model takes no texts"),
         ("--model bert --file pictures", "a text model takes no images"),
+        ("sea --model bert --target LABEL_1", "is not fitted to what it predicts; fit it (atom-hf fit-explainer)"),
+        ("sea --model bert --method masking --target LABEL_7", "'LABEL_7' is no class of the model"),
+        ("sea --model bert --method guessing", "method must be one of explainer, masking"),
+        ("sea --model bert-plain", "bert-plain has no atom_config.json"),
     ],
 )
 def test_the_wrong_kind_of_model(line, says, tmp_path):

@@ -26,7 +26,7 @@ def test_train_fits_an_explainer_or_none_and_fit_explainer_does_it_later(tmp_pat
     printed = capsys.readouterr().out
     assert "samples   24, 168 masked copies" in printed and f"model     {run}" in printed
     done = load_atom_model(run)
-    assert done.atom_heads.explainer.outer.weight.shape == (10, 64)
+    assert done.atom_heads.explainer.outer.weight.shape == (2 * 10, 256)
     # The same seed on the same machine gives the same, and the model that was read stays as it is.
     other = ["--output_dir", str(tmp_path / "other"), "--samples", "24", "--copies", "1", "--sets", "4"]
     assert main(["fit-explainer", "--model", str(run), *DIGITS, *other]) == 0
@@ -56,9 +56,29 @@ def test_train_fits_an_explainer_or_none_and_fit_explainer_does_it_later(tmp_pat
 
 def test_train_fits_an_explainer_by_default(tmp_path, capsys):
     run = tmp_path / "run"
-    assert main(["train", *VIT, "--atom", "--explainer_samples", "16", "--output_dir", str(run)]) == 0
+    sizes = ["--explainer_samples", "16", "--explainer_seconds", "1000"]
+    assert main(["train", *VIT, "--atom", *sizes, "--output_dir", str(run)]) == 0
     assert "masking explained" in capsys.readouterr().out
-    assert load_atom_model(run).atom_config.explainer_classes == 10
+    config = load_atom_model(run).atom_config
+    assert config.explainer_classes == 10 and config.explainer_strategies == ["mean", "blur"]
+    # Fitted again: attention between tokens, and another strategy that is read by default.
+    again = [
+        "--samples",
+        "16",
+        "--copies",
+        "1",
+        "--sets",
+        "4",
+        "--masking",
+        "blur",
+        "--blocks",
+        "1",
+        "--seconds",
+        "1000",
+    ]
+    assert main(["fit-explainer", "--model", str(run), *DIGITS, *again]) == 0
+    fitted = load_atom_model(run)
+    assert fitted.atom_config.explainer_strategies == ["blur", "mean"] and len(fitted.atom_heads.explainer.blocks) == 1
 
 
 @pytest.mark.parametrize(
@@ -105,6 +125,7 @@ def test_a_fit_that_breaks_off_costs_no_model(error, tmp_path, caplog, monkeypat
     ("arguments", "words"),
     [
         (["train", *VIT, "--atom", "--explainer_samples", "3"], "--explainer_samples must be at least 16"),
+        (["train", *VIT, "--atom", "--explainer_seconds", "0"], "--explainer_seconds must be above 0"),
         (["fit-explainer", *DIGITS], "give --model: a folder or Hub id"),
         (["fit-explainer", *DIGITS, "--model", "vit-fashion-mnist"], "give --model: a folder or Hub id"),
         (["fit-explainer", *DIGITS, "--model", "nobody/nothing"], "give --output_dir"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from atom_hf.data.columns import TASKS
+from atom_hf.data.columns import GENERATION, TASKS
 from helpers.tables import error_of, write
 
 pytestmark = pytest.mark.usefixtures("own_cache")
@@ -12,7 +12,9 @@ pytestmark = pytest.mark.usefixtures("own_cache")
     "Bad input ends in one line that names the argument, with exit code 2, before training, and nothing is written."
 )
 def test_wrong_arguments(tmp_path):
-    assert error_of("verse", task="poetry") == f"--task 'poetry' is unknown; give one of {', '.join(TASKS)}"
+    assert (
+        error_of("verse", task="poetry") == f"--task 'poetry' is unknown; give one of {', '.join((*TASKS, GENERATION))}"
+    )
     assert "--max_train_samples is 0; give 1 or more" in error_of("verse", max_train_samples=0)
     assert "--max_eval_samples is -1; give 1 or more" in error_of("verse", max_eval_samples=-1)
     for fraction in (0, 1, 1.5, -0.1):

@@ -97,7 +97,7 @@ def test_a_page_says_whether_importance_is_fitted(tmp_path, monkeypatch, capsys,
         assert args.atom or not explainer_samples
         result = real(run, args, **options)
         if explainer_samples and fitted:  # as fit_explainer leaves a model, without the minutes of a fit
-            add_explainer(result.trainer.model, 10, 8)
+            add_explainer(result.trainer.model, explainer_classes=10, explainer_width=8)
         return result
 
     monkeypatch.setattr(module, "fine_tune", fine_tune)

@@ -38,8 +38,8 @@ def kept(tmp_path_factory):
         patch.chdir(folder)
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", folder / "cache")
         patch.setattr("atom_hf.experiments.compare.EXPLAINER_SAMPLES", FEWEST)
-        patch.setattr("atom_hf.explainer.fit.STEPS", 20)
-        patch.setattr("atom_hf.explainer.fit.LOOK", 10)
+        patch.setattr("atom_hf.explainer.descent.STEPS", 20)
+        patch.setattr("atom_hf.explainer.descent.LOOK", 10)
         for name, flags in (("texts", TEXTS), ("pictures", PICTURES)):
             with open(folder / f"{name}.out", "w", encoding="utf-8") as out:
                 patch.setattr(sys, "stdout", out)
@@ -153,8 +153,8 @@ def test_the_same_command_again_leaves_the_model_and_prints_the_same(kept, monke
     folder, printed = kept
     monkeypatch.chdir(folder)
     monkeypatch.setattr("atom_hf.experiments.compare.EXPLAINER_SAMPLES", FEWEST)
-    monkeypatch.setattr("atom_hf.explainer.fit.STEPS", 20)
-    monkeypatch.setattr("atom_hf.explainer.fit.LOOK", 10)
+    monkeypatch.setattr("atom_hf.explainer.descent.STEPS", 20)
+    monkeypatch.setattr("atom_hf.explainer.descent.LOOK", 10)
     before = (folder / "texts" / "model" / "model.safetensors").read_bytes()
     assert main(shlex.split(f"{TEXTS} {SHORT}")) == 0
     assert capsys.readouterr().out == printed["texts"]

@@ -17,8 +17,9 @@ from transformers import AutoModelForSequenceClassification
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from atom_hf import AtomConfig, AtomError, attach_atoms, load_atom_model
-from atom_hf.explainer import fit, masked_samples
+from atom_hf.explainer import descent
 from atom_hf.explainer.fit import fit_explainer
+from atom_hf.modeling.explaining import explaining
 from atom_hf.training.custom_loop import start_step
 from helpers.explained import batches_of, fitted, with_heads
 from helpers.linear_words import WordsForSequenceClassification, linear_words
@@ -64,7 +65,7 @@ def exact_shapley(values, target):
 
 
 def test_it_ranks_as_the_exact_shapley_values_do(monkeypatch):
-    monkeypatch.setattr(fit, "STEPS", 300)
+    monkeypatch.setattr(descent, "STEPS", 300)
     tokenizer = make_tokenizer()
     model = WideWordsForSequenceClassification(linear_words(tokenizer).config).eval()
     generator = torch.Generator().manual_seed(3)
@@ -137,15 +138,26 @@ def test_it_is_read_for_the_predicted_class_and_charges_in_training(few_steps):
     charges = model(**inputs).atom_importance
     fitted(model, "vit")
     assert torch.equal(model(**inputs).atom_importance.nan_to_num(), charges.nan_to_num())
-    with torch.no_grad(), masked_samples.reading_tokens(model) as tokens:
-        model.eval()
-        outputs = model(**inputs, return_atoms=True)
+    model.eval()
+    with torch.no_grad():
+        outputs = model(**inputs, return_atoms=True, output_hidden_states=True)
+    head = model.atom_heads.explainer
+    assert model.atom_config.explainer_strategies == ["mean", "blur"]
+    layers = [outputs.hidden_states[layer] for layer in model.atom_config.explainer_layers]
     for row in range(6):
-        normal = torch.nn.functional.layer_norm(tokens[0][row].float(), (32,))
-        head, chosen = model.atom_heads.explainer, int(outputs.logits[row].argmax())
-        inner = torch.nn.functional.gelu(normal @ head.inner.weight.T + head.inner.bias)
-        expected = 2 * torch.sigmoid(inner @ head.outer.weight[chosen] + head.outer.bias[chosen]) - 1
-        torch.testing.assert_close(outputs.atom_importance[row, 1:], expected[1:], atol=1e-6, rtol=0)
+        mixed = sum(
+            weight * torch.nn.functional.layer_norm(layer[row], (32,))
+            for weight, layer in zip(head.mix.exp() / head.mix.exp().sum(), layers, strict=True)
+        )
+        inner = torch.nn.functional.gelu(mixed @ head.inner.weight.T + head.inner.bias)
+        for number, strategy in enumerate(["mean", "blur"]):
+            place = number * 10 + int(outputs.logits[row].argmax())
+            expected = 2 * torch.sigmoid(inner @ head.outer.weight[place] + head.outer.bias[place]) - 1
+            with torch.no_grad(), explaining(model, strategy=strategy) as found:
+                model(**inputs, return_atoms=True)
+            torch.testing.assert_close(found[0].importance[row, 1:], expected[1:], atol=1e-6, rtol=0)
+            if number == 0:
+                torch.testing.assert_close(outputs.atom_importance[row, 1:], expected[1:], atol=1e-6, rtol=0)
     assert outputs.atom_importance[:, 0].isnan().all()
 
 
@@ -181,7 +193,7 @@ def test_saved_it_loads_with_the_heads_and_plainly_without(tmp_path, few_steps, 
     assert not library_log and not any("explainer" in key for key in plain.state_dict())
     heads = load_file(tmp_path / "atom_heads.safetensors")
     assert {key for key in heads if key.startswith("explainer.")} == {
-        f"explainer.{part}.{kind}" for part in ("inner", "outer") for kind in ("weight", "bias")
+        f"explainer.{name}" for name in model.atom_heads.explainer.state_dict()
     }
     start_step(loaded, 0.0)
     assert loaded.atom_heads.explainer is None and not loaded.atom_config.has_explainer
@@ -234,11 +246,13 @@ def test_an_adapter_is_fitted_saved_and_loaded(tmp_path, few_steps):
     [
         (lambda: tiny("bert"), {}, "model has no atoms"),
         (lambda: with_heads("gpt2"), {}, "GPT2LMHeadModel predicts no class"),
-        (lambda: with_heads(num_labels=1), {}, "does not choose one of several classes"),
-        (lambda: with_heads(problem_type="multi_label_classification"), {}, "does not choose one of several classes"),
+        (lambda: with_heads(num_labels=2, problem_type="regression"), {}, "predicts several numbers at once"),
         (with_heads, {"sets": 6}, "sets a multiple of 4"),
         (with_heads, {"samples": 15}, "samples must be at least 16"),
         (with_heads, {"copies": 0}, "copies at least 1"),
+        (with_heads, {"seconds": 0}, "seconds must be above 0"),
+        (with_heads, {"strategy": "blur"}, "strategy must be mask or drop for this BertForSequenceClassification"),
+        (with_heads, {"blocks": 9}, "blocks must be from 0 to 4, got 9"),
         (with_heads, {"processing_class": None}, "processing_class: give the tokenizer"),
         (with_heads, {"batches": []}, "batches: 0 samples"),
         (with_heads, {"batches": batches_of(count=15)}, "batches: 15 samples"),
@@ -265,7 +279,7 @@ def test_an_explainer_stays_if_none_can_be_fitted_again(few_steps, monkeypatch):
     before = model.atom_importance(**batch_for("bert", 4)).nan_to_num()
     with pytest.raises(AtomError, match="batches: 8 samples"):
         fit_explainer(model, make_tokenizer(), batches_of(count=8), copies=1, sets=4)
-    monkeypatch.setattr(fit.torch.optim, "AdamW", interrupted)
+    monkeypatch.setattr(descent.torch.optim, "AdamW", interrupted)
     with pytest.raises(KeyboardInterrupt):
         fitted(model, seed=5)
     assert torch.equal(model.atom_importance(**batch_for("bert", 4)).nan_to_num(), before)

@@ -109,7 +109,9 @@ def test_it_prints_what_it_found(classes):
     out, printed = classes
     for words in (
         "4 channels (classes) of 4 runs, for 60 data points (samples) of digits: at most log2 N = 5.91 bits.",
-        "Noise: none is added", "Estimator: auto, which is exact here", "Runs\n", "Pairs of channels\n", "Hotspots\n",
+        "A channel holds ", "4 of 4 are informative", "The most similar channel of another run has an NMI of ",
+        "Nearest to the labels is run-", "Noise: none is added",
+        "Estimator: auto, which is exact here", "Runs\n", "Pairs of channels\n", "Hotspots\n",
         "By strength\n", "Fusion\n", "best single", "Ensembles of runs\n", "selected without labels",
     ):  # fmt: skip
         assert words in printed, words
@@ -129,7 +131,9 @@ def test_runs_are_selected_on_half_of_the_points(folder, classes):
 
 def test_the_page_says_what_the_numbers_refer_to(classes):
     page = (classes[0] / "fragments.html").read_text(encoding="utf-8")
-    for words in ("60 data points", "Estimator: auto", "Chance", "Noise", "Which channels say the same", "By strength"):
+    for words in (
+        "are informative", "60 data points", "Estimator: auto", "Chance", "Noise", "Which channels say the same", "By strength",
+    ):  # fmt: skip
         assert words in page
     assert page.count("data:image/png;base64,") == 4 and page.count("<table") == 7
 
@@ -151,12 +155,12 @@ def test_what_was_read_is_not_read_again(in_folder, monkeypatch):
 @pytest.mark.parametrize(
     "flags, kind, count",
     [
-        ("--channels units --bits 0.5", "units", 64),
-        ("--channels subspaces --size 16 --principal", "subspaces", 4),
+        pytest.param("--channels units --bits 0.5", "units", 64, marks=pytest.mark.slow),
+        pytest.param("--channels subspaces --size 16 --principal", "subspaces", 4, marks=pytest.mark.slow),
         ("--channels space --layer all --quantile", "space", 6),
         ("--channels heads --noise 0.5", "heads", 4),
-        ("--channels importance --of tokens --points 50", "importance", 2),
-        ("--channels position --augment 20", "position", 2),
+        pytest.param("--channels importance --of tokens --points 50", "importance", 2, marks=pytest.mark.slow),
+        pytest.param("--channels position --augment 20", "position", 2, marks=pytest.mark.slow),
     ],
 )
 def test_every_kind_of_texts(in_folder, flags, kind, count):
@@ -172,6 +176,30 @@ def test_every_kind_of_texts(in_folder, flags, kind, count):
     assert all(words in out for flag, words in noise.items() if flag in flags)
     # There is no evaluation split: all rows are read.
     assert f"for {50 if 'tokens' in flags else 40} data points" in out
+
+
+def test_a_posterior_of_two_autoencoders(in_folder):
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
+
+    from atom_hf.generation.beta_vae import BetaVAEConfig, BetaVAEModel
+
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        config = BetaVAEConfig(image_size=8, latent_size=3, hidden_sizes=[16], beta=2)
+        BetaVAEModel(config).save_pretrained(f"vae-{seed}")
+        size = {"height": 8, "width": 8}
+        ViTImageProcessorPil(size=size, image_mean=[0.0], image_std=[1.0]).save_pretrained(f"vae-{seed}")
+    line = "fragments --models vae-0 vae-1 --dataset digits --samples 40 --channels posterior --regularization beta"
+    status, out, err = command(f"{line} --output_dir kinds-posterior")
+    assert status == 0, err
+    assert "6 channels (posterior) of 2 runs" in out and "Noise: none is added" in out and "By beta" in out
+
+
+def test_two_runs_are_too_few_for_a_hotspot_and_told_so(in_folder):
+    status, out, err = command("fragments --models run-0 run-1 --dataset digits --samples 40 --output_dir two")
+    assert status == 0, err
+    says = "a hotspot takes 3 channels, and 2 are informative; the table of pairs says what they share"
+    assert f"There is no hotspot: {says}." in out and f"Hotspots\n\nNone: {says}." in out
 
 
 def test_a_configuration_file_says_the_same(in_folder):

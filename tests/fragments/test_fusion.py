@@ -178,3 +178,11 @@ def test_bad_input(learners):
         with pytest.raises(AtomError) as error:
             fuse(learners, **options)
         assert str(error.value).startswith(message)
+
+
+def test_more_than_memory_holds_is_rejected(learners, monkeypatch):
+    monkeypatch.setattr("atom_hf.fragments.fusion.MOST_BYTES", 8 * len(learners) * 30**2 - 1)
+    with pytest.raises(
+        AtomError, match=r"those of 5 of 30 data points take 3.6e-05 GB.*give fewer channels or data points"
+    ):
+        fuse(learners)

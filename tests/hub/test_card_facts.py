@@ -89,7 +89,7 @@ def test_a_card_says_whether_importance_is_fitted_to_the_prediction(tmp_path):
     trainer.save_model()
     run = section((tmp_path / "run" / "README.md").read_text(), "Reading importances")
     model = load_atom_model(tmp_path / "run")
-    add_explainer(model, model.config.num_labels, 8)
+    add_explainer(model, explainer_classes=model.config.num_labels, explainer_width=8)
     for place in ("run", "other"):
         model.save_pretrained(tmp_path / place)
     kept, alone = (
@@ -109,7 +109,7 @@ def test_a_card_says_whether_importance_is_fitted_to_the_prediction(tmp_path):
     # The section of a run without its numbers.
     assert run.endswith(back := section((tmp_path / "run" / "README.md").read_text(), "Reading importances")[1:])
     assert "It does not come from the prediction" in back
-    add_explainer(trainer.model, model.config.num_labels, 8)
+    add_explainer(trainer.model, explainer_classes=model.config.num_labels, explainer_width=8)
     trainer.save_model()
     told = section((tmp_path / "run" / "README.md").read_text(), "Reading importances")
     assert told == kept and "seed" in (tmp_path / "run" / "README.md").read_text()

@@ -17,6 +17,8 @@ from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPi
 
 from atom_hf import AtomConfig, AtomError, attach_atoms, load_atom_model
 from atom_hf.finetune.pretrained import find_model
+from atom_hf.importance.by_masking import masked_importance
+from atom_hf.modeling.attach import add_explainer
 from helpers.models import make_tokenizer, tiny
 
 TEXTS = ["And rivers rushing of great the", "the sea", "Of what is past, or passing,\n or to come 😀", "a"]
@@ -231,6 +233,30 @@ def test_what_cannot_be_read_is_rejected_in_a_line(pipes):
         pipes["bert"]({"text": "a", "text_pair": 3})
     with pytest.raises(AtomError, match="lone surrogate"):
         pipes["bert"]("the \ud800 sea")
+
+
+def test_a_target_by_its_name_or_its_place_and_by_masking(folders, tmp_path):
+    model = load_atom_model(folders["bert"])
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        head = add_explainer(model, explainer_classes=model.config.num_labels, explainer_width=8)
+        torch.nn.init.normal_(head.outer.weight)
+    saved = tmp_path / "fitted"
+    model.save_pretrained(saved)
+    make_tokenizer().save_pretrained(saved)
+    pieces = {"device": "cpu", "aggregation_strategy": "none"}
+    fitted = pipeline("token-importance", model=str(saved), **pieces)
+    texts, inputs = ["the sea", "great rivers"], make_tokenizer()("the sea", return_tensors="pt")
+    for target in ("LABEL_0", 0, "LABEL_1", 1):
+        values = load_atom_model(saved).atom_importance(**inputs, target=target)[0, 1:-1].tolist()
+        assert [word["importance"] for word in fitted(texts, target=target)[0]] == pytest.approx(values, abs=1e-5)
+    one, other = (fitted("the sea", target=target) for target in (0, 1))
+    assert [word["importance"] for word in one] != [word["importance"] for word in other]
+    masked = pipeline("token-importance", model=str(saved), method="masking", **pieces)
+    expected = masked_importance(model, make_tokenizer(), dict(inputs), 1).importance[0, 1:-1].tolist()
+    assert [word["importance"] for word in masked("the sea", target=1)] == pytest.approx(expected, abs=1e-5)
+    with pytest.raises(AtomError, match="target 'LABEL_2' is no class of the model; give one of LABEL_0, LABEL_1"):
+        fitted("the sea", target="LABEL_2")
 
 
 def test_gpt2_with_its_own_tokenizer(tmp_path):

@@ -7,7 +7,7 @@ from transformers import BertConfig, BertModel, BertPreTrainedModel
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from atom_hf import AtomConfig, AtomTrainer, AtomTrainingArguments, attach_atoms, detach_atoms, load_atom_model
-from atom_hf.atoms.config import FORMS
+from atom_hf.atoms.forms import FORMS
 from atom_hf.modeling.form import default_form
 from helpers.models import TEXT, make_tokenizer, tiny
 

@@ -321,7 +321,7 @@ def two_saves(tmp_path):
     """Two saves of a model: as it was trained, and with an explainer."""
     model = attach_atoms(tiny("bert"), AtomConfig(softening=0.5))
     model.save_pretrained(tmp_path / "before")
-    add_explainer(model, model.config.num_labels, 4)
+    add_explainer(model, explainer_classes=model.config.num_labels, explainer_width=4)
     model.save_pretrained(tmp_path / "after")
     return tmp_path / "before", tmp_path / "after"
 

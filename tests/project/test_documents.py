@@ -39,7 +39,7 @@ OTHER_PAGES = [
     *("model_cards/README.md", "atom_hf/assets/README.md"),
 ]
 # What takes a Hub, or libraries that other tests import, runs there: see `helpers.documents.python_with` and `commands`.
-ELSEWHERE = {"docs/sharing.md", "docs/trainers.md"}
+ELSEWHERE = {"docs/generation.md", "docs/sharing.md", "docs/trainers.md"}
 # Pages of commands that train many models, or measure for long.
 LONG = {"docs/experiments.md", "docs/faithfulness.md"}
 
@@ -86,8 +86,8 @@ def folder(tmp_path_factory):
     make_folder(place)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("cache"))
-        patch.setattr("atom_hf.explainer.fit.STEPS", 20)
-        patch.setattr("atom_hf.explainer.fit.LOOK", 10)
+        patch.setattr("atom_hf.explainer.descent.STEPS", 20)
+        patch.setattr("atom_hf.explainer.descent.LOOK", 10)
         patch.setenv("ACCELERATE_USE_CPU", "true")
         patch.chdir(place)
         datasets.disable_progress_bars()

@@ -27,7 +27,7 @@ def cost(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "recipes" / "cost"))
     names = ("growth", "cost_report")
     yield tuple(importlib.import_module(name) for name in names)
-    for name in names:
+    for name in (*names, "small_models"):
         sys.modules.pop(name)
 
 
@@ -92,7 +92,8 @@ def made_up(kind, ratio):
         5,
     )
     one |= {"device": kind.upper(), "precision": "float32", "samples": 32, "tokens": 128.0, "pairs": 8}
-    one["profile"] = {"rows": [["heads", 0.01, 0.02]], "rest": 0.01, "total": 0.04}
+    calls = {"rows": [["heads", 5.0, 6.0], ["gather", 0.0, 0.0]], "rest": 4.0, "total": 15.0, "plain": 150.0}
+    one["profile"] = {"rows": [["heads", 0.01, 0.02]], "rest": 0.01, "total": 0.04, "operators": calls}
     rows = [
         {"samples": 2, "tokens": 16, "closed": 1, "naive": 2, "cached": 3},
         {"samples": 4, "tokens": 16, "closed": 2},
@@ -106,7 +107,7 @@ def made_up(kind, ratio):
         "cached": {"ratio": 50.0},
     }
     growth = {"width": 8, "longest_seconds": 10.0, "target": [target], "samples": rows, "tokens": rows}
-    return {"bert": one, "vit": one, "growth": growth}
+    return {"bert": one, "vit": one, "vit-small separation": one, "vit-small paper": one, "growth": growth}
 
 
 def test_report_says_what_is_met_from_the_numbers(cost, tmp_path, monkeypatch):
@@ -132,6 +133,11 @@ def test_report_says_what_is_met_from_the_numbers(cost, tmp_path, monkeypatch):
     assert "large blocks / closed form, CPU, 2 threads | more than 100 times | 150.0 | met |" in text
     assert "| CPU, 2 threads | 150.0 | 50.0 |" in text
     assert "], 8 | 1.0300 |" in text, "heads: 1 % forward, 2 % backward"
+    small = "CPU, float32, ViT of 3 layers, width 48, separation"
+    assert f"| step time, {small} | at most 1.15 | 1.0400 | met |" in text
+    assert f"| the flag's operations in a step, {small} | under 120 | 15.0 | met |" in text
+    assert "| separation | 1.040 [1.040, 1.040], 8 | 150 | 15 |" in text and "| heads | 5 | 6 | 5 | 6 |" in text
+    assert "| rest | 4 |  | 4 |  |" in text and "gather" not in text
     project, table = (document.read_text(encoding="utf-8") for document in documents)
     assert "a training step takes 1.04 (BERT-base; 95 % interval" in project and "On a GPU it has not been" in project
     assert table.startswith("before\n") and table.endswith("\nafter\n") and "150 times as long (50 times" in table
@@ -177,15 +183,22 @@ def test_a_finished_part_is_not_measured_again(cost, tmp_path, monkeypatch):
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "cpu.json").write_text(json.dumps({"vit": whole["vit"]}), encoding="utf-8")
     run.run("cpu", pairs=3)
-    assert len(asked) == 2 and asked[1] == "cpu" and " ".join(asked[0]).startswith("--model_type bert ")
+    assert len(asked) == 4 and asked[-1] == "cpu" and " ".join(asked[0]).startswith("--model_type bert ")
+    assert "hidden_size=48" in " ".join(asked[1]) and asked[1][asked[1].index("--atom_form") + 1] == "separation"
     run.run("cpu")
-    assert len(asked) == 2
-    run.run("cpu", fresh=True)
-    assert len(asked) == 5
+    assert len(asked) == 4
+    run.run("cpu", fresh=True, only=["vit", "growth"])
+    assert len(asked) == 6 and asked[-1] == "cpu"
+    assert set(report.read_results()["cpu"]) == {*whole}
     # Every flag that the report measures with is a flag of the command.
     for flags in (run.bench_flags(model, kind) for model in report.MODELS for kind in ("cpu",)):
         _, _, options = parse_flags("bench", flags, [RunArguments, AtomTrainingArguments, BenchArguments])
         assert (options.pairs, options.warmup_pairs) == run.PAIRS["cpu"]
+    for part in run.small_models.FORMS:
+        _, args, options = parse_flags(
+            "bench", run.bench_flags(part, "cpu"), [RunArguments, AtomTrainingArguments, BenchArguments]
+        )
+        assert args.atom_form in part and (options.pairs, options.warmup_pairs) == run.small_models.PAIRS
 
 
 def test_the_models_of_the_report_are_base_models(cost):

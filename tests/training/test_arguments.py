@@ -8,13 +8,14 @@ from accelerate import ParallelismConfig
 from transformers import HfArgumentParser
 
 from atom_hf import AtomConfig, AtomError, AtomMixin, AtomTrainingArguments
+from atom_hf.atoms.explainer_sizes import NO_EXPLAINER
 from atom_hf.training.arguments import check_arguments
 from helpers.error_messages import error_message
 from helpers.models import tiny
 from helpers.training import arguments, make
 
 # What describes the model that was attached to, and what was fitted to it after training.
-MODEL_FIELDS = {"hidden_size", "special_token_ids", "base_model_class", "explainer_classes", "explainer_width"}
+MODEL_FIELDS = {"hidden_size", "special_token_ids", "base_model_class", *NO_EXPLAINER}
 
 
 def test_each_training_field_is_a_flag():

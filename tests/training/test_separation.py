@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from atom_hf import AtomConfig, AtomError, Atoms, attach_atoms, load_atom_model
-from atom_hf.atoms.config import FORMS
+from atom_hf.atoms.forms import FORMS
 from atom_hf.atoms.loss import HEADS_ALONE, HEADS_WEIGHT, atom_loss
 from helpers.exactness import compare
 from helpers.models import batch_for, make_tokenizer, rows_for, tiny
@@ -35,14 +35,21 @@ def separation(x):
     return torch.stack([(d / scale + 0.1**2) ** -0.5 for d in squared]).mean()
 
 
+def wide(batch):
+    return {key: value.double() if value.is_floating_point() else value for key, value in batch.items()}
+
+
 def definition(name, starts):
-    """task + the mean over batches of WEIGHT * separation + the heads' own objective, by autograd."""
-    model = make(name, "unused", **ONE_STEP).model.train()
+    """task + the mean over batches of WEIGHT * separation + the heads' own objective, by autograd.
+
+    In float64, but for the heads: the rounding that is measured is then that of the step alone.
+    """
+    model = make(name, "unused", **ONE_STEP).model.train().double()
     config = model.atom_config
     total = 0
     ends = [*starts[1:], ROWS]
     for start, end in zip(starts, ends, strict=True):
-        batch = batch_for(name, end - start, start=start)
+        batch = wide(batch_for(name, end - start, start=start))
         outputs = model(**batch, output_hidden_states=True)
         hidden = outputs.hidden_states
         content = ~outputs.atom_importance.isnan()
@@ -50,7 +57,7 @@ def definition(name, starts):
         heads = Atoms.from_tokens(importance, position, content, token_reduction="mean")
         own = atom_loss(heads, **HEADS_ALONE).loss
         total = total + WEIGHT * separation(features(name, model, batch, hidden)) + HEADS_WEIGHT * own
-    loss = model(**batch_for(name, ROWS, labels=True)).loss
+    loss = model(**wide(batch_for(name, ROWS, labels=True))).loss
     (loss + total / len(starts)).backward()
     return {key: value.grad for key, value in model.named_parameters() if value.grad is not None}
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from atom_hf.utils.statistics import holm, median_interval, paired_t_test, t_interval
+from atom_hf.utils.statistics import effective_rank, holm, median_interval, paired_t_test, t_interval
 
 NAN, INF = math.nan, math.inf
 
@@ -162,3 +162,13 @@ def test_holm_is_the_step_down_test(seed):
 def test_a_p_that_is_nan_stays_and_does_not_count():
     found = holm([0.01, math.nan, 0.02])
     assert found[::2] == [0.02, 0.02] and math.isnan(found[1])
+
+
+def test_effective_rank():
+    values = np.random.default_rng(0).standard_normal((500, 5)) * [1, 0.2, 0.05, 0, 3]
+    eigenvalues = np.linalg.eigvalsh(np.cov(values.T)).clip(0)
+    shares = np.sqrt(eigenvalues) / np.sqrt(eigenvalues).sum()
+    assert effective_rank(values) == pytest.approx(math.exp(-sum(p * math.log(p) for p in shares if p > 0)), rel=1e-4)
+    assert effective_rank(np.outer(np.arange(9.0), [1, 2, 3])) == pytest.approx(1)
+    assert effective_rank(np.concatenate([np.eye(6), -np.eye(6)])) == pytest.approx(6)
+    assert effective_rank(np.ones((5, 3))) == 1 and math.isnan(effective_rank(np.array([[1, NAN], [0, 1]])))

@@ -35,6 +35,14 @@ def test_pairs_and_neighbours():
         j = min((j for j in range(14) if j != i), key=lambda j: np.linalg.norm(one.center - atoms[j].center))
         nearest.add((min(i, j), max(i, j)))
     assert {pair[:2] for pair in found.nearest} == nearest and len(found.nearest) == len(nearest)
+    for i, near in enumerate(found.neighbours):
+        others = sorted(
+            (j for j in range(14) if j != i), key=lambda j: np.linalg.norm(atoms[i].center - atoms[j].center)
+        )
+        assert [j for j, _, _ in near] == others[:3]
+        assert [distance for _, distance, _ in near] == pytest.approx(
+            [np.linalg.norm(atoms[i].center.astype(float) - atoms[j].center) for j in others[:3]]
+        )
     for i, j, kind in found.nearest:
         rest, distance = rest_by_hand(atoms[i], atoms[j]), np.linalg.norm(atoms[i].center - atoms[j].center)
         assert kind == ("repels" if math.isinf(rest) else "closer" if distance < rest else "further")

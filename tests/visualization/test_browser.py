@@ -11,12 +11,10 @@ from atom_hf.importance.results import WordImportance
 from atom_hf.visualization.differences import Difference
 from atom_hf.visualization.page import Figure, Table, write_page
 from atom_hf.visualization.pictures import png
+from helpers.accessibility import RULES
 from helpers.browser import DESK, PHONE, opened
 from helpers.importances import HOSTILE, NAN, picture, random_atoms, sample_set, text
 
-# Every rule of WCAG 2.0 to 2.2 at levels A and AA, target sizes too, which axe leaves out by itself, and its best practice.
-TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
-RULES = {"runOnly": TAGS, "rules": {"target-size": {"enabled": True}}}
 GAP = Difference("accuracy", "plain", "atom", ("0.71 ± 0.01", "0.72 ± 0.02"), (0.0, 0.02), 0.01, -0.1, 0.12, 0)
 SOURCE = "The  un\n\tbreakable sea ends"
 
@@ -269,8 +267,18 @@ def test_without_scripts_all_is_there(chromium, page_of):
         assert page.locator("button, input").count() == 0  # nothing that would not work
         assert page.locator(".samples tbody tr").count() == 10 and page.locator("svg.map [data-s]").count() == 10
         assert page.locator("mark").first.get_attribute("title")
-        page.locator("summary").last.click()
-        assert page.locator(".values").last.is_visible()
+        for summary, shown in (("Importance of each", ".values"), ("Nearest samples", ".near")):
+            page.locator("summary", has_text=summary).last.click()
+            assert page.locator(shown).last.is_visible()
+
+
+def test_a_mark_under_the_pointer_shows_its_disc_and_its_neighbours(chromium, page_of):
+    with opened(chromium, page_of("set")) as page:
+        assert page.locator(".own:visible").count() == 0
+        page.locator("[data-s]").first.scroll_into_view_if_needed()
+        page.locator("[data-s] use").first.hover()
+        own = page.locator(".own:visible")
+        assert own.count() == 1 and own.locator("line").count() == 3
 
 
 def test_on_paper_nothing_is_cut_or_hidden_behind_a_scroll_bar(chromium, page_of):

@@ -161,7 +161,7 @@ def test_the_legend(tmp_path, full):
 def test_what_is_of_the_charges_where_importance_is_fitted(tmp_path):
     for fitted in (False, True):
         _, page = written(tmp_path, **sample_set(2), fitted=fitted)
-        assert ("net charges, radii and distances do not come from this" in page.text) == fitted
+        assert ("radii and distances come from its charges, not from the importance" in page.text) == fitted
         assert "Importance of tokens" in page.text
 
 
@@ -171,23 +171,36 @@ def test_one_sample_needs_no_table_and_no_map(tmp_path):
 
 
 def test_every_sample_has_a_row_that_leads_to_it_and_a_mark_on_the_map(tmp_path):
-    _, page = written(tmp_path, **sample_set(5))
+    html, page = written(tmp_path, **sample_set(5))
     wanted = [f"sample-{number}" for number in range(1, 11)]
     assert [found["id"] for found in page.all("figure") if "id" in found] == wanted
-    assert [found["href"] for found in page.all("a") if found["href"].startswith("#sample-")] == [
-        "#" + w for w in wanted
-    ]
+    rows = re.findall(r'<th scope="row" role="rowheader"><a href="#(sample-\d+)"', html)
+    assert rows == wanted
     assert [found["data-s"] for found in page.all("g") if "data-s" in found] == [str(n) for n in range(1, 11)]
     assert [found["data-sample"] for found in page.all("tr") if "data-sample" in found] == [
         str(n) for n in range(1, 11)
     ]
 
 
-@pytest.mark.parametrize("count, order", [(3, ["Texts", "All samples"]), (13, ["All samples", "Texts"])])
-def test_a_few_samples_come_before_their_overview(tmp_path, count, order):
+def test_the_nearest_samples_are_listed_on_demand(tmp_path):
+    texts = [
+        text(f"text {i}", [0.5, -0.2], atom=atom(0.5, 0.1, [i * i, 0], 0.1), predicted="a") for i in range(5)
+    ]  # at 0, 1, 4, 9 and 16
+    html, _ = written(tmp_path, texts=texts)
+    lists = re.findall(r'<ol class="near">(.*?)</ol>', html, re.DOTALL)
+    assert [re.findall(r"#sample-(\d)", part) for part in lists] == [
+        ["2", "3", "4"], ["1", "3", "4"], ["2", "1", "4"], ["3", "5", "2"], ["4", "3", "2"],
+    ]  # fmt: skip
+    assert re.findall(r'class="hint">([\d.]+), ', lists[0]) == ["1.00", "4.00", "9.00"]
+    own = re.findall(r'<g class="own" aria-hidden="true">(.*?)</g>', html, re.DOTALL)
+    assert [part.count("<line") for part in own] == [3] * 5 and all(part.count("<circle") == 1 for part in own)
+
+
+@pytest.mark.parametrize("count", [3, 13])
+def test_samples_come_before_their_overview(tmp_path, count):
     html, page = written(tmp_path, texts=sample_set(count)["texts"])
     heads = re.findall(r"<h2 id=\"\w+\">(.*?)</h2>", html)
-    assert [head for head in heads if head in order] == order
+    assert heads == ["Texts", "Reading the colours", "All samples", "Atoms", "Distributions"]
     links = [found["href"][1:] for found in page.all("a") if not found["href"].startswith("#sample-")]
     assert links == [name for name in re.findall(r"<h2 id=\"(\w+)\">", html) if name != "scale"]
 
@@ -210,7 +223,8 @@ def test_the_map_says_what_it_counts(tmp_path):
         int(re.search(rf"{name} \((\d+)\)", page.text)[1])
         for name in ("closer than rest", "further than rest", "repel at every distance")
     )
-    assert closer + further + repels == html.count("<line class") - 3  # three in the key
+    shared = re.sub(r'<g class="own".*?</g>', "", html, flags=re.DOTALL)
+    assert closer + further + repels == shared.count("<line class") - 3  # three in the key
     assert re.search(r"keep \d+% of the centres' variance", page.text)
 
 

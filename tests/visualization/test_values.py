@@ -7,10 +7,21 @@ import numpy as np
 import pytest
 
 from atom_hf.errors import AtomError
-from atom_hf.importance.results import WordImportance
+from atom_hf.importance.results import Explained, Verified, WordImportance
 from atom_hf.visualization.colors import LEVELS, NEGATIVE, PAPER, POSITIVE, level_of, word_style
 from atom_hf.visualization.legend import meaning
-from atom_hf.visualization.values import checked_scale, clean, importances, outcome, percent, plain, signed, tokens
+from atom_hf.visualization.values import (
+    checked_scale,
+    clean,
+    importances,
+    leanings,
+    outcome,
+    percent,
+    plain,
+    signed,
+    tokens,
+    verified_line,
+)
 from helpers.importances import HOSTILE, NAN, atom, picture, text
 
 ONE = text("a b", [0.5, -0.5])
@@ -123,3 +134,25 @@ def test_levels():
 
 def test_the_legend_follows_how_importance_was_learned():
     assert "carries meaning" in " ".join(meaning()) and "the prediction leans on it" in " ".join(meaning(fitted=True))
+
+
+def test_what_a_text_leans_on_is_named_strongest_first():
+    one = text("one two three four five six seven", [0.1, -0.5, 0.8, -0.002, 0.3, 0.6, NAN])
+    assert leanings(one) == [
+        ("leans on", ["three +0.80", "six +0.60", "five +0.30"]),
+        ("speaks against it", ["two −0.50"]),
+    ]
+    assert [title for title, _ in leanings(one, fitted=False)] == ["most positive", "most negative"]
+    assert leanings(text("a b", [0.001, NAN])) == [] and leanings(picture([[1, -1]])) == []
+
+
+def test_what_masking_did_is_said_as_far_as_it_is_known():
+    seen = Verified(["sea", "calm"], 0.94, 0.31, 0.28, 0.9)
+    one = replace(ONE, verified=seen, explained=Explained("good", True, 0.94))
+    assert verified_line(one) == (
+        "without “sea”, “calm”: good 0.94 → 0.31 (0.28 by the importances; 0.90 without as many others)"
+    )
+    bare = replace(one, explained=None, verified=replace(seen, promised=NAN, others=NAN))
+    assert verified_line(bare) == "without “sea”, “calm”: 0.94 → 0.31" and verified_line(ONE) == ""
+    image = replace(picture([[1, 0]]), verified=replace(seen, promised=NAN))
+    assert verified_line(image).startswith("without its 2 strongest patches: 0.94 → 0.31 (0.90 without")

@@ -1,0 +1,1 @@
+"""Manipulators: a classifier becomes an editor, by equations between the two."""
