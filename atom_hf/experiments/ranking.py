@@ -25,12 +25,13 @@ class Rank(NamedTuple):
 
 
 def rank_arms(studies: Iterable[tuple[Study, list[dict[str, Any]]]]) -> list[Rank]:
-    """The arms of studies that have the same ones, the best first.
+    """The arms that all of some studies have, the best first.
 
     An arm's rank in a setting, at a size and in a measure is by its mean over the seeds that all arms have run; equal means
     share a rank. Settings without a probe are left out.
     """
-    ranks, loses = defaultdict(list), defaultdict(list)
+    ranks, loses, studies = defaultdict(list), defaultdict(list), list(studies)
+    arms = [arm for arm in studies[0][0].arms if all(arm in study.arms for study, _ in studies)] if studies else []
     for study, lines in studies:
         probed = study._replace(settings=[setting for setting in study.settings if setting.probes])
         for setting in probed.settings:
@@ -42,7 +43,7 @@ def rank_arms(studies: Iterable[tuple[Study, list[dict[str, Any]]]]) -> list[Ran
                         for line in lines
                         if (line["setting"], line["size"], line["arm"]) == (setting.name, size, arm)
                     }
-                    for arm in study.arms
+                    for arm in arms
                 }
                 seeds = set.intersection(*(set(its) for its in of_arm.values()))
                 if not seeds:
@@ -53,7 +54,7 @@ def rank_arms(studies: Iterable[tuple[Study, list[dict[str, Any]]]]) -> list[Ran
                         better = sum(other > mean for other in means.values())
                         ranks[arm].append(1 + better + (sum(other == mean for other in means.values()) - 1) / 2)
         for d in differences(probed, lines, "accuracy"):
-            if d.mean < -TOLERANCE and d.high < 0:
+            if d.arm in arms and d.mean < -TOLERANCE and d.high < 0:
                 loses[d.arm].append(f"{d.setting}, {d.size}")
     found = [Rank(arm, float(np.mean(its)), len(its), tuple(loses[arm])) for arm, its in ranks.items()]
     return sorted(found, key=lambda rank: rank.mean)

@@ -41,6 +41,15 @@ def test_ranks_over_several_studies_are_over_all_their_settings():
     assert {rank.places for rank in rank_arms([first, second])} == {6}
 
 
+def test_arms_that_one_study_lacks_are_not_ranked():
+    (first, lines), (second, others) = study_of(), study_of(settings=1)
+    first = first._replace(arms={**first.arms, "three": {}})
+    lines = [*lines, *({**line, "arm": "three", "scaled loss": -9.0} for line in lines if line["arm"] == "one")]
+    assert {rank.arm: rank.mean for rank in rank_arms([(first, lines), (second, others)])} == {
+        **{"one": 1.5, "two": 1.5, "plain": 3.0},
+    }
+
+
 def test_equal_means_share_a_rank_and_seeds_that_one_arm_lacks_do_not_count():
     study, lines = study_of(settings=1)
     for line in lines:

@@ -218,7 +218,7 @@ BAD = [
     ("fragments --dataset digits", "give --models"),
     (f"fragments --models {RUNS}", "give --dataset"),
     ("fragments --models run-0 run-0 --dataset digits", "--models 'run-0' is given 2 times"),
-    ("fragments --models run-0 run-9 --dataset digits", "--models 'run-9'"),
+    ("fragments --models run-0 ./run-9 --dataset digits", "--models './run-9'"),
     ("fragments --models run-0 --dataset digits", "--channels classes of one model is one channel"),
     (
         "fragments --models run-0 text-0 --dataset digits --channels classes",
