@@ -281,7 +281,11 @@ CASES = [
     ("comparisons", f"{COMPARE} --a nosuch.yaml --b x.yaml --config x.yaml", "--config 'x.yaml' cannot be read"),
     ("explanations", "explain --model vit-atom", "give --dataset or --text"),
     ("explanations", "explain --model vit-atom --dataset digits --text sea", "give --dataset or --text"),
-    ("explanations", "explain --model vit-atom --dataset digits --samples 0", "--samples must be at least 1, got 0"),
+    (
+        "explanations",
+        "explain --model vit-atom --dataset digits --samples 0",
+        "--samples must be at least 1, or all; got 0",
+    ),
     ("explanations", "explain --model vit-atom --dataset nosuch.csv", "--dataset 'nosuch.csv'"),
     ("explanations", "explain --model vit-fashion-mnist --dataset digits", "vit-fashion-mnist"),
     ("explanations", "explain --model vit-plain --dataset digits", "has no atom_config.json"),

@@ -127,19 +127,13 @@ def test_processes_have_the_gradients_of_one(config, processes, case, step, laun
     if name in TEXT:
         lengths = [max(len(rows_of(name)[n]["input_ids"]) for n in part["seen"][0]) for part in parts]
         assert max(lengths) > 2 * min(lengths)
-    gradients, balancer = expected(name, tuple(numbers))
+    gradients, _ = expected(name, tuple(numbers))
     assert "atom_heads.position.weight" in gradients
     for part in parts:
         assert part["sharded"] == (config in ("fsdp2", "zero3"))
     exactness.compare(what, against, parts[0]["steps"][step], gradients)
     if step == 0:
         assert equal(parts[0]["steps"][0], parts[-1]["steps"][0])
-    elif not unfilled:
-        # The balancer has seen both batches. It measures the norms of the whole batch, up to a factor that both share.
-        first = expected(name, tuple(range(BATCH)))[1]
-        ratios = [0.9 * first[norm] + 0.1 * balancer[norm] for norm in ("task_norm", "atom_norm")]
-        found = parts[0]["balancer"]
-        assert found["task_norm"] / found["atom_norm"] == pytest.approx(ratios[0] / ratios[1], rel=1e-3)
 
 
 @pytest.mark.exactness

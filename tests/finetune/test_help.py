@@ -46,7 +46,7 @@ def test_the_flag_and_its_options_come_first_and_then_explainer_data_model_and_t
     assert list(found) == ["Atoms", "Explainer", "Data", "Model", "Training", "Also"]
     atoms = found["Atoms"]
     assert atoms[0] == "atom" and len(atoms) > 15 and all(name.startswith("atom") for name in atoms)
-    assert found["Explainer"] == ["explainer", "explainer_samples"]
+    assert found["Explainer"] == ["explainer", "explainer_samples", "explainer_seconds"]
     assert {"dataset", "label_column", "max_length"} <= set(found["Data"])
     assert {"model", "model_type", "tokenizer"} <= set(found["Model"])
     assert {*found["Data"], *found["Model"]} == {f.name for f in dataclasses.fields(RunArguments)}

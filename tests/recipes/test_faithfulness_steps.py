@@ -20,6 +20,8 @@ HERE = ROOT / "recipes" / "faithfulness"
 def steps():
     """The modules of the recipe, which import one another by their bare names."""
     sys.path.insert(0, str(HERE))
+    # Other recipes have modules of these names.
+    others = {name: sys.modules.pop(name) for name in ("run", "steps", "steps_report") if name in sys.modules}
     before = set(sys.modules)
     try:
         import steps
@@ -31,6 +33,7 @@ def steps():
         for name in set(sys.modules) - before:
             if getattr(sys.modules[name], "__file__", None) and str(HERE) in sys.modules[name].__file__:
                 del sys.modules[name]
+        sys.modules.update(others)
 
 
 def game(count=2, tokens=5, sets=400):

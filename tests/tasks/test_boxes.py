@@ -8,7 +8,7 @@ from torch import nn
 from atom_hf import AtomError
 from atom_hf.finetune.pretrained import find_model
 from atom_hf.tasks import TaskModel, read_task
-from atom_hf.tasks.boxes import ImageModel, bind
+from atom_hf.tasks.boxes import ImageModel, bind, preparation
 from helpers.models import batch_for, make_tokenizer, tiny
 from helpers.tasks import fit
 
@@ -50,10 +50,10 @@ def test_images_are_resized_and_given_their_channels_with_a_gradient():
     processor = transformers.ViTImageProcessor(
         size={"height": 8, "width": 8}, image_mean=[0.5] * 3, image_std=[0.5] * 3
     )
-    box, pixels = ImageModel(vit.eval(), processor), torch.rand(2, 1, 16, 12).requires_grad_()
+    box, pixels = ImageModel(vit.eval(), **preparation(processor)), torch.rand(2, 1, 16, 12).requires_grad_()
     box(pixels).logits.sum().backward()
     assert pixels.grad.shape == pixels.shape and pixels.grad.abs().sum() > 0
-    assert ImageModel(vit).size is None and torch.equal(ImageModel(vit).image_std, torch.ones(1, 1, 1, 1))
+    assert ImageModel(vit).size is None and ImageModel(vit).std == (1.0,)
 
 
 def test_a_built_in_model_is_a_box_by_its_name():

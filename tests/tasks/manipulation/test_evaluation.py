@@ -82,7 +82,7 @@ def test_an_editor_that_changes_nothing_is_told_from_one_that_edits(evaluated):
 
 
 def test_judges(monkeypatch):
-    monkeypatch.setattr("atom_hf.tasks.manipulation.judge.STEPS", 150)
+    monkeypatch.setattr("atom_hf.tasks.manipulation.judge.STEPS", 400)
     _, rows, test = digit_rows()
     for name in ("linear", "mlp(32)"):
         assert make_judge(name, rows, NAMES, small("unused")).accuracy(test) > 0.8
