@@ -41,7 +41,8 @@ def test_a_plain_run_goes_on_from_all_of_its_weights(tmp_path, library_log):
 
 @pytest.mark.promise("A killed run resumes as if it had not been interrupted.")
 def test_a_plain_run_ends_with_its_best_model(tmp_path):
-    train(f"{BEST} --learning_rate 0.5 --output_dir {tmp_path / 'run'}")
+    # The loss falls, and the largest one counts as the best: an early checkpoint.
+    train(f"{BEST} --greater_is_better true --output_dir {tmp_path / 'run'}")
     state = json.loads((tmp_path / "run" / "trainer_state.json").read_text())
     best = load_file(f"{state['best_model_checkpoint']}/model.safetensors")
     assert not state["best_model_checkpoint"].endswith("checkpoint-6")

@@ -35,7 +35,7 @@ def opened(chromium, path, *, size=DESK, **options):
     asked, errors = [], []
     context.route("**/*", lambda route: (asked.append(route.request.url), route.abort()))
     page = context.new_page()
-    page.set_default_timeout(10_000)
+    page.set_default_timeout(60_000)  # for a machine that others use too
     page.on("console", lambda message: errors.append(message.text) if message.type in ("error", "warning") else None)
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.on("dialog", lambda dialog: (errors.append(dialog.message), dialog.dismiss()))
