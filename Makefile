@@ -8,9 +8,9 @@ SLOW := $(VENV)/.slow
 .PHONY: quickstart test browser slow exactness cards pictures lint clean
 
 quickstart: $(ENVIRONMENT)
-	$(BIN)/atom-hf compare --config recipes/parity/atom.yaml --probe_column label --seeds 5 \
+	$(BIN)/atom-hf compare --config recipes/parity/atom.yaml --probe_column label --seeds 3 \
 		--output_dir runs/quickstart/parity --page runs/quickstart/parity.html
-	$(BIN)/atom-hf compare --config recipes/verse/atom.yaml --atom_form separation --num_train_epochs 2 --max_eval_samples 500 \
+	$(BIN)/atom-hf compare --config recipes/verse/atom.yaml --atom_form separation --seeds 2 --num_train_epochs 2 --max_eval_samples 500 \
 		--output_dir runs/quickstart/verse --page runs/quickstart/verse.html --keep_model
 
 # Two processes, each with whole files of tests, whose fixtures are then made once.
