@@ -150,9 +150,15 @@ class StepAtoms(NamedTuple):
     energy: Atoms
     heads: Atoms | None
 
-    def pack(self) -> Tensor:
-        """[B, d + 3] or [B, d + 3 + h + 3]: all that has to leave `forward`, cross a device boundary or be cached."""
-        return self.energy.pack() if self.heads is None else torch.cat([self.energy.pack(), self.heads.pack()], dim=1)
+    @staticmethod
+    def pack(energy: Tensor, heads: Tensor | None) -> Tensor:
+        """Packed atoms, [B, d + 3] or [B, d + 3 + h + 3]: what leaves `forward`, crosses devices and is cached.
+
+        Args:
+            energy: [B, d + 3], `Atoms.pack` of the atoms of the energy.
+            heads: [B, h + 3], of those that the heads learn on where they train apart, else None.
+        """
+        return energy if heads is None else torch.cat([energy, heads], dim=1)
 
     @classmethod
     def unpack(cls, packed: Tensor, config: AtomConfig) -> "StepAtoms":

@@ -8,13 +8,12 @@ import torch
 from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel, initialization
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 
 from ..errors import AtomError
-
-ARCHITECTURES = ("dense", "convolutional")
+from .small_models import check_images, check_sizes, choose, initialize
 
 LIKELIHOODS = ("bernoulli", "gaussian")
 
@@ -55,28 +54,15 @@ class BetaVAEConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
         self.hidden_sizes = list(self.hidden_sizes)
-        for name in ("image_size", "num_channels", "latent_size"):
-            if getattr(self, name) < 1:
-                raise AtomError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.hidden_sizes or min(self.hidden_sizes) < 1:
-            raise AtomError(f"hidden_sizes must be one or more widths of at least 1, got {self.hidden_sizes}")
-        for name, known in (("architecture", ARCHITECTURES), ("likelihood", LIKELIHOODS)):
-            if getattr(self, name) not in known:
-                raise AtomError(f"{name} must be {' or '.join(map(repr, known))}, got {getattr(self, name)!r}")
-        if self.hidden_act not in ACT2FN:
-            raise AtomError(f"hidden_act {self.hidden_act!r} is no activation of Transformers, such as relu or gelu")
+        check_sizes(self)
+        if self.likelihood not in LIKELIHOODS:
+            raise AtomError(f"likelihood must be {' or '.join(map(repr, LIKELIHOODS))}, got {self.likelihood!r}")
         if not (math.isfinite(self.beta) and self.beta >= 0):
             raise AtomError(f"beta must be a finite number that is not negative, got {self.beta}")
         if not (math.isfinite(self.noise_std) and self.noise_std > 0):
             raise AtomError(f"noise_std must be a finite number above 0, got {self.noise_std}")
         if self.num_classes < 0:
             raise AtomError(f"num_classes must be 0 (no condition) or more, got {self.num_classes}")
-        halved = 2 ** len(self.hidden_sizes)
-        if self.architecture == "convolutional" and self.image_size % halved:
-            raise AtomError(
-                f"image_size {self.image_size} cannot be halved {len(self.hidden_sizes)} times (hidden_sizes); give a "
-                f"multiple of {halved}, or fewer layers"
-            )
 
     @property
     def num_hidden_layers(self) -> int:
@@ -155,9 +141,7 @@ class BetaVAEModel(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            initialization.xavier_uniform_(module.weight)
-            initialization.zeros_(module.bias)
+        initialize(module)
 
     def encode(self, pixel_values: Tensor, labels: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Mean and log variance [B, d] of q(z|x), for images [B, C, H, W] and, with `num_classes`, labels [B]."""
@@ -219,17 +203,13 @@ class BetaVAEModel(PreTrainedModel):
             latents=latents,
             reconstruction_loss=lost,
             kl=kl,
-            hidden_states=tuple(states) if _wanted(output_hidden_states, self.config.output_hidden_states) else None,
+            hidden_states=tuple(states) if choose(output_hidden_states, self.config.output_hidden_states) else None,
         )
-        return result if _wanted(return_dict, self.config.return_dict) else result.to_tuple()
+        return result if choose(return_dict, self.config.return_dict) else result.to_tuple()
 
     def _encode(self, pixels: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor, list[Tensor]]:
         config = self.config
-        shape = (config.num_channels, config.image_size, config.image_size)
-        if pixels.shape[1:] != shape:
-            raise AtomError(
-                f"pixel_values must be [B, {', '.join(map(str, shape))}] (num_channels, image_size), got {list(pixels.shape)}"
-            )
+        check_images(pixels, config)
         if config.likelihood == "bernoulli" and not bool(((pixels >= 0) & (pixels <= 1)).all()):
             raise AtomError(
                 "pixel_values must be in [0, 1] for the likelihood 'bernoulli' (an image processor with image_mean 0 and "
@@ -263,10 +243,6 @@ class BetaVAEModel(PreTrainedModel):
             got = "none" if labels is None else list(labels.shape)
             raise AtomError(f"labels must be one class [{count}] each: the model has num_classes {classes}; got {got}")
         return F.one_hot(labels.long(), classes).to(self.dtype)
-
-
-def _wanted(given: bool | None, default: bool | None) -> bool:
-    return bool(default if given is None else given)
 
 
 AutoConfig.register(BetaVAEConfig.model_type, BetaVAEConfig)

@@ -16,14 +16,12 @@ from transformers import (
     AutoModelForImageClassification,
     PreTrainedConfig,
     PreTrainedModel,
-    initialization,
 )
 from transformers.activations import ACT2FN
 from transformers.utils import ModelOutput
 
 from ..errors import AtomError, DivergedError, first_line
-
-ARCHITECTURES = ("dense", "convolutional")
+from .small_models import check_images, check_sizes, choose, initialize
 
 PLAYERS = ("generator", "discriminator")
 
@@ -64,24 +62,10 @@ class GANConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
         self.hidden_sizes = list(self.hidden_sizes)
-        for name in ("image_size", "num_channels", "latent_size"):
-            if getattr(self, name) < 1:
-                raise AtomError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not self.hidden_sizes or min(self.hidden_sizes) < 1:
-            raise AtomError(f"hidden_sizes must be one or more widths of at least 1, got {self.hidden_sizes}")
-        if self.architecture not in ARCHITECTURES:
-            raise AtomError(f"architecture must be {' or '.join(map(repr, ARCHITECTURES))}, got {self.architecture!r}")
-        if self.hidden_act not in ACT2FN:
-            raise AtomError(f"hidden_act {self.hidden_act!r} is no activation of Transformers, such as relu or gelu")
+        check_sizes(self)
         if not (math.isfinite(self.gradient_penalty) and self.gradient_penalty >= 0):
             raise AtomError(
                 f"gradient_penalty must be a finite number that is not negative, got {self.gradient_penalty}"
-            )
-        halved = 2 ** len(self.hidden_sizes)
-        if self.architecture == "convolutional" and self.image_size % halved:
-            raise AtomError(
-                f"image_size {self.image_size} cannot be halved {len(self.hidden_sizes)} times (hidden_sizes); give a "
-                f"multiple of {halved}, or fewer layers"
             )
 
     @property
@@ -209,10 +193,7 @@ class GANModel(PreTrainedModel):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
-            initialization.xavier_uniform_(module.weight)
-            if module.bias is not None:
-                initialization.zeros_(module.bias)
+        initialize(module)
 
     def draw_noise(self, count: int, generator: torch.Generator | None = None) -> Tensor:
         """Standard normal numbers [count, latent_size] for the generator."""
@@ -247,12 +228,7 @@ class GANModel(PreTrainedModel):
             DivergedError: a loss that is not a finite number.
         """
         config = self.config
-        shape = (config.num_channels, config.image_size, config.image_size)
-        if pixel_values.shape[1:] != shape:
-            raise AtomError(
-                f"pixel_values must be [B, {', '.join(map(str, shape))}] (num_channels, image_size), got "
-                f"{list(pixel_values.shape)}"
-            )
+        check_images(pixel_values, config)
         noise = self.draw_noise(len(pixel_values)) if noise is None else noise
         samples, states = self.generator(noise)
         # Each player's loss reaches its own parameters alone: the generator's passes through a discriminator that stands still.
@@ -273,17 +249,15 @@ class GANModel(PreTrainedModel):
                 f"{(discriminator_loss + penalty).item():g}: the GAN has diverged; lower the learning rate, or raise "
                 "gradient_penalty"
             )
-        wanted = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         output = GANOutput(
             loss=loss,
             generator_loss=generator_loss.detach(),
             discriminator_loss=discriminator_loss.detach(),
             penalty=penalty.detach(),
             samples=samples.detach(),
-            hidden_states=tuple(states) if wanted else None,
+            hidden_states=tuple(states) if choose(output_hidden_states, config.output_hidden_states) else None,
         )
-        as_dict = config.return_dict if return_dict is None else return_dict
-        return output if as_dict else output.to_tuple()
+        return output if choose(return_dict, config.return_dict) else output.to_tuple()
 
 
 AutoConfig.register(GANConfig.model_type, GANConfig)

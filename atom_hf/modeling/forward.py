@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from transformers.utils import ModelOutput, logging
 
 from ..atoms.energy import pack_atoms
+from ..atoms.loss import StepAtoms
 from ..errors import AtomError
 from .collector import reading_once
 from .explaining import explain_tokens, is_explained, layers_to_read
@@ -172,9 +173,8 @@ def read_atoms(
         energy = model.atom_heads.atoms_of(*where, **options)
         tokens = tokens.detach()  # the model does not learn from the heads' objective here
     importance, position = model.atom_heads(tokens)
-    packed = pack_atoms(importance, position, mask, token_reduction=config.token_reduction)
-    if energy is not None:
-        packed = torch.cat([energy, packed], dim=1)  # StepAtoms.pack
+    own = pack_atoms(importance, position, mask, token_reduction=config.token_reduction)
+    packed = StepAtoms.pack(own, None) if energy is None else StepAtoms.pack(energy, own)
     explained = explain_tokens(model, tokens, mask, inputs, outputs, states)
     importance = (importance if explained is None else explained).detach()
     if mask is not None:

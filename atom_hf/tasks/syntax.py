@@ -82,11 +82,6 @@ def walk(expression: Expression) -> Iterator[Expression]:
         yield from walk(part)
 
 
-def names_in(expression: Expression) -> list[str]:
-    """The names of variables and constants, in the order in which they first come."""
-    return list(dict.fromkeys(part.name for part in walk(expression) if isinstance(part, Name)))
-
-
 def boxes_in(expression: Expression) -> list[str]:
     """The names of boxes, in the order in which they first come."""
     return list(dict.fromkeys(part.box for part in walk(expression) if isinstance(part, Call)))

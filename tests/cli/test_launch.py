@@ -22,7 +22,7 @@ from transformers import AutoModelForSequenceClassification
 import atom_hf
 from atom_hf import load_atom_model
 from helpers import exactness
-from helpers.launched import MODELS, ROWS, one_process, rows_of
+from helpers.launched import MODELS, RELATIVE, ROWS, one_process, rows_of
 from helpers.models import TEXT, batch_for
 from helpers.paths import environment
 from helpers.training import equal
@@ -134,6 +134,20 @@ def test_processes_have_the_gradients_of_one(config, processes, case, step, laun
     exactness.compare(what, against, parts[0]["steps"][step], gradients)
     if step == 0:
         assert equal(parts[0]["steps"][0], parts[-1]["steps"][0])
+
+
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("config", "processes"), [marked(*launch) for launch in LAUNCHES])
+def test_processes_measure_the_norms_of_one(config, processes, name, launched, tmp_path):
+    if why := why_not(config):
+        pytest.skip(why)
+    found = launched(config, processes)[0][0][f"{name}, relative"]
+    # The whole batch, and the one that is filled up with rows of the first. Norms are known up to a factor that both share.
+    batches = tuple(range(BATCH)), (*range(BATCH, ROWS), *range(2 * BATCH - ROWS))
+    alone = [one_process(name, numbers, tmp_path, **RELATIVE)[1] for numbers in batches]
+    task, atom = (0.9 * alone[0][norm] + 0.1 * alone[1][norm] for norm in ("task_norm", "atom_norm"))
+    assert found["task_norm"] / found["atom_norm"] == pytest.approx(task / atom, rel=1e-3)
+    assert found["steps"] == 2
 
 
 @pytest.mark.exactness

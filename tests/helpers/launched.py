@@ -24,6 +24,7 @@ from helpers.training import SUM, Gradients, arguments
 ROWS = 13
 STILL = {"learning_rate": 0.0, "atom_head_learning_rate": 0.0, "weight_decay": 0.0, "max_grad_norm": 0.0}
 STEPS = {**SUM, **STILL, "atom_weight": 3.0, "max_steps": 2}
+RELATIVE = {"atom_weighting": "relative"}  # where the balancer measures
 MODELS = ("bert", "vit", "gpt2")
 # Where the accelerator splits a last batch as it comes, rather than filling it up with rows of the first.
 UNFILLED = {"accelerator_config": {"even_batches": False}}
@@ -72,10 +73,10 @@ def world_size():
     return int(os.environ.get("WORLD_SIZE", 1))
 
 
-def one_process(name, numbers, folder):
-    """The gradients of a step of one process that holds just these rows."""
+def one_process(name, numbers, folder, **more):
+    """The gradients of a step of one process that holds just these rows, and its balancer."""
     gradients, rows = Gradients(), rows_of(name)
-    options = {**STEPS, "max_steps": 1, "per_device_train_batch_size": len(numbers)}
+    options = {**STEPS, "max_steps": 1, "per_device_train_batch_size": len(numbers), **more}
     trainer, _ = trainer_of(name, folder, rows=[rows[n] for n in numbers], callbacks=[gradients], **options)
     trainer.train()
     return gradients.steps[0], trainer.model.atom_balancer.state()
@@ -192,6 +193,7 @@ def main(kind, folder):
         sizes = {"per_device_train_batch_size": 4 // world_size(), "gradient_accumulation_steps": 2, "max_steps": 1}
         options = {"rows": rows_of(name)[:8], "atom_pair_batch": 8, **sizes}
         found[f"{name}, cached pairs"] = gradients_of(name, folder, traffic, **options)
+        found[f"{name}, relative"] = gradients_of(name, folder, traffic, **RELATIVE)["balancer"]
     if kind == "ddp":
         found["buffers"] = [buffers_of("resnet", folder, **more) for more in ({}, {"atom_pair_batch": 8})]
         # Nothing is skipped where the weight is 0: DDP that looks for unused parameters no more would wait for them.
