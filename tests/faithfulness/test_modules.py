@@ -1,5 +1,7 @@
 """Modules of `evaluate`, loaded from their folders without the Hub."""
 
+import sys
+
 import evaluate
 import numpy as np
 import pytest
@@ -17,12 +19,17 @@ ATTRIBUTIONS = RNG.normal(size=(4, 3, 7))
 
 @pytest.fixture(autouse=True, scope="module")
 def own_cache(tmp_path_factory):
-    """Where `evaluate` keeps the modules that it has loaded."""
+    """Where `evaluate` keeps the modules that it has loaded: here alone, also where an earlier test had it load some elsewhere."""
     folder = str(tmp_path_factory.mktemp("modules"))
     with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "evaluate_modules"]:
+            patch.delitem(sys.modules, name)
         patch.setattr(evaluate.config, "HF_MODULES_CACHE", folder)
         patch.setattr(evaluate.loading, "HF_MODULES_CACHE", folder, raising=False)
+        patch.setattr(sys, "path", [folder, *sys.path])  # before a cache of the machine, which may hold some too
         yield
+        for name in [name for name in sys.modules if name.partition(".")[0] == "evaluate_modules"]:
+            del sys.modules[name]
 
 
 def mean_of(function, *columns):
