@@ -83,8 +83,7 @@ def dispersive_loss(latent: Tensor, temperature: float) -> Tensor:
     divided by the width.
     """
     z = latent.float()
-    i, j = torch.triu_indices(len(z), len(z), offset=1, device=z.device)
-    pairs = (z[i] - z[j]).square().mean(-1) / -temperature
+    pairs = F.pdist(z).square() / (-temperature * z.shape[1])
     own = z.new_zeros(len(z)) + 0 * z.sum()  # the gradient exists for one sample too
     return torch.cat([pairs, pairs, own]).logsumexp(0) - 2 * math.log(len(z))
 

@@ -39,6 +39,8 @@ class GANConfig(PreTrainedConfig):
         architecture: "dense" or "convolutional".
         bounded: whether pixels are in [-1, 1], by a tanh.
         gradient_penalty: weight gamma of R1 (Mescheder et al., 2018), at real images; 0 for none.
+        mode_seeking: weight of the mode seeking term (Mao et al., 2019), which keeps samples of different noise apart; 0 for
+            none.
         discriminator: the configuration of an image classifier of Transformers, with its `model_type`, that takes the place of
             the small discriminator; None for that.
         hidden_act: the activation, by its name in Transformers.
@@ -56,6 +58,7 @@ class GANConfig(PreTrainedConfig):
     architecture: str = "convolutional"
     bounded: bool = True
     gradient_penalty: float | int = 1.0
+    mode_seeking: float | int = 0.0
     discriminator: dict[str, Any] | None = None
     hidden_act: str = "leaky_relu"
 
@@ -63,10 +66,10 @@ class GANConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
         self.hidden_sizes = list(self.hidden_sizes)
         check_sizes(self)
-        if not (math.isfinite(self.gradient_penalty) and self.gradient_penalty >= 0):
-            raise AtomError(
-                f"gradient_penalty must be a finite number that is not negative, got {self.gradient_penalty}"
-            )
+        for name in ("gradient_penalty", "mode_seeking"):
+            weight = getattr(self, name)
+            if not (math.isfinite(weight) and weight >= 0):
+                raise AtomError(f"{name} must be a finite number that is not negative, got {weight}")
 
     @property
     def num_hidden_layers(self) -> int:
@@ -88,6 +91,8 @@ class GANOutput(ModelOutput):
         generator_loss: -log D(G(z)), non-saturating.
         discriminator_loss: -log D(x) - log(1 - D(G(z))).
         penalty: gamma/2 ||grad_x D(x)||^2, which joins the discriminator's loss.
+        mode_seeking: `mode_seeking_loss`, whose weight is that of the configuration, and which joins the generator's loss; 0
+            in evaluation, and where the weight is 0.
         samples: [B, C, H, W], G(z), without a gradient.
         hidden_states: of the generator: the noise, then each layer. [B, 1, h] of a dense model, else [B, h, H, W].
     """
@@ -96,6 +101,7 @@ class GANOutput(ModelOutput):
     generator_loss: Tensor | None = None
     discriminator_loss: Tensor | None = None
     penalty: Tensor | None = None
+    mode_seeking: Tensor | None = None
     samples: Tensor | None = None
     hidden_states: tuple[Tensor, ...] | None = None
 
@@ -173,10 +179,25 @@ class ClassifierDiscriminator(nn.Module):
         return self.classifier(pixel_values=pixel_values).logits.squeeze(1)
 
 
+def mode_seeking_loss(noise: Tensor, samples: Tensor) -> Tensor:
+    """How little samples [B, C, H, W] move with their noise [B, d]: a scalar, of the pairs (i, i + B // 2).
+
+        1 / (r + 1e-5), r = (mean |G(z_i) - G(z_j)|) / (mean |z_i - z_j|), means over pairs and coordinates
+
+    Source: Mao et al. (2019, arXiv 1903.05628), Eq. 2, in the form of the authors' code. 0 for fewer than two samples.
+    """
+    half = len(noise) // 2
+    if not half:
+        return samples.sum() * 0
+    moved = (samples[:half] - samples[half : 2 * half]).abs().mean()
+    return 1 / (moved / (noise[:half] - noise[half : 2 * half]).abs().mean() + 1e-5)
+
+
 class GANModel(PreTrainedModel):
     """A generator and a discriminator, each with its own part in one loss.
 
-    Source: the non-saturating loss, Goodfellow et al. (2014), Section 3; the penalty R1, Mescheder et al. (2018).
+    Source: the non-saturating loss, Goodfellow et al. (2014), Section 3; the penalty R1, Mescheder et al. (2018); mode seeking,
+    Mao et al. (2019).
     """
 
     config_class = GANConfig
@@ -242,7 +263,10 @@ class GANModel(PreTrainedModel):
         if penalised:
             (slope,) = torch.autograd.grad(judged.sum(), real, create_graph=True)
             penalty = config.gradient_penalty / 2 * slope.square().flatten(1).sum(1).mean()
-        loss = generator_loss + discriminator_loss + penalty
+        seeking = torch.zeros_like(generator_loss)
+        if config.mode_seeking > 0 and torch.is_grad_enabled():
+            seeking = mode_seeking_loss(noise, samples)
+        loss = generator_loss + config.mode_seeking * seeking + discriminator_loss + penalty
         if not bool(loss.isfinite()):
             raise DivergedError(
                 f"the losses of generator and discriminator are {generator_loss.item():g} and "
@@ -254,6 +278,7 @@ class GANModel(PreTrainedModel):
             generator_loss=generator_loss.detach(),
             discriminator_loss=discriminator_loss.detach(),
             penalty=penalty.detach(),
+            mode_seeking=seeking.detach(),
             samples=samples.detach(),
             hidden_states=tuple(states) if choose(output_hidden_states, config.output_hidden_states) else None,
         )
