@@ -61,7 +61,7 @@ def sample_images(
                 more["class_labels"] = torch.tensor([labels[number] for number in numbers], device=denoiser.device)
             scheduler.set_timesteps(steps)
             for time in scheduler.timesteps:
-                predicted = denoiser(images, time, **more).sample
+                predicted = denoiser(images, time.expand(len(images)), **more).sample  # a DiT takes no single time
                 images = scheduler.step(predicted, time, images, generator=generators).prev_sample
             found.append(images.float().cpu())
             bar.update(len(numbers))

@@ -16,6 +16,7 @@ from ..errors import AtomError
 from ..modeling.collector import AtomCollector, collecting
 from ..modeling.inference import check_numbers
 from ..modeling.mixin import AtomMixin
+from ..modeling.unwrap import Objective
 from ..utils.distributed import gather_rows, processes
 from .first_samples import FirstSamplesMixin
 from .loss_log import LossLog
@@ -36,6 +37,7 @@ class LossMixin(FirstSamplesMixin):
     _atom_pairs: PairCache | None
     _atom_log: LossLog
     _atom_model: AtomMixin
+    _atom_unwrapped: Any
 
     def get_batch_samples(self, *args: Any, **kwargs: Any):
         batches, num_items_in_batch = super().get_batch_samples(*args, **kwargs)
@@ -158,7 +160,11 @@ class LossMixin(FirstSamplesMixin):
             return {name: value for name, value in inputs.items() if name != "labels"}
         if self._atom_loss_scale.computes is not Trainer or type(self).compute_loss is not LossMixin.compute_loss:
             # The batches of another trainer or a custom loss may hold more than the model takes.
-            taken = parameter_names(type(self._atom_model).forward)
+            whole = self._atom_unwrapped
+            model = (
+                whole if isinstance(whole, Objective) else self._atom_model
+            )  # an adapter's forward names no argument
+            taken = parameter_names(type(model).forward)
             return {name: value for name, value in inputs.items() if name in taken}
         return inputs
 

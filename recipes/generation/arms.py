@@ -33,10 +33,14 @@ class Setting(NamedTuple):
     """What is tried on the tuning seeds, for each arm but the first."""
     seeds: int
     """0, 1, ...: nothing is chosen on them."""
+    tuning_seeds: tuple[int, ...] = TUNING_SEEDS
+    weights_of: str | None = None
+    """The setting whose weights it takes, in place of tuning its own."""
 
     @property
     def runs(self) -> int:
-        return len(TUNING_SEEDS) * len(self.weights) * (len(self.arms) - 1) + self.seeds * len(self.arms)
+        tried = 0 if self.weights_of else len(self.tuning_seeds) * len(self.weights)
+        return tried * (len(self.arms) - 1) + self.seeds * len(self.arms)
 
 
 def rows_of(rows: list[Row], setting: Setting, arm: str | None = None, tuning: bool = False) -> list[Row]:
@@ -45,8 +49,8 @@ def rows_of(rows: list[Row], setting: Setting, arm: str | None = None, tuning: b
     return [
         row
         for row in rows
-        if row["setting"] == setting.name
-        and (row["seed"] in TUNING_SEEDS) == tuning
+        if row["setting"] == ((setting.weights_of or setting.name) if tuning else setting.name)
+        and (row["seed"] in setting.tuning_seeds) == tuning
         and (tuning or row["weight"] == chosen.get(row["arm"]))
         and arm in (None, row["arm"])
     ]
@@ -57,7 +61,7 @@ def chosen_weights(rows: list[Row], setting: Setting) -> dict[str, float]:
     found = {PLAIN: 0.0}
     for arm in setting.arms[1:]:
         scores = {weight: tuned_scores(rows, setting, arm, weight) for weight in setting.weights}
-        if all(len(values) == len(TUNING_SEEDS) for values in scores.values()):
+        if all(len(values) == len(setting.tuning_seeds) for values in scores.values()):
             found[arm] = max(setting.weights, key=lambda weight: statistics.mean(scores[weight]))
     return found
 
@@ -69,7 +73,7 @@ def tuned_scores(rows: list[Row], setting: Setting, arm: str, weight: float) -> 
 
 def jobs(rows: list[Row], setting: Setting) -> Iterator[tuple[str, float, int]]:
     """(arm, weight, seed) of each run, those first that choose weights; `rows` grows meanwhile."""
-    for seed in TUNING_SEEDS:
+    for seed in () if setting.weights_of else setting.tuning_seeds:
         for arm in setting.arms[1:]:
             for weight in setting.weights:
                 yield arm, weight, seed

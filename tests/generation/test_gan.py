@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModel
 
 from atom_hf import AtomConfig, attach_atoms, load_atom_model
-from atom_hf.generation.gan import GANModel
+from atom_hf.generation.gan import GANModel, mode_seeking_loss
 from helpers.error_messages import error_message
 from helpers.gans import IMAGES, KINDS, gan, images_for
 
@@ -71,6 +71,31 @@ def test_the_energy_reads_the_hidden_states_of_the_generator(name, tmp_path):
     )
 
 
+@pytest.mark.parametrize("name", ["convolutional", "points"])
+def test_mode_seeking_is_part_of_the_generators_loss(name):
+    model, images = gan(name, mode_seeking=0.5), images_for(name)
+    noise = model.draw_noise(5)  # the fifth has no partner
+    outputs = model(images[:5], noise)
+    outputs.loss.backward()
+    found = {key: value.grad for key, value in model.named_parameters()}
+
+    plain = gan(name)
+    loss = plain(images[:5], noise).loss
+    samples = plain.generator(noise)[0]
+    moved = [(samples[i] - samples[i + 2]).abs().flatten() for i in range(2)]
+    apart = [(noise[i] - noise[i + 2]).abs() for i in range(2)]
+    ratio = torch.cat(moved).sum() / torch.cat(moved).numel() / (torch.cat(apart).sum() / 10)
+    assert outputs.mode_seeking.item() == pytest.approx((1 / (ratio + 1e-5)).item(), rel=1e-4)
+    (loss + 0.5 / (ratio + 1e-5)).backward()
+    for key, value in plain.named_parameters():
+        assert torch.allclose(found[key], value.grad, rtol=1e-3, atol=1e-6), key
+    assert model.eval()(images).mode_seeking > 0
+    with torch.no_grad():
+        assert model(images).mode_seeking == 0
+    one = mode_seeking_loss(noise[:1], samples[:1])
+    assert one == 0 and one.requires_grad
+
+
 def test_in_evaluation_there_is_no_penalty():
     model = gan().eval()
     with torch.no_grad():
@@ -86,6 +111,7 @@ def test_what_does_not_fit():
     error_message(lambda: gan(architecture="round"), "architecture must be 'dense' or 'convolutional'")
     error_message(lambda: gan(hidden_act="none"), "hidden_act 'none'")
     error_message(lambda: gan(gradient_penalty=-1), "gradient_penalty")
+    error_message(lambda: gan(mode_seeking=float("nan")), "mode_seeking must be a finite number")
     error_message(lambda: gan(discriminator={"model_type": "bert"}), "discriminator: 'bert'", "no image classifier")
     error_message(lambda: gan(discriminator={"model_type": "nothing"}), "discriminator: 'nothing'")
     error_message(lambda: gan()(IMAGES[:, :, :4]), "pixel_values must be [B, 1, 8, 8]", "[6, 1, 4, 8]")

@@ -1,0 +1,142 @@
+"""The page of a study of images, and its pictures, from its results."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from arms import ABOUT, PLAIN, Row, Setting, differences, rows_of
+from image_runs import BATCH, STEPS, unpacked
+from tables import curve_ends, found_sentences, results_table, tuning_table
+
+from atom_hf.visualization.figures import new_figure, save_figure
+
+MEASURES = ("frechet", "precision", "recall", "density", "coverage", "class_divergence", "memorised")
+NAMES = {
+    "frechet": "Fréchet",
+    "precision": "precision",
+    "recall": "recall",
+    "density": "density",
+    "coverage": "coverage",
+    "class_divergence": "KL of classes",
+    "memorised": "memorised",
+}
+LESS_IS_BETTER = ("frechet", "class_divergence", "memorised")
+ABOUT_DATA = {
+    "digits": "Handwritten digits of 8 x 8 pixels, built in: 1,000 images to train on, 797 others to compare with.",
+    "mnist": "MNIST.",
+    "fashion": "Fashion-MNIST.",
+}
+HEAD = """# Generators of {name}
+
+    python recipes/generation/images.py {name}{more}
+    python recipes/generation/images.py {name} --report_only    # writes this page again from the results
+
+{about}
+A small diffusion transformer by flow matching ({flow:,} steps of {batch} images, a moving average of its weights), and a small
+convolutional GAN with R1 ({gan:,} steps), each also with 300 images alone.
+The arms differ in one term: the energy in either form, [Dispersive Loss](https://arxiv.org/abs/2506.09027), and for the GAN
+[mode seeking](https://arxiv.org/abs/1903.05628).
+The energy and Dispersive Loss work on the same hidden states: the block at a quarter of the transformer's depth, and the
+generator's last.
+
+Each arm has the best of three weights by the Fréchet distance on seeds that are not reported ([below](#weights)), also for the 300
+images, for which nothing was tuned again.
+Samples are measured beside images that were not trained on, on the features of a small convolutional classifier
+([digits.safetensors](results/digits.safetensors), trained by the recipe with a fixed seed), which also reads their classes:
+*KL of classes* is from the shares of the classes to those of the images, in nats.
+*Memorised* is the share of samples that are less than a third as far from the nearest training image as from the second.
+The arms of a seed start from the same weights and see the same images in the same order.
+Differences are paired over seeds, with 95 % t intervals; bold ones hold after Holm's correction over the {tests} of this page
+(p < 0.05).
+*Time* is the median ratio of the training's CPU time to plain's.
+
+{findings}
+
+"""
+
+
+def report(name: str, rows: list[Row], settings: list[Setting]) -> str:
+    """The page."""
+    done = [setting for setting in settings if len(rows_of(rows, setting, PLAIN)) > 1]
+    found = differences(rows, done, MEASURES)
+    text = HEAD.format(
+        name=name,
+        more="" if name == "digits" else " --dataset FILE.npz",
+        about=ABOUT_DATA[name],
+        flow=STEPS["flow"],
+        gan=STEPS["gan"],
+        batch=BATCH,
+        tests=len(found),
+        findings=found_sentences(found, NAMES, LESS_IS_BETTER),
+    ).replace("digits.safetensors", f"{name}.safetensors")
+    parts = [text]
+    for setting in done:
+        parts.append(f"## {title(setting)}\n\n{results_table(rows, setting, found, NAMES)}\n")
+    parts.append(
+        "## Samples\n\nThe same noise, seed 0, unpicked; below each sample the training image that is nearest to it.\n\n"
+        f"![Samples of every arm, and the nearest training images]({name}.png)\n\n"
+        "## Over the training\n\nPlain, each reported seed. In the last fifth of the training its mean changes by "
+        f"{curve_ends(rows, done, ('frechet', 'coverage'), NAMES)}.\n\n"
+        f"![The Fréchet distance and the coverage of plain runs over the training]({name}_training.png)\n\n"
+        "## Weights\n\nMinus the mean Fréchet distance on the tuning seeds; the best is bold.\n\n"
+        f"{tuning_table(rows, [setting for setting in settings if not setting.weights_of])}"
+    )
+    return "".join(parts)
+
+
+def title(setting: Setting) -> str:
+    data, kind = setting.name.split(", ")
+    few = f", {data.split()[1]} images" if " " in data else ""
+    return f"{'GAN' if kind == 'gan' else 'Flow'}{few}"
+
+
+def pictures(name: str, rows: list[Row], settings: list[Setting], folder: Path) -> list[Path]:
+    """Samples of every arm, and plain's measures over the training."""
+    done = [setting for setting in settings if len(rows_of(rows, setting, PLAIN)) > 1]
+    return [
+        samples_picture(rows, done, folder / f"{name}.png"),
+        curves(rows, done, folder / f"{name}_training.png"),
+    ]
+
+
+def samples_picture(rows: list[Row], settings: list[Setting], path: Path) -> Path:
+    lines = [(setting, arm, row) for setting in settings for arm in setting.arms for row in shown(rows, setting, arm)]
+    figure, axes = new_figure(9, 1.75 * len(lines), len(lines), 1)
+    for axis, (setting, arm, row) in zip(axes[:, 0], lines, strict=True):
+        strips = [strip(unpacked(row[part], row["shape"])) for part in ("shown", "nearest")]
+        gap = np.ones((1, *strips[0].shape[1:]))
+        axis.imshow(np.concatenate([strips[0], gap, strips[1]]).squeeze(), cmap="gray", vmin=0, vmax=1)
+        axis.set_title(f"{title(setting)}: {ABOUT[arm]}", fontsize=9, loc="left")
+        axis.set_axis_off()
+    return save_figure(figure, path)
+
+
+def shown(rows: list[Row], setting: Setting, arm: str) -> list[Row]:
+    return [row for row in rows_of(rows, setting, arm) if "shown" in row][:1]
+
+
+def strip(images: np.ndarray) -> np.ndarray:
+    """Images uint8 [N, C, H, W] side by side, with white between them: [H, width, C] in [0, 1]."""
+    values = images.transpose(0, 2, 3, 1) / 255
+    gap = np.ones((values.shape[1], 1, values.shape[3]))
+    return np.concatenate([part for image in values for part in (image, gap)], axis=1)
+
+
+def curves(rows: list[Row], settings: list[Setting], path: Path) -> Path:
+    figure, axes = new_figure(3.2 * len(settings), 5, 2, len(settings))
+    for column, setting in enumerate(settings):
+        for axis, measure in zip(axes[:, column], ("frechet", "coverage"), strict=True):
+            for row in rows_of(rows, setting, PLAIN):
+                points: list[dict[str, Any]] = row["curve"]
+                axis.plot(
+                    [point["step"] for point in points],
+                    [point[measure] for point in points],
+                    color="#333333", marker=".", linewidth=1, alpha=0.7,
+                )  # fmt: skip
+            axis.set_ylim(bottom=0)
+            axis.grid(color="#eeeeee")
+        axes[0, column].set_title(title(setting), fontsize=10)
+        axes[1, column].set_xlabel("step")
+    for axis, label in zip(axes[:, 0], ("Fréchet distance", "coverage"), strict=True):
+        axis.set_ylabel(label)
+    return save_figure(figure, path)

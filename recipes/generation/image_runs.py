@@ -1,0 +1,211 @@
+"""One run on images: a small diffusion transformer by flow matching, or a GAN, with one arm."""
+
+import base64
+import tempfile
+import time
+from typing import Any
+
+import numpy as np
+import torch
+from dispersive import Dispersive
+from image_data import Classifier, Images
+from torch import Tensor
+from torch.utils.data import Dataset, default_collate
+from transformers import TrainerCallback, set_seed
+
+from atom_hf import AtomTrainingArguments
+from atom_hf.generation.denoisers import make_scheduler
+from atom_hf.generation.gan import GANConfig, GANModel
+from atom_hf.generation.gan_trainer import GANArguments, GANTrainer
+from atom_hf.generation.measures import fidelity, frechet_distance, nearest_training
+from atom_hf.generation.objective import DenoisingObjective
+from atom_hf.generation.sampling import sample_images
+from atom_hf.generation.trainer import DenoisingTrainer
+
+STEPS = {"flow": 1500, "gan": 2000}
+BATCH = 64
+EULER = 20  # steps of sampling by flow
+MOST = 1000  # samples that are measured, and images that they are compared with
+POINTS = 5  # of a curve
+SHOWN = 12
+
+
+class Rows(Dataset):
+    """Images as rows; a batch is fetched at once. A diffusion transformer is given the same class for all."""
+
+    def __init__(self, images: Tensor, kind: str):
+        self.values = {"pixel_values": images}
+        if kind == "flow":
+            self.values["labels"] = torch.zeros(len(images), dtype=torch.long)
+
+    def __len__(self) -> int:
+        return len(self.values["pixel_values"])
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        return {name: values[number] for name, values in self.values.items()}
+
+    def __getitems__(self, numbers: list[int]) -> dict[str, Tensor]:
+        return {name: values[numbers] for name, values in self.values.items()}
+
+
+def collate(rows: Any) -> dict[str, Tensor]:
+    return rows if isinstance(rows, dict) else default_collate(rows)
+
+
+class DispersiveGANTrainer(Dispersive, GANTrainer):
+    """Dispersive Loss on the generator's last hidden state, of which the energy makes its atoms too."""
+
+
+class DispersiveDenoisingTrainer(Dispersive, DenoisingTrainer):
+    """Dispersive Loss on the block of which the energy makes its atoms too."""
+
+
+def make_transformer(images: Tensor) -> Any:
+    """A small DiT with tokens of 2 x 2 pixels (4 x 4 from 24 pixels on)."""
+    from diffusers import DiTTransformer2DModel
+
+    channels, side = images.shape[1], images.shape[2]
+    return DiTTransformer2DModel(
+        num_attention_heads=2,
+        attention_head_dim=24,
+        in_channels=channels,
+        out_channels=channels,
+        num_layers=3,
+        sample_size=side,
+        patch_size=2 if side < 24 else 4,
+        num_embeds_ada_norm=1,
+        norm_num_groups=1,
+    )
+
+
+def draw(trainer: Any, count: int, seed: int) -> Tensor:
+    """Images [count, C, H, W] in [0, 1]; those of two models come from the same noise."""
+    if isinstance(trainer, DenoisingTrainer):
+        with trainer.averaged():
+            parts = trainer.objective
+            return sample_images(
+                parts.denoiser, parts.scheduler, count, steps=EULER, seed=seed, labels=[0] * count, batch_size=250
+            )
+    images = trainer.model.sample(count, torch.Generator().manual_seed(seed))
+    return (images / 2 + 0.5).clamp(0, 1)
+
+
+@torch.no_grad()
+def measure(images: Tensor, data: Images, classifier: Classifier) -> dict[str, float]:
+    """How good samples in [0, 1] are, beside images that were not trained on."""
+    features, logits = classifier(2 * images - 1)
+    real, _ = classifier(data.test[: len(images)])
+    real, features = real / real.std(), features / real.std()
+    found = fidelity(real.numpy(), features.numpy())
+    shares = torch.bincount(logits.argmax(1), minlength=10).double() / len(images)
+    true = torch.bincount(data.test_labels, minlength=10).double() / len(data.test_labels)
+    some = shares > 0
+    flat = [values.flatten(1).numpy() for values in (data.train / 2 + 0.5, images)]
+    return {
+        "frechet": frechet_distance(real.numpy(), features.numpy()),
+        **found._asdict(),
+        "class_divergence": float((shares[some] * (shares[some] / true[some]).log()).sum()),
+        "memorised": nearest_training(*flat).memorised,
+    }
+
+
+class Curve(TrainerCallback):
+    """Measures along the training; its own time is left out."""
+
+    def __init__(self, trainer: Any, steps: int, found: Any):
+        self.trainer, self.every, self.measure = trainer, steps // POINTS, found
+        self.found: list[dict[str, float]] = []
+        self.spent = 0.0
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % self.every == 0:
+            start = time.process_time()
+            self.found.append({"step": state.global_step, **self.measure(self.trainer)})
+            self.spent += time.process_time() - start
+
+
+def packed(images: Tensor) -> str:
+    """Images in [0, 1] as text."""
+    return base64.b64encode((images * 255).round().to(torch.uint8).numpy().tobytes()).decode()
+
+
+def unpacked(text: str, shape: list[int]) -> np.ndarray:
+    """The inverse of `packed`: uint8 [N, C, H, W]."""
+    return np.frombuffer(base64.b64decode(text), dtype=np.uint8).reshape(-1, *shape)
+
+
+def make_trainer(data: Images, kind: str, arm: str, weight: float, seed: int, folder: str, **over: Any) -> Any:
+    """The trainer of a run."""
+    atom: dict[str, Any] = {}
+    if arm in ("separation", "paper"):
+        atom = {"atom": True, "atom_form": arm, "atom_weight": weight}
+        atom |= {"atom_tokens": "all", "atom_layer": -1} if kind == "gan" else {}
+    common = dict(
+        output_dir=folder,
+        max_steps=over.pop("steps", STEPS[kind]),
+        per_device_train_batch_size=BATCH,
+        lr_scheduler_type="cosine",
+        logging_strategy="no",
+        save_strategy="no",
+        report_to="none",
+        disable_tqdm=True,
+        remove_unused_columns=False,
+        seed=seed,
+        use_cpu=True,
+        **atom,
+    )
+    rows = {"train_dataset": Rows(data.train, kind), "data_collator": collate}
+    if kind == "flow":
+        args = AtomTrainingArguments(**common, learning_rate=over.pop("lr", 5e-3))
+        model = DenoisingObjective(make_transformer(data.train), make_scheduler("flow"))
+        trainer = DispersiveDenoisingTrainer(model, args, ema_decay=0.995, **rows)
+        place = "denoiser.transformer_blocks.0"
+    else:
+        args = GANArguments(
+            **common,
+            learning_rate=over.pop("lr", 1e-3),
+            adam_beta1=0.5,
+            players={"discriminator": {"lr": over.pop("lr_d", 2e-3)}},
+        )
+        sizes = {"latent_size": 16, "hidden_sizes": [32, 16], "gradient_penalty": 1.0, **over}
+        config = GANConfig(
+            image_size=data.train.shape[2],
+            num_channels=data.train.shape[1],
+            mode_seeking=weight if arm == "mode seeking" else 0.0,
+            **sizes,
+        )
+        trainer = DispersiveGANTrainer(GANModel(config), args, **rows)
+        place = f"generator.layers.{len(config.hidden_sizes) - 1}"
+    if arm == "dispersive":
+        trainer.weight, trainer.place = weight, place
+    return trainer
+
+
+def train(
+    data: Images, classifier: Classifier, kind: str, arm: str, weight: float, seed: int, **over: Any
+) -> dict[str, Any]:
+    """What one run reaches; with seed 0 also what it looks like. Of plain runs with samples along the training."""
+    set_seed(seed)
+    count = min(MOST, len(data.test))
+
+    def found(trainer: Any) -> dict[str, float]:
+        return measure(draw(trainer, count, 10_000), data, classifier)
+
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = make_trainer(data, kind, arm, weight, seed, folder, **over)
+        curve = Curve(trainer, trainer.args.max_steps, found)
+        if arm == "plain":
+            trainer.add_callback(curve)
+        start = time.process_time()
+        trainer.train()
+        seconds = time.process_time() - start - curve.spent
+    trainer.model.eval()
+    row = {**found(trainer), "seconds": seconds}
+    if arm == "plain":
+        row["curve"] = curve.found
+    if seed == 0:
+        images = draw(trainer, SHOWN, 10_000)
+        flat = [values.flatten(1).numpy() for values in (data.train / 2 + 0.5, images)]
+        near = data.train[torch.from_numpy(nearest_training(*flat).index)] / 2 + 0.5
+        row |= {"shown": packed(images), "nearest": packed(near), "shape": list(images.shape[1:])}
+    return row
