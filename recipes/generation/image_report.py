@@ -39,8 +39,8 @@ The arms differ in one term: the energy in either form, [Dispersive Loss](https:
 The energy and Dispersive Loss work on the same hidden states: the block at a quarter of the transformer's depth, and the
 generator's last.
 
-Each arm has the best of three weights by the Fréchet distance on seeds that are not reported ([below](#weights)), also for the 300
-images, for which nothing was tuned again.
+Each arm has the best of three weights by the Fréchet distance on seeds that are not reported ([below](#weights)), also for the
+300 images, for which nothing was tuned again.
 Samples are measured beside images that were not trained on, on the features of a small convolutional classifier
 ([digits.safetensors](results/digits.safetensors), trained by the recipe with a fixed seed), which also reads their classes:
 *KL of classes* is from the shares of the classes to those of the images, in nats.
@@ -100,14 +100,22 @@ def pictures(name: str, rows: list[Row], settings: list[Setting], folder: Path) 
 
 
 def samples_picture(rows: list[Row], settings: list[Setting], path: Path) -> Path:
-    lines = [(setting, arm, row) for setting in settings for arm in setting.arms for row in shown(rows, setting, arm)]
-    figure, axes = new_figure(9, 1.75 * len(lines), len(lines), 1)
-    for axis, (setting, arm, row) in zip(axes[:, 0], lines, strict=True):
-        strips = [strip(unpacked(row[part], row["shape"])) for part in ("shown", "nearest")]
-        gap = np.ones((1, *strips[0].shape[1:]))
-        axis.imshow(np.concatenate([strips[0], gap, strips[1]]).squeeze(), cmap="gray", vmin=0, vmax=1)
-        axis.set_title(f"{title(setting)}: {ABOUT[arm]}", fontsize=9, loc="left")
+    """A line for every kind of generator and arm; the settings of a kind, which differ in the images, side by side."""
+    kinds: dict[str, list[Setting]] = {}
+    for setting in settings:
+        kinds.setdefault(setting.name.split(", ")[1], []).append(setting)
+    lines = [(same, arm) for same in kinds.values() for arm in same[0].arms]
+    columns = max(len(same) for same in kinds.values())
+    figure, axes = new_figure(6.2 * columns, 1.3 * len(lines), len(lines), columns)
+    for axis in axes.flat:
         axis.set_axis_off()
+    for line, (same, arm) in zip(axes, lines, strict=True):
+        for axis, setting in zip(line, same, strict=False):
+            for row in shown(rows, setting, arm):
+                strips = [strip(unpacked(row[part], row["shape"])) for part in ("shown", "nearest")]
+                gap = np.ones((1, *strips[0].shape[1:]))
+                axis.imshow(np.concatenate([strips[0], gap, strips[1]]).squeeze(), cmap="gray", vmin=0, vmax=1)
+                axis.set_title(f"{title(setting)}: {ABOUT[arm]}", fontsize=8, loc="left", pad=2)
     return save_figure(figure, path)
 
 

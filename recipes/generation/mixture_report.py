@@ -25,18 +25,18 @@ HEAD = """# Generators of Gaussian mixtures
     python recipes/generation/mixtures.py                  # trains what is missing, and writes this page
     python recipes/generation/mixtures.py --report_only    # writes this page again from the results
 
-A ring of 8 and a grid of 25 equal Gaussians of the plane (standard deviations {ring_std} and {grid_std}, neighbours {ring_gap:.2f}
-and {grid_gap:.0f} apart), by a small GAN ({gan_grid:,} steps of {gan_batch} points on the grid, {gan_ring:,} on the ring) and by
-flow matching with a small MLP ({flow_grid:,} and {flow_ring:,} steps of {flow_batch}).
-The arms differ in one term alone: the energy in either form, [Dispersive Loss](https://arxiv.org/abs/2506.09027), and for the GAN
-[mode seeking](https://arxiv.org/abs/1903.05628).
+A ring of 8 and a grid of 25 equal Gaussians of the plane (standard deviations {ring_std} and {grid_std}, neighbours
+{ring_gap:.2f} and {grid_gap:.0f} apart), by a small GAN ({gan_grid:,} steps of {gan_batch} points on the grid, {gan_ring:,} on
+the ring) and by flow matching with a small MLP ({flow_grid:,} and {flow_ring:,} steps of {flow_batch}).
+The arms differ in one term alone: the energy in either form, [Dispersive Loss](https://arxiv.org/abs/2506.09027), and for the
+GAN [mode seeking](https://arxiv.org/abs/1903.05628).
 The energy and Dispersive Loss work on the same hidden state: the last of the GAN's generator, and the second of five of the
 velocity's.
 The GAN is trained without a gradient penalty, a setting in which it loses modes.
 
-Each arm has the best of three weights, tried on two seeds that are not reported, by the share of modes covered times the share
-of samples of high quality ([below](#weights)); the arms of a seed start from the same weights and see the same points in the same
-order.
+Each arm has the best of three weights, tried on two seeds that are not reported, by the share of modes covered times the
+share of samples of high quality ([below](#weights)).
+The arms of a seed start from the same weights and see the same points in the same order.
 A sample is of high quality within three standard deviations of the nearest mode, and a mode is covered by a single one among
 {samples:,}; the KL divergence is that of the modes of such samples to equal weights, in nats.
 Differences are paired over seeds, with 95 % t intervals; bold ones hold after Holm's correction over the {tests} of this page

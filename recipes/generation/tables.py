@@ -18,7 +18,7 @@ def results_table(rows: list[Row], setting: Setting, found: list[Difference], na
         if arm != PLAIN:
             by_measure = {d.measure: d for d in found if (d.setting, d.arm) == (setting.name, arm)}
             cells = [
-                f"{cell}: {by_measure[measure].text}" if measure in by_measure else cell
+                f"{cell} ({by_measure[measure].text})" if measure in by_measure else cell
                 for cell, measure in zip(cells, names, strict=True)
             ]
         weight = "" if arm == PLAIN else f"{weights[arm]:g}"
