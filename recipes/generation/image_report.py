@@ -32,11 +32,11 @@ HEAD = """# Generators of {name}
     python recipes/generation/images.py {name} --report_only    # writes this page again from the results
 
 {about}
-A small diffusion transformer by flow matching ({flow:,} steps of {batch} images, a moving average of its weights), and a small
+A small UNet by flow matching ({flow:,} steps of {batch} images, a moving average of its weights), and a small
 convolutional GAN with R1 ({gan:,} steps), each also with 300 images alone.
 The arms differ in one term: the energy in either form, [Dispersive Loss](https://arxiv.org/abs/2506.09027), and for the GAN
 [mode seeking](https://arxiv.org/abs/1903.05628).
-The energy and Dispersive Loss work on the same hidden states: the block at a quarter of the transformer's depth, and the
+The energy and Dispersive Loss work on the same hidden states: the block at a quarter of the UNet's depth, and the
 generator's last.
 
 Each arm has the best of three weights by the Fréchet distance on seeds that are not reported ([below](#weights)), also for the

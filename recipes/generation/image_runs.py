@@ -1,6 +1,7 @@
-"""One run on images: a small diffusion transformer by flow matching, or a GAN, with one arm."""
+"""One run on images: a small UNet by flow matching, or a GAN, with one arm."""
 
 import base64
+import json
 import tempfile
 import time
 from typing import Any
@@ -14,15 +15,16 @@ from torch.utils.data import Dataset, default_collate
 from transformers import TrainerCallback, set_seed
 
 from atom_hf import AtomTrainingArguments
-from atom_hf.generation.denoisers import make_scheduler
+from atom_hf.generation.denoisers import make_denoiser, make_scheduler
 from atom_hf.generation.gan import GANConfig, GANModel
 from atom_hf.generation.gan_trainer import GANArguments, GANTrainer
 from atom_hf.generation.measures import fidelity, frechet_distance, nearest_training
 from atom_hf.generation.objective import DenoisingObjective
 from atom_hf.generation.sampling import sample_images
 from atom_hf.generation.trainer import DenoisingTrainer
+from atom_hf.modeling.blocks import find_block
 
-STEPS = {"flow": 1500, "gan": 2000}
+STEPS = {"flow": 800, "gan": 2000}
 BATCH = 64
 EULER = 20  # steps of sampling by flow
 MOST = 1000  # samples that are measured, and images that they are compared with
@@ -31,21 +33,19 @@ SHOWN = 12
 
 
 class Rows(Dataset):
-    """Images as rows; a batch is fetched at once. A diffusion transformer is given the same class for all."""
+    """Images as rows; a batch is fetched at once."""
 
-    def __init__(self, images: Tensor, kind: str):
-        self.values = {"pixel_values": images}
-        if kind == "flow":
-            self.values["labels"] = torch.zeros(len(images), dtype=torch.long)
+    def __init__(self, images: Tensor):
+        self.images = images
 
     def __len__(self) -> int:
-        return len(self.values["pixel_values"])
+        return len(self.images)
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
-        return {name: values[number] for name, values in self.values.items()}
+        return {"pixel_values": self.images[number]}
 
     def __getitems__(self, numbers: list[int]) -> dict[str, Tensor]:
-        return {name: values[numbers] for name, values in self.values.items()}
+        return {"pixel_values": self.images[numbers]}
 
 
 def collate(rows: Any) -> dict[str, Tensor]:
@@ -60,22 +60,11 @@ class DispersiveDenoisingTrainer(Dispersive, DenoisingTrainer):
     """Dispersive Loss on the block of which the energy makes its atoms too."""
 
 
-def make_transformer(images: Tensor) -> Any:
-    """A small DiT with tokens of 2 x 2 pixels (4 x 4 from 24 pixels on)."""
-    from diffusers import DiTTransformer2DModel
-
-    channels, side = images.shape[1], images.shape[2]
-    return DiTTransformer2DModel(
-        num_attention_heads=2,
-        attention_head_dim=24,
-        in_channels=channels,
-        out_channels=channels,
-        num_layers=3,
-        sample_size=side,
-        patch_size=2 if side < 24 else 4,
-        num_embeds_ada_norm=1,
-        norm_num_groups=1,
-    )
+def make_unet(images: Tensor) -> Any:
+    """A small UNet without attention, of two levels."""
+    levels = {"down_block_types": ["DownBlock2D"] * 2, "up_block_types": ["UpBlock2D"] * 2, "add_attention": False}
+    sizes = {"block_out_channels": [16, 32], "layers_per_block": 1, "norm_num_groups": 4}
+    return make_denoiser(images.shape[2], images.shape[1], None, json.dumps({**levels, **sizes}))
 
 
 def draw(trainer: Any, count: int, seed: int) -> Tensor:
@@ -83,9 +72,7 @@ def draw(trainer: Any, count: int, seed: int) -> Tensor:
     if isinstance(trainer, DenoisingTrainer):
         with trainer.averaged():
             parts = trainer.objective
-            return sample_images(
-                parts.denoiser, parts.scheduler, count, steps=EULER, seed=seed, labels=[0] * count, batch_size=250
-            )
+            return sample_images(parts.denoiser, parts.scheduler, count, steps=EULER, seed=seed, batch_size=250)
     images = trainer.model.sample(count, torch.Generator().manual_seed(seed))
     return (images / 2 + 0.5).clamp(0, 1)
 
@@ -154,12 +141,12 @@ def make_trainer(data: Images, kind: str, arm: str, weight: float, seed: int, fo
         use_cpu=True,
         **atom,
     )
-    rows = {"train_dataset": Rows(data.train, kind), "data_collator": collate}
+    rows = {"train_dataset": Rows(data.train), "data_collator": collate}
     if kind == "flow":
-        args = AtomTrainingArguments(**common, learning_rate=over.pop("lr", 5e-3))
-        model = DenoisingObjective(make_transformer(data.train), make_scheduler("flow"))
+        args = AtomTrainingArguments(**common, learning_rate=over.pop("lr", 2e-3))
+        model = DenoisingObjective(make_unet(data.train), make_scheduler("flow"))
         trainer = DispersiveDenoisingTrainer(model, args, ema_decay=0.995, **rows)
-        place = "denoiser.transformer_blocks.0"
+        place = f"denoiser.{find_block(model.denoiser, None)}"
     else:
         args = GANArguments(
             **common,

@@ -1,6 +1,6 @@
 """Generators of images, over seeds: python recipes/generation/images.py digits (or mnist, fashion --dataset FILE.npz)
 
-A small diffusion transformer by flow matching, and a small GAN: plain, with the energy in both forms, with Dispersive Loss, and
+A small UNet by flow matching, and a small GAN: plain, with the energy in both forms, with Dispersive Loss, and
 for the GAN with mode seeking; and again with 300 images. It writes results/NAME.jsonl (a line a run; runs that are there are
 not made again), the classifier that measures beside it, and NAME.md with its pictures. With --report_only nothing is trained.
 """
