@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 from arms import ABOUT, MODE_SEEKING, PLAIN, Row, Setting, differences, rows_of
-from mixture_runs import BATCH, MIXTURES, SAMPLES, STEPS
+from mixture_runs import BATCH, MIXTURES, ON_THE_WAY, SAMPLES, STEPS
 from tables import curve_ends, found_sentences, results_table, tuning_table
 
 from atom_hf.visualization.figures import new_figure, save_figure
@@ -74,7 +74,7 @@ def report(rows: list[Row], settings: list[Setting]) -> str:
     parts.append(
         "## Samples\n\nThe same noise, seed 0, unpicked; the centres of the modes are circles.\n\n"
         "![Samples of every arm](mixtures.png)\n\n"
-        "## Over the training\n\nMeans over the reported seeds. In the last fifth of the training plain changes by "
+        f"## Over the training\n\nMeans over the reported seeds, of {ON_THE_WAY:,} samples each. In the last fifth of the training plain changes by "
         f"{curve_ends(rows, done, ('covered', 'high_quality'), NAMES)}.\n\n"
         "![Modes covered and high quality over the training](mixtures_training.png)\n\n"
         "## Weights\n\nMean score (modes covered, as a share, times high quality) on the tuning seeds; the best is bold.\n\n"

@@ -21,6 +21,7 @@ from atom_hf.generation.mixtures import Mixture, count_modes, grid, ring
 
 MIXTURES = {"ring": ring(), "grid": grid()}
 ROWS, SAMPLES, SHOWN = 2**15, 5000, 400
+ON_THE_WAY = 1000  # samples of a point of a curve
 STEPS = {"grid, gan": 3000, "ring, gan": 2000, "grid, flow": 3000, "ring, flow": 1500}
 BATCH = {"gan": 128, "flow": 256}
 POINTS = 10  # of a curve
@@ -128,8 +129,8 @@ def draw(model: Any, mixture: Mixture, count: int, seed: int) -> np.ndarray:
     return model.sample(count, generator).flatten(1).double().numpy() * scale(mixture)
 
 
-def counted(model: Any, mixture: Mixture, seed: int) -> dict[str, float]:
-    found = count_modes(draw(model, mixture, SAMPLES, seed), mixture)
+def counted(model: Any, mixture: Mixture, seed: int, count: int) -> dict[str, float]:
+    found = count_modes(draw(model, mixture, count, seed), mixture)
     divergence = min(found.divergence, float(np.log(len(mixture.centres))))  # at most that of a single mode
     return {"covered": found.covered, "high_quality": found.high_quality, "divergence": divergence}
 
@@ -145,7 +146,7 @@ class Curve(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         if state.global_step % self.every == 0:
             start = time.process_time()
-            self.found.append({"step": state.global_step, **counted(model, self.mixture, self.seed + 1)})
+            self.found.append({"step": state.global_step, **counted(model, self.mixture, self.seed + 1, ON_THE_WAY)})
             self.spent += time.process_time() - start
 
 
@@ -194,4 +195,9 @@ def train(name: str, kind: str, arm: str, weight: float, seed: int, **over: Any)
         seconds = time.process_time() - start - curve.spent
     model = trainer.model.eval()
     shown = draw(model, mixture, SHOWN, seed)
-    return {**counted(model, mixture, seed), "seconds": seconds, "curve": curve.found, "shown": shown.round(2).tolist()}
+    return {
+        **counted(model, mixture, seed, SAMPLES),
+        "seconds": seconds,
+        "curve": curve.found,
+        "shown": shown.round(2).tolist(),
+    }

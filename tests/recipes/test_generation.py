@@ -87,6 +87,7 @@ def test_differences_are_paired(study, made):
 def test_a_run_on_a_mixture(study, monkeypatch, kind, arm):
     runs = study["mixture_runs"]
     monkeypatch.setattr(runs, "SAMPLES", 50)
+    monkeypatch.setattr(runs, "ON_THE_WAY", 50)
     found = runs.train("ring", kind, arm, 0.1, 3, steps=10)
     assert [point["step"] for point in found["curve"]] == list(range(1, 11)) and found["seconds"] > 0
     assert 0 <= found["covered"] <= 8 and np.shape(found["shown"]) == (runs.SHOWN, 2)
