@@ -29,6 +29,7 @@ BATCH = 64
 EULER = 20  # steps of sampling by flow
 MOST = 1000  # samples that are measured, and images that they are compared with
 POINTS = 5  # of a curve
+ON_THE_WAY = 300  # samples of a point of a curve, and images that they are compared with
 SHOWN = 12
 
 
@@ -175,7 +176,7 @@ def train(
     set_seed(seed)
     count = min(MOST, len(data.test))
 
-    def found(trainer: Any) -> dict[str, float]:
+    def found(trainer: Any, count: int = min(ON_THE_WAY, count)) -> dict[str, float]:
         return measure(draw(trainer, count, 10_000), data, classifier)
 
     with tempfile.TemporaryDirectory() as folder:
@@ -187,7 +188,7 @@ def train(
         trainer.train()
         seconds = time.process_time() - start - curve.spent
     trainer.model.eval()
-    row = {**found(trainer), "seconds": seconds}
+    row = {**found(trainer, count), "seconds": seconds}
     if arm == "plain":
         row["curve"] = curve.found
     if seed == 0:

@@ -74,7 +74,8 @@ def report(rows: list[Row], settings: list[Setting]) -> str:
     parts.append(
         "## Samples\n\nThe same noise, seed 0, unpicked; the centres of the modes are circles.\n\n"
         "![Samples of every arm](mixtures.png)\n\n"
-        f"## Over the training\n\nMeans over the reported seeds, of {ON_THE_WAY:,} samples each. In the last fifth of the training plain changes by "
+        f"## Over the training\n\nMeans over the reported seeds, of {ON_THE_WAY:,} samples each.\n"
+        "In the last fifth of the training plain changes by "
         f"{curve_ends(rows, done, ('covered', 'high_quality'), NAMES)}.\n\n"
         "![Modes covered and high quality over the training](mixtures_training.png)\n\n"
         "## Weights\n\nMean score (modes covered, as a share, times high quality) on the tuning seeds; the best is bold.\n\n"
