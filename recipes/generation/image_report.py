@@ -75,7 +75,7 @@ def report(name: str, rows: list[Row], settings: list[Setting]) -> str:
     parts.append(
         "## Samples\n\nThe same noise, seed 0, unpicked; below each sample the training image that is nearest to it.\n\n"
         f"![Samples of every arm, and the nearest training images]({name}.png)\n\n"
-        f"## Over the training\n\nPlain, each reported seed, by {ON_THE_WAY} samples, whose Fréchet distance is higher than by all.\n"
+        f"## Over the training\n\nPlain, each reported seed, by {ON_THE_WAY} samples (fewer than in the tables).\n"
         "In the last fifth of the training its mean changes by "
         f"{curve_ends(rows, done, ('frechet', 'coverage'), NAMES)}.\n\n"
         f"![The Fréchet distance and the coverage of plain runs over the training]({name}_training.png)\n\n"
