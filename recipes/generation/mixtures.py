@@ -21,8 +21,12 @@ WEIGHTS = (0.01, 0.1, 1.0)
 SEEDS = 10
 FLOW_ARMS = tuple(arm for arm in ARMS if arm != MODE_SEEKING)
 SETTINGS = [
-    Setting(f"{name}, {kind}", ARMS if kind == "gan" else FLOW_ARMS, WEIGHTS, SEEDS)
-    for name, kind in (("grid", "gan"), ("grid", "flow"), ("ring", "gan"), ("ring", "flow"))
+    *(Setting(f"grid, {kind}", arms, WEIGHTS, SEEDS) for kind, arms in (("gan", ARMS), ("flow", FLOW_ARMS))),
+    # With the weights of the grid: what is tuned there should do here.
+    *(
+        Setting(f"ring, {kind}", arms, WEIGHTS, SEEDS, weights_of=f"grid, {kind}")
+        for kind, arms in (("gan", ARMS), ("flow", FLOW_ARMS))
+    ),
 ]
 
 
