@@ -39,7 +39,7 @@ The arms differ in one term: the energy in either form, [Dispersive Loss](https:
 The energy and Dispersive Loss work on the same hidden states: the block at a quarter of the UNet's depth, and the
 generator's last.
 
-Each arm has the best of three weights by the Fréchet distance on seeds that are not reported ([below](#weights)), also for the
+Each arm has the best of three weights by the Fréchet distance on a seed that is not reported ([below](#weights)), also for the
 300 images, for which nothing was tuned again.
 Samples are measured beside images that were not trained on, on the features of a small convolutional classifier
 ([digits.safetensors](results/digits.safetensors), trained by the recipe with a fixed seed), which also reads their classes:
@@ -79,7 +79,7 @@ def report(name: str, rows: list[Row], settings: list[Setting]) -> str:
         "In the last fifth of the training its mean changes by "
         f"{curve_ends(rows, done, ('frechet', 'coverage'), NAMES)}.\n\n"
         f"![The Fréchet distance and the coverage of plain runs over the training]({name}_training.png)\n\n"
-        "## Weights\n\nMinus the mean Fréchet distance on the tuning seeds; the best is bold.\n\n"
+        "## Weights\n\nMinus the Fréchet distance on the tuning seed; the best is bold.\n\n"
         f"{tuning_table(rows, [setting for setting in settings if not setting.weights_of])}"
     )
     return "".join(parts)

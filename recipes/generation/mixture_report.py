@@ -34,7 +34,7 @@ The energy and Dispersive Loss work on the same hidden state: the last of the GA
 velocity's.
 The GAN is trained without a gradient penalty, a setting in which it loses modes.
 
-Each arm has the best of three weights, tried on two seeds that are not reported, by the share of modes covered times the
+Each arm has the best of three weights, tried on a seed that is not reported, by the share of modes covered times the
 share of samples of high quality on the grid ([below](#weights)), and the same on the ring.
 The arms of a seed start from the same weights and see the same points in the same order.
 A sample is of high quality within three standard deviations of the nearest mode, and a mode is covered by a single one among
@@ -78,7 +78,7 @@ def report(rows: list[Row], settings: list[Setting]) -> str:
         "In the last fifth of the training plain changes by "
         f"{curve_ends(rows, done, ('covered', 'high_quality'), NAMES)}.\n\n"
         "![Modes covered and high quality over the training](mixtures_training.png)\n\n"
-        "## Weights\n\nMean score (modes covered, as a share, times high quality) on the tuning seeds; the best is bold.\n\n"
+        "## Weights\n\nScore (modes covered, as a share, times high quality) on the tuning seed; the best is bold.\n\n"
         f"{tuning_table(rows, [setting for setting in settings if not setting.weights_of])}"
     )
     return "".join(parts)

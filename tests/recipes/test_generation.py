@@ -49,7 +49,9 @@ def test_every_study_is_in_the_index():
 @pytest.fixture
 def made(study, tmp_path):
     """(rows, setting) of a study whose runs are numbers: an arm's score is -(weight - 0.1)^2, and b is 2 above plain."""
-    setting = study["arms"].Setting("toy", ("plain", "separation", "paper"), (0.01, 0.1, 1.0), 3)
+    setting = study["arms"].Setting(
+        "toy", ("plain", "separation", "paper"), (0.01, 0.1, 1.0), 3, tuning_seeds=(1000, 1001)
+    )
 
     def run(setting, arm, weight, seed):
         gain = {"plain": 0, "separation": 2 + 0.1 * (seed % 2), "paper": 0.1 * (-1) ** seed}[arm]
