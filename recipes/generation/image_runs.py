@@ -24,7 +24,7 @@ from atom_hf.generation.sampling import sample_images
 from atom_hf.generation.trainer import DenoisingTrainer
 from atom_hf.modeling.blocks import find_block
 
-STEPS = {"flow": 800, "gan": 2000}
+STEPS = {"flow": 600, "gan": 1500}
 BATCH = 64
 EULER = 20  # steps of sampling by flow
 MOST = 1000  # samples that are measured, and images that they are compared with
