@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from arms import ABOUT, PLAIN, Row, Setting, differences, rows_of
 from image_runs import BATCH, ON_THE_WAY, STEPS, unpacked
-from tables import curve_ends, found_sentences, results_table, tuning_table
+from tables import curve_ends, found_sentences, progress, results_table, tuning_table
 
 from atom_hf.visualization.figures import new_figure, save_figure
 
@@ -50,7 +50,7 @@ Differences are paired over seeds, with 95 % t intervals; bold ones hold after H
 (p < 0.05).
 *Time* is the median ratio of the training's CPU time to plain's.
 
-{findings}
+{missing}{findings}
 
 """
 
@@ -67,6 +67,7 @@ def report(name: str, rows: list[Row], settings: list[Setting]) -> str:
         gan=STEPS["gan"],
         batch=BATCH,
         tests=len(found),
+        missing=progress(rows, settings),
         findings=found_sentences(found, NAMES, LESS_IS_BETTER),
     ).replace("digits.safetensors", f"{name}.safetensors")
     parts = [text]

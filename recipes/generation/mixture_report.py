@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from arms import ABOUT, MODE_SEEKING, PLAIN, Row, Setting, differences, rows_of
 from mixture_runs import BATCH, MIXTURES, ON_THE_WAY, SAMPLES, STEPS
-from tables import curve_ends, found_sentences, results_table, tuning_table
+from tables import curve_ends, found_sentences, progress, results_table, tuning_table
 
 from atom_hf.visualization.figures import new_figure, save_figure
 
@@ -43,7 +43,7 @@ Differences are paired over seeds, with 95 % t intervals; bold ones hold after H
 (p < 0.05).
 *Time* is the median ratio of the training's CPU time to plain's.
 
-{findings}
+{missing}{findings}
 
 """
 
@@ -66,6 +66,7 @@ def report(rows: list[Row], settings: list[Setting]) -> str:
         flow_batch=BATCH["flow"],
         samples=SAMPLES,
         tests=len(found),
+        missing=progress(rows, settings),
         findings=found_sentences(found, NAMES, LESS_IS_BETTER),
     )
     parts = [text]

@@ -58,6 +58,18 @@ def found_sentences(found: list[Difference], names: dict[str, str], less_is_bett
     return "\n".join(sentences)
 
 
+def progress(rows: list[Row], settings: list[Setting]) -> str:
+    """How many of the runs that report are there, in words."""
+    parts, missing = [], 0
+    for setting in settings:
+        found, planned = len(rows_of(rows, setting)), setting.seeds * len(setting.arms)
+        missing += planned - found
+        parts.append(f"{setting.name} {found} of {planned}")
+    if not missing:
+        return ""
+    return f"Not all runs are there yet ({'; '.join(parts)}): the first command makes the others.\n\n"
+
+
 def curve_ends(rows: list[Row], settings: list[Setting], measures: tuple[str, ...], names: dict[str, str]) -> str:
     """How much plain's means change over the last fifth of a training, in words."""
     parts = []
