@@ -69,12 +69,12 @@ def headline(studies: Results) -> str:
     same = [gain for gain in other if SCRATCH in gain.scaled.setting]
     return (
         "**Features that keep more, and probabilities that can be trusted more**, where a model is trained from scratch on "
-        "little data; a pretrained model changes less. "
+        "little data; a pretrained model changes less.\n"
         f"What the flag changes at {found[0].scaled.size} training samples: the cross-entropy after temperature scaling, and "
         "how often a linear probe is right about labels that training did not have:\n\n"
         + markdown(["setting", "seeds", "cross-entropy, nats", "probe, points", "accuracy, points"], rows)
         + "\nMean and 95 % interval over seeds, ▲ better and ▼ worse where it excludes 0; of the "
-        f"{2 * len(found)} differences in the first two, {held} hold after Holm's correction. "
+        f"{2 * len(found)} differences in the first two, {held} hold after Holm's correction.\n"
         "From scratch a centred uniformity loss, which is a few lines, does about as well "
         f"({span([-g.scaled.mean for g in same], 2)} nats, {span([g.probe.mean for g in same], 0, 100)} points)."
     )
