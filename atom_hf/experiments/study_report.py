@@ -166,17 +166,18 @@ def _mark(verdict: int, d: Difference | None = None) -> str:
     return " ▲" if verdict > 0 else " ▼"
 
 
-def interval(d: Difference) -> str:
-    """The mean difference with its interval, and a mark where that excludes 0."""
-    return f"{_sign(d.mean)} [{_sign(d.low)}, {_sign(d.high)}]{_mark(d.verdict)}"
+def interval(d: Difference, factor: float = 1.0, digits: int = 4) -> str:
+    """The mean difference, times a factor, with its interval, and a mark where that excludes 0."""
+    mean, low, high = (_sign(factor * value, digits) for value in (d.mean, d.low, d.high))
+    return f"{mean} [{low}, {high}]{_mark(d.verdict)}"
 
 
 def _number(value: float) -> str:
     return f"{value:.4f}" if abs(value) < 10 else f"{value:.2f}"
 
 
-def _sign(value: float) -> str:
-    return f"{value:+.4f}" if abs(value) < 10 else f"{value:+.2f}"
+def _sign(value: float, digits: int = 4) -> str:
+    return f"{value:+.{digits}f}" if abs(value) < 10 else f"{value:+.{min(2, digits)}f}"
 
 
 def plot_differences(title: str, names: list[str], main: list[Difference], loss: list[Difference], path: Path) -> Path:

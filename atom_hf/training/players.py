@@ -77,10 +77,17 @@ class PlayersMixin:
     """
 
     args: PlayerArguments
+    _players: tuple[Any, dict[str, list[nn.Parameter]]] | None = None
 
     def players(self) -> dict[str, dict[str, nn.Parameter]]:
         """The parameters of each player, by the player's name and by their own in the model."""
         raise NotImplementedError
+
+    def _parameters(self) -> dict[str, list[nn.Parameter]]:
+        """The parameters of each player, looked up once: steps of small models are shorter than a walk over their modules."""
+        if self._players is None or self._players[0] is not self.model:
+            self._players = self.model, {name: list(own.values()) for name, own in self.players().items()}
+        return self._players[1]
 
     def create_optimizer(self, model: Any = None):
         if self.optimizer is not None:
@@ -118,12 +125,12 @@ class PlayersMixin:
 
     def _norms(self, most: float) -> Tensor:
         self.accelerator.unscale_gradients(self.optimizer)  # once: a scaler refuses to do it twice
-        given = [[p for p in parameters.values() if p.grad is not None] for parameters in self.players().values()]
+        given = [[p for p in parameters if p.grad is not None] for parameters in self._parameters().values()]
         norms = [torch.nn.utils.clip_grad_norm_(some, most) for some in given if some]
         return norms[0] if len(norms) == 1 else torch.stack(norms).norm()
 
     def _drop_gradients(self) -> None:
-        for name, parameters in self.players().items():
+        for name, parameters in self._parameters().items():
             if (self.state.global_step + 1) % self.args.player(name).every:
-                for parameter in parameters.values():
+                for parameter in parameters:
                     parameter.grad = None

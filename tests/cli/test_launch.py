@@ -22,7 +22,7 @@ from transformers import AutoModelForSequenceClassification
 import atom_hf
 from atom_hf import load_atom_model
 from helpers import exactness
-from helpers.launched import MODELS, RELATIVE, ROWS, one_process, rows_of
+from helpers.launched import MODELS, RELATIVE, ROWS, SEPARATION, one_process, rows_of
 from helpers.models import TEXT, batch_for
 from helpers.paths import environment
 from helpers.training import equal
@@ -134,6 +134,29 @@ def test_processes_have_the_gradients_of_one(config, processes, case, step, laun
     exactness.compare(what, against, parts[0]["steps"][step], gradients)
     if step == 0:
         assert equal(parts[0]["steps"][0], parts[-1]["steps"][0])
+
+
+@pytest.mark.exactness
+@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize(("config", "processes"), [marked(*launch) for launch in LAUNCHES])
+def test_the_separation_form_over_processes(config, processes, name, launched, tmp_path):
+    # Distances are relative to those among the atoms of all processes.
+    batches = {
+        "a batch of 8": (range(BATCH), 0, 0),
+        "a last batch of 5, filled up to 8": ([*range(BATCH, ROWS), *range(2 * BATCH - ROWS)], 0, 1),
+        "cached pairs of 2 batches of 4": (range(BATCH), 1, 0),
+    }
+    for rows, (numbers, case, step) in batches.items():
+        what = f"{TITLES[config]}, {processes} processes: separation form, {name}, {rows}"
+        against = "one process with the same rows"
+        if why := why_not(config):
+            exactness.not_run(what, against, why)
+            continue
+        alone, _ = one_process(name, numbers, tmp_path, **SEPARATION)
+        found = launched(config, processes)[0][0][f"{name}, separation"][case][step]
+        exactness.compare(what, against, found, alone)
+    if why:
+        pytest.skip(why)
 
 
 @pytest.mark.parametrize("name", MODELS)

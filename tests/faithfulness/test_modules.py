@@ -19,7 +19,7 @@ ATTRIBUTIONS = RNG.normal(size=(4, 3, 7))
 
 @pytest.fixture(autouse=True, scope="module")
 def own_cache(tmp_path_factory):
-    """Where `evaluate` keeps the modules that it has loaded: here alone, also where an earlier test had it load some elsewhere."""
+    """Where `evaluate` keeps the modules that it has loaded, whatever an earlier test had it load elsewhere."""
     folder = str(tmp_path_factory.mktemp("modules"))
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in sys.modules if name.partition(".")[0] == "evaluate_modules"]:

@@ -8,11 +8,12 @@ from transformers import TrainerCallback, set_seed
 
 from atom_hf import AtomTrainingArguments
 from atom_hf.errors import DivergedError
+from atom_hf.generation.gan import PLAYERS
 from atom_hf.generation.gan_trainer import LOSSES, GANArguments, GANTrainer
 from helpers.error_messages import error_message
 from helpers.gans import IMAGES, gan
 from helpers.models import tiny
-from helpers.training import arguments
+from helpers.training import SUM, arguments, equal
 
 ROWS = [{"pixel_values": image} for image in IMAGES.repeat(4, 1, 1, 1)]
 
@@ -84,6 +85,28 @@ class Steps(TrainerCallback):
 
     def on_step_end(self, args, state, control, model=None, **kwargs):
         self.seen.append({name: value.detach().clone() for name, value in model.named_parameters()})
+
+
+def run_with_given_noise(folder, size):
+    """The weights after two steps by SGD, with the energy, on batches of `size` in each process."""
+    noise = torch.randn(24, 5, generator=torch.Generator().manual_seed(1))
+    rows = [{**row, "noise": one} for row, one in zip(ROWS, noise, strict=True)]
+    options = {"optim": "sgd", "learning_rate": 0.1, "max_steps": 2, "per_device_train_batch_size": size}
+    args = arguments(folder, GANArguments, **{**SUM, **options})
+    trainer = GANTrainer(gan(), args, train_dataset=rows)
+    trainer.train()
+    found = {name.removeprefix("module."): value for name, value in weights(trainer).items()}
+    return found, trainer.state.log_history[0]
+
+
+def test_two_processes_end_as_one_with_the_whole_batch(two_processes, tmp_path):
+    (first, logged), (second, _) = two_processes(run_with_given_noise, str(tmp_path / "two"), 4)
+    assert equal(first, second)
+    alone, expected = run_with_given_noise(str(tmp_path / "one"), 8)
+    assert changed(gan().state_dict(), {name: alone[name] for name in gan().state_dict()}) == {*PLAYERS}
+    for name, value in alone.items():
+        assert torch.allclose(first[name], value, atol=1e-6), name
+    assert [logged[name] for name in LOSSES] == pytest.approx([expected[name] for name in LOSSES], rel=1e-5)
 
 
 def test_a_player_may_learn_at_every_other_step_alone(tmp_path):

@@ -11,6 +11,7 @@ from atom_hf.generation.trainer import AVERAGE_NAME, DenoisingTrainer
 from helpers.denoisers import denoiser
 from helpers.error_messages import error_message
 from helpers.models import digits
+from helpers.training import equal
 
 ROWS = [{"pixel_values": 2 * torch.from_numpy(image)[None]} for image, _ in digits(60)[:32]]
 
@@ -104,3 +105,32 @@ def test_with_a_weight_of_0_the_energy_changes_nothing(tmp_path):
     zero.train()
     others = weights(zero)
     assert all(torch.allclose(value, others[name], atol=1e-5) for name, value in weights(plain).items())
+
+
+class Noise(TrainerCallback):
+    """The first number of each noise that is drawn."""
+
+    def __init__(self):
+        self.drawn = []
+
+    def on_train_begin(self, args, state, control, model=None, **kwargs):
+        objective = getattr(model, "module", model)
+        draw = objective._noisy
+        objective._noisy = lambda images, noise, steps: (
+            self.drawn.append(noise.flatten()[0].item()) or draw(images, noise, steps)
+        )
+
+
+def run(folder):
+    trainer, noise = make(folder, atom=True, save_strategy="no", max_steps=2), Noise()
+    trainer.add_callback(noise)
+    trainer.train()
+    return weights(trainer), trainer.average.shadow_params, noise.drawn
+
+
+def test_two_processes_draw_noise_of_their_own_and_stay_alike(two_processes, tmp_path):
+    (first, average, noise), (second, other_average, other_noise) = two_processes(run, str(tmp_path))
+    assert len(noise) == 2 and len({*noise, *other_noise}) == 4
+    assert equal(first, second) and all(map(torch.equal, average, other_average))
+    start = denoiser("unet").state_dict()
+    assert all(not torch.equal(first[name], value) for name, value in start.items() if name.endswith("weight"))

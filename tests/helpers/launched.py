@@ -25,6 +25,7 @@ ROWS = 13
 STILL = {"learning_rate": 0.0, "atom_head_learning_rate": 0.0, "weight_decay": 0.0, "max_grad_norm": 0.0}
 STEPS = {**SUM, **STILL, "atom_weight": 3.0, "max_steps": 2}
 RELATIVE = {"atom_weighting": "relative"}  # where the balancer measures
+SEPARATION = {"atom_form": "separation"}
 MODELS = ("bert", "vit", "gpt2")
 # Where the accelerator splits a last batch as it comes, rather than filling it up with rows of the first.
 UNFILLED = {"accelerator_config": {"even_batches": False}}
@@ -193,6 +194,8 @@ def main(kind, folder):
         sizes = {"per_device_train_batch_size": 4 // world_size(), "gradient_accumulation_steps": 2, "max_steps": 1}
         options = {"rows": rows_of(name)[:8], "atom_pair_batch": 8, **sizes}
         found[f"{name}, cached pairs"] = gradients_of(name, folder, traffic, **options)
+        separation = [gradients_of(name, folder, traffic, **SEPARATION, **more) for more in ({}, options)]
+        found[f"{name}, separation"] = [part["steps"] for part in separation]
         found[f"{name}, relative"] = gradients_of(name, folder, traffic, **RELATIVE)["balancer"]
     if kind == "ddp":
         found["buffers"] = [buffers_of("resnet", folder, **more) for more in ({}, {"atom_pair_batch": 8})]
