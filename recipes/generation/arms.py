@@ -56,6 +56,11 @@ def rows_of(rows: list[Row], setting: Setting, arm: str | None = None, tuning: b
     ]
 
 
+def reported(rows: list[Row], settings: list[Setting]) -> list[Setting]:
+    """The settings with two plain runs or more, which a page can show."""
+    return [setting for setting in settings if len(rows_of(rows, setting, PLAIN)) > 1]
+
+
 def chosen_weights(rows: list[Row], setting: Setting) -> dict[str, float]:
     """The weight of each arm whose tuning is complete: the one with the highest mean "score"."""
     found = {PLAIN: 0.0}

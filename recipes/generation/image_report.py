@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from arms import ABOUT, PLAIN, Row, Setting, differences, rows_of
+from arms import ABOUT, PLAIN, Row, Setting, differences, reported, rows_of
 from image_runs import BATCH, ON_THE_WAY, STEPS, unpacked
 from tables import curve_ends, found_sentences, progress, results_table, tuning_table
 
@@ -57,7 +57,7 @@ Differences are paired over seeds, with 95 % t intervals; bold ones hold after H
 
 def report(name: str, rows: list[Row], settings: list[Setting]) -> str:
     """The page."""
-    done = [setting for setting in settings if len(rows_of(rows, setting, PLAIN)) > 1]
+    done = reported(rows, settings)
     found = differences(rows, done, MEASURES)
     text = HEAD.format(
         name=name,
@@ -94,7 +94,7 @@ def title(setting: Setting) -> str:
 
 def pictures(name: str, rows: list[Row], settings: list[Setting], folder: Path) -> list[Path]:
     """Samples of every arm, and plain's measures over the training."""
-    done = [setting for setting in settings if len(rows_of(rows, setting, PLAIN)) > 1]
+    done = reported(rows, settings)
     return [
         samples_picture(rows, done, folder / f"{name}.png"),
         curves(rows, done, folder / f"{name}_training.png"),

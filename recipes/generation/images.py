@@ -11,7 +11,7 @@ from pathlib import Path
 import image_report
 import image_runs
 import torch
-from arms import ARMS, MODE_SEEKING, Row, Setting, run_missing
+from arms import ARMS, MODE_SEEKING, Row, Setting, reported, run_missing
 from image_data import load_classifier, load_images
 
 from atom_hf.errors import AtomError
@@ -62,6 +62,9 @@ def main() -> None:
             return {"score": -found["frechet"], **found}
 
         rows = run_missing(file, settings(given.name), run, given.minutes)
+    if not reported(rows, settings(given.name)):
+        print("no page yet: it takes two plain runs of a setting")
+        return
     page = HERE / f"{given.name}.md"
     page.write_text(image_report.report(given.name, rows, settings(given.name)), encoding="utf-8")
     pictures = image_report.pictures(given.name, rows, settings(given.name), HERE)

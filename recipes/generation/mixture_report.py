@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from arms import ABOUT, MODE_SEEKING, PLAIN, Row, Setting, differences, rows_of
+from arms import ABOUT, MODE_SEEKING, PLAIN, Row, Setting, differences, reported, rows_of
 from mixture_runs import BATCH, MIXTURES, ON_THE_WAY, SAMPLES, STEPS
 from tables import curve_ends, found_sentences, progress, results_table, tuning_table
 
@@ -50,7 +50,7 @@ Differences are paired over seeds, with 95 % t intervals; bold ones hold after H
 
 def report(rows: list[Row], settings: list[Setting]) -> str:
     """The page."""
-    done = [setting for setting in settings if len(rows_of(rows, setting, PLAIN)) > 1]
+    done = reported(rows, settings)
     found = differences(rows, done, MEASURES)
     ring, grid = MIXTURES["ring"], MIXTURES["grid"]
     text = HEAD.format(
@@ -92,7 +92,7 @@ def title(setting: Setting) -> str:
 
 def pictures(rows: list[Row], settings: list[Setting], folder: Path) -> list[Path]:
     """Samples of every arm, and two measures over the training."""
-    done = [setting for setting in settings if len(rows_of(rows, setting, PLAIN)) > 1]
+    done = reported(rows, settings)
     return [samples_picture(rows, done, folder / "mixtures.png"), curves(rows, done, folder / "mixtures_training.png")]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import mixture_report
 import mixture_runs
 import torch
-from arms import ARMS, MODE_SEEKING, Row, Setting, run_missing
+from arms import ARMS, MODE_SEEKING, Row, Setting, reported, run_missing
 
 from atom_hf.utils.jsonl import read_lines
 
@@ -48,6 +48,9 @@ def main() -> None:
     torch.set_num_threads(1)
     RESULTS.parent.mkdir(exist_ok=True)
     rows = read_lines(RESULTS) if given.report_only else run_missing(RESULTS, SETTINGS, run, given.minutes)
+    if not reported(rows, SETTINGS):
+        print("no page yet: it takes two plain runs of a setting")
+        return
     page = HERE / "mixtures.md"
     page.write_text(mixture_report.report(rows, SETTINGS), encoding="utf-8")
     pictures = mixture_report.pictures(rows, SETTINGS, HERE)
