@@ -16,7 +16,7 @@ from helpers.training import equal
 ROWS = [{"pixel_values": 2 * torch.from_numpy(image)[None]} for image, _ in digits(60)[:32]]
 
 
-def make(folder, *, ema_decay=0.5, **options):
+def make(folder, *, ema_decay=0.5, kind=DenoisingTrainer, **options):
     options = {
         "learning_rate": 1e-2,
         "per_device_train_batch_size": 8,
@@ -30,7 +30,7 @@ def make(folder, *, ema_decay=0.5, **options):
         **options,
     }
     set_seed(0)
-    return DenoisingTrainer(
+    return kind(
         model=DenoisingObjective(denoiser("unet"), DDPMScheduler()),
         args=AtomTrainingArguments(str(folder), **options),
         train_dataset=ROWS,
@@ -134,3 +134,18 @@ def test_two_processes_draw_noise_of_their_own_and_stay_alike(two_processes, tmp
     assert equal(first, second) and all(map(torch.equal, average, other_average))
     start = denoiser("unet").state_dict()
     assert all(not torch.equal(first[name], value) for name, value in start.items() if name.endswith("weight"))
+
+
+def test_a_subclass_may_have_a_loss_of_its_own_beside_the_energy(tmp_path):
+    class Doubled(DenoisingTrainer):
+        def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
+            loss, outputs = super().compute_loss(model, inputs, return_outputs=True)
+            return (2 * loss, outputs) if return_outputs else 2 * loss
+
+    plain = make(tmp_path / "plain", atom=True, save_strategy="no", max_steps=1, logging_steps=1)
+    plain.train()
+    doubled = make(tmp_path / "doubled", atom=True, save_strategy="no", max_steps=1, logging_steps=1, kind=Doubled)
+    doubled.train()
+    first, second = ([entry for entry in one.state.log_history if "loss" in entry][0] for one in (plain, doubled))
+    assert second["atom_energy"] == pytest.approx(first["atom_energy"], rel=1e-5)
+    assert second["loss"] > first["loss"] + 0.1
