@@ -73,6 +73,17 @@ class FlowOutput(ModelOutput):
     hidden_states: tuple[Tensor, ...] | None = None
 
 
+class Residual(nn.Module):
+    """x + W silu(x)."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.linear = nn.Linear(width, width)
+
+    def forward(self, states: Tensor) -> Tensor:
+        return states + self.linear(F.silu(states))
+
+
 class FlowModel(PreTrainedModel):
     """The velocity of points, by layers with residual connections. Source: flow matching, Lipman et al. (2023)."""
 
@@ -84,9 +95,7 @@ class FlowModel(PreTrainedModel):
         super().__init__(config)
         width = config.hidden_size
         self.first = nn.Linear(2 + TIMES, width)
-        self.layers = nn.ModuleList(
-            nn.Sequential(nn.SiLU(), nn.Linear(width, width)) for _ in range(config.num_hidden_layers)
-        )
+        self.layers = nn.ModuleList(Residual(width) for _ in range(config.num_hidden_layers))
         self.last = nn.Sequential(nn.SiLU(), nn.Linear(width, 2))
         self.post_init()
 
@@ -98,7 +107,7 @@ class FlowModel(PreTrainedModel):
         angles = times * torch.pi * 2.0 ** torch.arange(TIMES // 2) / 8
         states = [self.first(torch.cat([points, angles.sin(), angles.cos()], 1))]
         for layer in self.layers:
-            states.append(states[-1] + layer(states[-1]))
+            states.append(layer(states[-1]))
         return self.last(states[-1]), [state.unsqueeze(1) for state in states]
 
     def forward(self, pixel_values: Tensor, output_hidden_states: bool | None = None, return_loss: bool = True):

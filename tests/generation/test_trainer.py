@@ -146,6 +146,6 @@ def test_a_subclass_may_have_a_loss_of_its_own_beside_the_energy(tmp_path):
     plain.train()
     doubled = make(tmp_path / "doubled", atom=True, save_strategy="no", max_steps=1, logging_steps=1, kind=Doubled)
     doubled.train()
-    first, second = ([entry for entry in one.state.log_history if "loss" in entry][0] for one in (plain, doubled))
+    first, second = (next(entry for entry in one.state.log_history if "loss" in entry) for one in (plain, doubled))
     assert second["atom_energy"] == pytest.approx(first["atom_energy"], rel=1e-5)
     assert second["loss"] > first["loss"] + 0.1

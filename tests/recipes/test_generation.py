@@ -110,6 +110,14 @@ def test_dispersive_loss_joins_the_loss(study, tmp_path):
     assert trainer.compute_loss(model.eval(), batch).item() != pytest.approx(loss.item(), rel=1e-5)
 
 
+def test_the_energy_and_dispersive_loss_read_the_same_state_of_a_flow(study):
+    model = study["mixture_runs"].FlowModel(study["mixture_runs"].FlowConfig(8, 2))
+    given = []
+    model.get_submodule("layers.0").register_forward_hook(lambda module, inputs, output: given.append(output))
+    outputs = model(torch.randn(5, 2, 1, 1), output_hidden_states=True)
+    assert torch.equal(outputs.hidden_states[1].squeeze(1), given[0]) and len(outputs.hidden_states) == 3
+
+
 @pytest.mark.parametrize(("kind", "arm"), [("flow", "plain"), ("flow", "separation"), ("gan", "mode seeking")])
 def test_a_run_on_images(study, kind, arm):
     torch.manual_seed(0)
