@@ -31,6 +31,7 @@ OTHER_STUDIES = ("arms_images", "search_images")
 # The studies of the separation form: one family of comparisons, reported with as many runs as there are so far.
 SEPARATION_STUDIES = ("separation_scratch", "separation_pretrained")
 TUNING, ABLATIONS, FURTHER = "separation_tuning", "separation_ablations", "separation_further"
+PAPER_IMAGES = "paper_images"
 NOT_YET = "This has not been run yet.\n"
 OVERVIEW = "overview.png"
 AGAIN = (
@@ -197,7 +198,7 @@ def main() -> None:
 
     separated = read_studies(SEPARATION_STUDIES, whole=False)
     notes = (HERE / "study" / "notes.md").read_text(encoding="utf-8")
-    more = read_studies((TUNING, ABLATIONS, FURTHER), whole=False)
+    more = read_studies((TUNING, ABLATIONS, FURTHER, PAPER_IMAGES), whole=False)
     old = {"verdict": says, "table": table, "confirmed": confirmed}
     for mark, text in {**separation(separated, more), **old}.items():
         notes = notes.replace("{{" + mark + "}}", text)

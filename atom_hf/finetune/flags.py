@@ -2,6 +2,7 @@
 
 import argparse
 import dataclasses
+import functools
 import json
 import re
 from collections.abc import Mapping
@@ -78,7 +79,7 @@ def scan_flags(command: str, arguments: list[str], kinds: list[type]) -> tuple[a
 def given_flags(command: str, arguments: list[str], kinds: list[type]) -> dict[str, Any]:
     """The values of only those flags that are given, on the command line or by `--config`. Raises `AtomError`."""
     # A value that is there already is not overwritten by a default. A list, since flags that may be repeated extend a copy.
-    parser, absent = _parser(command, kinds), list[Any]()
+    parser, absent = _parser_of(command, tuple(kinds)), list[Any]()
     found = argparse.Namespace(**{action.dest: absent for action in parser._actions})
     parser.parse_known_args(_with_config(arguments, kinds), found)
     return {name: value for name, value in vars(found).items() if value is not absent}
@@ -109,6 +110,12 @@ def _parser(command: str, kinds: list[type]) -> _Parser:
         # Where these defaults differ from TrainingArguments': small runs show a log, and evaluate in fewer batches.
         parser.set_defaults(logging_steps=50, per_device_eval_batch_size=32)
     return parser
+
+
+@functools.lru_cache(maxsize=16)
+def _parser_of(command: str, kinds: tuple[type, ...]) -> _Parser:
+    """A parser that is used again and again, as for each arm and setting of a study: its hundreds of flags take long to add."""
+    return _parser(command, list(kinds))
 
 
 def _with_config(arguments: list[str], kinds: list[type]) -> list[str]:

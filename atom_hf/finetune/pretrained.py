@@ -25,6 +25,8 @@ from ..modeling.sharding import gathered_parameters
 from ..utils.files import complete
 from ..utils.terminal import get_logger
 
+IMAGE_SIZE = 224  # pixels of a side, where the model's configuration names none
+
 logger = get_logger(__name__)
 
 AUTO_CLASSES = {
@@ -176,14 +178,22 @@ def make_config(model_type: str, overrides: str | Mapping[str, Any] | None, labe
         raise AtomError(
             f"--model_type {model_type!r} is not a model type of Transformers, such as vit, bert or gpt2"
         ) from error
-    _override(config, overrides)
-    return config
+    changed = _override(config, overrides)
+    try:
+        # Made anew, since some fields follow from others, such as the names of stages from their number.
+        return AutoConfig.for_model(model_type, **labels, **changed)
+    except Exception as error:  # a configuration's constructor raises what it likes
+        raise AtomError(f"--config_overrides {overrides!r} does not fit {model_type}: {first_line(error)}") from error
 
 
 def _override(config: Any, overrides: str | Mapping[str, Any] | None) -> dict[str, Any]:
     """Sets fields of `config`. Returns those that were set, with their new values."""
     if not overrides:
         return {}
+    if "image_size" in overrides and hasattr(config, "num_channels") and not hasattr(config, "image_size"):
+        config.image_size = (
+            IMAGE_SIZE  # of a convolutional model, which takes images of any size: that of its image processor
+        )
     try:
         if isinstance(overrides, str) and overrides.lstrip().startswith("{"):
             overrides = json.loads(overrides)
@@ -207,7 +217,7 @@ def _override(config: Any, overrides: str | Mapping[str, Any] | None) -> dict[st
 
 
 def make_image_processor(config: Any) -> Any:
-    size = getattr(config, "image_size", 224)  # convolutional models name none, and take any
+    size = getattr(config, "image_size", IMAGE_SIZE)
     height, width = (size, size) if isinstance(size, int) else size
     channels = [0.5] * getattr(config, "num_channels", 3)
     return ViTImageProcessorPil(size={"height": height, "width": width}, image_mean=channels, image_std=channels)

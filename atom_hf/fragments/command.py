@@ -250,4 +250,4 @@ def _select(channels: list[Channel], count: int, labels: Tensor | None, seed: in
     probabilities = torch.stack([channel.probabilities[unseen] for channel in channels])
     halves = [channel.take(seen) for channel in channels]
     found = selection_report(halves, count, labels[seen], probabilities, labels[unseen], seed=seed)
-    return {**found, **{rule: [channels[index].run for index in found[rule]] for rule in ("selected", "consensus")}}
+    return {**found, "selected": [channels[index].run for index in found["selected"]]}

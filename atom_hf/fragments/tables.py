@@ -216,17 +216,13 @@ def fusion_table(found: Any) -> Table:
 def selection_table(selection: dict[str, Any]) -> Table:
     """The accuracy of ensembles of selected runs and of others."""
     names = {
-        "by_information": "selected without labels, by shared information",
-        "by_consensus": "selected without labels, by consensus",
+        "by_information": "selected without labels",
         "random": "as many at random (mean)",
         "all": "all",
         "by_labels": "as many by accuracy, with labels",
     }
     rows = [[name, format_number(selection[key])] for key, name in names.items()]
-    note = (
-        f"Selected on half of the points, measured on the other half: {', '.join(selection['selected'])}. "
-        f"By consensus, which takes those that together come closest to what all say: {', '.join(selection['consensus'])}."
-    )
+    note = f"Selected on half of the points, measured on the other half: {', '.join(selection['selected'])}."
     return Table("Ensembles of runs", ["runs", "accuracy"], rows, note)
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 import transformers
 from PIL import Image
+from transformers import AutoConfig
 
 from atom_hf.data.load import TaskData
 from atom_hf.errors import AtomError
@@ -123,6 +124,18 @@ def test_configuration_overrides_may_hold_lists(form):
     data = image_data([Image.new("RGB", (8, 8))] * 2)
     config = prepare_inputs(data, model=None, model_type="resnet", config_overrides=form(overrides)).model.config
     assert {name: getattr(config, name) for name in overrides} == overrides
+
+
+def test_a_convolutional_model_is_given_the_size_of_its_images(tmp_path):
+    sizes = {"embedding_size": 8, "hidden_sizes": [8, 12], "depths": [1, 1], "layer_type": "basic"}
+    data = image_data([Image.new("L", (8, 8))] * 2)
+    for image_size, expected in (({}, 224), ({"image_size": 16}, 16)):
+        task = prepare_inputs(
+            data, model=None, model_type="resnet", config_overrides=json.dumps({**sizes, **image_size})
+        )
+        assert task.processing_class.size == {"height": expected, "width": expected}
+    task.model.save_pretrained(tmp_path)
+    assert AutoConfig.from_pretrained(tmp_path).image_size == 16
 
 
 @pytest.mark.parametrize("overrides", ["hidden_dropout_prob=0.25", '{"hidden_dropout_prob": 0.25}'])

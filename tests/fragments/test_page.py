@@ -43,15 +43,7 @@ def page(tmp_path_factory):
         by_regularization(channels, strengths),
         fusion,
         representations(fusion, channels),
-        {
-            **{
-                "selected": ["beta-1-seed-0"],
-                "consensus": ["beta-1-seed-0"],
-                "by_information": 0.8,
-                "by_consensus": 0.8,
-            },
-            **{"random": 0.7, "all": 0.8, "by_labels": 0.9},
-        },
+        {"selected": ["beta-1-seed-0"], "by_information": 0.8, "random": 0.7, "all": 0.8, "by_labels": 0.9},
     )
     run = FragmentsArguments(models=list(strengths), regularization="beta", fuse="vi")
     return write_files(found, run, tmp_path_factory.mktemp("page"))[-1]

@@ -32,28 +32,6 @@ def test_the_runs_that_share_most_with_the_others(classifiers):
     assert select_runs(channels[:1], 1) == [0]
 
 
-def test_by_consensus_the_mean_of_those_taken_comes_closest_to_that_of_all(classifiers):
-    probabilities, _ = classifiers
-    aim = probabilities.mean(0)
-
-    def divergence(runs):
-        mean = sum(probabilities[run] for run in runs) / len(runs)
-        return sum((q * (q.log() - p.log())).sum().item() for q, p in zip(aim, mean, strict=True)) / len(aim)
-
-    expected = []
-    for _ in range(3):
-        expected.append(min(set(range(6)) - set(expected), key=lambda run: divergence([*expected, run])))
-    assert select_runs(channels_of(probabilities), 3, by="consensus") == expected
-    # Twins of the best run say nothing new; others do.
-    twins = torch.stack([probabilities[0]] * 3 + [probabilities[1], probabilities[2]])
-    assert (
-        select_runs(channels_of(twins), 2) == [0, 1]
-        and len({0, 1, 2} & {*select_runs(channels_of(twins), 2, by="consensus")}) < 2
-    )
-    certain = torch.eye(4, dtype=torch.float64)[[0, 1, 2, 3]].expand(3, 4, 4)  # a probability of 0 is no NaN
-    assert sorted(select_runs(channels_of(certain), 3, by="consensus")) == [0, 1, 2]
-
-
 def test_the_report_has_all_baselines(classifiers):
     probabilities, labels = classifiers
     channels, rest = channels_of(probabilities[:, :60]), probabilities[:, 60:]
@@ -64,8 +42,6 @@ def test_the_report_has_all_baselines(classifiers):
 
     assert report["selected"] == select_runs(channels, 2)
     assert report["by_information"] == accuracy(report["selected"])
-    assert report["consensus"] == select_runs(channels, 2, by="consensus")
-    assert report["by_consensus"] == accuracy(report["consensus"])
     assert report["all"] == accuracy(list(range(6)))
     single = [ensemble_accuracy(p[None, :60], labels[:60]) for p in probabilities]
     assert report["by_labels"] == accuracy(sorted(range(6), key=single.__getitem__, reverse=True)[:2])
@@ -89,12 +65,5 @@ def test_bad_input(classifiers):
     hard = [Channel.hard(labels, run=str(run)) for run in range(6)]
     with pytest.raises(AtomError, match="channels must be soft, the probabilities of classifiers"):
         selection_report(hard, 2, labels, probabilities, labels)
-    with pytest.raises(AtomError, match="by must be 'shared' or 'consensus', got 'labels'"):
-        select_runs(channels, 2, by="labels")
-    with pytest.raises(AtomError, match="channels must be soft, the probabilities of classifiers"):
-        select_runs(hard, 2, by="consensus")
-    narrower = Channel.soft(probabilities[0][:, :3] / probabilities[0][:, :3].sum(1, keepdim=True), run="narrower")
-    with pytest.raises(AtomError, match="channels must be of the same classes, got 3 and 4 of them"):
-        select_runs([*channels, narrower], 2, by="consensus")
     with pytest.raises(AtomError, match="probabilities must be of the 6 runs, got 5"):
         selection_report(channels, 2, labels, probabilities[1:], labels)

@@ -25,7 +25,7 @@ ROWS = 13
 STILL = {"learning_rate": 0.0, "atom_head_learning_rate": 0.0, "weight_decay": 0.0, "max_grad_norm": 0.0}
 STEPS = {**SUM, **STILL, "atom_weight": 3.0, "max_steps": 2}
 RELATIVE = {"atom_weighting": "relative"}  # where the balancer measures
-SEPARATION = {"atom_form": "separation"}
+SEPARATION = {"atom_form": "separation", "atom_weight": 0.5}  # as by default
 MODELS = ("bert", "vit", "gpt2")
 # Where the accelerator splits a last batch as it comes, rather than filling it up with rows of the first.
 UNFILLED = {"accelerator_config": {"even_batches": False}}

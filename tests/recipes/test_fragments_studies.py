@@ -72,13 +72,13 @@ def page_of(name, modules):
 
 def test_pages_are_those_of_their_results(modules):
     pages = {page.parent.name: page.read_text(encoding="utf-8") for page in sorted(FOLDER.glob("*/README.md"))}
-    assert {"sprites", "digits"} <= set(pages)
+    assert {"sprites", "digits", "fashion"} <= set(pages)
     for name, text in pages.items():
         assert text == page_of(name, modules), f"{name}: run its script with --report_only"
 
 
 def test_every_beta_of_vaes_is_in_the_results(modules):
-    for name in ("sprites", "digits"):
+    for name in ("sprites", "digits", "fashion"):
         result = json.loads((FOLDER / name / "results.json").read_text(encoding="utf-8"))
         betas = list(modules["train_vaes"].BETAS[name])
         assert [row["strength"] for row in result["by beta"]] == betas == sorted(map(float, result["hotspots"]))

@@ -2,9 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
+import yaml
+from PIL import Image
 
 from atom_hf.experiments.study import StudyArguments, run_study
+from atom_hf.experiments.study_file import read_study
 from atom_hf.finetune.arguments import StoppingArguments
 from atom_hf.finetune.flags import as_flags, parse_flags
 from atom_hf.tasks import TaskArguments, patterns
@@ -68,3 +72,22 @@ def test_a_recipe_with_flags_behind_it_runs(tmp_path):
     out = train(f"--config {recipe} --max_steps 1 --max_train_samples 16 --output_dir {tmp_path / 'run'}")
     assert closing(out)[0].endswith("atom")
     assert json.loads((tmp_path / "run" / "trainer_state.json").read_text())["global_step"] == 1
+
+
+@pytest.mark.parametrize("setting", ["Oxford-IIIT Pets, ViT from scratch", "CelebA-HQ, ViT from scratch"])
+def test_pets_and_faces_are_read_from_folders(setting, tmp_path):
+    """Nobody's pets: pictures in the layout of those data sets, as far as `atom-hf train` can tell."""
+    draw = np.random.default_rng(0)
+    for split, each in (("train", 4), ("test", 2)):
+        for name in ("first", "second"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(each):
+                pixels = draw.integers(256, size=(50, 40, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / split / name / f"{number}.jpg")
+    flags = read_study(str(ROOT / "recipes" / "study" / "pets_faces.yaml")).settings
+    given = next(dict(one.flags) for one in flags if one.name == setting)
+    given |= {"dataset": str(tmp_path / "train"), "eval_dataset": str(tmp_path / "test"), "max_steps": 1, "atom": True}
+    file = tmp_path / "flags.yaml"
+    file.write_text(yaml.safe_dump(given))
+    closing(train(f"--config {file} --use_cpu --output_dir {tmp_path / 'run'}"))
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["id2label"] == {"0": "first", "1": "second"}
