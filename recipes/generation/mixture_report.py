@@ -133,5 +133,12 @@ def curves(rows: list[Row], settings: list[Setting], path: Path) -> Path:
     for axis, name in zip(axes[:, 0], ("modes covered", "high quality"), strict=True):
         axis.set_ylabel(name)
     names = [ABOUT[arm] for arm in lines]
-    figure.legend(list(lines.values()), names, loc="outside lower center", ncols=len(names), frameon=False, fontsize=9)
+    figure.legend(
+        list(lines.values()),
+        names,
+        loc="outside lower center",
+        ncols=min(len(names), 2 * len(settings)),
+        frameon=False,
+        fontsize=9,
+    )
     return save_figure(figure, path)
