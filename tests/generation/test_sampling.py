@@ -35,6 +35,19 @@ def test_a_sample_does_not_depend_on_the_batch_size(kind):
     assert torch.allclose(sample_images(unet, scheduler, 2, steps=4, seed=3), together[3:], atol=1e-5)
 
 
+def test_a_transformer_is_given_a_time_for_each_sample():
+    dit, scheduler = denoiser("dit"), FlowMatchEulerDiscreteScheduler()
+    found = sample_images(dit, scheduler, 3, steps=2, labels=[0, 1, 0], batch_size=2)
+    shape = (1, dit.config.in_channels, dit.config.sample_size, dit.config.sample_size)
+    value = torch.randn(shape, generator=torch.Generator().manual_seed(2))
+    scheduler.set_timesteps(2)
+    with torch.no_grad():
+        for time in scheduler.timesteps:
+            predicted = dit.eval()(value, time[None], class_labels=torch.tensor([0])).sample
+            value = scheduler.step(predicted, time, value).prev_sample
+    assert torch.allclose(found[2], (value[0] / 2 + 0.5).clamp(0, 1), atol=1e-5) and found.std() > 0.1
+
+
 def test_classes_change_samples():
     unet = denoiser("unet", num_class_embeds=3)
     torch.nn.init.normal_(unet.class_embedding.weight, std=3.0)
