@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .kinds import Divergence, Kind, default_divergence
-from .wires import Gaussian, Simplex, Tokens, Value
+from .wires import Filled, Gaussian, Simplex, Tokens, Value
 
 
 def divergence(kind: Kind, system: Value, specification: Value, by: Divergence | None) -> Tensor:
@@ -59,11 +59,20 @@ def gaussian_kl(system: Gaussian, specification: Gaussian) -> Tensor:
 
 
 def token_cross_entropy(system: Tokens, specification: Tokens) -> Tensor:
-    """The mean over the real tokens of the specification."""
+    """The mean over the real tokens of the specification. Of a text that was filled in, copied tokens cost nothing."""
     real = specification.mask.bool()
+    if isinstance(system, Filled):
+        return _written_cross_entropy(system, specification.ids) / real.sum().clamp(min=1)
     logs = system.logits.log_softmax(-1)
     if specification.ids is not None:
         losses = -logs.gather(-1, specification.ids.clamp(min=0).unsqueeze(-1)).squeeze(-1)
     else:
         losses = -(specification.logits.softmax(-1) * logs).sum(-1)
     return torch.where(real, losses, 0.0).sum() / real.sum().clamp(min=1)
+
+
+def _written_cross_entropy(system: Filled, ids: Tensor) -> Tensor:
+    """The sum over written tokens, but for those that should be another than can be written; of copied ones it is 0."""
+    index = torch.full((int(max(ids.max(), system.vocabulary.max())) + 1,), -100, device=ids.device)
+    index[system.vocabulary] = torch.arange(len(system.vocabulary), device=ids.device)
+    return F.cross_entropy(system.scores, index[ids[system.places]], reduction="sum")

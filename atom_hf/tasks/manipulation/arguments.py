@@ -13,7 +13,7 @@ from .evaluation import ROWS
 from .put import PUTS
 from .sparring import sigmas_to_try
 
-RATES = {"pixels": 2e-3, "vector": 1e-3}
+RATES = {"pixels": 2e-3, "vector": 1e-3, "tokens": 1e-4}
 
 
 def _flag(help: str, default: Any = None) -> Any:

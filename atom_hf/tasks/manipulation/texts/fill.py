@@ -1,0 +1,165 @@
+"""Networks that write a class into a text: `hide` covers what a classifier leans on, `Filler` writes into the gaps."""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ....errors import AtomError
+from ...boxes import TextModel
+from ...wires import Filled, Simplex, Tokens
+
+SHARE = 0.25
+"""Of a text's tokens, those that are hidden."""
+
+
+class Filler(nn.Module):
+    """`fill(text, a)`: a masked language model that is told the class, which it finds at each gap.
+
+    Args:
+        encoder: a model of Transformers that takes `inputs_embeds` and gives hidden states, both ways along the text.
+        classes: n.
+        mask_id: of the token that stands in a gap.
+        vocabulary: [v] ids of the tokens that can be written.
+    """
+
+    takes_wires = True
+
+    def __init__(self, encoder: nn.Module, classes: int, mask_id: int, vocabulary: Tensor):
+        super().__init__()
+        check_embeds(encoder, "the filler")
+        self.encoder, self.mask_id = encoder, mask_id
+        size, hidden = encoder.get_input_embeddings().embedding_dim, encoder.config.hidden_size
+        self.w = nn.Linear(classes, size, bias=False)
+        self.transform = nn.Sequential(nn.Linear(hidden, size), nn.GELU(), nn.LayerNorm(size))
+        self.bias = nn.Parameter(torch.zeros(len(vocabulary)))
+        self.register_buffer("vocabulary", vocabulary)
+        nn.init.normal_(self.w.weight, std=0.02)  # about the scale of an embedding
+
+    def forward(self, text: Tokens, target: Simplex) -> Filled:
+        """A text with gaps, filled in for points [B, n] of the simplex of classes."""
+        table = self.encoder.get_input_embeddings()
+        places = (text.ids == self.mask_id) & text.mask.bool()
+        rows = table(text.ids) + places.unsqueeze(-1) * self.w(target.point.to(self.w.weight.dtype)).unsqueeze(1)
+        states = self.encoder(inputs_embeds=rows, attention_mask=text.mask)[0]
+        scores = self.transform(states[places]) @ table.weight[self.vocabulary].T + self.bias
+        ids = text.ids.masked_scatter(places, self.vocabulary[scores.argmax(-1)])
+        return Filled(ids, text.mask, None, places, scores, self.vocabulary)
+
+
+class Hide:
+    """`hide(text)`: puts gaps in the place of the words that a classifier leans on most.
+
+    A word is hidden with all its tokens. What a token contributes is the product of its embedding and the gradient of the
+    log-odds of the class that is read (Shrikumar et al., 2016).
+
+    Args:
+        get: the classifier.
+        continues: bool [V], the tokens that go on with a word.
+        special: ids that are no words.
+        mask_id: of the token that stands in a gap.
+        share: of the tokens that are hidden, at least one word.
+        keeps: whether to keep what was found for a text, for a classifier that stands still.
+    """
+
+    takes_wires = True
+
+    def __init__(
+        self, get: TextModel, continues: Tensor, special: list[int], mask_id: int, share: float = SHARE, keeps=False
+    ):
+        self.get, self.continues, self.special = get, continues, special
+        self.mask_id, self.share = mask_id, share
+        self.kept: dict[bytes, Tensor] | None = {} if keeps else None
+
+    def __call__(self, text: Tokens) -> Tokens:
+        return Tokens(text.ids.masked_fill(self.places(text), self.mask_id), text.mask)
+
+    def places(self, text: Tokens) -> Tensor:
+        """bool [B, N], the tokens that are hidden."""
+        if self.kept is None:
+            return self._places(text)
+        lengths = text.mask.sum(1).tolist()
+        names = [row[:length].cpu().numpy().tobytes() for row, length in zip(text.ids, lengths, strict=True)]
+        new = [row for row, name in enumerate(names) if name not in self.kept]
+        if new:
+            found = self._places(Tokens(text.ids[new], text.mask[new])).cpu()
+            self.kept.update({names[row]: found[place, : lengths[row]] for place, row in enumerate(new)})
+        places = torch.zeros(text.ids.shape, dtype=torch.bool)
+        for row, (name, length) in enumerate(zip(names, lengths, strict=True)):
+            places[row, :length] = self.kept[name]
+        return places.to(text.ids.device)
+
+    def _places(self, text: Tokens) -> Tensor:
+        return hidden_words(token_importance(self.get, text), self.words(text), self.share)
+
+    def words(self, text: Tokens) -> Tensor:
+        """The number [B, N] of each token's word, counted from 0; -1 of what is no word."""
+        special = torch.tensor(self.special, device=text.ids.device)
+        real = text.mask.bool() & ~torch.isin(text.ids, special)
+        starts = real & ~self.continues.to(text.ids.device)[text.ids]
+        # A text that begins with the rest of a word has a word there all the same.
+        return torch.where(real, (starts.cumsum(1) - 1).clamp(min=0), -1)
+
+
+class Cover:
+    """`cover(text)`: puts gaps in the place of words by chance, drawn by PyTorch's generator of the process."""
+
+    takes_wires = True
+
+    def __init__(self, hide: Hide, share: float):
+        self.hide, self.share = hide, share
+
+    def __call__(self, text: Tokens) -> Tokens:
+        words = self.hide.words(text)
+        chances = torch.rand(words.shape, device=words.device)
+        places = hidden_words(chances, words, self.share)
+        return Tokens(text.ids.masked_fill(places, self.hide.mask_id), text.mask)
+
+
+def token_importance(get: TextModel, text: Tokens) -> Tensor:
+    """What each token [B, N] contributes to the log-odds of the class that a classifier reads from a text, to first order."""
+    with torch.enable_grad():
+        rows = get.model.get_input_embeddings()(text.ids).detach().requires_grad_(True)
+        logits = get.model(inputs_embeds=rows, attention_mask=text.mask)["logits"]
+        own = logits.argmax(1, keepdim=True)
+        others = logits.scatter(1, own, -torch.inf).logsumexp(1)
+        (gradient,) = torch.autograd.grad((logits.gather(1, own)[:, 0] - others).sum(), rows)
+    return (gradient * rows).sum(-1).detach()
+
+
+def hidden_words(importance: Tensor, words: Tensor, share: float) -> Tensor:
+    """bool [B, N]: the words with the largest sums of importance, until a share of a text's tokens is hidden; at least one.
+
+    Args:
+        importance: [B, N] of each token.
+        words: [B, N] the number of each token's word; -1 of what cannot be hidden.
+    """
+    real = words >= 0
+    slots = words.clamp(min=0)
+    sums = torch.zeros_like(importance).scatter_add(1, slots, importance.masked_fill(~real, 0.0))
+    sizes = torch.zeros_like(words).scatter_add(1, slots, real.long())
+    order = sums.masked_fill(sizes == 0, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    ordered = sizes.gather(1, order)
+    # A word is hidden if those before it have hidden less than the share; so the first one always is.
+    chosen = (ordered.cumsum(1) - ordered < share * real.sum(1, keepdim=True)) & (ordered > 0)
+    hidden = torch.zeros_like(real).scatter(1, order, chosen)
+    return hidden.gather(1, slots) & real
+
+
+def continuing_tokens(tokenizer: Any) -> Tensor:
+    """bool [V]: the tokens of a tokenizer that go on with a word, rather than begin one."""
+    tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
+    first = tokenizer.tokenize("a")[-1]
+    joined = [tokenizer.convert_tokens_to_string([first, token])[1:] for token in tokens]
+    # Marks such as a comma stand at a word too, without being part of it.
+    return torch.tensor([" " not in rest and any(map(str.isalnum, rest)) for rest in joined])
+
+
+def check_embeds(model: nn.Module, who: str) -> None:
+    """Raises `AtomError` for a model that takes no rows of embeddings."""
+    if "inputs_embeds" not in inspect.signature(model.forward).parameters:
+        raise AtomError(
+            f"{who}: {type(model).__name__} takes no inputs_embeds, through which a written text has a gradient; give a model "
+            "that does, such as a BERT"
+        )

@@ -1,0 +1,274 @@
+"""Make an editor of texts of a classifier: a filler learns to fill gaps first, and then to write classes."""
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from torch import nn
+
+from ....errors import AtomError
+from ....finetune.log_lines import log_often, print_lines
+from ....finetune.pretrained import find_model, load_network, load_processor, read_config
+from ....finetune.resume import find_checkpoint
+from ....finetune.resume import train as train_from
+from ....hub.messages import reason
+from ....utils.quiet import quiet
+from ....utils.terminal import get_logger
+from ...boxes import TextModel
+from ...model import TaskModel
+from ...rows import collate
+from ...trainer import TaskTrainer
+from ..arguments import ManipulatorArguments
+from ..classifier import Classifier, ordered_labels
+from ..equations import covered_task, filling_task, text_task, text_weights
+from ..fitting import fit
+from ..sparring import COSTS, fresh_copy, sigmas_to_try
+from ..train import shown_name
+from .config import TextManipulatorConfig
+from .fill import SHARE, Cover, Filler, Hide, check_embeds, continuing_tokens
+from .manipulator import TextManipulator
+from .rows import TextRows, padded, token_ids
+
+logger = get_logger(__name__)
+
+FILLING_STEPS, FILLING_RATE = 300, 5e-4  # of learning to fill gaps, before classes are written
+
+SPARRING_STEPS, SPARRING_RATE = 150, 5e-5
+
+SHARES = (0.5, 0.3, 0.2, 0.1)
+"""Of the words that are hidden when a sparring copy is tuned, to try."""
+
+
+class TextClassifier(NamedTuple):
+    """A classifier of texts, and its tokenizer."""
+
+    model: nn.Module
+    tokenizer: Any
+    labels: list[str]
+    name: str = ""
+    revision: str | None = None
+
+
+class MadeOfTexts(NamedTuple):
+    """An editor of texts, and what it is compared with."""
+
+    manipulator: TextManipulator
+    denoiser: TextManipulator
+    """The same before it was trained to write classes: it has learned to fill gaps for a class."""
+
+
+def load_text_classifier(source: str, labels: Sequence[str], revision: str | None = None) -> TextClassifier:
+    """A classifier of texts of named classes; the labels are in the order of its ids.
+
+    Args:
+        source: its folder, Hub id or built-in name.
+
+    Raises:
+        AtomError: there is none, or it is no classifier of one class each, or has other classes.
+    """
+    where, folder, options = f"--classifier {source!r}", find_model(source), {"revision": revision} if revision else {}
+    try:
+        config = read_config(folder, options)
+        labels = ordered_labels(config, labels, where)
+        model = load_network(folder, "text-classification", {}, None, options).float()
+    except AtomError as error:
+        raise AtomError(str(error).replace(f"--model {folder!r}", where, 1)) from error
+    tokenizer = load_processor(folder, False, "--classifier", **options)
+    return TextClassifier(model, tokenizer, labels, source, getattr(config, "_commit_hash", None) or revision)
+
+
+def load_filler(source: str | None, classifier: TextClassifier) -> nn.Module:
+    """The encoder that a filler starts from: of a model by its folder, Hub id or name, or else the classifier's own.
+
+    Raises:
+        AtomError: no such model, one with another tokenizer, or one that takes no embeddings.
+    """
+    if source is None:
+        encoder = fresh_copy(classifier.model.base_model)
+    else:
+        folder = find_model(source)
+        try:
+            tokenizer = load_processor(folder, False, "--filler")
+            with quiet():
+                encoder = transformers.AutoModel.from_pretrained(folder, trust_remote_code=False).float()
+        except AtomError:
+            raise
+        except Exception as error:  # a damaged or foreign model raises many kinds of errors
+            raise AtomError(f"--filler {source!r} cannot be loaded: {reason(error, folder, None)}") from error
+        if tokenizer.get_vocab() != classifier.tokenizer.get_vocab():
+            raise AtomError(
+                f"--filler {source!r} has another tokenizer than the classifier, and what it writes could not be read; give "
+                "one with the classifier's, or leave it out"
+            )
+    check_embeds(encoder, "--filler" if source else "--classifier")
+    return encoder
+
+
+def manipulate_texts(
+    classifier: TextClassifier,
+    train: TextRows,
+    held_out: TextRows,
+    *,
+    filler: str | None = None,
+    weights: Sequence[float] | None = None,
+    sigma: str | float = 0,
+    share: float = SHARE,
+    filling_steps: int = FILLING_STEPS,
+    max_length: int = 128,
+    dataset: str | None = None,
+    args: ManipulatorArguments | None = None,
+) -> MadeOfTexts:
+    """Turn a classifier of texts into an editor.
+
+    Args:
+        classifier: see `load_text_classifier`.
+        train: the rows to train on.
+        held_out: others, on which the sparring copy is chosen. Judge the editor on yet others.
+        filler: what the filler starts from: a folder, Hub id or built-in name, with the classifier's tokenizer; the
+            classifier's own encoder if not given.
+        weights: of putget and denoise; 1 and 1 if not given.
+        sigma: the share of words that are hidden when a sparring copy of the classifier is tuned; "auto" for the largest of
+            0.5, 0.3, 0.2 and 0.1 that costs at most two points on held-out rows, 0 for the classifier as it is.
+        share: of the tokens that are hidden.
+        filling_steps: of learning to fill gaps, before classes are written.
+        max_length: tokens that are read of a text.
+        dataset: the name of the data, for the card.
+        args: how to train; its folder keeps the checkpoints.
+
+    Raises:
+        AtomError: whatever is wrong, before training starts; a loss that is not a finite number.
+    """
+    weighed, sigmas = text_weights(weights), sigmas_to_try(sigma)
+    if not 0 < share < 1:
+        raise AtomError(f"--hidden_share must be between 0 and 1, such as 0.25, got {share}")
+    tokenizer, labels = classifier.tokenizer, classifier.labels
+    check_tokenizer(tokenizer)
+    check_embeds(classifier.model, "--classifier")
+    encoder = load_filler(filler, classifier)
+    args = (args or ManipulatorArguments("trainer_output")).with_rate("tokens")
+    if args.world_size > 1:
+        raise AtomError("a manipulator is trained in one process; start it without accelerate or torchrun")
+    checkpoint = find_checkpoint(args, save=True)
+    args.dataloader_pin_memory = args.dataloader_pin_memory and torch.cuda.is_available()
+    transformers.set_seed(args.seed)
+    continues = continuing_tokens(tokenizer)
+    size = encoder.get_input_embeddings().num_embeddings
+    continues = torch.cat([continues, torch.zeros(max(0, size - len(continues)), dtype=torch.bool)])[:size]
+    special, mask_id = list(tokenizer.all_special_ids), tokenizer.mask_token_id
+    get = TextModel(fresh_copy(classifier.model)).to(args.device).eval()
+    hide = Hide(get, continues.to(args.device), special, mask_id, share)
+    rows = train.as_task_rows(tokenizer, max_length, args.seed)
+    vocabulary = whole_words(rows.sources["D"][0].values, hide)
+    many = len(tokenizer)
+    sparring, hidden = sparring_texts(get, hide, rows, held_out, tokenizer, sigmas, max_length, args)
+    hide = Hide(sparring, hide.continues, special, mask_id, share, keeps=True)
+    transformers.set_seed(args.seed)
+    put = Filler(encoder.requires_grad_(True), len(labels), mask_id, vocabulary)
+    if filling_steps:
+        logger.info("learning to fill gaps")
+        boxes = {"cover": Cover(hide, share), "fill": put}
+        # The seed of its weights has been set, and `fit` gives the module that it was given.
+        put = fit(filling_task(many, len(labels)), boxes, rows, args, filling_steps, FILLING_RATE, args.train_batch_size).boxes["fill"]
+    config = TextManipulatorConfig(
+        filler=form_of(encoder),
+        classifier=form_of(classifier.model),
+        vocabulary=len(vocabulary),
+        mask_id=mask_id,
+        special_ids=special,
+        max_length=max_length,
+        share=share,
+        classifier_name=shown_name(classifier.name),
+        classifier_revision=classifier.revision,
+        classifier_hash=Classifier(classifier.model, {}, labels).weights_hash,
+        hidden_share=hidden,
+        weights=dict(weighed),
+        dataset=dataset,
+        id2label=dict(enumerate(labels)),
+        label2id={label: number for number, label in enumerate(labels)},
+    )
+    denoiser = assembled(config, put, sparring, continues, tokenizer, args.device)
+    spec = text_task(many, len(labels), weighed)
+    model = TaskModel(spec, {"get": sparring, "hide": hide, "fill": put.train()})
+    trainer = TaskTrainer(model, args, train_dataset=rows, data_collator=collate)
+    print_lines(trainer)
+    args.resume_from_checkpoint = checkpoint
+    log_often(trainer, 10)
+    train_from(trainer, checkpoint)
+    return MadeOfTexts(assembled(config, put, sparring, continues, tokenizer, args.device), denoiser)
+
+
+def check_tokenizer(tokenizer: Any) -> None:
+    """Raises `AtomError` for a tokenizer that has no token for a gap, or does not say where its tokens stand."""
+    if tokenizer.mask_token_id is None:
+        raise AtomError(
+            f"--classifier: its tokenizer ({type(tokenizer).__name__}) has no mask token, which stands for a hidden word; give a "
+            "classifier that was made of a masked language model, such as a BERT"
+        )
+    if not getattr(tokenizer, "is_fast", False):
+        raise AtomError(f"--classifier: {type(tokenizer).__name__} gives no character offsets; give a fast tokenizer")
+
+
+def whole_words(texts: Sequence[Any], hide: Hide) -> torch.Tensor:
+    """The ids [v] of the tokens that are a word by themselves somewhere in some texts of ids. Raises `AtomError` if none is."""
+    found: set[int] = set()
+    for start in range(0, len(texts), 512):
+        batch = padded([list(map(int, row)) for row in texts[start : start + 512]], hide.continues.device)
+        words = hide.words(batch)
+        alone = words >= 0
+        alone[:, 1:] &= words[:, 1:] != words[:, :-1]
+        alone[:, :-1] &= words[:, :-1] != words[:, 1:]
+        found.update(batch.ids[alone & ~hide.continues[batch.ids]].unique().tolist())
+    if not found:
+        raise AtomError("--dataset: its texts have no word that is one token, and nothing could be written; give other texts")
+    return torch.tensor(sorted(found), device=hide.continues.device)
+
+
+def sparring_texts(
+    get: TextModel, hide: Hide, rows: Any, held_out: TextRows, tokenizer: Any, sigmas: Sequence[float], length: int, args: Any
+) -> tuple[TextModel, float]:
+    """The classifier that the editor is trained against, and the share of words that were hidden when it was tuned."""
+    found, hidden = get.requires_grad_(False), 0.0
+    before = text_accuracy(get, held_out, tokenizer, length)
+    logger.info("the classifier: accuracy %.4f on %d held-out rows", before, len(held_out))
+    for sigma in sigmas:
+        spec, cover = covered_task(len(tokenizer), get.model.config.num_labels), Cover(hide, sigma)
+        boxes = {"get": fresh_copy(get), "cover": cover}
+        tuned = fit(spec, boxes, rows, args, SPARRING_STEPS, SPARRING_RATE, args.train_batch_size).boxes["get"]
+        tuned = tuned.to(args.device).requires_grad_(False).eval()
+        accuracy = text_accuracy(tuned, held_out, tokenizer, length)
+        logger.info("a sparring copy with %.0f %% of the words hidden: accuracy %.4f", 100 * sigma, accuracy)
+        if len(sigmas) == 1 or accuracy >= before - COSTS - 1e-9:
+            return tuned, sigma
+    return found, hidden
+
+
+@torch.no_grad()
+def text_accuracy(get: TextModel, rows: TextRows, tokenizer: Any, max_length: int, batch: int = 64) -> float:
+    """The share of texts whose class a classifier reads."""
+    device, right = next(get.parameters()).device, 0
+    ids = token_ids(rows.texts, tokenizer, max_length)
+    for start in range(0, len(ids), batch):
+        read = get(padded(ids[start : start + batch], device))["logits"].argmax(1).cpu()
+        right += int((read == rows.labels[start : start + batch]).sum())
+    return right / len(ids)
+
+
+def form_of(model: nn.Module) -> dict[str, Any]:
+    """The configuration of a model, of which it can be made again."""
+    return model.config.to_diff_dict() | {"model_type": model.config.model_type}
+
+
+def assembled(
+    config: TextManipulatorConfig, put: Filler, get: TextModel, continues: torch.Tensor, tokenizer: Any, device: Any
+) -> TextManipulator:
+    """A manipulator with copies of these weights."""
+    with quiet():
+        manipulator = TextManipulator(config)
+    manipulator.put.load_state_dict(put.state_dict())
+    manipulator.get.load_state_dict(get.state_dict())
+    manipulator.continues.copy_(continues)
+    manipulator.tokenizer = tokenizer
+    return manipulator.to(device).eval()
