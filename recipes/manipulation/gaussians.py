@@ -23,7 +23,7 @@ from atom_hf.visualization.figures import new_figure, save_figure
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "gaussians.jsonl"
-SEEDS, STEPS, BATCH, ROWS, TEST = 3, 1200, 256, 20_000, 4000
+SEEDS, STEPS, BATCH, ROWS, TEST = 3, 2500, 256, 20_000, 4000
 MEANS = torch.tensor([[-2.0, 0.0], [2.0, 0.0]])
 DRAWN = 250  # rows that the picture shows
 DECLARATIONS = """
