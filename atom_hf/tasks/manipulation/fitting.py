@@ -49,6 +49,7 @@ def fit(
         disable_tqdm=args.disable_tqdm,
         bf16=args.bf16,
         fp16=args.fp16,
+        train_sampling_strategy=args.train_sampling_strategy,
         dataloader_pin_memory=args.dataloader_pin_memory,
     )
     data = rows if isinstance(rows, TaskRows) else rows.as_task_rows(args.seed)

@@ -7,7 +7,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
 from ....errors import AtomError
-from .fill import SHARE
+from ..put import SHARE
 
 
 @strict

@@ -67,10 +67,14 @@ def changed_words(before: str, after: str) -> tuple[list[int], list[int]]:
     same = [{first + k for first, size in places for k in range(size)} for places in (
         [(m.a, m.size) for m in matches], [(m.b, m.size) for m in matches]
     )]  # fmt: skip
-    return tuple([i for i in range(len(some)) if i not in found] for some, found in zip((words, others), same, strict=True))
+    return tuple(
+        [i for i in range(len(some)) if i not in found] for some, found in zip((words, others), same, strict=True)
+    )
 
 
-def measure_texts(editor: TextEditor, rows: TextRows, own: Tensor, edits: TextEdits, judge: TextJudge) -> dict[str, Any]:
+def measure_texts(
+    editor: TextEditor, rows: TextRows, own: Tensor, edits: TextEdits, judge: TextJudge
+) -> dict[str, Any]:
     """What edits say and what they keep.
 
     Args:
@@ -169,7 +173,9 @@ def text_agreement(manipulator: TextManipulator, rows: TextRows, edits: TextEdit
     mask, shares, chances = manipulator.tokenizer.mask_token, [], []
     for row in range(min(len(rows), AGREEMENT_ROWS)):
         words = rows.texts[row].split()
-        places = [changed_words(rows.texts[row], edits.texts[at])[0] for at in (edits.source == row).nonzero().flatten()]
+        places = [
+            changed_words(rows.texts[row], edits.texts[at])[0] for at in (edits.source == row).nonzero().flatten()
+        ]
         places = [one for one in places if one]
         if not places:
             continue

@@ -9,9 +9,7 @@ from torch import Tensor, nn
 from ....errors import AtomError
 from ...boxes import TextModel
 from ...wires import Filled, Simplex, Tokens
-
-SHARE = 0.25
-"""Of a text's tokens, those that are hidden."""
+from ..put import SHARE
 
 
 class Filler(nn.Module):
@@ -129,7 +127,7 @@ def token_importance(get: TextModel, text: Tokens) -> Tensor:
 
 
 def hidden_words(importance: Tensor, words: Tensor, share: float) -> Tensor:
-    """bool [B, N]: the words with the largest sums of importance, until a share of a text's tokens is hidden; at least one.
+    """bool [B, N]: the words with the largest sums of importance, at most a share of a text's tokens, but at least one word.
 
     Args:
         importance: [B, N] of each token.
@@ -141,8 +139,8 @@ def hidden_words(importance: Tensor, words: Tensor, share: float) -> Tensor:
     sizes = torch.zeros_like(words).scatter_add(1, slots, real.long())
     order = sums.masked_fill(sizes == 0, -torch.inf).argsort(dim=1, descending=True, stable=True)
     ordered = sizes.gather(1, order)
-    # A word is hidden if those before it have hidden less than the share; so the first one always is.
-    chosen = (ordered.cumsum(1) - ordered < share * real.sum(1, keepdim=True)) & (ordered > 0)
+    chosen = (ordered.cumsum(1) <= share * real.sum(1, keepdim=True)) & (ordered > 0)
+    chosen[:, 0] = ordered[:, 0] > 0
     hidden = torch.zeros_like(real).scatter(1, order, chosen)
     return hidden.gather(1, slots) & real
 

@@ -149,7 +149,7 @@ class TextManipulator(PreTrainedModel):
         super().save_pretrained(save_directory, **kwargs)
         if self.tokenizer is not None:
             self.tokenizer.save_pretrained(save_directory)
-        pass
+        write_card(self.config, save_directory)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> Any:
         """Push the model with its tokenizer and card, as one commit; see `Manipulator.push_to_hub`."""

@@ -1,8 +1,6 @@
 """Make an editor of texts of a classifier: a filler learns to fill gaps first, and then to write classes."""
 
-import inspect
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -21,20 +19,21 @@ from ...boxes import TextModel
 from ...model import TaskModel
 from ...rows import collate
 from ...trainer import TaskTrainer
-from ..arguments import ManipulatorArguments
+from ..arguments import FILLING_STEPS, ManipulatorArguments
 from ..classifier import Classifier, ordered_labels
 from ..equations import covered_task, filling_task, text_task, text_weights
 from ..fitting import fit
+from ..put import SHARE
 from ..sparring import COSTS, fresh_copy, sigmas_to_try
 from ..train import shown_name
 from .config import TextManipulatorConfig
-from .fill import SHARE, Cover, Filler, Hide, check_embeds, continuing_tokens
+from .fill import Cover, Filler, Hide, check_embeds, continuing_tokens
 from .manipulator import TextManipulator
 from .rows import TextRows, padded, token_ids
 
 logger = get_logger(__name__)
 
-FILLING_STEPS, FILLING_RATE = 300, 5e-4  # of learning to fill gaps, before classes are written
+FILLING_RATE = 5e-4  # of learning to fill gaps, before classes are written
 
 SPARRING_STEPS, SPARRING_RATE = 150, 5e-5
 
@@ -149,6 +148,7 @@ def manipulate_texts(
     check_embeds(classifier.model, "--classifier")
     encoder = load_filler(filler, classifier)
     args = (args or ManipulatorArguments("trainer_output")).with_rate("tokens")
+    args.train_sampling_strategy = "group_by_length"
     if args.world_size > 1:
         raise AtomError("a manipulator is trained in one process; start it without accelerate or torchrun")
     checkpoint = find_checkpoint(args, save=True)
@@ -163,6 +163,8 @@ def manipulate_texts(
     rows = train.as_task_rows(tokenizer, max_length, args.seed)
     vocabulary = whole_words(rows.sources["D"][0].values, hide)
     many = len(tokenizer)
+    if sigma == "auto":
+        sigmas = SHARES
     sparring, hidden = sparring_texts(get, hide, rows, held_out, tokenizer, sigmas, max_length, args)
     hide = Hide(sparring, hide.continues, special, mask_id, share, keeps=True)
     transformers.set_seed(args.seed)
@@ -171,7 +173,9 @@ def manipulate_texts(
         logger.info("learning to fill gaps")
         boxes = {"cover": Cover(hide, share), "fill": put}
         # The seed of its weights has been set, and `fit` gives the module that it was given.
-        put = fit(filling_task(many, len(labels)), boxes, rows, args, filling_steps, FILLING_RATE, args.train_batch_size).boxes["fill"]
+        put = fit(
+            filling_task(many, len(labels)), boxes, rows, args, filling_steps, FILLING_RATE, args.train_batch_size
+        ).boxes["fill"]
     config = TextManipulatorConfig(
         filler=form_of(encoder),
         classifier=form_of(classifier.model),
@@ -222,12 +226,21 @@ def whole_words(texts: Sequence[Any], hide: Hide) -> torch.Tensor:
         alone[:, :-1] &= words[:, :-1] != words[:, 1:]
         found.update(batch.ids[alone & ~hide.continues[batch.ids]].unique().tolist())
     if not found:
-        raise AtomError("--dataset: its texts have no word that is one token, and nothing could be written; give other texts")
+        raise AtomError(
+            "--dataset: its texts have no word that is one token, and nothing could be written; give other texts"
+        )
     return torch.tensor(sorted(found), device=hide.continues.device)
 
 
 def sparring_texts(
-    get: TextModel, hide: Hide, rows: Any, held_out: TextRows, tokenizer: Any, sigmas: Sequence[float], length: int, args: Any
+    get: TextModel,
+    hide: Hide,
+    rows: Any,
+    held_out: TextRows,
+    tokenizer: Any,
+    sigmas: Sequence[float],
+    length: int,
+    args: Any,
 ) -> tuple[TextModel, float]:
     """The classifier that the editor is trained against, and the share of words that were hidden when it was tuned."""
     found, hidden = get.requires_grad_(False), 0.0
