@@ -65,7 +65,7 @@ class AttributeManipulationPipeline(Pipeline):
         """The values [1, ...] of one input, or the text itself."""
         if isinstance(self.model, TextManipulator):
             if not isinstance(sample, str):
-                raise AtomError(f"a text must be a string, got {str(sample)[:100]!r}")
+                raise AtomError(f"a text must be a string, got {type(sample).__name__}")
             return {"text": sample}
         if self.model.config.kind.name == "pixels":
             return {"values": as_pixels(load_image(sample), self.model)}

@@ -11,6 +11,9 @@ from ...boxes import TextModel
 from ...wires import Filled, Simplex, Tokens
 from ..put import SHARE
 
+POINTS = 2
+"""At which the gradient is taken, for the importance of tokens."""
+
 
 class Filler(nn.Module):
     """`fill(text, a)`: a masked language model that is told the class, which it finds at each gap.
@@ -49,8 +52,7 @@ class Filler(nn.Module):
 class Hide:
     """`hide(text)`: puts gaps in the place of the words that a classifier leans on most.
 
-    A word is hidden with all its tokens. What a token contributes is the product of its embedding and the gradient of the
-    log-odds of the class that is read (Shrikumar et al., 2016).
+    A word is hidden with all its tokens. How much it counts is the sum of what they contribute (`token_importance`).
 
     Args:
         get: the classifier.
@@ -89,7 +91,13 @@ class Hide:
         return places.to(text.ids.device)
 
     def _places(self, text: Tokens) -> Tensor:
-        return hidden_words(token_importance(self.get, text), self.words(text), self.share)
+        words = self.words(text)
+        return hidden_words(self.importance(text, words), words, self.share)
+
+    def importance(self, text: Tokens, words: Tensor | None = None) -> Tensor:
+        """What each token [B, N] contributes to the class that is read."""
+        words = self.words(text) if words is None else words
+        return token_importance(self.get, text, self.mask_id, words >= 0)
 
     def words(self, text: Tokens) -> Tensor:
         """The number [B, N] of each token's word, counted from 0; -1 of what is no word."""
@@ -115,15 +123,29 @@ class Cover:
         return Tokens(text.ids.masked_fill(places, self.hide.mask_id), text.mask)
 
 
-def token_importance(get: TextModel, text: Tokens) -> Tensor:
-    """What each token [B, N] contributes to the log-odds of the class that a classifier reads from a text, to first order."""
+def token_importance(get: TextModel, text: Tokens, gap: int, real: Tensor, points: int = POINTS) -> Tensor:
+    """What each token [B, N] contributes to the log-odds of the class that a classifier reads, beside a gap in its place.
+
+    Integrated gradients (Sundararajan et al., 2017) on the way from a text of gaps alone, by the midpoint rule.
+
+    Args:
+        gap: the id of the token that stands in a gap.
+        real: bool [B, N], the tokens that are words; the others are never gaps, and contribute nothing.
+        points: on the way.
+    """
+    table = get.model.get_input_embeddings()
     with torch.enable_grad():
-        rows = get.model.get_input_embeddings()(text.ids).detach().requires_grad_(True)
-        logits = get.model(inputs_embeds=rows, attention_mask=text.mask)["logits"]
-        own = logits.argmax(1, keepdim=True)
-        others = logits.scatter(1, own, -torch.inf).logsumexp(1)
-        (gradient,) = torch.autograd.grad((logits.gather(1, own)[:, 0] - others).sum(), rows)
-    return (gradient * rows).sum(-1).detach()
+        rows = table(text.ids).detach()
+        empty = torch.where(real.unsqueeze(-1), table(text.ids.new_tensor([gap])).detach(), rows)
+        with torch.no_grad():
+            own = get.model(inputs_embeds=rows, attention_mask=text.mask)["logits"].argmax(1, keepdim=True)
+        total = torch.zeros_like(rows)
+        for point in range(points):
+            between = torch.lerp(empty, rows, (point + 0.5) / points).requires_grad_(True)
+            logits = get.model(inputs_embeds=between, attention_mask=text.mask)["logits"]
+            others = logits.scatter(1, own, -torch.inf).logsumexp(1)
+            total += torch.autograd.grad((logits.gather(1, own)[:, 0] - others).sum(), between)[0]
+    return ((rows - empty) * total / points).sum(-1).detach()
 
 
 def hidden_words(importance: Tensor, words: Tensor, share: float) -> Tensor:

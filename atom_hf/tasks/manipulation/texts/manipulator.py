@@ -20,7 +20,7 @@ from ...wires import Simplex, Tokens
 from ..card import write_card
 from ..manipulator import class_id_of
 from .config import TextManipulatorConfig
-from .fill import Filler, Hide, token_importance
+from .fill import Filler, Hide
 from .rows import BATCH, padded, token_ids
 
 
@@ -86,14 +86,6 @@ class TextManipulator(PreTrainedModel):
         """The logits [N, n] of `get`."""
         found = [self.get(batch)["logits"].float().cpu() for batch in self.read(texts)]
         return torch.cat(found) if found else torch.zeros(0, self.config.num_labels)
-
-    def importance(self, texts: Sequence[str]) -> list[Tensor]:
-        """What each token of each text contributes to the class that `get` reads (`fill.token_importance`)."""
-        found: list[Tensor] = []
-        for batch in self.read(texts):
-            rows = token_importance(self.get, batch).cpu()
-            found += [row[:length] for row, length in zip(rows, batch.mask.sum(1).tolist(), strict=True)]
-        return found
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, target: Tensor) -> Tokens:
         """Texts [B, N] edited to points [B, n] of the simplex of classes, as a `wires.Filled` with a gradient."""

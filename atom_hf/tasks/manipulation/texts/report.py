@@ -1,19 +1,24 @@
 """The page of an editor of texts: what was measured, and edits with their changed words marked."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup, escape
 
+from ....utils.files import write_atomically
 from ....visualization.page import Table, write_page
+from ....visualization.text_edits_picture import TextLine, text_edits_sheet
 from ....visualization.values import clean
-from ..card import result_rows
+from ..card import PICTURE_NAME, result_rows
 from ..report import PAGE_NAME, shown_rows
 from .evaluation import changed_words
 from .manipulator import TextManipulator
 from .rows import TextRows
 
 LONGEST = 400  # characters of a text on the page
+
+PICTURED = 8  # edits in the picture
 
 INTRO = (
     "An editor (fill) was trained against a frozen copy of the classifier {classifier}{tuned} to write any of its classes into "
@@ -27,7 +32,7 @@ INTRO = (
 def write_text_report(
     folder: Path, manipulator: TextManipulator, rows: TextRows, found: dict[str, Any], samples: int
 ) -> list[Path]:
-    """Write the page; returns its path in a list.
+    """Write the page, and a PNG beside it; returns their paths.
 
     Args:
         rows: the evaluation rows, of which some are shown.
@@ -37,29 +42,62 @@ def write_text_report(
     config = manipulator.config
     tuned = f", tuned with {config.hidden_share:.0%} of the words hidden," if config.hidden_share else ""
     intro = INTRO.format(classifier=config.classifier_name or "that was given", tuned=tuned, share=config.share)
-    tables = [edits_table(manipulator, rows.take(shown_rows(rows, samples))), *text_tables(found)]
+    some = rows.take(shown_rows(rows, samples))
+    pairs = shown_edits(manipulator, some)
+    tables = [edits_table(pairs), *text_tables(found)]
     title = f"{config.dataset or 'Data'}: a classifier as an editor of texts"
-    return [write_page(folder / PAGE_NAME, title=title, intro=intro, tables=tables)]
+    page = write_page(folder / PAGE_NAME, title=title, intro=intro, tables=tables)
+    return [page, write_atomically(folder / PICTURE_NAME, edits_picture(pairs[:PICTURED]))]
 
 
-def edits_table(manipulator: TextManipulator, rows: TextRows) -> Table:
-    """Texts and their edits to every class but their own, with changed words marked."""
-    labels, lines = manipulator.config.labels, []
+class ShownEdit(NamedTuple):
+    """A text and its edit to a class."""
+
+    before: str
+    label: str
+    after: str
+    to: str
+    sure: float
+    """The probability of the class, as the classifier reads it that the editor was trained against."""
+
+
+def shown_edits(manipulator: TextManipulator, rows: TextRows) -> list[ShownEdit]:
+    """Texts and their edits to every class but their own."""
+    labels, found = manipulator.config.labels, []
     own = manipulator.classify(rows.texts).argmax(1)
     edited = [manipulator.edit(rows.texts, to, own=own) for to in range(len(labels))]
     sure = [manipulator.classify(texts).softmax(1)[:, to].tolist() for to, texts in enumerate(edited)]
     for row, text in enumerate(rows.texts):
-        for to, label in enumerate(labels):
-            if to != int(rows.labels[row]):
-                before, after = marked(text[:LONGEST], edited[to][row][:LONGEST])
-                lines.append([before, labels[int(rows.labels[row])], after, label, f"{sure[to][row]:.2f}"])
-    return Table(
-        "Edits",
-        ["text", "class", "edited", "to", "P(to)"],
-        lines,
-        "Struck out: words of the text that are gone. Underlined: words that were written. P(to) is what the classifier that the "
-        "editor was trained against reads from the edit.",
+        mine = int(rows.labels[row])
+        found += [
+            ShownEdit(text[:LONGEST], labels[mine], edited[to][row][:LONGEST], label, sure[to][row])
+            for to, label in enumerate(labels)
+            if to != mine
+        ]
+    return found
+
+
+def edits_table(pairs: Sequence[ShownEdit]) -> Table:
+    """Texts and their edits, with changed words marked."""
+    lines = []
+    for one in pairs:
+        before, after = marked(one.before, one.after)
+        lines.append([before, one.label, after, one.to, f"{one.sure:.2f}"])
+    note = (
+        "Struck out: words of the text that are gone. Underlined: words that were written. P(to) is what the classifier reads "
+        "from the edit that the editor was trained against."
     )
+    return Table("Edits", ["text", "class", "edited", "to", "P(to)"], lines, note)
+
+
+def edits_picture(pairs: Sequence[ShownEdit]) -> bytes:
+    """The same as a PNG."""
+    lines = []
+    for one in pairs:
+        gone, new = changed_words(one.before, one.after)
+        lines.append(TextLine(one.label, one.before.split(), set(gone)))
+        lines.append(TextLine(f"to {one.to}", one.after.split(), set(new), is_edit=True))
+    return text_edits_sheet(lines, note="Struck out: words that are gone. Underlined: words that were written.")
 
 
 def marked(before: str, after: str) -> tuple[Markup, Markup]:
