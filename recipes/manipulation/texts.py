@@ -26,7 +26,6 @@ from atom_hf.tasks.manipulation.fitting import fit
 from atom_hf.tasks.manipulation.report import shown_rows
 from atom_hf.tasks.manipulation.texts.command import judge_texts
 from atom_hf.tasks.manipulation.texts.evaluation import edit_texts, text_editor_of, unedited
-from atom_hf.tasks.manipulation.texts.judge import make_text_judge
 from atom_hf.tasks.manipulation.texts.report import edits_picture, shown_edits
 from atom_hf.tasks.manipulation.texts.rows import TextRows
 from atom_hf.tasks.manipulation.texts.train import MadeOfTexts, TextClassifier, manipulate_texts, text_accuracy
@@ -39,7 +38,7 @@ RESULTS = HERE / "results" / "texts.jsonl"
 SEEDS, EXAMPLES = 2, 12
 HUB, NAMES = "SetFit/sst2", ["negative", "positive"]
 CLASSIFIER_STEPS, CLASSIFIER_RATE = 220, 1e-4
-FILLING_STEPS, STEPS, BATCH, LENGTH = 200, 160, 32, 40
+FILLING_STEPS, STEPS, BATCH, LENGTH, WEIGHTS = 200, 160, 32, 40, (1.0, 1.0)
 EDITOR, ALONE, AS_THEY_ARE = "the editor", "filling gaps alone", "unedited"
 HEAD = """# Sentences turned from one sentiment into the other
 
@@ -134,8 +133,15 @@ def run(seed: int, own: TextRows, judge: TextRows, test: TextRows, more: dict[st
         about = {"seed": seed, "test": len(test)}
         about["classifier"] = text_accuracy(get, test, classifier.tokenizer, LENGTH)
         made = manipulate_texts(
-            classifier, own, held_out, filler="minilm", filling_steps=FILLING_STEPS, max_length=LENGTH, args=arguments("editor"), **EDITOR_OPTIONS,
-        )  # fmt: skip
+            classifier,
+            own,
+            held_out,
+            filler="minilm",
+            filling_steps=FILLING_STEPS,
+            max_length=LENGTH,
+            weights=WEIGHTS,
+            args=arguments("editor"),
+        )
     made = MadeOfTexts(*(one.cpu() for one in made))
     found = judge_texts(made, classifier, test, judge, most=len(test), seed=seed)
     second, classes = embedding_judge(judge), made.manipulator.classify(test.texts).argmax(1)
@@ -156,9 +162,6 @@ def run(seed: int, own: TextRows, judge: TextRows, test: TextRows, more: dict[st
         rows[0]["examples"] = [list(one) for one in pairs]
         (HERE / "texts.png").write_bytes(edits_picture(pairs[:8]))
     return rows
-
-
-EDITOR_OPTIONS: dict[str, Any] = {}
 
 
 def report(rows: list[dict[str, Any]]) -> str:

@@ -82,7 +82,9 @@ def test_an_editor_of_texts_is_made_and_used(tmp_path, monkeypatch):
     assert status == 0, err
     assert "words of a text that an edit keeps" in out and f"written   out{os.sep}edits.html" in out
     metrics = json.loads(Path("out", "metrics.json").read_text(encoding="utf-8"))
-    assert set(metrics["compared"]) == {"filling gaps alone", "unedited"} and metrics["compared"]["unedited"]["kept"] == 1
+    assert (
+        set(metrics["compared"]) == {"filling gaps alone", "unedited"} and metrics["compared"]["unedited"]["kept"] == 1
+    )
     spec = read_task(Path("out", "manipulation.task"))
     assert list(spec.atoms) == ["putget", "denoise"] and "put" in spec.lets
     assert Path("out", "edits.png").is_file() and "(edits.png)" in Path("out", "README.md").read_text(encoding="utf-8")

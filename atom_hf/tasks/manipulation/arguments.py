@@ -75,12 +75,13 @@ class ManipulateOptions:
     )
     sigma: str = _flag(
         "Noise that the sparring copy of the classifier is tuned on, of the range of the inputs; 0 for none. auto: the largest "
-        "of 0.5, 0.3, 0.2 and 0.1 that costs at most two points of accuracy. Of fill, the share of words that are hidden from it.",
+        "of 0.5, 0.3, 0.2 and 0.1 that costs at most two points of accuracy. Of fill, the share of words "
+        "that are hidden from it.",
         "auto",
     )
     filler: str | None = _flag(
-        "Of fill, the model that fills gaps: a masked language model or its encoder, by its folder, Hub id or built-in name, such "
-        "as minilm, with the classifier's tokenizer. By default the classifier's own encoder."
+        "Of fill, the model that fills gaps: a masked language model or its encoder, by its folder, Hub id or built-in name, "
+        "such as minilm, with the classifier's tokenizer. By default the classifier's own encoder."
     )
     hidden_share: float = _flag("Of fill, the share of a text's tokens that are written anew.", SHARE)
     filling_steps: int = _flag("Of fill, steps of learning to fill gaps before classes are written.", FILLING_STEPS)

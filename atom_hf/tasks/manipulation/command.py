@@ -160,8 +160,8 @@ def edit_input(options: ManipulateOptions, folder: str) -> tuple[list[tuple[Any,
     """Edit a picture, vectors or a text with a manipulator that was made.
 
     Returns:
-        (strength, probability of the class) of each strength, the mean over vectors or texts, and of texts the first one edited;
-        the class that was read before; the file that holds the edits: a picture of them in a row, an .npy of vectors
+        (strength, probability of the class) of each strength, the mean over vectors or texts, and of texts the first edited
+        one; the class that was read before; the file that holds the edits: a picture of them in a row, an .npy of vectors
         [strengths, N, d], or a text file.
 
     Raises:

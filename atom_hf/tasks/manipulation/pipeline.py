@@ -25,11 +25,11 @@ class AttributeManipulationPipeline(Pipeline):
         edit = pipeline("attribute-manipulation", model="runs/digits-manipulator")
         edit("three.png", to="8")["image"].save("eight.png")
 
-    Pictures are PIL's, paths, URLs or base64, as other pipelines take them; vectors are arrays [d]; texts are strings. Lists give lists;
-    generators and data sets give their results as they come.
+    Pictures are PIL's, paths, URLs or base64, as other pipelines take them; vectors are arrays [d]; texts are strings. Lists
+    give lists; generators and data sets give their results as they come.
 
-    Each gives a dict: "image" (PIL, of the manipulator's size), "vector" (float32 [d]) or "text"; "label", the class that was read
-    before; "to" and "strength"; "score", the probability of the class that is read from the edit.
+    Each gives a dict: "image" (PIL, of the manipulator's size), "vector" (float32 [d]) or "text"; "label", the class that was
+    read before; "to" and "strength"; "score", the probability of the class that is read from the edit.
 
     Options, when the pipeline is made or called:
 

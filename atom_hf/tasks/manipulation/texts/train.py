@@ -208,8 +208,8 @@ def check_tokenizer(tokenizer: Any) -> None:
     """Raises `AtomError` for a tokenizer that has no token for a gap, or does not say where its tokens stand."""
     if tokenizer.mask_token_id is None:
         raise AtomError(
-            f"--classifier: its tokenizer ({type(tokenizer).__name__}) has no mask token, which stands for a hidden word; give a "
-            "classifier that was made of a masked language model, such as a BERT"
+            f"--classifier: its tokenizer ({type(tokenizer).__name__}) has no mask token, which stands for a hidden word; give "
+            "a classifier that was made of a masked language model, such as a BERT"
         )
     if not getattr(tokenizer, "is_fast", False):
         raise AtomError(f"--classifier: {type(tokenizer).__name__} gives no character offsets; give a fast tokenizer")

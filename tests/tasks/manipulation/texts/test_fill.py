@@ -17,7 +17,7 @@ from atom_hf.tasks.manipulation.texts.fill import (
 from atom_hf.tasks.manipulation.texts.rows import padded, token_ids
 from atom_hf.tasks.wires import Simplex, Tokens
 from helpers.models import make_tokenizer, tiny
-from helpers.text_manipulators import sentences, text_classifier
+from helpers.text_manipulators import SAYS, sentences, text_classifier
 
 
 def batch_of(texts):
@@ -75,7 +75,7 @@ def test_what_the_classifier_leans_on_is_hidden_and_kept_for_the_next_time():
     hide, calls = hide_of(keeps=True), []
     text = batch_of(rows.texts)
     gone = hide(text)
-    said = torch.tensor(tokenizer.convert_tokens_to_ids([*"bliss lovely comfort foes seized arms".split()]))
+    said = torch.tensor(tokenizer.convert_tokens_to_ids([*SAYS[0], *SAYS[1]]))
     told = torch.isin(text.ids, said)
     assert (gone.ids[told] == tokenizer.mask_token_id).float().mean() > 0.8
     assert torch.equal(gone.ids == tokenizer.mask_token_id, hide_of().places(text))
