@@ -24,8 +24,8 @@ INTRO = (
     "An editor (fill) was trained against a frozen copy of the classifier {classifier}{tuned} to write any of its classes into "
     "texts. It hides the words that the classifier leans on most, at most {share:.0%} of the tokens, and a masked language "
     "model that is told the class fills the gaps: what it writes is read, and the text's own words are written again when its "
-    "own class is.\n\nEverything here was measured on evaluation rows that neither the editor nor its judge has seen. The texts "
-    "shown were not picked: they are the first of each class."
+    "own class is.\n\nEverything here was measured on evaluation rows that neither the editor nor its judge has seen. The "
+    "texts shown were not picked: they are the first of each class."
 )
 
 

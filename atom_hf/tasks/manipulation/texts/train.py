@@ -103,6 +103,9 @@ def load_filler(source: str | None, classifier: TextClassifier) -> nn.Module:
                 "one with the classifier's, or leave it out"
             )
     check_embeds(encoder, "--filler" if source else "--classifier")
+    encoder.requires_grad_(True)
+    # What a word is stays: half of a small encoder are these rows, of which a text has few.
+    encoder.get_input_embeddings().requires_grad_(False)
     return encoder
 
 
@@ -168,7 +171,7 @@ def manipulate_texts(
     sparring, hidden = sparring_texts(get, hide, rows, held_out, tokenizer, sigmas, max_length, args)
     hide = Hide(sparring, hide.continues, special, mask_id, share, keeps=True)
     transformers.set_seed(args.seed)
-    put = Filler(encoder.requires_grad_(True), len(labels), mask_id, vocabulary)
+    put = Filler(encoder, len(labels), mask_id, vocabulary)
     if filling_steps:
         logger.info("learning to fill gaps")
         boxes = {"cover": Cover(hide, share), "fill": put}
