@@ -106,8 +106,9 @@ def run(name: str, seed: int, arm: str, more: list[str]) -> dict[str, Any]:
     """What one editor reaches."""
     folder = RUNS / f"{name}-{list(ARMS).index(arm)}-{seed}"
     shutil.rmtree(folder, ignore_errors=True)
-    flags = f"--classifier {DATA[name]['classifier']} {DATA[name]['flags']} {ARMS[arm].format(law=DATA[name]['law'])} --seed {seed} --report_to none "
-    flags += f"--save_strategy no --output_dir {folder}"
+    about = DATA[name]
+    flags = f"--classifier {about['classifier']} {about['flags']} {ARMS[arm].format(law=about['law'])} --seed {seed} "
+    flags += f"--report_to none --save_strategy no --output_dir {folder}"
     options, args = parse_flags("manipulate", [*flags.split(), *more], [ManipulateOptions, ManipulatorArguments])
     options.check()
     found = make_manipulator(options, args).metrics

@@ -24,11 +24,12 @@ from atom_hf.tasks.boxes import TextModel
 from atom_hf.tasks.manipulation.arguments import ManipulatorArguments
 from atom_hf.tasks.manipulation.fitting import fit
 from atom_hf.tasks.manipulation.report import shown_rows
+from atom_hf.tasks.manipulation.texts.classifier import TextClassifier
 from atom_hf.tasks.manipulation.texts.command import judge_texts
 from atom_hf.tasks.manipulation.texts.evaluation import edit_texts, text_editor_of, unedited
 from atom_hf.tasks.manipulation.texts.report import edits_picture, shown_edits
 from atom_hf.tasks.manipulation.texts.rows import TextRows
-from atom_hf.tasks.manipulation.texts.train import MadeOfTexts, TextClassifier, manipulate_texts, text_accuracy
+from atom_hf.tasks.manipulation.texts.train import MadeOfTexts, manipulate_texts, text_accuracy
 from atom_hf.utils.jsonl import append_line, read_lines
 from atom_hf.utils.quiet import quiet
 from atom_hf.utils.tables import markdown

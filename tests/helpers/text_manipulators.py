@@ -6,8 +6,9 @@ import tempfile
 import torch
 
 from atom_hf.tasks.manipulation.arguments import ManipulatorArguments
+from atom_hf.tasks.manipulation.texts.classifier import TextClassifier
 from atom_hf.tasks.manipulation.texts.rows import TextRows, padded, token_ids
-from atom_hf.tasks.manipulation.texts.train import TextClassifier, manipulate_texts
+from atom_hf.tasks.manipulation.texts.train import manipulate_texts
 
 from .models import make_tokenizer, tiny
 

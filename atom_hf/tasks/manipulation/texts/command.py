@@ -16,6 +16,7 @@ from ..arguments import ManipulateOptions, ManipulatorArguments
 from ..equations import text_task, text_weights
 from ..judge import check_judge_rows
 from ..sparring import sigmas_to_try
+from .classifier import TextClassifier, load_text_classifier
 from .evaluation import (
     edit_texts,
     evaluate_text_manipulator,
@@ -27,7 +28,7 @@ from .judge import USUAL, make_text_judge
 from .manipulator import TextManipulator
 from .report import write_text_report
 from .rows import TextRows
-from .train import MadeOfTexts, TextClassifier, load_text_classifier, manipulate_texts
+from .train import MadeOfTexts, manipulate_texts
 
 EDITED_NAME = "edited.txt"
 

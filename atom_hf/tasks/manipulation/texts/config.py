@@ -17,6 +17,7 @@ class TextManipulatorConfig(PreTrainedConfig):
     Args:
         filler: the configuration of the encoder that fills gaps, with its `model_type`.
         classifier: that of the classifier.
+        heads: the options of the classifier's atoms, where it has an explainer, whose importance tells what is hidden.
         vocabulary: how many tokens can be written.
         mask_id, special_ids: of the tokenizer.
         max_length: tokens of a text that are read; the others are left as they are.
@@ -37,6 +38,7 @@ class TextManipulatorConfig(PreTrainedConfig):
 
     filler: dict[str, Any] = field(default_factory=lambda: {"model_type": "bert"})
     classifier: dict[str, Any] = field(default_factory=lambda: {"model_type": "bert"})
+    heads: dict[str, Any] = field(default_factory=dict)
     vocabulary: int = 1
     mask_id: int = 0
     special_ids: list[int] | tuple[int, ...] = field(default_factory=list)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ....errors import AtomError
+from ....importance.scoring import forward_scores
 from ...boxes import TextModel
 from ...wires import Filled, Simplex, Tokens
 from ..put import SHARE
@@ -60,15 +61,23 @@ class Hide:
         special: ids that are no words.
         mask_id: of the token that stands in a gap.
         share: of the tokens that are hidden, at least one word.
+        explained: the classifier with atoms and an explainer, whose fitted importance is taken instead.
         keeps: whether to keep what was found for a text, for a classifier that stands still.
     """
 
     takes_wires = True
 
     def __init__(
-        self, get: TextModel, continues: Tensor, special: list[int], mask_id: int, share: float = SHARE, keeps=False
+        self,
+        get: TextModel,
+        continues: Tensor,
+        special: list[int],
+        mask_id: int,
+        share: float = SHARE,
+        explained: Any = None,
+        keeps: bool = False,
     ):
-        self.get, self.continues, self.special = get, continues, special
+        self.get, self.continues, self.special, self.explained = get, continues, special, explained
         self.mask_id, self.share = mask_id, share
         self.kept: dict[bytes, Tensor] | None = {} if keeps else None
 
@@ -96,6 +105,8 @@ class Hide:
 
     def importance(self, text: Tokens, words: Tensor | None = None) -> Tensor:
         """What each token [B, N] contributes to the class that is read."""
+        if self.explained is not None:
+            return fitted_importance(self.explained, text)
         words = self.words(text) if words is None else words
         return token_importance(self.get, text, self.mask_id, words >= 0)
 
@@ -146,6 +157,14 @@ def token_importance(get: TextModel, text: Tokens, gap: int, real: Tensor, point
             others = logits.scatter(1, own, -torch.inf).logsumexp(1)
             total += torch.autograd.grad((logits.gather(1, own)[:, 0] - others).sum(), between)[0]
     return ((rows - empty) * total / points).sum(-1).detach()
+
+
+def fitted_importance(model: Any, text: Tokens) -> Tensor:
+    """The importance [B, N] that was fitted to the prediction of a model with an explainer; 0 of what has none."""
+    found = forward_scores(model, {"input_ids": text.ids, "attention_mask": text.mask})
+    length = text.ids.shape[1]
+    rows = torch.stack([torch.as_tensor(row.importance[len(row.importance) - length :]) for row in found])
+    return rows.nan_to_num(0.0).to(text.ids.device)
 
 
 def hidden_words(importance: Tensor, words: Tensor, share: float) -> Tensor:

@@ -10,8 +10,8 @@ from ....errors import AtomError
 from ....modeling.inference import default_device
 from ...boxes import TextModel
 from ..judge import check_judge_rows
+from .classifier import load_text_classifier
 from .rows import BATCH, TextRows, padded, token_ids
-from .train import load_text_classifier
 
 USUAL = "linear"
 

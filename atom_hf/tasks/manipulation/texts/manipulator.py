@@ -12,8 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 
+from ....atoms.config import AtomConfig
+from ....atoms.explainer_sizes import explainer_sizes
 from ....errors import AtomError, first_line
 from ....hub.upload import push_model
+from ....modeling.attach import add_explainer, attach_atoms
 from ....modeling.bounds import check_counts, check_memory
 from ...boxes import TextModel
 from ...wires import Simplex, Tokens
@@ -45,6 +48,7 @@ class TextManipulator(PreTrainedModel):
         self.put = Filler(encoder, config.num_labels, config.mask_id, vocabulary)
         self.get = TextModel(_made(config.classifier, transformers.AutoModelForSequenceClassification))
         self.get.requires_grad_(False).eval()
+        self.explained = _explained(config) if config.heads else None
         # Whether each token goes on with a word.
         size = encoder.get_input_embeddings().num_embeddings
         self.register_buffer("continues", torch.zeros(size, dtype=torch.bool))
@@ -58,21 +62,23 @@ class TextManipulator(PreTrainedModel):
     def from_pretrained(cls, name_or_folder: Any, *args: Any, **kwargs: Any) -> "TextManipulator":
         """Load the model, with its tokenizer, from a folder or the Hub."""
         model = super().from_pretrained(name_or_folder, *args, **kwargs)
-        model.get.requires_grad_(False).eval()
+        model.train(False)
         options = {name: kwargs[name] for name in ("revision", "token", "cache_dir") if name in kwargs}
         model.tokenizer = AutoTokenizer.from_pretrained(name_or_folder, **options)
         return model
 
     def train(self, mode: bool = True) -> "TextManipulator":
         super().train(mode)
-        self.get.eval().requires_grad_(False)
+        for fixed in (self.get, self.explained):
+            if fixed is not None:
+                fixed.eval().requires_grad_(False)  # which loading gives parameters of their own
         return self
 
     @property
     def hide(self) -> Hide:
         """What puts gaps into a text."""
         config = self.config
-        return Hide(self.get, self.continues, list(config.special_ids), config.mask_id, config.share)
+        return Hide(self.get, self.continues, list(config.special_ids), config.mask_id, config.share, self.explained)
 
     def read(self, texts: Sequence[str]) -> list[Tokens]:
         """The texts in batches, as `put` and `get` take them. Raises `AtomError` for one that is no string."""
@@ -170,6 +176,14 @@ def rewritten(
         parts += [gap, " " if not gap and parts and not parts[-1].endswith(" ") else "", piece]
         end = stop
     return "".join([*parts, text[end:]])
+
+
+def _explained(config: TextManipulatorConfig) -> nn.Module:
+    """The classifier with its atoms and explainer, with new weights."""
+    heads = AtomConfig.from_dict(config.heads)
+    model = attach_atoms(_made(config.classifier, transformers.AutoModelForSequenceClassification), heads)
+    add_explainer(model, **explainer_sizes(heads))
+    return model.requires_grad_(False).eval()
 
 
 def _made(config: dict[str, Any], auto_class: Any) -> nn.Module:

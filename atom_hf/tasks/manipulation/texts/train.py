@@ -5,14 +5,11 @@ from typing import Any, NamedTuple
 
 import torch
 import transformers
-from torch import nn
 
 from ....errors import AtomError
 from ....finetune.log_lines import log_often, print_lines
-from ....finetune.pretrained import find_model, load_network, load_processor, read_config
 from ....finetune.resume import find_checkpoint
 from ....finetune.resume import train as train_from
-from ....hub.messages import reason
 from ....utils.quiet import quiet
 from ....utils.terminal import get_logger
 from ...boxes import TextModel
@@ -20,12 +17,13 @@ from ...model import TaskModel
 from ...rows import collate
 from ...trainer import TaskTrainer
 from ..arguments import FILLING_STEPS, ManipulatorArguments
-from ..classifier import Classifier, ordered_labels
+from ..classifier import Classifier
 from ..equations import covered_task, filling_task, text_task, text_weights
 from ..fitting import fit
 from ..put import SHARE
 from ..sparring import COSTS, fresh_copy, sigmas_to_try
 from ..train import shown_name
+from .classifier import TextClassifier, check_tokenizer, form_of, load_filler
 from .config import TextManipulatorConfig
 from .fill import Cover, Filler, Hide, check_embeds, continuing_tokens
 from .manipulator import TextManipulator
@@ -41,72 +39,12 @@ SHARES = (0.5, 0.3, 0.2, 0.1)
 """Of the words that are hidden when a sparring copy is tuned, to try."""
 
 
-class TextClassifier(NamedTuple):
-    """A classifier of texts, and its tokenizer."""
-
-    model: nn.Module
-    tokenizer: Any
-    labels: list[str]
-    name: str = ""
-    revision: str | None = None
-
-
 class MadeOfTexts(NamedTuple):
     """An editor of texts, and what it is compared with."""
 
     manipulator: TextManipulator
     denoiser: TextManipulator
     """The same before it was trained to write classes: it has learned to fill gaps for a class."""
-
-
-def load_text_classifier(source: str, labels: Sequence[str], revision: str | None = None) -> TextClassifier:
-    """A classifier of texts of named classes; the labels are in the order of its ids.
-
-    Args:
-        source: its folder, Hub id or built-in name.
-
-    Raises:
-        AtomError: there is none, or it is no classifier of one class each, or has other classes.
-    """
-    where, folder, options = f"--classifier {source!r}", find_model(source), {"revision": revision} if revision else {}
-    try:
-        config = read_config(folder, options)
-        labels = ordered_labels(config, labels, where)
-        model = load_network(folder, "text-classification", {}, None, options).float()
-    except AtomError as error:
-        raise AtomError(str(error).replace(f"--model {folder!r}", where, 1)) from error
-    tokenizer = load_processor(folder, False, "--classifier", **options)
-    return TextClassifier(model, tokenizer, labels, source, getattr(config, "_commit_hash", None) or revision)
-
-
-def load_filler(source: str | None, classifier: TextClassifier) -> nn.Module:
-    """The encoder that a filler starts from: of a model by its folder, Hub id or name, or else the classifier's own.
-
-    Raises:
-        AtomError: no such model, one with another tokenizer, or one that takes no embeddings.
-    """
-    if source is None:
-        encoder = fresh_copy(classifier.model.base_model)
-    else:
-        folder = find_model(source)
-        try:
-            tokenizer = load_processor(folder, False, "--filler")
-            with quiet():
-                encoder = transformers.AutoModel.from_pretrained(folder, trust_remote_code=False).float()
-        except AtomError:
-            raise
-        except Exception as error:  # a damaged or foreign model raises many kinds of errors
-            raise AtomError(f"--filler {source!r} cannot be loaded: {reason(error, folder, None)}") from error
-        if tokenizer.get_vocab() != classifier.tokenizer.get_vocab():
-            raise AtomError(
-                f"--filler {source!r} has another tokenizer than the classifier, and what it writes could not be read; give "
-                "one with the classifier's, or leave it out"
-            )
-    check_embeds(encoder, "--filler" if source else "--classifier")
-    encoder.requires_grad_(True)
-    # What a word is stays: half of a small encoder are these rows, of which a text has few.
-    encoder.get_input_embeddings().requires_grad_(False)
-    return encoder
 
 
 def manipulate_texts(
@@ -169,7 +107,9 @@ def manipulate_texts(
     if sigma == "auto":
         sigmas = SHARES
     sparring, hidden = sparring_texts(get, hide, rows, held_out, tokenizer, sigmas, max_length, args)
-    hide = Hide(sparring, hide.continues, special, mask_id, share, keeps=True)
+    explained = classifier.explained
+    explained = None if explained is None else explained.to(args.device).requires_grad_(False)
+    hide = Hide(sparring, hide.continues, special, mask_id, share, explained, keeps=True)
     transformers.set_seed(args.seed)
     put = Filler(encoder, len(labels), mask_id, vocabulary)
     if filling_steps:
@@ -182,6 +122,7 @@ def manipulate_texts(
     config = TextManipulatorConfig(
         filler=form_of(encoder),
         classifier=form_of(classifier.model),
+        heads={} if explained is None else explained.atom_config.to_dict(),
         vocabulary=len(vocabulary),
         mask_id=mask_id,
         special_ids=special,
@@ -196,7 +137,8 @@ def manipulate_texts(
         id2label=dict(enumerate(labels)),
         label2id={label: number for number, label in enumerate(labels)},
     )
-    denoiser = assembled(config, put, sparring, continues, tokenizer, args.device)
+    parts = (sparring, explained, continues, tokenizer, args.device)
+    denoiser = assembled(config, put, *parts)
     spec = text_task(many, len(labels), weighed)
     model = TaskModel(spec, {"get": sparring, "hide": hide, "fill": put.train()})
     trainer = TaskTrainer(model, args, train_dataset=rows, data_collator=collate)
@@ -204,18 +146,7 @@ def manipulate_texts(
     args.resume_from_checkpoint = checkpoint
     log_often(trainer, 10)
     train_from(trainer, checkpoint)
-    return MadeOfTexts(assembled(config, put, sparring, continues, tokenizer, args.device), denoiser)
-
-
-def check_tokenizer(tokenizer: Any) -> None:
-    """Raises `AtomError` for a tokenizer that has no token for a gap, or does not say where its tokens stand."""
-    if tokenizer.mask_token_id is None:
-        raise AtomError(
-            f"--classifier: its tokenizer ({type(tokenizer).__name__}) has no mask token, which stands for a hidden word; give "
-            "a classifier that was made of a masked language model, such as a BERT"
-        )
-    if not getattr(tokenizer, "is_fast", False):
-        raise AtomError(f"--classifier: {type(tokenizer).__name__} gives no character offsets; give a fast tokenizer")
+    return MadeOfTexts(assembled(config, put, *parts), denoiser)
 
 
 def whole_words(texts: Sequence[Any], hide: Hide) -> torch.Tensor:
@@ -272,19 +203,22 @@ def text_accuracy(get: TextModel, rows: TextRows, tokenizer: Any, max_length: in
     return right / len(ids)
 
 
-def form_of(model: nn.Module) -> dict[str, Any]:
-    """The configuration of a model, of which it can be made again."""
-    return model.config.to_diff_dict() | {"model_type": model.config.model_type}
-
-
 def assembled(
-    config: TextManipulatorConfig, put: Filler, get: TextModel, continues: torch.Tensor, tokenizer: Any, device: Any
+    config: TextManipulatorConfig,
+    put: Filler,
+    get: TextModel,
+    explained: Any,
+    continues: torch.Tensor,
+    tokenizer: Any,
+    device: Any,
 ) -> TextManipulator:
     """A manipulator with copies of these weights."""
     with quiet():
         manipulator = TextManipulator(config)
     manipulator.put.load_state_dict(put.state_dict())
     manipulator.get.load_state_dict(get.state_dict())
+    if explained is not None:
+        manipulator.explained.load_state_dict(explained.state_dict())
     manipulator.continues.copy_(continues)
     manipulator.tokenizer = tokenizer
     return manipulator.to(device).eval()

@@ -1,5 +1,6 @@
 """An editor of texts from training to a page: what it writes, saving and loading, its pipeline, what is refused."""
 
+import copy
 import json
 import re
 
@@ -8,13 +9,15 @@ import torch
 from huggingface_hub import ModelCard
 from transformers import AutoModel, pipeline
 
-import atom_hf  # noqa: F401  registers the pipeline
-from atom_hf import AtomError
+from atom_hf import AtomConfig, AtomError, attach_atoms
+from atom_hf.explainer.fit import fit_explainer
+from atom_hf.importance.read import read_texts
+from atom_hf.tasks.manipulation.texts.classifier import TextClassifier, load_text_classifier
 from atom_hf.tasks.manipulation.texts.evaluation import changed_words, evaluate_text_manipulator, kept_share
 from atom_hf.tasks.manipulation.texts.manipulator import TextManipulator, rewritten
 from atom_hf.tasks.manipulation.texts.report import marked, write_text_report
-from atom_hf.tasks.manipulation.texts.rows import TextRows
-from atom_hf.tasks.manipulation.texts.train import TextClassifier, manipulate_texts
+from atom_hf.tasks.manipulation.texts.rows import TextRows, padded, token_ids
+from atom_hf.tasks.manipulation.texts.train import manipulate_texts
 from helpers.card_rules import metadata_errors
 from helpers.models import make_tokenizer, tiny
 from helpers.text_manipulators import NAMES, SAYS, few_steps, made_of_texts, sentences, text_classifier
@@ -84,6 +87,28 @@ def test_its_pipeline(saved):
     ] * 2
     with pytest.raises(AtomError, match="a text must be a string, got int"):
         edit(3, to="rough")
+
+
+@pytest.mark.slow
+def test_what_is_hidden_is_told_by_the_importance_fitted_to_the_classifier(tmp_path):
+    classifier, rows = text_classifier(), sentences(200, 0)
+    model = attach_atoms(copy.deepcopy(classifier.model), AtomConfig(layer=-1), classifier.tokenizer)
+    parts = [padded(token_ids(rows.texts[at : at + 20], classifier.tokenizer, 48)) for at in range(0, 200, 20)]
+    batches = [{"input_ids": part.ids, "attention_mask": part.mask} for part in parts]
+    fit_explainer(model, classifier.tokenizer, batches, copies=1, sets=4)
+    model.save_pretrained(tmp_path / "get")
+    classifier.tokenizer.save_pretrained(tmp_path / "get")
+    given = load_text_classifier(str(tmp_path / "get"), NAMES)
+    args = few_steps(tmp_path / "out", max_steps=3)
+    made = manipulate_texts(given, rows, sentences(20, 1), filling_steps=3, args=args).manipulator
+    texts = sentences(6, 2).texts
+    hidden = made.hide.places(made.read(texts)[0])
+    for row, found in enumerate(read_texts(model, classifier.tokenizer, texts)):
+        best = sorted(range(8), key=lambda word: -found.words[word].importance)[:2]
+        assert [place - 1 for place in hidden[row].nonzero().flatten().tolist()] == sorted(best)
+    made.save_pretrained(tmp_path / "saved")
+    loaded = TextManipulator.from_pretrained(tmp_path / "saved").eval()
+    assert loaded.edit(texts, 1) == made.edit(texts, 1) and not loaded.explained.training
 
 
 def test_measures_and_the_page(tmp_path):
