@@ -104,3 +104,6 @@ def test_of_a_text_that_was_filled_in_only_written_tokens_cost():
     logs = scores.log_softmax(-1)
     # The second of the three, 4, cannot be written: it costs nothing.
     close(divergence(TOKENS, system, Tokens(ids, real), None), float(-logs[0, 0] - logs[2, 2]) / 6)
+    # Nor does the third, where it stands for 5 and 6.
+    system.mask = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0]])
+    close(divergence(TOKENS, system, Tokens(ids, real), None), float(-logs[0, 0]) / 6)

@@ -12,6 +12,12 @@ from ...boxes import TextModel
 from ...wires import Filled, Simplex, Tokens
 from ..put import SHARE
 
+BEGINS, GOES_ON, JOINS, NO_WORD = range(4)
+"""What a token is in a word."""
+
+JOINTS = ("'", "\u2019", "-")
+"""Marks that make one word of the two beside them, as in "isn't"."""
+
 POINTS = 2
 """At which the gradient is taken, for the importance of tokens."""
 
@@ -53,11 +59,12 @@ class Filler(nn.Module):
 class Hide:
     """`hide(text)`: puts gaps in the place of the words that a classifier leans on most.
 
-    A word is hidden with all its tokens. How much it counts is the sum of what they contribute (`token_importance`).
+    A word is hidden with all its tokens, and has one gap. How much it counts is the sum of what they contribute
+    (`token_importance`).
 
     Args:
         get: the classifier.
-        continues: bool [V], the tokens that go on with a word.
+        roles: of each token in a word, see `token_roles`.
         special: ids that are no words.
         mask_id: of the token that stands in a gap.
         share: of the tokens that are hidden, at least one word.
@@ -70,19 +77,19 @@ class Hide:
     def __init__(
         self,
         get: TextModel,
-        continues: Tensor,
+        roles: Tensor,
         special: list[int],
         mask_id: int,
         share: float = SHARE,
         explained: Any = None,
         keeps: bool = False,
     ):
-        self.get, self.continues, self.special, self.explained = get, continues, special, explained
+        self.get, self.roles, self.special, self.explained = get, roles, special, explained
         self.mask_id, self.share = mask_id, share
         self.kept: dict[bytes, Tensor] | None = {} if keeps else None
 
     def __call__(self, text: Tokens) -> Tokens:
-        return Tokens(text.ids.masked_fill(self.places(text), self.mask_id), text.mask)
+        return with_gaps(text, self.places(text), self.words(text), self.mask_id)
 
     def places(self, text: Tokens) -> Tensor:
         """bool [B, N], the tokens that are hidden."""
@@ -112,11 +119,22 @@ class Hide:
 
     def words(self, text: Tokens) -> Tensor:
         """The number [B, N] of each token's word, counted from 0; -1 of what is no word."""
-        special = torch.tensor(self.special, device=text.ids.device)
-        real = text.mask.bool() & ~torch.isin(text.ids, special)
-        starts = real & ~self.continues.to(text.ids.device)[text.ids]
-        # A text that begins with the rest of a word has a word there all the same.
-        return torch.where(real, (starts.cumsum(1) - 1).clamp(min=0), -1)
+        device = text.ids.device
+        real = text.mask.bool() & ~torch.isin(text.ids, torch.tensor(self.special, device=device))
+        roles = self.roles.to(device)[text.ids].masked_fill(~real, NO_WORD)
+        in_word = (roles == BEGINS) | (roles == GOES_ON)
+        joint = (roles == JOINS) & _before(in_word) & _after(in_word)
+        starts = in_word & ~_before(joint) & ((roles == BEGINS) | ~_before(in_word))
+        return torch.where(in_word | joint, starts.cumsum(1) - 1, -1)
+
+
+def _before(values: Tensor) -> Tensor:
+    """What the token before each one has."""
+    return torch.nn.functional.pad(values[:, :-1], (1, 0))
+
+
+def _after(values: Tensor) -> Tensor:
+    return torch.nn.functional.pad(values[:, 1:], (0, 1))
 
 
 class Cover:
@@ -131,7 +149,18 @@ class Cover:
         words = self.hide.words(text)
         chances = torch.rand(words.shape, device=words.device)
         places = hidden_words(chances, words, self.share)
-        return Tokens(text.ids.masked_fill(places, self.hide.mask_id), text.mask)
+        return with_gaps(text, places, words, self.hide.mask_id)
+
+
+def with_gaps(text: Tokens, places: Tensor, words: Tensor, gap: int) -> Tokens:
+    """A text with one gap for each hidden word: at its first token, and its other tokens are no longer part of the text.
+
+    Args:
+        places, words: [B, N], which tokens are hidden, and the number of each token's word.
+        gap: the id of the token that stands in a gap.
+    """
+    first = places & (words != torch.nn.functional.pad(words[:, :-1], (1, 0), value=-1))
+    return Tokens(text.ids.masked_fill(first, gap), text.mask * ~(places & ~first))
 
 
 def token_importance(get: TextModel, text: Tokens, gap: int, real: Tensor, points: int = POINTS) -> Tensor:
@@ -186,13 +215,20 @@ def hidden_words(importance: Tensor, words: Tensor, share: float) -> Tensor:
     return hidden.gather(1, slots) & real
 
 
-def continuing_tokens(tokenizer: Any) -> Tensor:
-    """bool [V]: the tokens of a tokenizer that go on with a word, rather than begin one."""
+def token_roles(tokenizer: Any) -> Tensor:
+    """int8 [V]: what each token of a tokenizer is in a word: `BEGINS`, `GOES_ON`, `JOINS` two parts of one, or `NO_WORD`."""
     tokens = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     first = tokenizer.tokenize("a")[-1]
-    joined = [tokenizer.convert_tokens_to_string([first, token])[1:] for token in tokens]
-    # Marks such as a comma stand at a word too, without being part of it.
-    return torch.tensor([" " not in rest and any(map(str.isalnum, rest)) for rest in joined])
+    roles = []
+    for token in tokens:
+        joined = tokenizer.convert_tokens_to_string([first, token])[1:]
+        if joined.strip() in JOINTS:
+            roles.append(JOINS)
+        elif not any(map(str.isalnum, joined)):
+            roles.append(NO_WORD)
+        else:
+            roles.append(BEGINS if " " in joined else GOES_ON)
+    return torch.tensor(roles, dtype=torch.int8)
 
 
 def check_embeds(model: nn.Module, who: str) -> None:

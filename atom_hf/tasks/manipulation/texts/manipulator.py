@@ -19,7 +19,7 @@ from ....hub.upload import push_model
 from ....modeling.attach import add_explainer, attach_atoms
 from ....modeling.bounds import check_counts, check_memory
 from ...boxes import TextModel
-from ...wires import Simplex, Tokens
+from ...wires import Filled, Simplex, Tokens
 from ..card import write_card
 from ..manipulator import class_id_of
 from .config import TextManipulatorConfig
@@ -49,9 +49,9 @@ class TextManipulator(PreTrainedModel):
         self.get = TextModel(_made(config.classifier, transformers.AutoModelForSequenceClassification))
         self.get.requires_grad_(False).eval()
         self.explained = _explained(config) if config.heads else None
-        # Whether each token goes on with a word.
+        # What each token is in a word.
         size = encoder.get_input_embeddings().num_embeddings
-        self.register_buffer("continues", torch.zeros(size, dtype=torch.bool))
+        self.register_buffer("roles", torch.zeros(size, dtype=torch.int8))
         self.tokenizer: Any = None
         self.post_init()
 
@@ -78,7 +78,7 @@ class TextManipulator(PreTrainedModel):
     def hide(self) -> Hide:
         """What puts gaps into a text."""
         config = self.config
-        return Hide(self.get, self.continues, list(config.special_ids), config.mask_id, config.share, self.explained)
+        return Hide(self.get, self.roles, list(config.special_ids), config.mask_id, config.share, self.explained)
 
     def read(self, texts: Sequence[str]) -> list[Tokens]:
         """The texts in batches, as `put` and `get` take them. Raises `AtomError` for one that is no string."""
@@ -93,8 +93,8 @@ class TextManipulator(PreTrainedModel):
         found = [self.get(batch)["logits"].float().cpu() for batch in self.read(texts)]
         return torch.cat(found) if found else torch.zeros(0, self.config.num_labels)
 
-    def forward(self, input_ids: Tensor, attention_mask: Tensor, target: Tensor) -> Tokens:
-        """Texts [B, N] edited to points [B, n] of the simplex of classes, as a `wires.Filled` with a gradient."""
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, target: Tensor) -> Filled:
+        """Texts [B, N] edited to points [B, n] of the simplex of classes, with a gradient."""
         text = Tokens(input_ids, attention_mask)
         return self.put(self.hide(text), Simplex(probabilities=target))
 
@@ -124,20 +124,22 @@ class TextManipulator(PreTrainedModel):
         for batch in self.read(texts):
             points = target[len(found) : len(found) + len(batch)].to(self.device)
             written = self(batch.ids, batch.mask, points)
-            found += self._texts(texts[len(found) : len(found) + len(batch)], batch, written.ids)
+            found += self._texts(texts[len(found) : len(found) + len(batch)], batch, written)
         return found
 
     def class_id(self, name: int | str) -> int:
         """The id of a class. Raises `AtomError` if there is none."""
         return class_id_of(self.config, name)
 
-    def _texts(self, texts: Sequence[str], before: Tokens, after: Tensor) -> list[str]:
+    def _texts(self, texts: Sequence[str], before: Tokens, written: Filled) -> list[str]:
         """The texts with the written tokens in the place of those that were hidden, all else as it stands."""
         encoded = self.tokenizer(list(texts), truncation=True, max_length=self.config.max_length)
         found = []
         for row, text in enumerate(texts):
+            kept = written.mask[row].bool().tolist()
+            after = [token if here else None for token, here in zip(written.ids[row].tolist(), kept, strict=True)]
             offsets = encoded.encodings[row].offsets
-            found.append(rewritten(text, offsets, before.ids[row].tolist(), after[row].tolist(), self.tokenizer))
+            found.append(rewritten(text, offsets, before.ids[row].tolist(), after, self.tokenizer))
         return found
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
@@ -158,24 +160,25 @@ class TextManipulator(PreTrainedModel):
 
 
 def rewritten(
-    text: str, offsets: Sequence[tuple[int, int]], before: Sequence[int], after: Sequence[int], tokenizer: Any
+    text: str, offsets: Sequence[tuple[int, int]], before: Sequence[int], after: Sequence[int | None], tokenizer: Any
 ) -> str:
     """A text with some of its tokens replaced, and every other character as it was.
 
     Args:
         offsets: (first, last) character of each token.
-        before, after: the ids of the tokens.
+        before, after: the ids of the tokens; None of one that is left out.
     """
     parts, end = [], 0
     for (start, stop), old, new in zip(offsets, before, after, strict=False):
         if old == new or stop <= start:
             continue
-        piece = tokenizer.decode([new]).strip()
-        gap = text[end:start]
-        # Two tokens of one word are two words when they are written anew.
-        parts += [gap, " " if not gap and parts and not parts[-1].endswith(" ") else "", piece]
+        parts += [text[end:start], "" if new is None else tokenizer.decode([new]).strip()]
         end = stop
-    return "".join([*parts, text[end:]])
+    found = ""
+    # What is written is a word by itself, also where it stands for a part of one.
+    for part in [*parts, text[end:]]:
+        found += " " * (found[-1:].isalnum() and part[:1].isalnum()) + part
+    return found
 
 
 def _explained(config: TextManipulatorConfig) -> nn.Module:

@@ -25,7 +25,7 @@ from ..sparring import COSTS, fresh_copy, sigmas_to_try
 from ..train import shown_name
 from .classifier import TextClassifier, check_tokenizer, form_of, load_filler
 from .config import TextManipulatorConfig
-from .fill import Cover, Filler, Hide, check_embeds, continuing_tokens
+from .fill import BEGINS, NO_WORD, Cover, Filler, Hide, check_embeds, token_roles
 from .manipulator import TextManipulator
 from .rows import TextRows, padded, token_ids
 
@@ -95,12 +95,12 @@ def manipulate_texts(
     checkpoint = find_checkpoint(args, save=True)
     args.dataloader_pin_memory = args.dataloader_pin_memory and torch.cuda.is_available()
     transformers.set_seed(args.seed)
-    continues = continuing_tokens(tokenizer)
+    roles = token_roles(tokenizer)
     size = encoder.get_input_embeddings().num_embeddings
-    continues = torch.cat([continues, torch.zeros(max(0, size - len(continues)), dtype=torch.bool)])[:size]
+    roles = torch.nn.functional.pad(roles, (0, max(0, size - len(roles))), value=NO_WORD)[:size]
     special, mask_id = list(tokenizer.all_special_ids), tokenizer.mask_token_id
     get = TextModel(fresh_copy(classifier.model)).to(args.device).eval()
-    hide = Hide(get, continues.to(args.device), special, mask_id, share)
+    hide = Hide(get, roles.to(args.device), special, mask_id, share)
     rows = train.as_task_rows(tokenizer, max_length, args.seed)
     vocabulary = whole_words(rows.sources["D"][0].values, hide)
     many = len(tokenizer)
@@ -109,7 +109,7 @@ def manipulate_texts(
     sparring, hidden = sparring_texts(get, hide, rows, held_out, tokenizer, sigmas, max_length, args)
     explained = classifier.explained
     explained = None if explained is None else explained.to(args.device).requires_grad_(False)
-    hide = Hide(sparring, hide.continues, special, mask_id, share, explained, keeps=True)
+    hide = Hide(sparring, hide.roles, special, mask_id, share, explained, keeps=True)
     transformers.set_seed(args.seed)
     put = Filler(encoder, len(labels), mask_id, vocabulary)
     if filling_steps:
@@ -137,7 +137,7 @@ def manipulate_texts(
         id2label=dict(enumerate(labels)),
         label2id={label: number for number, label in enumerate(labels)},
     )
-    parts = (sparring, explained, continues, tokenizer, args.device)
+    parts = (sparring, explained, roles, tokenizer, args.device)
     denoiser = assembled(config, put, *parts)
     spec = text_task(many, len(labels), weighed)
     model = TaskModel(spec, {"get": sparring, "hide": hide, "fill": put.train()})
@@ -153,17 +153,17 @@ def whole_words(texts: Sequence[Any], hide: Hide) -> torch.Tensor:
     """The ids [v] of the tokens that are a word by themselves somewhere in some texts of ids. Raises `AtomError` if none is."""
     found: set[int] = set()
     for start in range(0, len(texts), 512):
-        batch = padded([list(map(int, row)) for row in texts[start : start + 512]], hide.continues.device)
+        batch = padded([list(map(int, row)) for row in texts[start : start + 512]], hide.roles.device)
         words = hide.words(batch)
         alone = words >= 0
         alone[:, 1:] &= words[:, 1:] != words[:, :-1]
         alone[:, :-1] &= words[:, :-1] != words[:, 1:]
-        found.update(batch.ids[alone & ~hide.continues[batch.ids]].unique().tolist())
+        found.update(batch.ids[alone & (hide.roles[batch.ids] == BEGINS)].unique().tolist())
     if not found:
         raise AtomError(
             "--dataset: its texts have no word that is one token, and nothing could be written; give other texts"
         )
-    return torch.tensor(sorted(found), device=hide.continues.device)
+    return torch.tensor(sorted(found), device=hide.roles.device)
 
 
 def sparring_texts(
@@ -208,7 +208,7 @@ def assembled(
     put: Filler,
     get: TextModel,
     explained: Any,
-    continues: torch.Tensor,
+    roles: torch.Tensor,
     tokenizer: Any,
     device: Any,
 ) -> TextManipulator:
@@ -219,6 +219,6 @@ def assembled(
     manipulator.get.load_state_dict(get.state_dict())
     if explained is not None:
         manipulator.explained.load_state_dict(explained.state_dict())
-    manipulator.continues.copy_(continues)
+    manipulator.roles.copy_(roles)
     manipulator.tokenizer = tokenizer
     return manipulator.to(device).eval()

@@ -10,9 +10,10 @@ from atom_hf.tasks.manipulation.texts.fill import (
     Filler,
     Hide,
     check_embeds,
-    continuing_tokens,
     hidden_words,
     token_importance,
+    token_roles,
+    with_gaps,
 )
 from atom_hf.tasks.manipulation.texts.rows import padded, token_ids
 from atom_hf.tasks.wires import Simplex, Tokens
@@ -27,7 +28,7 @@ def batch_of(texts):
 def hide_of(**options):
     tokenizer = make_tokenizer()
     get = TextModel(text_classifier().model)
-    return Hide(get, continuing_tokens(tokenizer), list(tokenizer.all_special_ids), tokenizer.mask_token_id, **options)
+    return Hide(get, token_roles(tokenizer), list(tokenizer.all_special_ids), tokenizer.mask_token_id, **options)
 
 
 def naive_hidden(importance, words, share):
@@ -100,7 +101,20 @@ def test_pieces_belong_to_the_word_that_they_go_on_with():
     assert tokenizer.convert_ids_to_tokens(text.ids[0].tolist()) == [
         "[CLS]", "the", "z", "##q", ",", "bliss", "[SEP]",
     ]  # fmt: skip
-    assert hide.words(text).tolist() == [[-1, 0, 1, 1, 2, 3, -1]]
+    assert hide.words(text).tolist() == [[-1, 0, 1, 1, -1, 2, -1]]
+    joined = batch_of(["bliss'q - day", "'the day-'", "zq's"])
+    assert hide.words(joined).tolist() == [
+        [-1, 0, 0, 0, 0, 0, -1], [-1, -1, 0, 1, -1, -1, -1], [-1, 0, 0, 0, 0, -1, -1],
+    ]  # fmt: skip
+
+
+def test_a_hidden_word_has_one_gap():
+    tokenizer, hide = make_tokenizer(), hide_of()
+    text = batch_of(["the zq, bliss'q of", "the day"])
+    words = hide.words(text)
+    gone = with_gaps(text, (words == 1) | (words == 2), words, hide.mask_id)
+    left = [row[mask.bool()].tolist() for row, mask in zip(gone.ids, gone.mask, strict=True)]
+    assert [tokenizer.decode(row) for row in left] == ["[CLS] the [MASK], [MASK] of [SEP]", "[CLS] the [MASK] [SEP]"]
 
 
 def test_written_tokens_are_read_by_their_rows_and_have_the_gradient_of_the_mean():

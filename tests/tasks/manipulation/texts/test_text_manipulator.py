@@ -132,13 +132,19 @@ def test_changed_words_are_marked_and_escaped():
 
 def test_all_but_the_written_tokens_stands_as_it_was():
     tokenizer = make_tokenizer()
-    text = "The  zq, bliss!"
-    encoded = tokenizer(text)
-    ids, offsets = encoded["input_ids"], encoded.encodings[0].offsets
-    places = [n for n, token in enumerate(encoded.tokens()) if token in ("z", "##q", "bliss")]
-    after = [tokenizer.convert_tokens_to_ids("day") if n in places else token for n, token in enumerate(ids)]
-    assert rewritten(text, offsets, ids, after, tokenizer) == "The  day day, day!"
-    assert rewritten(text, offsets, ids, ids, tokenizer) == text
+    the, day = tokenizer.convert_tokens_to_ids(["the", "day"])
+
+    def again(text, written):
+        encoded = tokenizer(text)
+        after = [
+            written.get(token, number) for token, number in zip(encoded.tokens(), encoded["input_ids"], strict=True)
+        ]
+        return rewritten(text, encoded.encodings[0].offsets, encoded["input_ids"], after, tokenizer)
+
+    assert again("The  zq, bliss!", {}) == "The  zq, bliss!"
+    assert again("The  zq, bliss!", {"z": day, "##q": None, "bliss": the}) == "The  day, the!"
+    assert again("bliss'q, day", {"bliss": the, "'": None, "q": None}) == "the, day"
+    assert again("bliss,day bliss", {",": the}) == "bliss the day bliss"
 
 
 class NoEmbeds(torch.nn.Module):
