@@ -36,7 +36,7 @@ from atom_hf.utils.tables import markdown
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "texts.jsonl"
-SEEDS, EXAMPLES = 2, 12
+SEEDS, ROWS, EXAMPLES = 2, 400, 12
 HUB, NAMES = "SetFit/sst2", ["negative", "positive"]
 CLASSIFIER_STEPS, CLASSIFIER_RATE = 220, 1e-4
 FILLING_STEPS, STEPS, BATCH, LENGTH, WEIGHTS = 200, 160, 32, 40, (1.0, 1.0)
@@ -53,7 +53,7 @@ It learns to fill gaps for {filling} steps of {batch} sentences, and then for {s
 as the sentiment.
 *Filling gaps alone* is the same before these last steps.
 
-One half of the training sentences trains classifier and editor, the other half the judges.
+One half of the training sentences trains classifier and editor, the other half the judges, and {rows} validation sentences are edited.
 *Judge* is the share of edits that a judge reads as their sentiment: a logistic regression of words and pairs of words, which
 reads that of {judge:.3f} of the sentences themselves.
 *Second judge* is one of MiniLM's sentence embeddings ({second:.3f}).
@@ -144,7 +144,8 @@ def run(seed: int, own: TextRows, judge: TextRows, test: TextRows, more: dict[st
             args=arguments("editor"),
         )
     made = MadeOfTexts(*(one.cpu() for one in made))
-    found = judge_texts(made, classifier, test, judge, most=len(test), seed=seed)
+    found = judge_texts(made, classifier, test, judge, most=ROWS, seed=seed)
+    test = test.draw(ROWS, seed)
     second, classes = embedding_judge(judge), made.manipulator.classify(test.texts).argmax(1)
     about["second_accuracy"] = float((second(test.texts) == test.labels).float().mean())
     rows = []
@@ -186,6 +187,7 @@ def report(rows: list[dict[str, Any]]) -> str:
     return HEAD.format(
         classifier=mean("classifier"),
         test=first["test"],
+        rows=first["rows"],
         filling=FILLING_STEPS,
         steps=STEPS,
         batch=BATCH,

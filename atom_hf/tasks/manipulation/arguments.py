@@ -15,7 +15,7 @@ from .sparring import sigmas_to_try
 
 FILLING_STEPS = 300
 
-RATES = {"pixels": 2e-3, "vector": 1e-3, "tokens": 1e-4}
+RATES = {"pixels": 2e-3, "vector": 1e-3, "tokens": 2e-4}
 
 
 def _flag(help: str, default: Any = None) -> Any:
@@ -26,7 +26,7 @@ def _flag(help: str, default: Any = None) -> Any:
 class ManipulatorArguments(TaskArguments):
     """TrainingArguments of a manipulator: by default its learning rate rises over the first third of the steps, then falls."""
 
-    learning_rate: float | None = _flag("Peak of the learning rate; 2e-3 for images and 1e-3 for vectors if not given.")
+    learning_rate: float | None = _flag("Peak of the learning rate; 2e-3 for images, 1e-3 for vectors and 2e-4 for texts if not given.")
     max_steps: int = _flag("Number of optimizer steps.", 1000)
     per_device_train_batch_size: int = _flag("Rows of a batch, on each device.", 128)
     lr_scheduler_type: str = _flag("The scheduler of the learning rate.", "cosine")
