@@ -36,10 +36,10 @@ from atom_hf.utils.tables import markdown
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results" / "texts.jsonl"
-SEEDS, ROWS, EXAMPLES = 2, 400, 12
+SEEDS, ROWS, EXAMPLES = 2, 300, 12
 HUB, NAMES = "SetFit/sst2", ["negative", "positive"]
-CLASSIFIER_STEPS, CLASSIFIER_RATE = 220, 1e-4
-FILLING_STEPS, STEPS, BATCH, LENGTH, WEIGHTS = 200, 160, 32, 40, (1.0, 1.0)
+CLASSIFIER_STEPS, CLASSIFIER_RATE = 160, 1e-4
+FILLING_STEPS, STEPS, BATCH, LENGTH, WEIGHTS = 150, 140, 32, 40, (1.0, 1.0)
 EDITOR, ALONE, AS_THEY_ARE = "the editor", "filling gaps alone", "unedited"
 HEAD = """# Sentences turned from one sentiment into the other
 
