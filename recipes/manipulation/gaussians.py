@@ -71,8 +71,8 @@ Means over seeds, with the least and the largest in brackets.
 
 The laws of an editor are kept by many editors, and nothing in them makes edits a sample of the other class: by them alone the
 energy distance is {ratio:.1f} times that with the law in distribution, and {gan:.1f} times that with a discriminator on pairs.
-The law is what asks for Bayes' rule: (put(x, a), a) distributed as (x, y), for x of all classes, means that what is written as a
-class is distributed as the class.
+The law is what asks for Bayes' rule: (put(x, a), a) distributed as (x, y), for x of all classes, means that what is written as
+a class is distributed as the class.
 A discriminator on pairs, as in a conditional GAN, is the same law learned, and here it comes nearer.
 Alone, the law asks for no edit in particular: a row whose own class is written need not stay as it is, and the rows of both
 classes together are to give the class, so that those of the other one may fill a part of it (last picture).

@@ -53,7 +53,8 @@ It learns to fill gaps for {filling} steps of {batch} sentences, and then for {s
 as the sentiment.
 *Filling gaps alone* is the same before these last steps.
 
-One half of the training sentences trains classifier and editor, the other half the judges, and {rows} validation sentences are edited.
+One half of the training sentences trains classifier and editor, the other half the judges, and {rows} validation sentences
+are edited.
 *Judge* is the share of edits that a judge reads as their sentiment: a logistic regression of words and pairs of words, which
 reads that of {judge:.3f} of the sentences themselves.
 *Second judge* is one of MiniLM's sentence embeddings ({second:.3f}).

@@ -26,7 +26,9 @@ def _flag(help: str, default: Any = None) -> Any:
 class ManipulatorArguments(TaskArguments):
     """TrainingArguments of a manipulator: by default its learning rate rises over the first third of the steps, then falls."""
 
-    learning_rate: float | None = _flag("Peak of the learning rate; 2e-3 for images, 1e-3 for vectors and 2e-4 for texts if not given.")
+    learning_rate: float | None = _flag(
+        "Peak of the learning rate; 2e-3 for images, 1e-3 for vectors and 2e-4 for texts if not given."
+    )
     max_steps: int = _flag("Number of optimizer steps.", 1000)
     per_device_train_batch_size: int = _flag("Rows of a batch, on each device.", 128)
     lr_scheduler_type: str = _flag("The scheduler of the learning rate.", "cosine")
