@@ -63,7 +63,7 @@ more and that the judge reads as their sentiment.
 *Identity* and *undone* are the shares of words that are there when a sentence's own sentiment is written, and when an edit is
 undone, which was not trained.
 *Distinct* is the number of words that were written, each counted once, over all that were written.
-Means over {seeds} seeds, with the least and the largest in brackets.
+{seeds}
 
 {table}
 The classifier that the editor was trained against reads {success:.3f} of the edits as their sentiment.
@@ -169,6 +169,8 @@ def run(seed: int, own: TextRows, judge: TextRows, test: TextRows, more: dict[st
 
 def report(rows: list[dict[str, Any]]) -> str:
     """The page."""
+    from embeddings import over
+
     of = {name: [row for row in rows if row["editor"] == name] for name in (EDITOR, ALONE, AS_THEY_ARE)}
 
     def cell(found: list[dict[str, Any]], key: str) -> str:
@@ -194,7 +196,7 @@ def report(rows: list[dict[str, Any]]) -> str:
         batch=BATCH,
         judge=mean("judge_accuracy"),
         second=mean("second_accuracy"),
-        seeds=len(of[EDITOR]),
+        seeds=over(len(of[EDITOR])),
         table=markdown(header, [[name, *(cell(found, key) for key in measures)] for name, found in of.items()]),
         success=mean("success"),
         often=often,
