@@ -1,6 +1,7 @@
 """Register the pipelines of atom-hf with Transformers, without importing what takes seconds to import."""
 
 import functools
+import importlib
 import importlib.abc
 import importlib.util
 import sys
@@ -35,10 +36,10 @@ class ManipulatorModel:
     @classmethod
     def from_pretrained(cls, name_or_folder: str, **kwargs: Any) -> functools.partial:
         """Return the call that loads it, which the pipeline makes itself; see `AtomModel`."""
-        from .tasks.manipulation.manipulator import Manipulator
+        from .tasks.manipulation.loading import from_pretrained
 
         kwargs.pop("_from_pipeline", None)
-        return functools.partial(Manipulator.from_pretrained, name_or_folder, **kwargs)
+        return functools.partial(from_pretrained, name_or_folder, **kwargs)
 
 
 def register() -> None:
@@ -63,6 +64,9 @@ def _add(pipelines: Any) -> None:
             "type": "multimodal",
             "default": {},  # none: the user must give a model
         }
+    # `pipeline` reads a model's configuration before it imports what runs it.
+    for home in ("tasks.manipulation.config", "tasks.manipulation.texts.config"):
+        importlib.import_module(f"{__package__}.{home}")
 
 
 class _Watch(importlib.abc.MetaPathFinder):

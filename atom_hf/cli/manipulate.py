@@ -16,16 +16,16 @@ def main(arguments: list[str]) -> None:
     if options.edit is not None:
         folder = "." if args.output_dir == DEFAULT_FOLDER else args.output_dir
         found, before, file = edit_input(options, folder)
-        rows = [[f"{strength:.3g}", f"{sure:.3f}"] for strength, sure in found]
-        print(f"{options.edit} was read as {before}\n\n{format_table(['strength', f'P({options.to})'], rows)}\n")
+        rows = [[f"{strength:.3g}", f"{sure:.3f}", *text] for strength, sure, *text in found]
+        header = ["strength", f"P({options.to})", "text"][: len(rows[0])]
+        print(f"{options.edit} was read as {before}\n\n{format_table(header, rows)}\n")
         print(f"written   {file}")
         return
     made = make_manipulator(options, args)
     rows = [list(row) for row in result_rows(made.metrics)]
     for name, one in made.metrics.get("compared", {}).items():
-        rows.append(
-            [f"{name}: judge, identity, undo", ", ".join(f"{one[key]:.3f}" for key in ("judge", "identity", "undo"))]
-        )
+        names = [key for key in ("judge", "identity", "undo", "kept") if key in one]
+        rows.append([f"{name}: {', '.join(names)}", ", ".join(f"{one[key]:.3f}" for key in names)])
     header = [f"edits of {made.metrics['rows']} rows", "value"]
     print(f"\n{format_table(header, rows)}\n")
     for path in (made.folder, *made.written):

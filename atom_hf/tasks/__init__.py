@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from .manipulation.config import ManipulatorConfig
     from .manipulation.evaluation import evaluate_manipulator
     from .manipulation.manipulator import Manipulator
+    from .manipulation.texts.manipulator import TextManipulator
+    from .manipulation.texts.train import manipulate_texts
     from .manipulation.train import manipulate
     from .model import TaskModel
     from .reader import read_task
@@ -28,9 +30,11 @@ _HOMES = {
     "TaskArguments": "arguments",
     "TaskModel": "model",
     "TaskTrainer": "trainer",
+    "TextManipulator": "manipulation.texts.manipulator",
     "draw_task": "drawing",
     "evaluate_manipulator": "manipulation.evaluation",
     "manipulate": "manipulation.train",
+    "manipulate_texts": "manipulation.texts.train",
     "read_task": "reader",
     "refines": "refinement",
 }
@@ -43,9 +47,11 @@ __all__ = [
     "TaskModel",
     "TaskSpec",
     "TaskTrainer",
+    "TextManipulator",
     "draw_task",
     "evaluate_manipulator",
     "manipulate",
+    "manipulate_texts",
     "read_task",
     "refines",
 ]

@@ -17,7 +17,7 @@ from .function_modules import function_of
 from .kinds import BATCH, Kind
 from .saved_boxes import is_saved_box, load_saved_box
 from .spec import Box, TaskSpec
-from .wires import Tokens
+from .wires import Filled, Tokens
 
 Bound = nn.Module | Callable[..., Any]
 
@@ -181,7 +181,10 @@ def preparation(processor: Any) -> dict[str, Any]:
 
 
 class TextModel(nn.Module):
-    """A text model for the ids of a text, or for rows of probabilities over its vocabulary, by their mean embedding."""
+    """A text model for the ids of a text, or for rows of probabilities over its vocabulary, by their mean embedding.
+
+    Of a text that was filled in, the likeliest tokens are read, with the gradient of the mean.
+    """
 
     takes_wires = True
 
@@ -190,6 +193,9 @@ class TextModel(nn.Module):
         self.model = model
 
     def forward(self, text: Tokens) -> Any:
+        if isinstance(text, Filled):
+            embeddings = text.embedded(self.model.get_input_embeddings())
+            return self.model(inputs_embeds=embeddings, attention_mask=text.mask)
         if text.logits is None:
             return self.model(input_ids=text.ids, attention_mask=text.mask)
         embeddings = text.logits.softmax(-1) @ self.model.get_input_embeddings().weight

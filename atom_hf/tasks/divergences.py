@@ -5,7 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from .kinds import Divergence, Kind, default_divergence
-from .wires import Gaussian, Simplex, Tokens, Value
+from .wires import Filled, Gaussian, Simplex, Tokens, Value
 
 
 def divergence(kind: Kind, system: Value, specification: Value, by: Divergence | None) -> Tensor:
@@ -59,11 +59,24 @@ def gaussian_kl(system: Gaussian, specification: Gaussian) -> Tensor:
 
 
 def token_cross_entropy(system: Tokens, specification: Tokens) -> Tensor:
-    """The mean over the real tokens of the specification."""
+    """The mean over the real tokens of the specification. Of a text that was filled in, copied tokens cost nothing."""
     real = specification.mask.bool()
+    if isinstance(system, Filled):
+        return _written_cross_entropy(system, specification) / real.sum().clamp(min=1)
     logs = system.logits.log_softmax(-1)
     if specification.ids is not None:
         losses = -logs.gather(-1, specification.ids.clamp(min=0).unsqueeze(-1)).squeeze(-1)
     else:
         losses = -(specification.logits.softmax(-1) * logs).sum(-1)
     return torch.where(real, losses, 0.0).sum() / real.sum().clamp(min=1)
+
+
+def _written_cross_entropy(system: Filled, specification: Tokens) -> Tensor:
+    """The sum over written tokens, but for those that should be what cannot be written: another token, or several."""
+    ids, left_out = specification.ids, specification.mask.bool() & ~system.mask.bool()
+    ids = ids.masked_fill(F.pad(left_out[:, 1:], (0, 1)), -1)  # of several
+    index = torch.full((int(max(ids.max(), system.vocabulary.max())) + 1,), -100, device=ids.device)
+    index[system.vocabulary] = torch.arange(len(system.vocabulary), device=ids.device)
+    ids = ids[system.places]
+    targets = torch.where(ids < 0, -100, index[ids.clamp(min=0)])
+    return F.cross_entropy(system.scores, targets, reduction="sum")

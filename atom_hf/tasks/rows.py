@@ -55,6 +55,14 @@ class TaskRows(Dataset):
     def __len__(self) -> int:
         return self.length
 
+    @property
+    def lengths(self) -> list[int] | None:
+        """The number of tokens of each row's text; None of a first source without texts."""
+        for column in self.sources[self.first]:
+            if not torch.is_tensor(column.values):
+                return [len(ids) for ids in column.values]
+        return None
+
     def set_epoch(self, epoch: int) -> None:
         """Draw the orders of an epoch."""
         for place, (name, columns) in enumerate(self.sources.items()):

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..errors import AtomError
@@ -65,6 +65,27 @@ class Tokens:
 
     def __len__(self) -> int:
         return len(self.mask)
+
+
+@dataclass
+class Filled(Tokens):
+    """A text of which some tokens were written, and the others are what they were.
+
+    `ids` holds the likeliest of the tokens that can be written. `scores` [M, v] are the logits of these v tokens at each of the
+    M places that were written, row by row.
+    """
+
+    places: Tensor | None = None
+    """[B, N], whether a token was written."""
+    scores: Tensor | None = None
+    vocabulary: Tensor | None = None
+    """[v], the ids of the tokens that can be written."""
+
+    def embedded(self, table: nn.Embedding) -> Tensor:
+        """The rows [B, N, d] of a table: of written tokens the likeliest one's, with the gradient of the mean over all."""
+        rows, chances = table(self.ids), self.scores.softmax(-1)
+        through = (chances - chances.detach()) @ table.weight[self.vocabulary]
+        return rows.index_put((self.places,), rows[self.places] + through)
 
 
 Value = Any

@@ -60,7 +60,7 @@ The validation sentences are edited to the other sentiment.
 *Cosine* is that of an edit and its sentence; *energy* the energy distance of edits to sentences of their class (other sentences
 of the class have {floor:.4f}).
 *Identity* and *undo* are distances as shares of the distance between two sentences (root mean squares).
-Means over {seeds} seeds, with the least and the largest in brackets.
+{seeds}
 
 {table}
 
@@ -195,6 +195,11 @@ def picture(edited: Tensor, test: LabelledRows, path: Path) -> Path:
     return save_figure(figure, path)
 
 
+def over(seeds: int) -> str:
+    """What numbers are."""
+    return f"Means over {seeds} seeds, with the least and the largest in brackets." if seeds > 1 else "Of one seed."
+
+
 def report(rows: list[dict[str, Any]]) -> str:
     """The page."""
 
@@ -219,7 +224,7 @@ def report(rows: list[dict[str, Any]]) -> str:
         test=rows[0]["test"],
         judge=mean("judge_accuracy"),
         floor=mean("energy_of_data"),
-        seeds=len({row["seed"] for row in rows}),
+        seeds=over(len({row["seed"] for row in rows})),
         table=markdown(header, table),
         examples=markdown(["sentence", "class", "nearest to its edit", "its class"], shown),
     )

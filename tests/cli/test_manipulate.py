@@ -13,6 +13,7 @@ from atom_hf.tasks import Manipulator, draw_task, read_task
 from helpers.browser import opened
 from helpers.commands import command
 from helpers.manipulators import digits_manipulator
+from helpers.text_manipulators import NAMES, sentences, text_classifier
 
 pytestmark = pytest.mark.usefixtures("own_cache", "digits_once")
 
@@ -68,6 +69,36 @@ def test_its_page_is_accessible(made, chromium):
         assert page.locator("img").count() == 2 and "0, 1, 2, 3" in page.locator("img").first.get_attribute("alt")
 
 
+def test_an_editor_of_texts_is_made_and_used(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    classifier, rows = text_classifier(), sentences(60, 1)
+    classifier.model.save_pretrained("get")
+    classifier.tokenizer.save_pretrained("get")
+    lines = [f"{text},{NAMES[label]}" for text, label in zip(rows.texts, rows.labels.tolist(), strict=True)]
+    Path("lines.csv").write_text("text,label\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    fast = "--max_steps 3 --filling_steps 3 --sigma auto --per_device_train_batch_size 8 --use_cpu --disable_tqdm true"
+    line = f"manipulate --classifier get --dataset lines.csv --eval_fraction 0.5 --put fill {fast} --report_to none --samples 4"
+    status, out, err = command(f"{line} --output_dir out")
+    assert status == 0, err
+    assert "words of a text that an edit keeps" in out and f"written   out{os.sep}edits.html" in out
+    metrics = json.loads(Path("out", "metrics.json").read_text(encoding="utf-8"))
+    assert (
+        set(metrics["compared"]) == {"filling gaps alone", "unedited"} and metrics["compared"]["unedited"]["kept"] == 1
+    )
+    spec = read_task(Path("out", "manipulation.task"))
+    assert list(spec.atoms) == ["putget", "denoise"] and "put" in spec.lets
+    assert Path("out", "edits.png").is_file() and "(edits.png)" in Path("out", "README.md").read_text(encoding="utf-8")
+    status, out, err = command(["manipulate", "--model", "out", "--edit", rows.texts[0], "--to", "rough"])
+    assert status == 0, err
+    assert out.splitlines()[2].split() == ["strength", "P(rough)", "text"]
+    Path("in.txt").write_text("\n".join(rows.texts[:3]) + "\n\n", encoding="utf-8")
+    status, _, err = command("manipulate --model out --edit in.txt --to calm --strength 0:1:3")
+    assert status == 0, err
+    assert len(Path("edited.txt").read_text(encoding="utf-8").splitlines()) == 9
+    status, _, err = command("manipulate --model out --edit none.txt --to calm")
+    assert status == 2 and "--edit 'none.txt' is no readable text file" in err
+
+
 def test_an_input_is_edited_at_several_strengths(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     digits_manipulator().save_pretrained("out")
@@ -95,6 +126,11 @@ BAD = {
     "manipulate --classifier vit-fashion-mnist --dataset digits": "--classifier 'vit-fashion-mnist' has 10 classes",
     "manipulate --classifier get:f --dataset verse": "--classifier 'get:f'",
     "manipulate --classifier get:f --dataset words.csv --put steer": "--put steer does not edit texts; give --put residual",
+    "manipulate --classifier get:f --dataset words.csv --put fill": "--classifier 'get:f': no such model that can be read",
+    "manipulate --classifier get:f --dataset digits --put fill": "--dataset 'digits' holds images; --put fill edits single",
+    "manipulate --classifier get:f --dataset words.csv --put fill --weights 1 1 1 1": "--weights: of texts give two numbers",
+    "manipulate --classifier get:f --dataset words.csv --put fill --hidden_share 1": "--hidden_share must be between 0 and 1",
+    "manipulate --classifier get:f --dataset words.csv --put fill --compare true": "--compare is not for --put fill",
     "manipulate --classifier get:f --dataset digits --per_device_train_batch_size 8": "law: ~ compares at least two rows",
     "manipulate --classifier get:f --dataset digits --output_dir words.csv": "is a file; give a folder",
     "manipulate --model out": "give --edit too",

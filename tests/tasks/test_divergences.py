@@ -7,7 +7,7 @@ import torch
 
 from atom_hf.tasks.divergences import Probability, divergence
 from atom_hf.tasks.kinds import Divergence, Kind
-from atom_hf.tasks.wires import Gaussian, Simplex, Tokens
+from atom_hf.tasks.wires import Filled, Gaussian, Simplex, Tokens
 
 PIXELS, VECTOR, CLASS, TOKENS, GAUSSIAN = (
     Kind("pixels", (2, 3, 3)), Kind("vector", (5,)), Kind("class", (4,)), Kind("tokens", (7,)), Kind("gaussian", (3,)),
@@ -94,3 +94,16 @@ def test_truth():
         divergence(Kind("scalar"), a, b, None),
         sum((u - v) ** 2 for u, v in zip(a.tolist(), b.tolist(), strict=True)) / 5,
     )
+
+
+def test_of_a_text_that_was_filled_in_only_written_tokens_cost():
+    ids, real = torch.tensor([[1, 2, 3, 4], [5, 6, 0, 0]]), torch.tensor([[1, 1, 1, 1], [1, 1, 0, 0]])
+    places = torch.tensor([[False, True, False, True], [True, False, False, False]])
+    vocabulary, scores = torch.tensor([2, 3, 5]), random(3, 3)
+    system = Filled(ids, real, None, places, scores, vocabulary)
+    logs = scores.log_softmax(-1)
+    # The second of the three, 4, cannot be written: it costs nothing.
+    close(divergence(TOKENS, system, Tokens(ids, real), None), float(-logs[0, 0] - logs[2, 2]) / 6)
+    # Nor does the third, where it stands for 5 and 6.
+    system.mask = torch.tensor([[1, 1, 1, 1], [1, 0, 0, 0]])
+    close(divergence(TOKENS, system, Tokens(ids, real), None), float(-logs[0, 0]) / 6)

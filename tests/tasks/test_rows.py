@@ -22,6 +22,12 @@ def test_rows_are_keyed_by_their_columns():
     assert torch.equal(pixels[0]["D.1"], torch.tensor([[[0.0, 1.0]]]))
 
 
+def test_the_lengths_of_texts():
+    texts = [np.array([1, 2, 3], dtype=np.int32), np.array([4], dtype=np.int32)]
+    assert TaskRows({"D": [Column(texts), Column(torch.tensor([0, 1]))]}).lengths == [3, 1]
+    assert TaskRows({"D": columns(5)}).lengths is None
+
+
 def test_a_shorter_source_is_drawn_beside_the_longest_in_another_order_each_epoch():
     rows = TaskRows({"D": columns(7), "E": columns(3, 100)}, seed=1)
     orders = []

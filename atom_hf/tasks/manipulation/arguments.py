@@ -8,12 +8,14 @@ from ...errors import AtomError
 from ...finetune.arguments import as_in_train
 from ...utils.bounds import COUNT, SEED, Bound
 from ..arguments import TaskArguments
-from .equations import check_weights
+from .equations import check_weights, text_weights
 from .evaluation import ROWS
-from .put import PUTS
+from .put import FILL, PUTS, SHARE
 from .sparring import sigmas_to_try
 
-RATES = {"pixels": 2e-3, "vector": 1e-3}
+FILLING_STEPS = 300
+
+RATES = {"pixels": 2e-3, "vector": 1e-3, "tokens": 2e-4}
 
 
 def _flag(help: str, default: Any = None) -> Any:
@@ -24,7 +26,9 @@ def _flag(help: str, default: Any = None) -> Any:
 class ManipulatorArguments(TaskArguments):
     """TrainingArguments of a manipulator: by default its learning rate rises over the first third of the steps, then falls."""
 
-    learning_rate: float | None = _flag("Peak of the learning rate; 2e-3 for images and 1e-3 for vectors if not given.")
+    learning_rate: float | None = _flag(
+        "Peak of the learning rate; 2e-3 for images, 1e-3 for vectors and 2e-4 for texts if not given."
+    )
     max_steps: int = _flag("Number of optimizer steps.", 1000)
     per_device_train_batch_size: int = _flag("Rows of a batch, on each device.", 128)
     lr_scheduler_type: str = _flag("The scheduler of the learning rate.", "cosine")
@@ -43,6 +47,7 @@ class ManipulateOptions:
     bounds: ClassVar[dict[str, Bound]] = {
         "sample_seed": SEED,
         "edit_rows": COUNT,
+        "filling_steps": Bound(0, 2**31 - 1, whole=True),
         "samples": Bound(1, 100, whole=True),
         "image_size": Bound(4, 1024, whole=True),
     }
@@ -58,7 +63,7 @@ class ManipulateOptions:
         + ", ".join(
             f"{name} ({'images' if kind == 'pixels' else 'what the output layer reads'})" for name, kind in PUTS.items()
         )
-        + ". By default steer for images and residual for texts."
+        + f", {FILL} (texts, some of whose words it writes anew). By default steer for images and residual for texts."
     )
     hidden_sizes: list[int] = field(
         default_factory=list, metadata={"help": "Widths of the editor; its own if not given."}
@@ -67,27 +72,37 @@ class ManipulateOptions:
         default_factory=list,
         metadata={
             "help": "Weights of putget, getput, undo and law, and optionally of putput; 1 10 10 0.3 for images and 1 1 1 0.3 "
-            "for residual if not given."
+            "for residual if not given. Of fill, of putget and denoise; 1 1."
         },
     )
     sigma: str = _flag(
         "Noise that the sparring copy of the classifier is tuned on, of the range of the inputs; 0 for none. auto: the largest "
-        "of 0.5, 0.3, 0.2 and 0.1 that costs at most two points of accuracy.",
+        "of 0.5, 0.3, 0.2 and 0.1 that costs at most two points of accuracy. Of fill, the share of words "
+        "that are hidden from it.",
         "auto",
     )
+    filler: str | None = _flag(
+        "Of fill, the model that fills gaps: a masked language model or its encoder, by its folder, Hub id or built-in name, "
+        "such as minilm, with the classifier's tokenizer. By default the classifier's own encoder."
+    )
+    hidden_share: float = _flag("Of fill, the share of a text's tokens that are written anew.", SHARE)
+    filling_steps: int = _flag("Of fill, steps of learning to fill gaps before classes are written.", FILLING_STEPS)
     image_size: int | None = _flag(
         "Longest side of the images that are edited; that of the data, at most 64, if not given."
     )
     judge: str | None = _flag(
         "What judges the edits: svm, linear, a network such as 'conv(32, 64)', or the folder or Hub id of another classifier. "
-        "By default svm for images and linear for residual."
+        "By default svm for images and linear for residual and fill."
     )
     judge_fraction: float = _flag("The fraction of the evaluation rows that the judge learns from.", 0.5)
     edit_rows: int = _flag("Rows whose edits are judged, at most, to every class but their own.", ROWS)
     compare: bool = _flag("Compare with a conditional VAE of equal size and steps, over four betas.", False)
     samples: int = _flag("Rows to show on the page.", 10)
     model: str | None = _flag("A manipulator that was made: a folder or Hub id, for --edit.")
-    edit: str | None = _flag("With --model: a picture to edit; with one of residual, an .npy file of vectors.")
+    edit: str | None = _flag(
+        "With --model: a picture to edit; with one of residual, an .npy file of vectors; with one of fill, a text or "
+        "a .txt file of a text a line."
+    )
     to: str | None = _flag("With --edit: the class to turn it into.")
     strength: str = _flag("With --edit: from 0 to 1, or several as FIRST:LAST:COUNT, as in 0:1:9.", "1")
     task: str | None = as_in_train("task")
@@ -122,13 +137,23 @@ class ManipulateOptions:
             )
         if self.dataset is None:
             raise AtomError("give --dataset: a Hub id, a file or folder, or a built-in one")
-        if self.put is not None and self.put not in PUTS:
-            raise AtomError(f"--put {self.put!r} is unknown; give one of {', '.join(PUTS)}")
+        if self.put is not None and self.put not in (*PUTS, FILL):
+            raise AtomError(f"--put {self.put!r} is unknown; give one of {', '.join((*PUTS, FILL))}")
         sigmas_to_try(self.sigma)
-        if self.weights:
+        if self.put == FILL:
+            self._check_fill()
+        elif self.weights:
             check_weights(self.weights)
         if not 0 < self.judge_fraction < 1:
             raise AtomError(f"--judge_fraction must be between 0 and 1, such as 0.5, got {self.judge_fraction}")
+
+    def _check_fill(self) -> None:
+        text_weights(self.weights or None)
+        if not 0 < self.hidden_share < 1:
+            raise AtomError(f"--hidden_share must be between 0 and 1, such as 0.25, got {self.hidden_share}")
+        for name in ("hidden_sizes", "compare", "image_size"):
+            if getattr(self, name):
+                raise AtomError(f"--{name} is not for --put {FILL}; leave it out")
 
     def strengths(self) -> list[float]:
         """The strengths that `--strength` names. Raises `AtomError`."""

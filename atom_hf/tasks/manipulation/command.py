@@ -9,11 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageOps
-from transformers import PreTrainedConfig
 
 from ...errors import AtomError, first_line
 from ...finetune.checks import check_reporters, check_schedule
-from ...hub.messages import reason
 from ...utils.files import check_output_folder, check_page, write_atomically
 from ...utils.lock import lock_folder
 from ...utils.pictures import in_mode
@@ -24,13 +22,16 @@ from ..drawing import draw_task
 from .agreement import edit_agreement
 from .arguments import ManipulateOptions, ManipulatorArguments
 from .baselines import at_equal_judge, mean_difference_editor, vae_editors
-from .config import ManipulatorConfig
 from .equations import manipulation_task
 from .evaluation import edit_all, editor_of, evaluate_manipulator, measure, probabilities, read_rows
 from .inputs import ManipulatorInputs, load_inputs
 from .judge import make_judge
+from .loading import load_manipulator
 from .manipulator import Manipulator
+from .put import FILL
 from .report import write_report
+from .texts.command import TextInputs, edit_text_input, make_text_manipulator
+from .texts.manipulator import TextManipulator
 from .train import forget_sparring, manipulate
 
 TASK_NAME = "manipulation.task"
@@ -42,7 +43,7 @@ EDITED_NAME = "edited.png"
 class Made:
     """A manipulator that was made."""
 
-    manipulator: Manipulator
+    manipulator: Manipulator | TextManipulator
     metrics: dict[str, Any]
     folder: Path
     written: list[Path]
@@ -50,15 +51,20 @@ class Made:
 
 def make_manipulator(options: ManipulateOptions, args: ManipulatorArguments) -> Made:
     """Load, train, judge and save, as flags say. Raises `AtomError`, whatever is wrong, before training starts."""
-    inputs = load_inputs(options)
+    of_texts = options.put == FILL
+    inputs = TextInputs(options) if of_texts else load_inputs(options)
     if args.output_dir == DEFAULT_FOLDER:
         args.output_dir = os.path.join("runs", f"{inputs.name}-manipulator")
-    args = args.with_rate(inputs.train.kind.name)
+    args = args.with_rate("tokens" if of_texts else inputs.train.kind.name)
     check_output_folder(args.output_dir)
     check_reporters(args)
     check_schedule(args)
     folder = Path(args.output_dir)
     with lock_folder(folder):
+        if of_texts:
+            names = {"task": TASK_NAME, "drawing": DRAWING_NAME, "metrics": METRICS_NAME}
+            manipulator, found, written = make_text_manipulator(inputs, options, args, names)
+            return Made(manipulator, found, folder, written)
         manipulator = manipulate(
             inputs.classifier,
             inputs.train,
@@ -129,21 +135,6 @@ def judge_all(
     return found
 
 
-def load_manipulator(source: str) -> Manipulator:
-    """A manipulator from its folder or Hub id. Raises `AtomError`."""
-    where = f"--model {source!r} is no manipulator that can be read"
-    try:
-        config, _ = PreTrainedConfig.get_config_dict(source)
-        if config.get("model_type") != ManipulatorConfig.model_type:
-            raise AtomError(f"{where}: it has no config.json of one; make one by atom-hf manipulate --classifier")
-        model = Manipulator.from_pretrained(source)
-    except AtomError:
-        raise
-    except Exception as error:  # a damaged or foreign folder raises many kinds of errors
-        raise AtomError(f"{where}: {reason(error, source, None)}") from error
-    return model.eval()
-
-
 def read_picture(file: str, manipulator: Manipulator) -> torch.Tensor:
     """A picture [1, c, h, w] as the manipulator takes it: in its mode, and resized to its sides. Raises `AtomError`."""
     try:
@@ -165,18 +156,21 @@ def as_pixels(picture: Image.Image, manipulator: Manipulator) -> torch.Tensor:
     return pixels[None, None] if channels == 1 else pixels.permute(2, 0, 1)[None]
 
 
-def edit_input(options: ManipulateOptions, folder: str) -> tuple[list[tuple[float, float]], str, Path]:
-    """Edit a picture or vectors with a manipulator that was made.
+def edit_input(options: ManipulateOptions, folder: str) -> tuple[list[tuple[Any, ...]], str, Path]:
+    """Edit a picture, vectors or a text with a manipulator that was made.
 
     Returns:
-        (strength, probability of the class) of each strength, the mean over vectors; the class that was read before; the file
-        that holds the edits: a picture of them in a row, or an .npy of vectors [strengths, N, d].
+        (strength, probability of the class) of each strength, the mean over vectors or texts, and of texts the first edited
+        one; the class that was read before; the file that holds the edits: a picture of them in a row, an .npy of vectors
+        [strengths, N, d], or a text file.
 
     Raises:
         AtomError: no manipulator, an input that cannot be read, an unknown class.
     """
     manipulator = load_manipulator(options.model)
     to, strengths, labels = manipulator.class_id(options.to), options.strengths(), manipulator.config.labels
+    if isinstance(manipulator, TextManipulator):
+        return edit_text_input(manipulator, options.edit, to, strengths, folder)
     is_image = manipulator.config.kind.name == "pixels"
     values = read_picture(options.edit, manipulator) if is_image else read_vectors(options.edit)
     own = manipulator.classify(values).argmax(1)

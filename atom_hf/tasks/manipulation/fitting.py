@@ -1,12 +1,13 @@
 """Train a task beside the main one: the sparring copy, the judge."""
 
+from typing import Any
+
 import torch
-from torch import nn
 
 from ...finetune.log_lines import print_lines
 from ..arguments import TaskArguments
 from ..model import TaskModel
-from ..rows import collate
+from ..rows import TaskRows, collate
 from ..spec import TaskSpec
 from ..trainer import TaskTrainer
 from .rows import LabelledRows
@@ -15,12 +16,20 @@ BATCH = 128
 
 
 def fit(
-    spec: TaskSpec, boxes: dict[str, nn.Module | str], rows: LabelledRows, args: TaskArguments, steps: int, rate: float
+    spec: TaskSpec,
+    boxes: dict[str, Any],
+    rows: LabelledRows | TaskRows,
+    args: TaskArguments,
+    steps: int,
+    rate: float,
+    batch: int = BATCH,
 ) -> TaskModel:
     """Train the learners of a task of one data source `D`, without saving; returns the trained model.
 
     Args:
         args: of the run that it belongs to, whose seed, device and folder it takes.
+        rows: of the source `D`.
+        batch: rows of a batch, at most.
         steps, rate: optimizer steps, and the peak of the learning rate, which rises over a tenth of them and falls again.
     """
     torch.manual_seed(args.seed)
@@ -29,7 +38,7 @@ def fit(
         args.output_dir,
         max_steps=steps,
         learning_rate=rate,
-        per_device_train_batch_size=min(BATCH, len(rows)),
+        per_device_train_batch_size=min(batch, len(rows)),
         lr_scheduler_type="cosine",
         warmup_steps=0.1,
         save_strategy="no",
@@ -40,9 +49,11 @@ def fit(
         disable_tqdm=args.disable_tqdm,
         bf16=args.bf16,
         fp16=args.fp16,
+        train_sampling_strategy=args.train_sampling_strategy,
         dataloader_pin_memory=args.dataloader_pin_memory,
     )
-    trainer = TaskTrainer(model, own, train_dataset=rows.as_task_rows(args.seed), data_collator=collate)
+    data = rows if isinstance(rows, TaskRows) else rows.as_task_rows(args.seed)
+    trainer = TaskTrainer(model, own, train_dataset=data, data_collator=collate)
     print_lines(trainer)
     trainer.train()
     return model.eval()

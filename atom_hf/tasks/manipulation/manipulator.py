@@ -91,12 +91,7 @@ class Manipulator(PreTrainedModel):
 
     def class_id(self, name: int | str) -> int:
         """The id of a class. Raises `AtomError` if there is none."""
-        labels = self.config.labels
-        if isinstance(name, str) and name in labels:
-            return labels.index(name)
-        if isinstance(name, int) and not isinstance(name, bool) and 0 <= name < len(labels):
-            return name
-        raise AtomError(f"to: there is no class {name!r}; there are {', '.join(labels)}")
+        return class_id_of(self.config, name)
 
     def save_pretrained(self, save_directory: str | os.PathLike, **kwargs: Any) -> None:
         """Write the configuration and one safetensors file, with a card, unless somebody wrote one there."""
@@ -126,6 +121,16 @@ class Manipulator(PreTrainedModel):
             got = f"{values.dtype} {list(values.shape)}" if torch.is_tensor(values) else type(values).__name__
             raise AtomError(f"values must be floats [B, {', '.join(map(str, sizes))}], got {got}")
         return values.to(self.device, self.dtype)
+
+
+def class_id_of(config: Any, name: int | str) -> int:
+    """The id of a class of a configuration with `labels`. Raises `AtomError` if there is none."""
+    labels = config.labels
+    if isinstance(name, str) and name in labels:
+        return labels.index(name)
+    if isinstance(name, int) and not isinstance(name, bool) and 0 <= name < len(labels):
+        return name
+    raise AtomError(f"to: there is no class {name!r}; there are {', '.join(labels)}")
 
 
 def logits_of(get: nn.Module, values: Tensor) -> Tensor:

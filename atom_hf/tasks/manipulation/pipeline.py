@@ -1,4 +1,4 @@
-"""The pipeline "attribute-manipulation": pictures or vectors turned into a class."""
+"""The pipeline "attribute-manipulation": pictures, vectors or texts turned into a class."""
 
 import functools
 from typing import Any
@@ -13,10 +13,11 @@ from ...visualization.edits_picture import picture_of
 from .command import as_pixels
 from .evaluation import probabilities
 from .manipulator import Manipulator
+from .texts.manipulator import TextManipulator
 
 
 class AttributeManipulationPipeline(Pipeline):
-    """An input turned into a class, by a `Manipulator`.
+    """An input turned into a class, by a `Manipulator` or a `TextManipulator`.
 
         from transformers import pipeline
         import atom_hf
@@ -24,11 +25,11 @@ class AttributeManipulationPipeline(Pipeline):
         edit = pipeline("attribute-manipulation", model="runs/digits-manipulator")
         edit("three.png", to="8")["image"].save("eight.png")
 
-    Pictures are PIL's, paths, URLs or base64, as other pipelines take them; vectors are arrays [d]. Lists give lists;
-    generators and data sets give their results as they come.
+    Pictures are PIL's, paths, URLs or base64, as other pipelines take them; vectors are arrays [d]; texts are strings. Lists
+    give lists; generators and data sets give their results as they come.
 
-    Each gives a dict: "image" (PIL, of the manipulator's size) or "vector" (float32 [d]); "label", the class that was read
-    before; "to" and "strength"; "score", the probability of the class that is read from the edit.
+    Each gives a dict: "image" (PIL, of the manipulator's size), "vector" (float32 [d]) or "text"; "label", the class that was
+    read before; "to" and "strength"; "score", the probability of the class that is read from the edit.
 
     Options, when the pipeline is made or called:
 
@@ -45,7 +46,7 @@ class AttributeManipulationPipeline(Pipeline):
     def __init__(self, model: Any, **kwargs: Any):
         if isinstance(model, functools.partial):  # from `registration.ManipulatorModel`
             model = model()
-        if not isinstance(model, Manipulator):
+        if not isinstance(model, Manipulator | TextManipulator):
             raise AtomError(f"model: {type(model).__name__} is no manipulator; make one by atom-hf manipulate")
         super().__init__(model=model, **kwargs)
 
@@ -61,7 +62,11 @@ class AttributeManipulationPipeline(Pipeline):
         return {}, {name: value for name, value in (("to", to), ("strength", strength)) if value is not None}, {}
 
     def preprocess(self, sample: Any) -> dict[str, Any]:
-        """The values [1, ...] of one input."""
+        """The values [1, ...] of one input, or the text itself."""
+        if isinstance(self.model, TextManipulator):
+            if not isinstance(sample, str):
+                raise AtomError(f"a text must be a string, got {type(sample).__name__}")
+            return {"text": sample}
         if self.model.config.kind.name == "pixels":
             return {"values": as_pixels(load_image(sample), self.model)}
         try:
@@ -72,18 +77,31 @@ class AttributeManipulationPipeline(Pipeline):
     def _forward(self, inputs: dict[str, Any], to: int | str | None = None, strength: float = 1.0) -> dict[str, Any]:
         if to is None:
             raise AtomError(f"to: give the class to turn it into, one of {', '.join(self.model.config.labels)}")
+        if isinstance(self.model, TextManipulator):
+            return self._edited_text(inputs["text"], self.model.class_id(to), strength)
         values = inputs["values"]
         own, target = self.model.classify(values).argmax(1), self.model.class_id(to)
         edited = self.model.edit(values, target, strength, own=own)
         score = probabilities(self.model, edited.cpu(), torch.full((len(values),), target))
         return {"edited": edited, "own": own, "target": target, "strength": strength, "score": score}
 
+    def _edited_text(self, text: str, target: int, strength: float) -> dict[str, Any]:
+        own = self.model.classify([text]).argmax(1)
+        edited = self.model.edit([text], target, strength, own=own)
+        score = self.model.classify(edited).softmax(1)[:, target]
+        return {"edited": edited, "own": own, "target": target, "strength": strength, "score": score}
+
     def postprocess(self, outputs: dict[str, Any]) -> dict[str, Any]:
         """The result, as the class's docstring describes."""
-        labels, values = self.model.config.labels, outputs["edited"][0].cpu().numpy()
-        is_image = self.model.config.kind.name == "pixels"
+        labels, edited = self.model.config.labels, outputs["edited"][0]
+        if isinstance(self.model, TextManipulator):
+            shown = {"text": edited}
+        elif self.model.config.kind.name == "pixels":
+            shown = {"image": picture_of(edited.cpu().numpy())}
+        else:
+            shown = {"vector": edited.cpu().numpy()}
         return {
-            "image" if is_image else "vector": picture_of(values) if is_image else values,
+            **shown,
             "label": labels[int(outputs["own"][0])],
             "to": labels[outputs["target"]],
             "strength": outputs["strength"],

@@ -13,13 +13,19 @@ from ..kinds import Kind
 PUTS = {"steer": "pixels", "residual": "vector"}
 """By name, the kind of the rows that it edits."""
 
+FILL = "fill"
+"""The editor of texts (`texts/fill.py`)."""
+
+SHARE = 0.25
+"""Of a text's tokens, those that are written anew."""
+
 WIDTHS = {"steer": (32, 64), "residual": (256, 256)}
 
 
 def make_put(name: str, kind: Kind, classes: int, widths: Sequence[int]) -> nn.Module:
     """The network of a name. Raises `AtomError` for rows that it does not edit."""
     if name not in PUTS:
-        raise AtomError(f"--put {name!r} is unknown; give one of {', '.join(PUTS)}")
+        raise AtomError(f"--put {name!r} is unknown; give one of {', '.join((*PUTS, FILL))}")
     if PUTS[name] != kind.name:
         has = "images" if kind.name == "pixels" else "vectors"
         fits = next(other for other, edited in PUTS.items() if edited == kind.name)

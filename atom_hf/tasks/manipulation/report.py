@@ -75,8 +75,8 @@ def write_report(
     return [page, *written]
 
 
-def shown_rows(rows: LabelledRows, samples: int) -> list[int]:
-    """The numbers of rows to show: of each class in turn."""
+def shown_rows(rows: Any, samples: int) -> list[int]:
+    """The numbers of rows to show: of each class in turn. `rows`: with `labels` [N]."""
     by_class = [(rows.labels == label).nonzero().flatten().tolist() for label in rows.labels.unique().tolist()]
     longest = max(map(len, by_class))
     turns = [of_class[turn] for turn in range(longest) for of_class in by_class if turn < len(of_class)]

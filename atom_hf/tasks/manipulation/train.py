@@ -102,7 +102,7 @@ def manipulate(
         data_sizes=list(kind.sizes),
         hidden_sizes=list(widths),
         classifier=dict(classifier.form),
-        classifier_name=_shown_name(classifier.name),
+        classifier_name=shown_name(classifier.name),
         classifier_revision=classifier.revision,
         classifier_hash=classifier.weights_hash,
         noise_std=sparring.sigma * input_range(inner(train)),
@@ -127,7 +127,7 @@ def _names(*parts: LabelledRows) -> list[str]:
     return [str(number) for number in range(max(int(part.labels.max()) for part in parts) + 1)]
 
 
-def _shown_name(name: str) -> str | None:
+def shown_name(name: str) -> str | None:
     """The Hub id, or the name of the folder (and of the learner in it): never a path."""
     folder, colon, learner = name.rpartition(":") if is_saved_box(name) else (name, "", "")
     return (Path(folder).name if Path(folder).exists() else folder) + colon + learner or None

@@ -1,5 +1,8 @@
 """The pipeline "attribute-manipulation", from the name of its task on."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -67,3 +70,20 @@ def test_what_is_wrong_is_said_in_one_line(edit):
             edit(pictures(1)[0], **options)
     with pytest.raises(atom_hf.AtomError, match="is no manipulator; make one by atom-hf manipulate"):
         pipeline("attribute-manipulation", model=tiny("vit"), device="cpu")
+
+
+FRESH = """
+import numpy as np
+from transformers import pipeline
+import atom_hf
+edit = pipeline("attribute-manipulation", model="saved", device="cpu")
+print(edit(np.array([1.0, 2, 3]), to=1)["vector"].tolist())
+"""
+
+
+@pytest.mark.slow
+def test_it_is_found_where_nothing_else_was_imported(tmp_path):
+    config = ManipulatorConfig(put="residual", data_sizes=[3], hidden_sizes=[4], classifier={"architecture": "linear"})
+    Manipulator(config).save_pretrained(tmp_path / "saved")
+    found = subprocess.run([sys.executable, "-c", FRESH], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert found.stdout.split("\n")[-2] == "[1.0, 2.0, 3.0]"
