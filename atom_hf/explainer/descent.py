@@ -36,6 +36,8 @@ class HeadOptions:
     blocks: int = 0
     """Attention blocks."""
     dropout: float = 0.1
+    context: bool = True
+    """Layers side by side and the mean of all tokens; without it a mix of layers, as before."""
 
 
 def fit_head(
@@ -77,6 +79,7 @@ def fit_head(
             explainer_blocks=options.blocks,
             explainer_layers=layers,
             explainer_strategies=strategies,
+            explainer_context=options.context or None,
         ).requires_grad_(True)
         objective = Objective(head, masked, train)
         best, kept = _descend(objective, train, test, options.dropout, generator, seconds)
