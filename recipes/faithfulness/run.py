@@ -1,7 +1,7 @@
 """Measure the faithfulness of importance to the prediction on real models: python recipes/faithfulness/run.py
 
 Trains the models of six recipes (three seeds), fits their importance to the prediction, measures it beside other methods with
-`atom-hf faithfulness`, and writes `README.md` here, and one folder a recipe under `now/`. Shapley sampling with 25 orders is
+`atom-hf faithfulness`, and writes `README.md` here, and one folder a recipe beside it. Shapley sampling with 25 orders is
 measured under every masking strategy, on fewer samples. Finished steps are not run again, so that `--only` and the number of
 seeds can grow; `--report_only` writes the pages alone.
 
@@ -15,16 +15,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from faithfulness_report import HERE, write_reports
-from now_report import NOW, SUFFIX, write_page
+from faithfulness_report import HERE, SUFFIX, write_reports
 
 ROOT = HERE.parents[1]
 RUNS = Path("runs", "faithfulness-now")
 SEEDS = (1, 2, 3)
-# The recipes whose earlier explainers were measured.
-BEFORE = ("poem", "cola", "digits", "cifar10")
 # The explainer is fitted on samples of the whole training split; the fit does not use their labels.
-FITS = {"poem": "440", "cola": "500", "digits": "1000", "cifar10": "1000", "sst2": "500", "verse": "500"}
+FITS = {"digits": "1000", "cifar10": "1000", "verse": "500", "sst2": "500", "poem": "440", "cola": "500"}
 HUB = {
     "poem": ["google-research-datasets/poem_sentiment"],
     "cola": ["nyu-mll/glue", "--dataset_config", "cola"],
@@ -74,12 +71,10 @@ def make_models(recipe: str, local: dict[str, list[str]], seeds: list[int], arms
 
 def measure(recipe: str, local: dict[str, list[str]], options: argparse.Namespace) -> None:
     """Trains, fits the explainer and measures, as far as not done yet."""
-    models = make_models(
-        recipe, local, options.seed or list(SEEDS), ["atom", "plain"] if options.plain else ["atom"]
-    )
+    models = make_models(recipe, local, options.seed or list(SEEDS), ["atom", "plain"] if options.plain else ["atom"])
     if options.train_only:
         return
-    data, folder = data_flags(recipe, local), NOW.relative_to(ROOT) / recipe
+    data, folder = data_flags(recipe, local), HERE.relative_to(ROOT) / recipe
     flags = [*data, *MEASURED, "--samples", str(options.samples), "--check_samples", str(options.check_samples)]
     flags += ["--output_dir", str(folder)]
     call("faithfulness", "--model", *models["atom"], "--methods", METHODS, *flags)
@@ -110,7 +105,7 @@ def main() -> None:
     if not options.report_only:
         for recipe in options.only or FITS:
             measure(recipe, local, options)
-    for path in (*write_reports(BEFORE), write_page(FITS)):
+    for path in () if options.train_only else write_reports(FITS):
         print(f"written   {path}")
 
 
