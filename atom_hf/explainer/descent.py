@@ -82,7 +82,7 @@ def fit_head(
             explainer_context=options.context or None,
         ).requires_grad_(True)
         objective = Objective(head, masked, train)
-        best, kept = _descend(objective, train, test, options.dropout, generator, seconds)
+        best, kept = descend(objective, train, test, options.dropout, generator, seconds)
     objective.load_state_dict(kept)
     head.requires_grad_(False)
     head.scale.copy_(objective.scale.detach())
@@ -98,7 +98,7 @@ def fit_head(
     return best
 
 
-def _descend(
+def descend(
     objective: Objective, train: Tensor, test: Tensor, dropout: float, generator: torch.Generator, seconds: float
 ) -> tuple[float, dict[str, Tensor]]:
     """Minimises the objective. Returns the best share explained of the held-out items, and the state that explained it."""

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from faithfulness_report import HERE
 from run import ROOT, call
+from steps_copy import LiveTokens, fit_copy, inputs_of
 from steps_report import RESULTS, SHAPLEY, write_page
 from torch.utils.data import DataLoader
 
@@ -213,9 +214,21 @@ def run_setting(study: dict, setting: str, seed: int, given: list[str] | None, w
         layers = about["layers"] if step["layers"] == "mix" else [about["layers"][own]]
         outputs = strategies if step["outputs"] == "strategy" else ["any"]
         torch.set_num_threads(1)
-        fit_head(model, part_of(masked["fit"], step, own), layers, outputs, options, seed=seed)
+        part, held = part_of(masked["fit"], step, own), masked["evaluation"]
+        if step["lora"]:
+            rows, processor = load_data(**data), load_processor(folder, load_data(**data).is_image)
+            its = [
+                inputs_of(split.shuffle(seed=seed), some, model, processor, MAX_LENGTH)
+                for split, some in ((rows.train, part), (rows.eval, held))
+            ]
+            copy = load_atom_model(folder).to(default_device()).eval()
+            live = fit_copy(copy, replace(part), its[0], layers, outputs, options, seed)
+            parts = parts_by(copy, replace(held, tokens=LiveTokens(live.model, its[1], layers)), step, own)
+        else:
+            fit_head(model, part, layers, outputs, options, seed=seed)
+            parts = parts_by(model, held, step, own)
         seconds = time.perf_counter() - start
-        found = judged(parts_by(model, masked["evaluation"], step, own), truth, masked["evaluation"])
+        found = judged(parts, truth, held)
         line = {"setting": setting, "seed": seed, "step": step["name"], "seconds": round(seconds, 1)}
         line["passes"] = step["samples"] * passes_of(step["copies"], step["sets"], len(strategies))
         append_line(RESULTS, {**line, "strategies": dict(zip(strategies, found, strict=True))})
