@@ -38,8 +38,8 @@ HEAD = (
     "# Fitted importance under either form of the energy\n\nMade by `python recipes/faithfulness/forms.py`.\n"
     "Each recipe below was trained with three seeds in each form, and importance was fitted to the prediction on the same 300 "
     "training images.\nIt is measured on 100 evaluation images, patches masked by the mean colour.\n"
-    "The first table gives importance minus integrated gradients with 50 steps: the mean over seeds, the 95 % interval over samples, "
-    "then that over seeds; ▲ better, ▼ worse.\n"
+    "The first table gives importance minus integrated gradients with 50 steps: the mean over seeds, the 95 % interval over "
+    "samples, then that over seeds; ▲ better, ▼ worse.\n"
     "The second one says how far importance gets on the way from random numbers (0 %) to integrated gradients (100 %).\n\n"
 )
 
