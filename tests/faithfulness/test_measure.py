@@ -65,16 +65,6 @@ def test_another_strategy_shares_what_does_not_depend_on_it(samples):
             assert line["deletion"] != other["deletion"]
 
 
-def test_samples_are_read_as_one_by_one(samples):
-    classifier = samples.classifier
-    for number, row in samples.rows.items():
-        inputs = classifier.encode([row])
-        target, probability = classifier.predict(inputs)
-        assert samples.targets[number] == int(target) and samples.lengths[number] == inputs["input_ids"].shape[1]
-        assert samples.probabilities[number] == pytest.approx(float(probability), abs=1e-6)
-    assert [[0, 5], [3]] != list(samples.buckets([0, 3, 5], 2)) == [[5, 3], [0]]
-
-
 def test_checks_compare_with_the_random_model_and_leave_the_model_alone(samples):
     method, before = METHODS["hidden_norm"], measuring.weights_of(samples.classifier.model)
     lines = check_samples(method, samples, 2, seed=5)
