@@ -97,7 +97,7 @@ class ExplainerHead(nn.Module):
         Returns:
             [B, N, S, M] in [-1, 1].
         """
-        inner = self._read(states, real)
+        inner = self._read(states, real, packed=dropout > 0)
         for block in self.blocks:
             inner = block(inner, real, dropout)
         inner = F.dropout(F.gelu(inner), dropout, training=dropout > 0)
@@ -106,14 +106,22 @@ class ExplainerHead(nn.Module):
         bias = self.outer.bias.float().view(-1, self.classes)[:, classes]
         return torch.tanh((torch.einsum("bnw,sbmw->bnsm", inner, weight) + bias.permute(1, 0, 2)[:, None]) / 2)
 
-    def _read(self, states: Tensor, real: Tensor) -> Tensor:
-        """y [B, N, width] of the layers [B, L, N, h]."""
+    def _read(self, states: Tensor, real: Tensor, packed: bool) -> Tensor:
+        """y [B, N, width] of the layers [B, L, N, h].
+
+        Packed, as it is fitted, padding is left out: texts are padded to the longest of all, and most are much shorter.
+        """
         if self.around is None:
             return self.inner(
                 states[:, 0] if self.mix is None else torch.einsum("l,blnh->bnh", self.mix.float().softmax(0), states)
             )
         tokens = states.transpose(1, 2).flatten(2)
-        return self.inner(tokens) + self.around(pooled(tokens, real))[:, None]
+        around = self.around(pooled(tokens, real))[:, None]
+        if not packed:
+            return self.inner(tokens) + around
+        inner = around.new_zeros(*real.shape, self.width)
+        inner[real] = self.inner(tokens[real])
+        return inner + around
 
     def explain(
         self, states: list[Tensor], mask: Tensor, real: Tensor, values: Tensor, classes: Tensor, strategy: int = 0

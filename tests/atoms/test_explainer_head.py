@@ -82,6 +82,8 @@ def test_padding_changes_nothing(context):
     padded = torch.cat([states, torch.randn(1, L, 3, H)], 2)
     there = torch.cat([real, torch.zeros(1, 3, dtype=torch.bool)], 1)
     torch.testing.assert_close(head(padded, there, classes)[:, :N], head(states, real, classes))
+    read = head._read(padded, there, packed=True)
+    torch.testing.assert_close(read[:, :N], head._read(states, real, packed=False))
 
 
 @torch.no_grad()
