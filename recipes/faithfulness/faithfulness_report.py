@@ -150,8 +150,9 @@ def headline(found: Found) -> str:
     return (
         "**An importance for every token of every prediction:** it takes one forward pass, and integrated gradients with "
         f"{passes:.0f} steps take {times_as_long(found):.0f} times as long.\n"
-        f"Its faithfulness was compared with theirs {sum(marks.values())} times: it is better in {marks['▲']}, worse in "
-        f"{marks['▼']} and neither in {marks['']} (by 95 % intervals; [which](docs/faithfulness.md))."
+        f"Its faithfulness was compared with theirs {sum(marks.values())} times, on {len(_ran(found))} of {len(TITLES)} data sets: "
+        f"it is better in {marks['▲']}, worse in {marks['▼']} and neither in {marks['']} (by 95 % intervals; "
+        "[which](docs/faithfulness.md))."
     )
 
 
@@ -184,7 +185,7 @@ def texts(names: Iterable[str]) -> tuple[str, str, str]:
     names = list(names)
     found = read_results(names)
     sampled = read_results([name + SUFFIX for name in names], (OURS, CHANCE, SAMPLED))
-    ran = list(dict.fromkeys(name for name, _ in found))
+    ran = _ran(found)
     rest = [TITLES[name] for name in names if name not in ran]
     table = f"{summary(found)}\n\n{SHARES}\n{shares_table(found)}"
     if rest:
