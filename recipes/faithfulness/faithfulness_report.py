@@ -150,8 +150,8 @@ def headline(found: Found) -> str:
     return (
         "**An importance for every token of every prediction:** it takes one forward pass, and integrated gradients with "
         f"{passes:.0f} steps take {times_as_long(found):.0f} times as long.\n"
-        f"Its faithfulness was compared with theirs {sum(marks.values())} times, on {len(_ran(found))} of {len(TITLES)} data sets: "
-        f"it is better in {marks['▲']}, worse in {marks['▼']} and neither in {marks['']} (by 95 % intervals; "
+        f"Its faithfulness was compared with theirs {sum(marks.values())} times, on {len(_ran(found))} of {len(TITLES)} data "
+        f"sets: it is better in {marks['▲']}, worse in {marks['▼']} and neither in {marks['']} (by 95 % intervals; "
         "[which](docs/faithfulness.md))."
     )
 
