@@ -1,7 +1,7 @@
 """Is fitted importance as faithful under either form of the energy? python recipes/faithfulness/forms.py
 
-The recipes of `run.py` are trained with the paper's form. This trains them with the separation form, fits their importance on the
-same samples and measures it in the same way, as far as `run.py` has measured the other form. Writes `forms/README.md` here.
+The recipes of `run.py` are trained with the paper's form. This trains them with the separation form, fits their importance on
+the same samples and measures it in the same way, as far as `run.py` has measured the other form. Writes `forms/README.md` here.
 Finished steps are not run again, so that `--only` and the seeds can grow; `--report_only` writes the page alone.
 """
 
@@ -29,8 +29,8 @@ HEAD = (
     "samples.\n"
     "The first table says how far importance gets on the way from random numbers (0 %) to integrated gradients with 50 steps "
     "(100 %).\n"
-    "The second one gives importance minus integrated gradients: the mean over seeds, the 95 % interval over samples, then that "
-    "over seeds, where there are several; ▲ better, ▼ worse.\n\n"
+    "The second one gives importance minus integrated gradients: the mean over seeds, the 95 % interval over samples, then "
+    "that over seeds, where there are several; ▲ better, ▼ worse.\n\n"
 )
 
 
