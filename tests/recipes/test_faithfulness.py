@@ -1,6 +1,7 @@
 """What the documents say of faithfulness is what was measured."""
 
 import importlib.util
+import sys
 
 import numpy as np
 import pytest
@@ -55,3 +56,18 @@ def test_a_report_is_that_of_its_results(name):
     assert report(head, blocks) == (HERE / name / "report.md").read_text(encoding="utf-8")
     assert (HERE / name / "faithfulness.png").is_file()
     assert name.removesuffix("-shapley") in RECIPES
+
+
+def test_the_page_of_the_forms_is_that_of_the_results(monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE))
+    others = {name: sys.modules.pop(name) for name in ("run", "faithfulness_report", "forms") if name in sys.modules}
+    import forms
+
+    try:
+        page = forms.FOLDERS[forms.FORM] / "README.md"
+        assert forms.HEAD + forms.tables() == page.read_text(encoding="utf-8")
+        assert set(forms.RECIPES) == set(forms.TITLES) <= set(RECIPES)
+    finally:
+        for name in ("run", "faithfulness_report", "forms"):
+            del sys.modules[name]
+        sys.modules.update(others)
