@@ -147,13 +147,15 @@ class AtomConfig:
     hidden_size: int | None = None
     special_token_ids: list[int] | None = None
     base_model_class: str | None = None
-    # These describe the explainer, if one has been fitted (explainer/fit.py). The last three are None for one that was
-    # fitted before there were attention blocks, a mix of layers, and an importance for each strategy; the first is the default.
+    # These describe the explainer, if one has been fitted (explainer/fit.py). Those after the second are None for one
+    # that was fitted before there were attention blocks, several layers, and an importance for each strategy, the first of
+    # which is the default; the last one also for one that mixes its layers.
     explainer_classes: int | None = None
     explainer_width: int | None = None
     explainer_blocks: int | None = None
     explainer_layers: list[int] | None = None
     explainer_strategies: list[str] | None = None
+    explainer_context: bool | None = None
 
     def __post_init__(self):
         if self.form is not None and (not isinstance(self.form, str) or self.form not in FORMS):

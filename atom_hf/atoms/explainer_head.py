@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from .linear import Float32Linear, Float32Norm
-from .novelty import Novelty
+from .novelty import Novelty, pooled
 
 HEADS = 4
 """The heads of the explainer's own attention."""
@@ -40,9 +40,12 @@ class Explanation(NamedTuple):
 class ExplainerHead(nn.Module):
     """The importance of each token for each class of a classifier and each masking strategy (explainer/fit.py; ours).
 
-        x_i    = sum_l softmax(mix)_l LayerNorm(h_li)           a mix of layers, without learned parameters in the norm
-        z      = blocks(inner(x))                               R^h -> R^width, then attention among all tokens of a sample
+        x_i    = [LayerNorm(h_1i), ..., LayerNorm(h_Li)]        the layers side by side, without learned parameters in the norm
+        y_i    = inner(x_i) + around(mean_j x_j)                R^(L h) -> R^width, with the mean of all tokens of the sample
+        z      = blocks(y)                                      attention among all tokens of the sample
         q_i(c) = tanh(outer(GELU(z_i))_c / 2)                   in the form of Eq. 6
+
+    Without a context, as it was fitted before, y_i = inner(sum_l softmax(mix)_l LayerNorm(h_li)).
 
     `scale` times q is the part of a token in units of probability.
 
@@ -50,20 +53,29 @@ class ExplainerHead(nn.Module):
         hidden_size: h, the width of the tokens.
         classes: C, the number of classes of the model.
         width: of the hidden layer, the bottleneck of the attention.
-        layers: how many layers' hidden states are mixed.
+        layers: how many layers' hidden states are read.
         blocks: how many attention blocks there are.
         strategies: how many masking strategies have outputs of their own. 0 for heads of old, which have one output for all of
             them and neither a scale nor a novelty.
+        context: layers side by side and the mean of all tokens, rather than a mix of layers, token by token.
     """
 
     def __init__(
-        self, hidden_size: int, classes: int, width: int, layers: int = 1, blocks: int = 0, strategies: int = 0
+        self,
+        hidden_size: int,
+        classes: int,
+        width: int,
+        layers: int = 1,
+        blocks: int = 0,
+        strategies: int = 0,
+        context: bool = False,
     ):
         super().__init__()
         self.hidden_size, self.classes, self.width = hidden_size, classes, width
         self.layers, self.strategies = layers, strategies
-        self.mix = nn.Parameter(torch.zeros(layers)) if layers > 1 else None
-        self.inner = Float32Linear(hidden_size, width)
+        self.mix = nn.Parameter(torch.zeros(layers)) if layers > 1 and not context else None
+        self.inner = Float32Linear(hidden_size * layers if context else hidden_size, width)
+        self.around = Float32Linear(hidden_size * layers, width) if context else None
         self.blocks = nn.ModuleList(AttentionBlock(width) for _ in range(blocks))
         self.outer = Float32Linear(width, classes * max(1, strategies))
         nn.init.zeros_(self.outer.weight)
@@ -85,8 +97,7 @@ class ExplainerHead(nn.Module):
         Returns:
             [B, N, S, M] in [-1, 1].
         """
-        mixed = states[:, 0] if self.mix is None else torch.einsum("l,blnh->bnh", self.mix.float().softmax(0), states)
-        inner = self.inner(mixed)
+        inner = self._read(states, real, packed=dropout > 0)
         for block in self.blocks:
             inner = block(inner, real, dropout)
         inner = F.dropout(F.gelu(inner), dropout, training=dropout > 0)
@@ -95,13 +106,30 @@ class ExplainerHead(nn.Module):
         bias = self.outer.bias.float().view(-1, self.classes)[:, classes]
         return torch.tanh((torch.einsum("bnw,sbmw->bnsm", inner, weight) + bias.permute(1, 0, 2)[:, None]) / 2)
 
+    def _read(self, states: Tensor, real: Tensor, packed: bool) -> Tensor:
+        """y [B, N, width] of the layers [B, L, N, h].
+
+        Packed, as it is fitted, padding is left out: texts are padded to the longest of all, and most are much shorter.
+        """
+        if self.around is None:
+            return self.inner(
+                states[:, 0] if self.mix is None else torch.einsum("l,blnh->bnh", self.mix.float().softmax(0), states)
+            )
+        tokens = states.transpose(1, 2).flatten(2)
+        around = self.around(pooled(tokens, real))[:, None]
+        if not packed:
+            return self.inner(tokens) + around
+        inner = around.new_zeros(*real.shape, self.width)
+        inner[real] = self.inner(tokens[real])
+        return inner + around
+
     def explain(
         self, states: list[Tensor], mask: Tensor, real: Tensor, values: Tensor, classes: Tensor, strategy: int = 0
     ) -> Explanation:
         """What it says of one class of each sample.
 
         Args:
-            states: the hidden states [B, N, h] of each layer that is mixed, as the model gives them.
+            states: the hidden states [B, N, h] of each layer that is read, as the model gives them.
             mask: bool [B, N], the tokens that have an importance.
             real: bool [B, N], all tokens but padding.
             values: [B, C], those of the classes with every token: their probabilities.

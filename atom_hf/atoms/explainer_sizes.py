@@ -1,4 +1,4 @@
-"""The sizes of an explainer, as `AtomConfig` has them: `explainer_` + classes, width, blocks, layers, strategies."""
+"""The sizes of an explainer, as `AtomConfig` has them: `explainer_` + classes, width, blocks, layers, strategies, context."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 
 MAX_BLOCKS, MAX_LAYERS, MAX_STRATEGIES = 4, 64, 16
 
-NAMES = ("classes", "width", "blocks", "layers", "strategies")
-"""The last three are None for an explainer that was fitted before there were attention blocks, a mix of layers, and an
-importance for each masking strategy."""
+NAMES = ("classes", "width", "blocks", "layers", "strategies", "context")
+"""Those after the second are None for an explainer that was fitted before there were attention blocks, several layers, and an
+importance for each masking strategy; the last one also for one that mixes its layers."""
 
 NO_EXPLAINER = {f"explainer_{name}": None for name in NAMES}
 
@@ -33,12 +33,13 @@ def make_explainer(config: AtomConfig, hidden_size: int) -> ExplainerHead:
         layers=len(config.explainer_layers or [config.layer]),
         blocks=config.explainer_blocks or 0,
         strategies=len(config.explainer_strategies or []),
+        context=bool(config.explainer_context),
     )
 
 
 def check_explainer_sizes(config: AtomConfig, check: Callable[[bool, str, str], None]) -> None:
     """Calls `check(condition, name, what)` for everything that the sizes of an explainer, from an untrusted file, must be."""
-    classes, width, blocks, layers, strategies = explainer_sizes(config).values()
+    classes, width, blocks, layers, strategies, context = explainer_sizes(config).values()
     for name, size in (("explainer_classes", classes), ("explainer_width", width)):
         check(size is None or (_is_whole(size) and size > 0), name, "a whole number above 0")
     check(
@@ -52,6 +53,7 @@ def check_explainer_sizes(config: AtomConfig, check: Callable[[bool, str, str], 
         "explainer_strategies",
         "given together with all other sizes of the explainer, or none of explainer_blocks, _layers and _strategies",
     )
+    check(context is None or (context is True and all(given)), "explainer_context", "true, or null")
     if not all(given):
         return
     check(_is_whole(blocks) and 0 <= blocks <= MAX_BLOCKS, "explainer_blocks", f"a whole number from 0 to {MAX_BLOCKS}")

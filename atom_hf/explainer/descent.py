@@ -36,6 +36,8 @@ class HeadOptions:
     blocks: int = 0
     """Attention blocks."""
     dropout: float = 0.1
+    context: bool = True
+    """Layers side by side and the mean of all tokens; without it a mix of layers, as before."""
 
 
 def fit_head(
@@ -77,9 +79,10 @@ def fit_head(
             explainer_blocks=options.blocks,
             explainer_layers=layers,
             explainer_strategies=strategies,
+            explainer_context=options.context or None,
         ).requires_grad_(True)
         objective = Objective(head, masked, train)
-        best, kept = _descend(objective, train, test, options.dropout, generator, seconds)
+        best, kept = descend(objective, train, test, options.dropout, generator, seconds)
     objective.load_state_dict(kept)
     head.requires_grad_(False)
     head.scale.copy_(objective.scale.detach())
@@ -95,7 +98,7 @@ def fit_head(
     return best
 
 
-def _descend(
+def descend(
     objective: Objective, train: Tensor, test: Tensor, dropout: float, generator: torch.Generator, seconds: float
 ) -> tuple[float, dict[str, Tensor]]:
     """Minimises the objective. Returns the best share explained of the held-out items, and the state that explained it."""

@@ -93,8 +93,8 @@ def fit_explainer(
         seconds: a budget of time for masking and fitting together, unlimited if not given: fewer samples are used where it
             would not do for all, and at least 16. It is looked at after each batch.
         strategy: the masking strategy whose importance is given by default; the first of those that fit the model if not given.
-        blocks: attention blocks of the explainer. Without any it reads each token by itself, in the context that its hidden
-            states have.
+        blocks: attention blocks of the explainer. Without any it reads each token beside the mean of all, in the context that
+            its hidden states have.
         seed: of the sets.
 
     Raises:

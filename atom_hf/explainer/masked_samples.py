@@ -10,17 +10,13 @@ from torch.nn import functional as F
 
 from ..errors import AtomError
 from ..modeling.explaining import TokenStates, reading_states
-from ..modeling.own_outputs import logits_of
 from ..modeling.targets import has_labels, output_values
 from ..modeling.unwrap import inner_model
 from ..utils.distributed import processes
-from .masking import Masker
+from .masking import Masker, masked_logits
 
 MOST_LOST = 0.6
 """The largest share of a copy's tokens that are masked."""
-
-ROWS = 128
-"""How many masked samples go through the model at once."""
 
 LAYERS = 5
 """The most layers whose hidden states are kept."""
@@ -184,14 +180,9 @@ def draw_sets(tokens: Tensor, sets: int, generator: torch.Generator) -> Tensor:
 
 def _values(model: Any, masker: Masker, inputs: Inputs, keep: Tensor) -> Tensor:
     """The values [B, K, C] of each sample with the sets bool [B, K, N] of its tokens alone."""
-    flat, parts, places = keep.flatten(0, 1), [], []
-    # Deleted tokens shorten a text: alike ones go together.
-    for rows in flat.sum(1).argsort().split(ROWS):
-        row = rows // keep.shape[1]
-        masked = masker({name: value[row] for name, value in inputs.items()}, flat[rows])
-        parts.append(output_values(logits_of(model(**masked)), inner_model(model).config))
-        places.append(rows)
-    return torch.cat(parts)[torch.cat(places).argsort()].unflatten(0, keep.shape[:2])
+    sample = torch.arange(len(keep), device=keep.device).repeat_interleave(keep.shape[1])
+    logits = masked_logits(model, masker, inputs, sample, keep.flatten(0, 1))
+    return output_values(logits, inner_model(model).config).unflatten(0, keep.shape[:2])
 
 
 def joined(parts: list[MaskedSamples]) -> MaskedSamples:

@@ -10,7 +10,11 @@ from torch.nn import functional as F
 from ..atoms.config import AtomConfig
 from ..errors import AtomError
 from ..modeling.layers import is_image_model
+from ..modeling.own_outputs import logits_of
 from ..modeling.tokens import find_tokens, patch_grid, special_token_ids
+
+ROWS = 128
+"""How many masked samples go through the model at once."""
 
 TEXT_MASKING = {
     "mask": "the mask token stands in the place of each masked token",
@@ -90,12 +94,23 @@ class Masker:
         shape = torch.empty(samples, length, 1, device=device)
         return find_tokens(shape, inputs, config, self.model.config)[1]
 
-    def __call__(self, inputs: dict[str, Tensor], keep: Tensor) -> dict[str, Tensor]:
+    def ground(self, inputs: dict[str, Tensor]) -> Tensor | None:
+        """What masked patches of images show: [B, C, H, W], or a shape that broadcasts to it. None for texts."""
+        if not self.is_image:
+            return None
+        pixels = inputs["pixel_values"]
+        if self.strategy == "mean":
+            return pixels.mean((2, 3), keepdim=True)
+        grid = patch_grid(pixels, self.model.config)
+        return blur(pixels, [side // cells / 2 for side, cells in zip(pixels.shape[2:], grid, strict=True)])
+
+    def __call__(self, inputs: dict[str, Tensor], keep: Tensor, ground: Tensor | None = None) -> dict[str, Tensor]:
         """The inputs without some tokens.
 
         Args:
             inputs: what the model's `forward` takes, B samples.
             keep: bool [B, N], N as `atom_importance` has it. Where there is no token to mask (NaN there), it says nothing.
+            ground: `ground(inputs)`, where it is known already.
 
         Returns:
             New inputs of B samples; for "drop" as long as the longest that is left.
@@ -105,7 +120,8 @@ class Masker:
         """
         keep = keep.to(torch.bool) | ~self.tokens(inputs, keep.shape[1])
         if self.is_image:
-            return {**inputs, "pixel_values": self._paint(inputs["pixel_values"], keep)}
+            ground = self.ground(inputs) if ground is None else ground
+            return {**inputs, "pixel_values": self._paint(inputs["pixel_values"], keep, ground)}
         if self.strategy == "mask":
             ids = inputs["input_ids"]
             return {**inputs, "input_ids": ids.masked_fill(~keep, self.mask_id)}
@@ -136,16 +152,10 @@ class Masker:
         rest = {name: value for name, value in inputs.items() if name not in new and name != "position_ids"}
         return {**rest, **new}
 
-    def _paint(self, pixels: Tensor, keep: Tensor) -> Tensor:
+    def _paint(self, pixels: Tensor, keep: Tensor, ground: Tensor) -> Tensor:
         grid = patch_grid(pixels, self.model.config)
         shown = on_pixels(keep[:, keep.shape[1] - grid[0] * grid[1] :].float(), pixels, grid) > 0
-        return torch.where(shown[:, None], pixels, self._ground(pixels, grid))
-
-    def _ground(self, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
-        if self.strategy == "mean":
-            return pixels.mean((2, 3), keepdim=True).expand_as(pixels)
-        deviations = [side // cells / 2 for side, cells in zip(pixels.shape[2:], grid, strict=True)]
-        return blur(pixels, deviations)
+        return torch.where(shown[:, None], pixels, ground)
 
 
 def on_pixels(values: Tensor, pixels: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -177,6 +187,32 @@ def blur(pixels: Tensor, deviations: list[float]) -> Tensor:
         kernel = (weights / weights.sum()).view(1, 1, *shape).expand(channels, 1, -1, -1)
         pixels = F.conv2d(F.pad(pixels, room, mode="replicate"), kernel, groups=channels)
     return pixels
+
+
+def masked_logits(
+    model: Any, masker: Masker, inputs: dict[str, Tensor], sample: Tensor, keep: Tensor, rows: int = ROWS
+) -> Tensor:
+    """The logits of samples with some of their tokens alone, whichever of them and as often as is asked for.
+
+    Args:
+        model: the classifier, in eval mode.
+        masker: of the strategy by which the others are masked.
+        inputs: what the model's `forward` takes, B samples.
+        sample: int [R], which of them each row is of.
+        keep: bool [R, N].
+        rows: how many go through the model at once.
+
+    Returns:
+        [R, C].
+    """
+    ground, parts, places = masker.ground(inputs), [], []
+    # Deleted tokens shorten a text: alike ones go together.
+    for some in keep.sum(1).argsort().split(rows):
+        each = sample[some]
+        its = {name: value[each] for name, value in inputs.items()}
+        parts.append(logits_of(model(**masker(its, keep[some], None if ground is None else ground[each]))))
+        places.append(some)
+    return torch.cat(parts)[torch.cat(places).argsort()]
 
 
 def class_probability(logits: Tensor, classes: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """A classifier for attribution methods and metrics: samples of tokens, and the probability of a class."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from ..atoms.config import AtomConfig
 from ..data.encoding import encode_rows
 from ..errors import AtomError
-from ..explainer.masking import Masker, class_probability, of_patches
+from ..explainer.masking import ROWS, Masker, class_probability, masked_logits, of_patches
 from ..modeling.inference import evaluating
 from ..modeling.tokens import patch_grid
 
@@ -163,31 +163,83 @@ class Classifier:
         places = real.argmax(1) if self._reads == "first" else length - 1 - real.flip(1).argmax(1)
         return torch.nn.functional.one_hot(places, length).float()
 
-    def values(self, inputs: Inputs, target: int, batch_size: int = 64) -> Callable[[np.ndarray], np.ndarray]:
+    @torch.no_grad()
+    def masked(self, inputs: Inputs, target: Tensor, sample: Tensor, keep: Tensor, rows: int = ROWS) -> Tensor:
+        """The probability of a sample's class with some of its tokens alone, for any number of sets of any of the samples.
+
+        Args:
+            inputs: B samples.
+            target: [B], the class of each.
+            sample: int [R], which of them each set is of.
+            keep: bool [R, N], the tokens that are left.
+            rows: how many go through the model at once.
+
+        Returns:
+            [R].
+        """
+        with evaluating(self.model):
+            return class_probability(masked_logits(self.model, self.masker, inputs, sample, keep, rows), target[sample])
+
+    def values(self, inputs: Inputs, target: int, batch_size: int = ROWS) -> Callable[[np.ndarray], np.ndarray]:
         """The probability of a class of one sample with some of its tokens alone: keep-vectors bool [K, n] -> [K].
 
         n is the number of the sample's tokens, without padding, special and prefix tokens. Values are cached: methods that rank
         alike ask alike.
         """
-        known: dict[bytes, float] = {}
-        tokens = self.tokens(inputs)[0]
+        found = Values()
+        tokens = self.tokens(inputs)[:1]
 
-        @torch.no_grad()
         def values(keep: np.ndarray) -> np.ndarray:
-            keys = [row.tobytes() for row in keep]
-            new = {key: row for key, row in zip(keys, keep, strict=True) if key not in known}
-            # Deleted tokens shorten a text: alike ones go together.
-            order = sorted(new, key=lambda key: int(new[key].sum()))
-            for start in range(0, len(order), batch_size):
-                part = order[start : start + batch_size]
-                kept = torch.ones(len(part), len(tokens), dtype=torch.bool, device=tokens.device)
-                kept[:, tokens] = torch.from_numpy(np.stack([new[key] for key in part])).to(tokens.device)
-                masked = self.masker(repeated(inputs, len(part)), kept)
-                found = self.probability(masked, torch.full((len(part),), target, device=tokens.device))
-                known.update(zip(part, found.double().tolist(), strict=True))
-            return np.array([known[key] for key in keys])
+            prepare(self, inputs, torch.tensor([target], device=tokens.device), tokens, [found], [keep], batch_size)
+            return found(keep)
 
         return values
+
+
+class Values:
+    """The values of one sample that are known: keep-vectors bool [K, n] -> [K]."""
+
+    def __init__(self) -> None:
+        self.known: dict[bytes, float] = {}
+
+    def __call__(self, keep: np.ndarray) -> np.ndarray:
+        """[K]. Raises `KeyError` for a set that has not been prepared."""
+        return np.array([self.known[row.tobytes()] for row in keep])
+
+    def missing(self, keep: np.ndarray) -> list[np.ndarray]:
+        """The sets that are not known, each once."""
+        return list({key: row for row in keep if (key := row.tobytes()) not in self.known}.values())
+
+
+def prepare(
+    classifier: Classifier,
+    inputs: Inputs,
+    target: Tensor,
+    tokens: Tensor,
+    values: Sequence[Values],
+    asked: Sequence[np.ndarray],
+    rows: int = ROWS,
+) -> None:
+    """Finds what is asked for and not known yet, of several samples together.
+
+    Args:
+        classifier: the model.
+        inputs: B samples.
+        target: [B], the class of each.
+        tokens: bool [B, N], their tokens that can be masked.
+        values: of each sample, which get what is found.
+        asked: of each, keep-vectors bool [K, n].
+        rows: how many masked samples go through the model at once.
+    """
+    new = [(number, row) for number, keep in enumerate(asked) for row in values[number].missing(keep)]
+    if not new:
+        return
+    sample = torch.tensor([number for number, _ in new], device=tokens.device)
+    keep = torch.ones(len(new), tokens.shape[1], dtype=torch.bool, device=tokens.device)
+    keep[tokens[sample]] = torch.from_numpy(np.concatenate([row for _, row in new])).to(tokens.device)
+    found = classifier.masked(inputs, target, sample, keep, rows).double().tolist()
+    for (number, row), value in zip(new, found, strict=True):
+        values[number].known[row.tobytes()] = value
 
 
 def repeated(inputs: Inputs, times: int) -> Inputs:

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from ..atoms.config import CONFIG_NAME
 from ..data.load import TaskData
 from ..errors import AtomError
+from ..explainer.collect import in_words
 from ..explainer.masking import IMAGE_MASKING, TEXT_MASKING
 from ..finetune.arguments import DATA_FIELDS, RunArguments, load_run_data
 from ..finetune.pretrained import find_model, load_network, load_processor
@@ -22,10 +23,15 @@ from ..utils.files import check_output_folder
 from ..utils.jsonl import RESULTS_NAME, append_line, hashed, read_lines, start_lines
 from ..utils.lock import lock_folder
 from ..utils.quiet import quiet
+from ..utils.terminal import get_logger
 from .classifier import Classifier
-from .measure import Samples, check_samples, measure_cost, measure_samples, weights_of
+from .estimate import Estimate, estimate
+from .measure import check_samples, measure_cost, measure_samples, weights_of
 from .methods import DEFAULT_METHODS, METHODS
 from .report import write_report
+from .samples import Samples
+
+logger = get_logger(__name__)
 
 
 @dataclass
@@ -109,22 +115,26 @@ def _measure_all(
     models = [(name, arm) for arm, names in (("model", run.model), ("plain", run.plain)) for name in names]
     with quiet():
         # Each is loaded twice: one that cannot be measured is rejected before any other has been, and only one is in memory.
-        used = []
+        used, takes = [], []
         for name, arm in models:
             classifier = _load(name, arm, data, run, strategies[0])
             used.append(len(_usable(methods, classifier)))
             _try(_usable(methods, classifier), classifier, data)
-        start_lines(path, head)
-        with tqdm(total=len(rows) * len(strategies) * sum(used), desc="faithfulness", unit="attribution") as bar:
-            for seed, (name, arm) in enumerate(models):
-                about = {"model": name, "arm": arm}
-                classifier = _load(name, arm, data, run, strategies[0])
-                _keep_weights(path, done, about, weights_of(classifier.model))
-                for strategy in strategies:
-                    classifier = Classifier(classifier.model, classifier.processor, strategy, run.max_length, seed)
-                    _measure_model(
-                        path, done, {**about, "how": strategy}, classifier, rows, run, methods, strategies, bar
-                    )
+            takes.append(_estimate(classifier, _left(done, (name, arm), strategies, methods, classifier), rows, run))
+    if passes := sum(part.passes for part in takes):
+        told = f"{passes:,.0f}", in_words(sum(part.seconds for part in takes))
+        logger.info("measuring takes about %s forward passes, about %s; a backward pass counts as two", *told)
+    start_lines(path, head)
+    with quiet(), tqdm(total=len(rows) * len(strategies) * sum(used), desc="faithfulness", unit="attribution") as bar:
+        for seed, (name, arm) in enumerate(models):
+            about = {"model": name, "arm": arm}
+            classifier = _load(name, arm, data, run, strategies[0])
+            _keep_weights(path, done, about, weights_of(classifier.model))
+            before = None
+            for strategy in strategies:
+                classifier = Classifier(classifier.model, classifier.processor, strategy, run.max_length, seed)
+                whole = {**about, "how": strategy}
+                before = _measure_model(path, done, whole, classifier, rows, run, methods, strategies, bar, before)
     return path
 
 
@@ -141,7 +151,9 @@ def _measure_model(
     methods: list[str],
     strategies: list[str],
     bar: tqdm,
-) -> None:
+    before: Samples | None,
+) -> Samples | None:
+    """Measures a model under one strategy. Returns its samples, for the next one, if anything was left to do."""
     samples = None
     for name in _usable(methods, classifier):
         method, line = METHODS[name], {**about, "method": name}
@@ -150,7 +162,7 @@ def _measure_model(
         if (*block, "end") in done:
             bar.update(len(rows))
             continue
-        samples = samples or Samples(classifier, rows)
+        samples = samples or Samples(classifier, rows, like=before)
         classifier.generator.manual_seed(classifier.seed)
         bar.set_postfix_str(f"{os.path.basename(about['model'].rstrip('/'))}, {about['how']}, {name}")
         bar.update(len(rows) - len(samples.rows) + len(finished))
@@ -163,6 +175,21 @@ def _measure_model(
             for found in check_samples(method, samples, run.check_samples):
                 append_line(path, {**line, **found})
         append_line(path, {**line, **measure_cost(method, samples)})
+    return samples or before
+
+
+def _left(
+    done: dict[tuple, Any], model: tuple[str, str], strategies: list[str], methods: list[str], classifier: Classifier
+) -> dict[str, int]:
+    """Under how many masking strategies each method is still to be measured."""
+    return {
+        name: sum((*model, how, name, "end") not in done for how in strategies) for name in _usable(methods, classifier)
+    }
+
+
+def _estimate(classifier: Classifier, left: dict[str, int], rows: Any, run: FaithfulnessArguments) -> Estimate:
+    sizes = {"steps": run.curve_steps, "perturbations": run.perturbations, "checks": run.check_samples}
+    return estimate(classifier, {METHODS[name]: times for name, times in left.items() if times}, rows, **sizes)
 
 
 def _usable(methods: list[str], classifier: Classifier) -> list[str]:

@@ -14,9 +14,9 @@ from .classifier import Classifier, Inputs
 from .methods import Method
 
 FEW, MANY = 15, 3
-"""Timed rounds of a method of few passes, and of one of many."""
+"""Timed rounds of a method of few passes, and of one of many; one of hundreds is timed once."""
 
-MANY_PASSES = 20
+MANY_PASSES, HUNDREDS = 20, 100
 
 
 @dataclass
@@ -73,7 +73,7 @@ def measure(method: Method, classifier: Classifier, inputs: Inputs, target: Tens
     classifier.reads(inputs)  # found once for a model
     forward, backward = count_passes(method, classifier, inputs, target)
     times: tuple[list[float], list[float]] = ([], [])
-    for _ in range(MANY if forward > MANY_PASSES else FEW):
+    for _ in range(1 if forward > HUNDREDS else MANY if forward > MANY_PASSES else FEW):
         times[0].append(_seconds(lambda: classifier.predict(inputs)))
         times[1].append(_seconds(lambda: method(classifier, inputs, target)))
     return Cost(forward, backward, statistics.median(times[1]) / statistics.median(times[0]))

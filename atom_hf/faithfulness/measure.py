@@ -2,7 +2,7 @@
 
 import hashlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 
 from . import metrics
-from .classifier import Classifier, Inputs, repeated
+from .classifier import Inputs, repeated
 from .cost import measure
 from .methods import Method
 from .randomization import randomized
-
-BATCH = 8
+from .samples import WINDOW, Samples
 
 COST_SAMPLES = 4
 
@@ -23,70 +22,49 @@ RADIUS = 0.05
 """Half the width of the cube that sensitivity draws from, in standard deviations of the word embeddings or pixels."""
 
 
-class Samples:
-    """The samples of one model under one masking strategy, each encoded by itself, with its values cached.
-
-    Args:
-        classifier: the model.
-        rows: of a data set. Those without a token to mask are left out.
-    """
-
-    def __init__(self, classifier: Classifier, rows: Sequence[dict[str, Any]]):
-        self.classifier, self.rows = classifier, {}
-        self.targets: dict[int, int] = {}
-        self.probabilities: dict[int, float] = {}
-        self.values: dict[int, Callable[[np.ndarray], np.ndarray]] = {}
-        for number, row in enumerate(rows):
-            inputs = classifier.encode([row])
-            if not classifier.tokens(inputs).any():
-                continue
-            target, probability = classifier.predict(inputs)
-            self.rows[number] = row
-            self.targets[number] = int(target)
-            self.probabilities[number] = float(probability)
-            self.values[number] = classifier.values(inputs, int(target))
-
-    def batch(self, numbers: Sequence[int]) -> tuple[Inputs, Tensor]:
-        """The inputs of some samples and the classes that are predicted of them."""
-        inputs = self.classifier.encode([self.rows[number] for number in numbers])
-        targets = [self.targets[number] for number in numbers]
-        return inputs, torch.tensor(targets, device=self.classifier.model.device)
-
-    def attributions(self, method: Method, numbers: Sequence[int]) -> Iterator[tuple[int, np.ndarray]]:
-        """(sample, [n]) for each of some samples."""
-        for start in range(0, len(numbers), BATCH):
-            part = numbers[start : start + BATCH]
-            inputs, targets = self.batch(part)
-            found = method(self.classifier, inputs, targets)
-            for number, row, real in zip(part, found, self.classifier.tokens(inputs), strict=True):
-                yield number, row[real].cpu().numpy()
-
-
 def measure_samples(
     method: Method, samples: Samples, numbers: Sequence[int], *, steps: int, perturbations: int
 ) -> Iterator[dict[str, Any]]:
     """A line for each of some samples: its attribution, and the metrics of it."""
-    for number, attribution in samples.attributions(method, numbers):
-        values = samples.values[number]
-        off = metrics.random_subsets(len(attribution), perturbations, seed=number)
-        line = {
-            "kind": "sample",
-            "sample": number,
-            "tokens": len(attribution),
-            "predicted": samples.targets[number],
-            "probability": samples.probabilities[number],
-            **metrics.masking_metrics(attribution, values, steps),
-            "infidelity_normalized": metrics.infidelity(attribution, values, off, normalize=True),
-        }
-        if method.has_scale:
-            line["infidelity"] = metrics.infidelity(attribution, values, off, normalize=False)
-        yield rounded({**line, "attribution": attribution.tolist()})
+    for start in range(0, len(numbers), WINDOW):
+        window = numbers[start : start + WINDOW]
+        attributions = _attributions(method, samples, window)
+        off = {n: metrics.random_subsets(len(its), perturbations, seed=n) for n, its in attributions.items()}
+        samples.prepare(
+            {n: np.concatenate([metrics.masking_sets(its, steps), ~off[n]]) for n, its in attributions.items()}
+        )
+        for number, attribution in attributions.items():
+            values = samples.values[number]
+            line = {
+                "kind": "sample",
+                "sample": number,
+                "tokens": len(attribution),
+                "predicted": samples.targets[number],
+                "probability": samples.probabilities[number],
+                **metrics.masking_metrics(attribution, values, steps),
+                "infidelity_normalized": metrics.infidelity(attribution, values, off[number], normalize=True),
+            }
+            if method.has_scale:
+                line["infidelity"] = metrics.infidelity(attribution, values, off[number], normalize=False)
+            yield rounded({**line, "attribution": attribution.tolist()})
+
+
+def _attributions(method: Method, samples: Samples, numbers: Sequence[int]) -> dict[int, np.ndarray]:
+    """The attributions of some samples, those that do not depend on the strategy once for all of them."""
+    if method.depends_on_masking(samples.classifier):
+        return dict(samples.attributions(method, numbers))
+    known = samples.shared.setdefault(method.name, {})
+    known |= dict(samples.attributions(method, [number for number in numbers if number not in known]))
+    return {number: known[number] for number in numbers}
 
 
 def measure_cost(method: Method, samples: Samples) -> dict[str, Any]:
     """A line with the cost of the method on the first few samples."""
-    cost = measure(method, samples.classifier, *samples.batch(list(samples.rows)[:COST_SAMPLES]))
-    return rounded({"kind": "cost", "forward": cost.forward, "backward": cost.backward, "time": cost.time})
+    if method.name not in samples.costs or method.depends_on_masking(samples.classifier):
+        cost = measure(method, samples.classifier, *samples.batch(list(samples.rows)[:COST_SAMPLES]))
+        line = {"kind": "cost", "forward": cost.forward, "backward": cost.backward, "time": cost.time}
+        samples.costs[method.name] = rounded(line)
+    return samples.costs[method.name]
 
 
 def check_samples(method: Method, samples: Samples, count: int, seed: int = 0) -> list[dict[str, Any]]:

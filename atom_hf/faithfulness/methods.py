@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,6 +41,7 @@ class Method:
         needs_heads: only a model with atoms has it.
         has_scale: its numbers are changes of the probability, so that infidelity without normalisation says something.
         is_sampled: it masks whole tokens, at hundreds of passes. It knows no points, and is left out of the checks.
+        masks: the kinds of input, "text" and "image", for which it depends on the masking strategy.
     """
 
     name: str
@@ -50,6 +50,11 @@ class Method:
     needs_heads: bool = False
     has_scale: bool = False
     is_sampled: bool = False
+    masks: tuple[str, ...] = ()
+
+    def depends_on_masking(self, classifier: Classifier) -> bool:
+        """Whether it gives something else under another masking strategy."""
+        return ("image" if classifier.is_image else "text") in self.masks
 
     def __call__(self, classifier: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None = None) -> Tensor:
         """[B, N], float32, NaN where there is no token."""
@@ -157,13 +162,39 @@ def integrated_gradients(
 def shapley_sampling(
     classifier: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None, *, permutations: int = PERMUTATIONS
 ) -> Tensor:
-    """Captum's ShapleyValueSampling: the mean change of the probability as a token joins, over random orders of the tokens.
+    """Shapley values by sampling: the mean change of the probability as a token joins, over random orders of the tokens.
 
-    Tokens that have not joined are masked by the `Classifier`'s strategy. The orders are the same in each call.
+    Tokens that have not joined are masked by the `Classifier`'s strategy. The orders are those of Captum's
+    `ShapleyValueSampling` and the same in each call; unlike there, the sets of all samples and orders share batches.
     """
-    from captum.attr import ShapleyValueSampling
-
-    return _sampled(ShapleyValueSampling, permutations, classifier, inputs, target, points)
+    _check_points(points)
+    tokens = classifier.tokens(inputs)
+    with torch.random.fork_rng(devices=[]):
+        orders = []
+        for count in tokens.sum(1).tolist():
+            torch.manual_seed(0)
+            orders.append(torch.stack([torch.randperm(count) for _ in range(permutations)]))
+    sample, keep = [], []
+    for row, (real, its) in enumerate(zip(tokens, orders, strict=True)):
+        count = its.shape[1]
+        if not count:
+            continue
+        # Nothing, and then each order's first token, first two, and so on.
+        joined = its.argsort(1)[:, None] < torch.arange(1, count + 1)[:, None]
+        joined = torch.cat([torch.zeros(1, count, dtype=torch.bool), joined.flatten(0, 1)]).to(tokens.device)
+        part = torch.ones(len(joined), len(real), dtype=torch.bool, device=tokens.device)
+        part[:, real] = joined
+        keep.append(part)
+        sample.append(torch.full((len(part),), row, device=tokens.device))
+    found = torch.zeros(tokens.shape, device=tokens.device)
+    if not keep:
+        return found
+    values = classifier.masked(inputs, target, torch.cat(sample), torch.cat(keep)).split([len(part) for part in keep])
+    for row, each in zip((its[0] for its in sample), values, strict=True):
+        order = orders[row].to(tokens.device)
+        curves = torch.cat([each[:1].expand(permutations, 1), each[1:].view(order.shape)], 1)
+        found[row, tokens[row]] = curves.diff(dim=1).gather(1, order.argsort(1)).mean(0)
+    return found
 
 
 def kernel_shap(
@@ -172,14 +203,7 @@ def kernel_shap(
     """Captum's KernelShap (arXiv 1705.07874), with so many random sets of tokens."""
     from captum.attr import KernelShap
 
-    return _sampled(KernelShap, samples, classifier, inputs, target, points)
-
-
-def _sampled(
-    kind: Any, samples: int, classifier: Classifier, inputs: Inputs, target: Tensor, points: Tensor | None
-) -> Tensor:
-    if points is not None:
-        raise AtomError("Shapley values are of tokens, not of embeddings or pixels: they have no sensitivity to these")
+    _check_points(points)
     tokens = classifier.tokens(inputs)
     found = torch.zeros(tokens.shape, device=tokens.device)
     for row, real in enumerate(tokens):
@@ -196,8 +220,13 @@ def _sampled(
         whole = torch.ones(1, int(real.sum()), device=real.device)
         with torch.no_grad(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            found[row, real] = kind(value).attribute(whole, n_samples=samples, perturbations_per_eval=BATCH)[0]
+            found[row, real] = KernelShap(value).attribute(whole, n_samples=samples, perturbations_per_eval=BATCH)[0]
     return found
+
+
+def _check_points(points: Tensor | None) -> None:
+    if points is not None:
+        raise AtomError("Shapley values are of tokens, not of embeddings or pixels: they have no sensitivity to these")
 
 
 def _forward(classifier: Classifier, inputs: Inputs) -> Callable[..., Tensor]:
@@ -210,17 +239,29 @@ def _forward(classifier: Classifier, inputs: Inputs) -> Callable[..., Tensor]:
     return forward
 
 
+_BOTH = ("text", "image")
+
 _ALL = [
-    Method("importance", importance, "the model's importance: fitted to the prediction, or its charges", True),
+    Method(
+        "importance",
+        importance,
+        "the model's importance: fitted to the prediction, or its charges",
+        needs_heads=True,
+        masks=_BOTH,
+    ),
     Method("charge", partial(charge, read=lambda q: q), "the charges that the energy knows, with their sign", True),
     Method("-charge", partial(charge, read=lambda q: -q), "the charges with the other sign", True),
     Method("|charge|", partial(charge, read=torch.abs), "the charges without their sign", True),
-    Method("random", random, "normal numbers"),
+    Method("random", random, "normal numbers", masks=_BOTH),  # nothing is gained by sharing it
     Method("attention_rollout", attention_rollout, "attention rollout (Abnar and Zuidema, arXiv 2005.00928)"),
     Method("hidden_norm", hidden_norm, "norm of the hidden state that the importance is read from"),
     Method("input_x_gradient", input_x_gradient, "gradient times input (Captum)", has_scale=True),
     Method(
-        "integrated_gradients", integrated_gradients, f"integrated gradients, {STEPS} steps (Captum)", has_scale=True
+        "integrated_gradients",
+        integrated_gradients,
+        f"integrated gradients, {STEPS} steps (Captum)",
+        has_scale=True,
+        masks=("image",),  # of a text they start from its mask tokens
     ),
     Method(
         "shapley_sampling",
@@ -228,6 +269,7 @@ _ALL = [
         f"Shapley values, {PERMUTATIONS} random orders (Captum)",
         has_scale=True,
         is_sampled=True,
+        masks=_BOTH,
     ),
     Method(
         "kernel_shap",
@@ -235,6 +277,7 @@ _ALL = [
         f"KernelSHAP, {KERNEL_SAMPLES} random sets (Captum)",
         has_scale=True,
         is_sampled=True,
+        masks=_BOTH,
     ),
 ]
 

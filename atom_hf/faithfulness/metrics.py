@@ -86,6 +86,14 @@ def area(curve: Sequence[float], shares: Sequence[float] | None = None) -> float
     return float(integrate.trapezoid(np.asarray(curve, dtype=np.float64), shares))
 
 
+def masking_sets(attribution: np.ndarray, steps: int = STEPS) -> np.ndarray:
+    """The keep-vectors bool [K, n] that `masking_metrics` asks for, in its order."""
+    order = ranking(attribution)
+    kept = keep_top(order, bin_counts(len(order)))
+    inserted = keep_top(order, step_counts(len(order), steps))
+    return np.concatenate([np.ones((1, len(order)), bool), ~kept, kept, ~inserted, inserted])
+
+
 def masking_metrics(attribution: np.ndarray, values: Values, steps: int = STEPS) -> dict[str, float | list[float]]:
     """Comprehensiveness, sufficiency, and the deletion and insertion curves with their areas, of one sample.
 
@@ -94,15 +102,10 @@ def masking_metrics(attribution: np.ndarray, values: Values, steps: int = STEPS)
         values: the sample's values.
         steps: the most points of a curve, but for the first.
     """
-    attribution = np.asarray(attribution, dtype=np.float64)
-    count = len(attribution)
-    order = ranking(attribution)
-    bins, points = bin_counts(count), step_counts(count, steps)
-    kept = keep_top(order, bins)
-    inserted = keep_top(order, points)
-    found = values(np.concatenate([np.ones((1, count), bool), ~kept, kept, ~inserted, inserted]))
+    bins, points = bin_counts(len(attribution)), step_counts(len(attribution), steps)
+    found = values(masking_sets(attribution, steps))
     full, without, alone, deletion, insertion = np.split(found, np.cumsum([1, len(bins), len(bins), len(points)]))
-    shares = np.asarray(points) / count
+    shares = np.asarray(points) / len(attribution)
     return {
         "comprehensiveness": comprehensiveness(full[0], without),
         "sufficiency": sufficiency(full[0], alone),

@@ -1,4 +1,4 @@
-"""Write README.md here, and the generated parts of the project's documents, from the results of earlier explainers."""
+"""Write README.md here, and the generated parts of the project's documents, from what `run.py` has measured."""
 
 import math
 from collections.abc import Iterable
@@ -24,54 +24,67 @@ from atom_hf.utils.tables import fill_block, markdown
 HERE = Path(__file__).parent
 PROJECT = HERE.parents[1]
 TITLES = {
-    "poem": "poem sentiment, MiniLM",
-    "cola": "CoLA, MiniLM",
     "digits": "digits, ViT of Fashion-MNIST",
     "cifar10": "CIFAR-10, ViT from scratch",
-    "sst2": "SST-2, MiniLM",
     "verse": "verse, MiniLM",
+    "sst2": "SST-2, MiniLM",
+    "poem": "poem sentiment, MiniLM",
+    "cola": "CoLA, MiniLM",
 }
 COMPARED = [name for name in MEASURES if name != "infidelity"]
-STEPS = ("charge", "-charge", "|charge|", OURS)
+SAMPLED, SUFFIX, CHARGE = "shapley_sampling", "-shapley", "charge"
+GOAL = 85
+"""Per cent of the way from random numbers to Shapley sampling that the importance is meant to get."""
+
 HEAD = """# How faithful importance is to the prediction
 
-These results were measured before explainers had an output for each masking strategy and mixed layers, with `python recipes/faithfulness/run.py` as it was then.
-[`now/`](now/README.md) is what that command measures today, as far as it has been run, and [`steps/`](steps/README.md) what each change is worth.
-
-Each recipe's models were trained with three seeds.
-Their importance was then fitted to the prediction on samples of the whole training split, without their labels: 1,000 images of digits (the model had learned from 100), 320 sentences of CoLA, 1,000 images of CIFAR-10, and half of the poems' training verses.
+Made by `python recipes/faithfulness/run.py` (see there for local data, and for fewer samples).
+Explainers are fitted as `atom-hf fit-explainer` does by default, to samples of the training split, without their labels: 1,000 images, 500 texts (440 of the poems).
 Everything is measured on samples that neither the training nor the fit has seen.
+[`steps/`](steps/README.md) has what each part of the explainer is worth.
 
 """  # noqa: E501
 SHARES = """Each cell says how far the importance gets on the way from random numbers (0 %) to integrated gradients with 50 steps (100 %).
-▲ and ▼ mark a paired difference to integrated gradients whose 95 % interval over samples excludes 0, for the better and the worse.
+▲ and ▼ mark a paired difference to integrated gradients whose 95 % interval over samples excludes 0, for the better and the worse; seeds of a sample count as one.
 """  # noqa: E501
-PATHS = """## Each step
+SHAPLEY = """## Towards Shapley values
 
-The same share for the charges (as they are, with the opposite sign, and as magnitudes), and for the importance that has been fitted to the prediction.
+How far the importance gets on the way from random numbers (0 %) to Shapley sampling with 25 random orders (100 %), which takes hundreds of passes for each sample, under the same masking strategy.
+
 """  # noqa: E501
+PATHS = """## The charges
+
+The share of the way to integrated gradients for the charges, which no explainer has been fitted to.
+
+"""
 GAPS = """## Importance minus integrated gradients
 
-Mean over seeds; in brackets the 95 % interval over samples, then that over seeds.
+Mean over seeds; in brackets the 95 % interval over samples, then that over seeds, where there are several.
+
 """
 
 Found = dict[tuple[str, str], dict[tuple[str, str], Block]]
 
 
-def read_results(names: Iterable[str], folder: Path = HERE) -> Found:
-    """(recipe, strategy) -> (arm, method) -> results in a folder."""
+def read_results(names: Iterable[str], methods: Iterable[str] = (OURS, CHANCE, REFERENCE)) -> Found:
+    """(recipe, strategy) -> (arm, method) -> results, where all of these methods have been measured."""
     found: Found = {}
     for name in names:
-        if not (folder / name / RESULTS_NAME).is_file():
+        if not (HERE / name / RESULTS_NAME).is_file():
             continue
-        for (strategy, arm, method), block in read_blocks(folder / name)[1].items():
+        for (strategy, arm, method), block in read_blocks(HERE / name)[1].items():
             if block.samples:
                 found.setdefault((name, strategy), {})[arm, method] = block
-    return found
+    return {key: its for key, its in found.items() if all(("model", method) in its for method in methods)}
+
+
+def sizes(block: Block) -> str:
+    """How many models, and samples of each, a block holds."""
+    return f"{len(block.samples)} x {min(len(lines) for lines in block.samples.values())}"
 
 
 def shares_table(found: Found) -> str:
-    """A row for each recipe and masking strategy."""
+    """A row for each recipe and masking strategy: the way to integrated gradients."""
     rows = []
     for (name, strategy), blocks in found.items():
         ours, chance, reference = (blocks["model", method] for method in (OURS, CHANCE, REFERENCE))
@@ -79,19 +92,18 @@ def shares_table(found: Found) -> str:
             f"{share(ours, chance, reference, m)} {verdict(paired(ours, reference, m), MEASURES[m][1])}".strip()
             for m in COMPARED
         ]
-        rows.append([TITLES[name], strategy, *cells])
-    return markdown(["", "masked by", *(MEASURES[m][0].rstrip(" ↑↓") for m in COMPARED)], rows)
+        rows.append([TITLES[name], strategy, sizes(ours), *cells])
+    return markdown(["", "masked by", "seeds x samples", *_measures()], rows)
 
 
-def steps_table(found: Found) -> str:
-    """A row for each recipe, masking strategy and kind of importance."""
+def ways_table(found: Found, method: str, goal: str) -> str:
+    """A row for each recipe and masking strategy: the way of a method from random numbers to another method."""
     rows = []
     for (name, strategy), blocks in found.items():
-        chance, reference = blocks["model", CHANCE], blocks["model", REFERENCE]
-        for method in STEPS:
-            cells = [share(blocks["model", method], chance, reference, m) for m in COMPARED]
-            rows.append([TITLES[name], strategy, method.replace("|", "\\|"), *cells])
-    return markdown(["", "masked by", "importance", *(MEASURES[m][0].rstrip(" ↑↓") for m in COMPARED)], rows)
+        one, chance, reference = (blocks["model", its] for its in (method, CHANCE, goal))
+        cells = [share(one, chance, reference, measure) for measure in COMPARED]
+        rows.append([TITLES[name.removesuffix(SUFFIX)], strategy, sizes(one), *cells])
+    return markdown(["", "masked by", "seeds x samples", *_measures()], rows)
 
 
 def gaps_table(found: Found) -> str:
@@ -105,6 +117,10 @@ def gaps_table(found: Found) -> str:
         for (name, strategy), blocks in found.items()
     ]
     return markdown(["", "masked by", *(MEASURES[m][0] for m in COMPARED)], rows)
+
+
+def _measures() -> list[str]:
+    return [MEASURES[m][0].rstrip(" ↑↓") for m in COMPARED]
 
 
 def cost(found: Found, method: str, key: str) -> float:
@@ -134,8 +150,9 @@ def headline(found: Found) -> str:
     return (
         "**An importance for every token of every prediction:** it takes one forward pass, and integrated gradients with "
         f"{passes:.0f} steps take {times_as_long(found):.0f} times as long.\n"
-        f"The faithfulness of an earlier version was compared with theirs {sum(marks.values())} times: it is better in "
-        f"{marks['▲']}, worse in {marks['▼']} and neither in {marks['']} (by 95 % intervals; [which](docs/faithfulness.md))."
+        f"Its faithfulness was compared with theirs {sum(marks.values())} times, on {len(_ran(found))} of {len(TITLES)} data "
+        f"sets: it is better in {marks['▲']}, worse in {marks['▼']} and neither in {marks['']} (by 95 % intervals; "
+        "[which](docs/faithfulness.md))."
     )
 
 
@@ -152,22 +169,49 @@ def summary(found: Found) -> str:
     )
 
 
-def texts(found: Found) -> tuple[str, str]:
-    """The table for docs/faithfulness.md, and README.md here."""
+def reached(found: Found) -> str:
+    """In how many comparisons the importance gets `GOAL` per cent of the way to Shapley sampling."""
+    ways = [
+        share(*(blocks["model", its] for its in (OURS, CHANCE, SAMPLED)), measure)
+        for blocks in found.values()
+        for measure in COMPARED
+    ]
+    far = sum(way != "–" and int(way.rstrip("%")) >= GOAL for way in ways)
+    return f"It gets {GOAL} % of the way or more in {far} of {len(ways)} comparisons.\n"
+
+
+def texts(names: Iterable[str]) -> tuple[str, str, str]:
+    """The sentences for the project's README.md, the tables for docs/faithfulness.md, and README.md here."""
+    names = list(names)
+    found = read_results(names)
+    sampled = read_results([name + SUFFIX for name in names], (OURS, CHANCE, SAMPLED))
+    ran = _ran(found)
+    rest = [TITLES[name] for name in names if name not in ran]
     table = f"{summary(found)}\n\n{SHARES}\n{shares_table(found)}"
-    links = "\n".join(f"- [{TITLES[name]}]({name}/report.md)" for name in dict.fromkeys(name for name, _ in found))
-    parts = [HEAD + table, f"{PATHS}\n{steps_table(found)}", f"{GAPS}\n{gaps_table(found)}"]
-    return table, "\n".join([*parts, f"## All methods\n\n{links}\n"])
+    if rest:
+        table = f"Not run yet: {'; '.join(rest)}.\n\n{table}"
+    if sampled:
+        shapley = f"{reached(sampled)}\n{ways_table(sampled, OURS, SAMPLED)}"
+        table += f"\n{SHAPLEY.replace('## Towards Shapley values', '').strip()}\n{shapley}"
+    charged = {key: its for key, its in found.items() if ("model", CHARGE) in its}
+    parts = [HEAD + table, GAPS + gaps_table(found), PATHS + ways_table(charged, CHARGE, REFERENCE)]
+    links = [f"- [{TITLES[name]}]({name}/report.md)" for name in ran]
+    links += [f"- [{TITLES[n.removesuffix(SUFFIX)]}, beside Shapley sampling]({n}/report.md)" for n in _ran(sampled)]
+    return headline(found), table, "\n".join([*parts, "## All methods\n\n" + "\n".join(links) + "\n"])
+
+
+def _ran(found: Found) -> list[str]:
+    return list(dict.fromkeys(name for name, _ in found))
 
 
 def write_reports(names: Iterable[str]) -> list[Path]:
     """Writes each recipe's report, README.md here, and the generated parts of the project's documents. Returns the files."""
     names = list(names)
-    written = [path for name in names if (HERE / name / RESULTS_NAME).is_file() for path in write_report(HERE / name)]
-    found = read_results(names)
-    table, text = texts(found)
+    folders = [HERE / (name + end) for name in names for end in ("", SUFFIX)]
+    written = [path for folder in folders if (folder / RESULTS_NAME).is_file() for path in write_report(folder)]
+    first, table, text = texts(names)
     page, main, document = HERE / "README.md", PROJECT / "README.md", PROJECT / "docs" / "faithfulness.md"
     page.write_text(text, encoding="utf-8")
-    fill_block(main, "faithfulness", headline(found))
+    fill_block(main, "faithfulness", first)
     fill_block(document, "faithfulness", table)
     return [*written, page, main, document]

@@ -1,12 +1,12 @@
 """Measure the faithfulness of importance to the prediction on real models: python recipes/faithfulness/run.py
 
-Trains the models of six recipes with and without the flag (three seeds), fits their importance to the prediction, measures it
-beside other methods with `atom-hf faithfulness`, and writes `now/README.md` here, and one folder a recipe beside it. Shapley
-sampling with 25 orders is measured under every masking strategy, on fewer samples. Finished steps are not run again, so that
-`--only` and the number of seeds can grow; `--report_only` writes the pages alone.
+Trains the models of six recipes (three seeds), fits their importance to the prediction, measures it beside other methods with
+`atom-hf faithfulness`, and writes `README.md` here, and one folder a recipe beside it. Shapley sampling with 25 orders is
+measured under every masking strategy, on fewer samples. Finished steps are not run again, so that `--only` and the number of
+seeds can grow; `--report_only` writes the pages alone.
 
-Without the Hub give local copies: --data poem=TRAIN.parquet,TEST.parquet (also cola, cifar10, sst2). With the defaults about a
-day on two CPU cores; `--samples 24 --shapley_samples 8` is a first look.
+Without the Hub give local copies: --data poem=TRAIN.parquet,TEST.parquet (also cola, cifar10, sst2). Each command says how long
+it will take before it starts.
 """
 
 import argparse
@@ -15,16 +15,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from faithfulness_report import HERE, write_reports
-from now_report import NOW, SUFFIX, write_page
+from faithfulness_report import HERE, SUFFIX, write_reports
 
 ROOT = HERE.parents[1]
 RUNS = Path("runs", "faithfulness-now")
 SEEDS = (1, 2, 3)
-# The recipes whose earlier explainers were measured.
-BEFORE = ("poem", "cola", "digits", "cifar10")
 # The explainer is fitted on samples of the whole training split; the fit does not use their labels.
-FITS = {"poem": "440", "cola": "500", "digits": "1000", "cifar10": "1000", "sst2": "500", "verse": "500"}
+FITS = {"digits": "1000", "cifar10": "1000", "verse": "500", "sst2": "500", "poem": "440", "cola": "500"}
 HUB = {
     "poem": ["google-research-datasets/poem_sentiment"],
     "cola": ["nyu-mll/glue", "--dataset_config", "cola"],
@@ -34,7 +31,7 @@ HUB = {
     "verse": ["verse"],
 }
 MEASURED = ["--perturbations", "20", "--curve_steps", "10"]
-METHODS = "importance,charge,-charge,|charge|,random,attention_rollout,input_x_gradient,integrated_gradients"
+METHODS = "importance,charge,random,input_x_gradient,integrated_gradients"
 # Random orders take hundreds of passes a sample: on fewer samples.
 SAMPLED = "importance,random,shapley_sampling"
 PLAIN = "hidden_norm,attention_rollout,integrated_gradients"
@@ -74,10 +71,10 @@ def make_models(recipe: str, local: dict[str, list[str]], seeds: list[int], arms
 
 def measure(recipe: str, local: dict[str, list[str]], options: argparse.Namespace) -> None:
     """Trains, fits the explainer and measures, as far as not done yet."""
-    models = make_models(
-        recipe, local, options.seed or list(SEEDS), ["atom"] if options.no_plain else ["atom", "plain"]
-    )
-    data, folder = data_flags(recipe, local), NOW.relative_to(ROOT) / recipe
+    models = make_models(recipe, local, options.seed or list(SEEDS), ["atom", "plain"] if options.plain else ["atom"])
+    if options.train_only:
+        return
+    data, folder = data_flags(recipe, local), HERE.relative_to(ROOT) / recipe
     flags = [*data, *MEASURED, "--samples", str(options.samples), "--check_samples", str(options.check_samples)]
     flags += ["--output_dir", str(folder)]
     call("faithfulness", "--model", *models["atom"], "--methods", METHODS, *flags)
@@ -97,10 +94,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, action="append", help=f"this seed, likewise; {SEEDS} if not given")
     parser.add_argument("--samples", type=int, default=200, help="evaluation samples of each model (200)")
     parser.add_argument("--shapley_samples", type=int, default=50, help="of them for Shapley sampling (50); 0 for none")
-    parser.add_argument("--check_samples", type=int, default=4, help="of them for sensitivity and randomization (4)")
-    parser.add_argument(
-        "--no_plain", action="store_true", help="leave out the models that were trained without the flag"
-    )
+    parser.add_argument("--check_samples", type=int, default=0, help="of them for sensitivity and randomization (0)")
+    parser.add_argument("--plain", action="store_true", help="also the models that are trained without the flag")
+    parser.add_argument("--train_only", action="store_true", help="train the models and fit their importance, no more")
     parser.add_argument("--report_only", action="store_true", help="write the reports from the results that are there")
     options = parser.parse_args()
     local = {name: files.split(",") for name, _, files in (part.partition("=") for part in options.data)}
@@ -109,7 +105,7 @@ def main() -> None:
     if not options.report_only:
         for recipe in options.only or FITS:
             measure(recipe, local, options)
-    for path in (*write_reports(BEFORE), write_page(FITS)):
+    for path in () if options.train_only else write_reports(FITS):
         print(f"written   {path}")
 
 

@@ -17,11 +17,13 @@ from pathlib import Path
 import torch
 from faithfulness_report import HERE
 from run import ROOT, call
+from steps_copy import LiveTokens, fit_copy, inputs_of
 from steps_report import RESULTS, SHAPLEY, write_page
 from torch.utils.data import DataLoader
 
 from atom_hf import load_atom_model
 from atom_hf.atoms.config import AtomConfig
+from atom_hf.atoms.novelty import pooled
 from atom_hf.data.encoding import encode_rows
 from atom_hf.data.load import load_data
 from atom_hf.explainer.collect import collect
@@ -84,7 +86,7 @@ def masked_samples(study: dict, folder: str, data: dict, seed: int) -> tuple[dic
 
 def part_of(masked: MaskedSamples, step: dict, own: int) -> MaskedSamples:
     """The masked samples as a step sees them."""
-    first = masked.sample.unique()[: step["samples"]]
+    first = chosen(masked, step["samples"], step["choice"])
     rows = torch.isin(masked.sample, first) & (masked.copy < step["copies"])
     part = MaskedSamples(**{f.name: getattr(masked, f.name)[rows] for f in fields(masked)})
     sets, classes = slice(step["sets"]), slice(step["classes"])
@@ -98,6 +100,24 @@ def part_of(masked: MaskedSamples, step: dict, own: int) -> MaskedSamples:
         whole=part.whole[:, :, classes],
     )
     return part if step["outputs"] == "strategy" else as_one(part)
+
+
+def chosen(masked: MaskedSamples, count: int, choice: str) -> torch.Tensor:
+    """The numbers of the samples that a fit uses: any, those whose prediction has the largest entropy, or those farthest from
+    one another (k-centre greedy, Sener and Savarese, arXiv 1708.00489). Both need one forward pass of each sample."""
+    own = masked.copy == 0
+    samples, values = masked.sample[own], masked.values[own]
+    if choice == "unsure":
+        entropy = -(values * values.clamp(min=1e-12).log()).sum(1)
+        return samples[entropy.argsort(descending=True)[:count]]
+    if choice == "apart":
+        places = pooled(masked.tokens[own, -1], masked.real[own])
+        taken, distance = [0], (places - places[0]).norm(dim=1)
+        while len(taken) < min(count, len(samples)):
+            taken.append(int(distance.argmax()))
+            distance = torch.minimum(distance, (places - places[taken[-1]]).norm(dim=1))
+        return samples[taken]
+    return samples[:count]
 
 
 def as_one(part: MaskedSamples) -> MaskedSamples:
@@ -190,13 +210,25 @@ def run_setting(study: dict, setting: str, seed: int, given: list[str] | None, w
         append_line(RESULTS, {**line, "strategies": dict(zip(strategies, found, strict=True))})
     for step in left:
         start = time.perf_counter()
-        options = HeadOptions(**{name: step[name] for name in ("width", "blocks", "dropout")})
+        options = HeadOptions(**{name: step[name] for name in ("width", "blocks", "dropout", "context")})
         layers = about["layers"] if step["layers"] == "mix" else [about["layers"][own]]
         outputs = strategies if step["outputs"] == "strategy" else ["any"]
         torch.set_num_threads(1)
-        fit_head(model, part_of(masked["fit"], step, own), layers, outputs, options, seed=seed)
+        part, held = part_of(masked["fit"], step, own), masked["evaluation"]
+        if step["lora"]:
+            rows, processor = load_data(**data), load_processor(folder, load_data(**data).is_image)
+            its = [
+                inputs_of(split.shuffle(seed=seed), some, model, processor, MAX_LENGTH)
+                for split, some in ((rows.train, part), (rows.eval, held))
+            ]
+            copy = load_atom_model(folder).to(default_device()).eval()
+            live = fit_copy(copy, replace(part), its[0], layers, outputs, options, seed)
+            parts = parts_by(copy, replace(held, tokens=LiveTokens(live.model, its[1], layers)), step, own)
+        else:
+            fit_head(model, part, layers, outputs, options, seed=seed)
+            parts = parts_by(model, held, step, own)
         seconds = time.perf_counter() - start
-        found = judged(parts_by(model, masked["evaluation"], step, own), truth, masked["evaluation"])
+        found = judged(parts, truth, held)
         line = {"setting": setting, "seed": seed, "step": step["name"], "seconds": round(seconds, 1)}
         line["passes"] = step["samples"] * passes_of(step["copies"], step["sets"], len(strategies))
         append_line(RESULTS, {**line, "strategies": dict(zip(strategies, found, strict=True))})

@@ -19,7 +19,7 @@ Of each model, samples were masked once, and every step was fitted to a part of 
 On evaluation samples that no fit has seen, its parts are compared with Shapley values, by least squares over sets drawn for these samples.
 
 - **explained**: the share of what masking sets of tokens changes that the parts explain, beyond an equal part for each token. *Shapley values* have the highest share that any parts could have on these sets (they were fitted to them); their passes are for all evaluation samples together.
-- **rank**: Spearman's rank correlation with the Shapley values, mean over samples and seeds, with the 95 % interval of the difference to the row that it is compared with (the one above, or *now*); ▲ and ▼ where it excludes 0.
+- **rank**: Spearman's rank correlation with the Shapley values, mean over samples and seeds, with the 95 % interval of the difference to the row that it is compared with (the one above, *now*, or the one that its name begins with); ▲ and ▼ where it excludes 0.
 - **passes**: masked forward passes that the fit takes for one model.
 
 """  # noqa: E501
@@ -56,7 +56,7 @@ def table(study: dict, lines: list[dict]) -> str:
     strategies = list(lines[0]["strategies"])
     names = [step["name"] for step in study["steps"]]
     compared = {name: before for name, before in zip(names[1:], names, strict=False)}
-    compared |= {variant["name"]: names[-1] for variant in study["variants"]}
+    compared |= {variant["name"]: variant.get("beside", names[-1]) for variant in study["variants"]}
     rows = []
     for name in [*dict.fromkeys([*names, *compared]), SHAPLEY]:
         mine = [line for line in lines if line["step"] == name]

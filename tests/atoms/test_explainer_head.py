@@ -14,9 +14,9 @@ from atom_hf.explainer.descent import HeadOptions
 B, L, N, H, C, S, WIDTH = 3, 2, 5, 8, 4, 2, 12
 
 
-def random_head(blocks=1, strategies=S, layers=L):
+def random_head(blocks=1, strategies=S, layers=L, context=False):
     torch.manual_seed(0)
-    head = ExplainerHead(H, C, WIDTH, layers=layers, blocks=blocks, strategies=strategies)
+    head = ExplainerHead(H, C, WIDTH, layers=layers, blocks=blocks, strategies=strategies, context=context)
     for parameter in head.parameters():
         torch.nn.init.normal_(parameter, std=0.5)
     return head
@@ -48,17 +48,22 @@ def attended(block, tokens, real):
 
 
 @torch.no_grad()
-@pytest.mark.parametrize("blocks", [0, 2])
-def test_it_is_what_its_formulas_say(blocks):
-    head = random_head(blocks)
+@pytest.mark.parametrize(("blocks", "context"), [(0, False), (2, False), (0, True), (1, True)])
+def test_it_is_what_its_formulas_say(blocks, context):
+    head = random_head(blocks, context=context)
     states, classes = torch.randn(B, L, N, H), torch.tensor([[0, 3], [2, 1], [1, 1]])
     real = torch.ones(B, N, dtype=torch.bool)
     real[1, 3:] = False
     found = head(states, real, classes)
     assert found.shape == (B, N, S, 2)
     for row in range(B):
-        share = head.mix.exp() / head.mix.exp().sum()
-        inner = (share[0] * states[row, 0] + share[1] * states[row, 1]) @ head.inner.weight.T + head.inner.bias
+        if context:
+            tokens = torch.stack([torch.cat([layer[token] for layer in states[row]]) for token in range(N)])
+            around = head.around.weight @ tokens[real[row]].mean(0) + head.around.bias
+            inner = tokens @ head.inner.weight.T + head.inner.bias + around
+        else:
+            share = head.mix.exp() / head.mix.exp().sum()
+            inner = (share[0] * states[row, 0] + share[1] * states[row, 1]) @ head.inner.weight.T + head.inner.bias
         for block in head.blocks:
             inner = attended(block, inner, real[row])
         inner = torch.nn.functional.gelu(inner)
@@ -70,12 +75,15 @@ def test_it_is_what_its_formulas_say(blocks):
 
 
 @torch.no_grad()
-def test_padding_changes_nothing():
-    head, states, classes = random_head(), torch.randn(1, L, N, H), torch.tensor([[2]])
+@pytest.mark.parametrize("context", [False, True])
+def test_padding_changes_nothing(context):
+    head, states, classes = random_head(context=context), torch.randn(1, L, N, H), torch.tensor([[2]])
     real = torch.ones(1, N, dtype=torch.bool)
     padded = torch.cat([states, torch.randn(1, L, 3, H)], 2)
     there = torch.cat([real, torch.zeros(1, 3, dtype=torch.bool)], 1)
     torch.testing.assert_close(head(padded, there, classes)[:, :N], head(states, real, classes))
+    read = head._read(padded, there, packed=True)
+    torch.testing.assert_close(read[:, :N], head._read(states, real, packed=False))
 
 
 @torch.no_grad()
@@ -111,11 +119,13 @@ def test_heads_of_old_have_an_importance_alone():
 
 
 @pytest.mark.promise("The explainer of a BERT-base has at most 5 % of its parameters and of its arithmetic.")
-@pytest.mark.parametrize(("blocks", "share"), [(0, 0.01), (1, 0.05), (MAX_BLOCKS, 0.05)])
-def test_beside_bert_base_it_is_small(blocks, share):
+@pytest.mark.parametrize(
+    ("blocks", "share", "context"), [(0, 0.01, False), (1, 0.05, False), (MAX_BLOCKS, 0.05, False), (0, 0.02, True)]
+)
+def test_beside_bert_base_it_is_small(blocks, share, context):
     with torch.device("meta"):
         bert = BertForSequenceClassification(BertConfig())
-        head = ExplainerHead(768, 2, HeadOptions().width, layers=5, blocks=blocks, strategies=2)
+        head = ExplainerHead(768, 2, HeadOptions().width, layers=5, blocks=blocks, strategies=2, context=context)
         ids, states = torch.zeros(1, 128, dtype=torch.long), torch.zeros(1, 5, 128, 768)
         real, classes = torch.ones(1, 128, dtype=torch.bool), torch.zeros(1, 1, dtype=torch.long)
     numbers = [sum(t.numel() for t in part.state_dict().values()) for part in (bert, head)]

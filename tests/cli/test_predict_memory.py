@@ -49,7 +49,7 @@ def test_a_file_of_100_000_rows_is_read_in_bounded_memory(tmp_path):
         writer = csv.writer(file)
         writer.writerow(("text", "label"))
         # Short, to be quick, and each with a number of its own, so that no reader keeps them as few values.
-        writer.writerows((f"{i} {words[i % len(words)]}", i % 2) for i in range(ROWS))
+        writer.writerows((f"{i} {words[i % len(words)]} {words[i // 2 % len(words)]}", i % 2) for i in range(ROWS))
     run = subprocess.run(
         [sys.executable, "-c", MEASURE, "predict", "--model", "model", "--file", "large.csv", "--batch_size", "256"],
         cwd=tmp_path,

@@ -145,11 +145,9 @@ def test_it_is_read_for_the_predicted_class_and_charges_in_training(few_steps):
     assert model.atom_config.explainer_strategies == ["mean", "blur"]
     layers = [outputs.hidden_states[layer] for layer in model.atom_config.explainer_layers]
     for row in range(6):
-        mixed = sum(
-            weight * torch.nn.functional.layer_norm(layer[row], (32,))
-            for weight, layer in zip(head.mix.exp() / head.mix.exp().sum(), layers, strict=True)
-        )
-        inner = torch.nn.functional.gelu(mixed @ head.inner.weight.T + head.inner.bias)
+        tokens = torch.cat([torch.nn.functional.layer_norm(layer[row], (32,)) for layer in layers], -1)
+        around = tokens.mean(0) @ head.around.weight.T + head.around.bias
+        inner = torch.nn.functional.gelu(tokens @ head.inner.weight.T + head.inner.bias + around)
         for number, strategy in enumerate(["mean", "blur"]):
             place = number * 10 + int(outputs.logits[row].argmax())
             expected = 2 * torch.sigmoid(inner @ head.outer.weight[place] + head.outer.bias[place]) - 1

@@ -10,9 +10,11 @@ from atom_hf import AtomConfig, attach_atoms
 from atom_hf.faithfulness import measure as measuring
 from atom_hf.faithfulness import metrics
 from atom_hf.faithfulness.classifier import Classifier
-from atom_hf.faithfulness.measure import Samples, check_samples, measure_samples
+from atom_hf.faithfulness.cost import counted
+from atom_hf.faithfulness.measure import check_samples, measure_cost, measure_samples
 from atom_hf.faithfulness.methods import METHODS
 from atom_hf.faithfulness.randomization import randomized
+from atom_hf.faithfulness.samples import Samples
 from helpers.models import make_tokenizer, tiny
 
 ROWS = [{"text": text} for text in ["the moon and the sea", "", "a king", "love is here", *["my heart"] * 8]]
@@ -43,6 +45,24 @@ def test_lines_are_the_metrics_of_each_sample(samples):
         assert line["infidelity"] == pytest.approx(
             metrics.infidelity(attribution, values, off, normalize=False), abs=1e-5
         )
+
+
+def test_another_strategy_shares_what_does_not_depend_on_it(samples):
+    masked = Samples(Classifier(samples.classifier.model, make_tokenizer(), "mask"), ROWS, like=samples)
+    numbers, sizes = list(samples.rows)[:3], {"steps": 4, "perturbations": 5}
+    for name in ("integrated_gradients", "importance"):
+        first = list(measure_samples(METHODS[name], samples, numbers, **sizes))
+        cost = measure_cost(METHODS[name], samples)
+        with counted(samples.classifier.model) as passes:
+            second = list(measure_samples(METHODS[name], masked, numbers, **sizes))
+            assert (measure_cost(METHODS[name], masked) == cost) == (name == "integrated_gradients")
+        assert passes.backward <= 1 and passes.forward > 0  # one says which token the classifier reads
+        alone = measure_samples(METHODS[name], Samples(masked.classifier, ROWS), numbers, **sizes)
+        for line, other, expected in zip(second, first, alone, strict=True):
+            assert line["attribution"] == pytest.approx(expected["attribution"], abs=1e-5)
+            for measure in ("comprehensiveness", "sufficiency", "deletion", "insertion", "infidelity_normalized"):
+                assert line[measure] == pytest.approx(expected[measure], abs=1e-5)
+            assert line["deletion"] != other["deletion"]
 
 
 def test_checks_compare_with_the_random_model_and_leave_the_model_alone(samples):

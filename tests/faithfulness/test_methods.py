@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from captum.attr import LayerIntegratedGradients
+from captum.attr import LayerIntegratedGradients, ShapleyValueSampling
 
 from atom_hf import AtomConfig, AtomError, attach_atoms
 from atom_hf.explainer.masking import class_probability
@@ -117,6 +117,25 @@ def test_shapley_values_are_efficient(strategy):
         full = classifier.probability(inputs, target)
         masked = classifier.probability(classifier.masker(inputs, torch.zeros(inputs["input_ids"].shape)), target)
     torch.testing.assert_close(found.sum(1), full - masked, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(("name", "strategy"), [("bert", "mask"), ("bert", "drop"), ("vit", "blur")])
+def test_shapley_sampling_is_captums(name, strategy):
+    classifier, inputs, target = classifier_of(name, strategy, heads=False)
+    tokens = classifier.tokens(inputs)
+    found = METHODS["shapley_sampling"](classifier, inputs, target)
+    for row, real in enumerate(tokens):
+        one = {key: value[row : row + 1] for key, value in inputs.items()}
+
+        def value(joined, one=one, real=real, row=row):
+            keep = torch.ones(1, len(real), dtype=torch.bool)
+            keep[:, real] = joined > 0.5
+            return classifier.probability(classifier.masker(one, keep), target[row : row + 1])
+
+        with torch.no_grad(), torch.random.fork_rng():
+            torch.manual_seed(0)
+            expected = ShapleyValueSampling(value).attribute(torch.ones(1, int(real.sum())), n_samples=25)[0]
+        torch.testing.assert_close(found[row, real], expected, atol=1e-5, rtol=1e-3)
 
 
 def test_shapley_sampling_nears_the_exact_values():

@@ -1,14 +1,18 @@
 """What the documents say of faithfulness is what was measured."""
 
 import importlib.util
+import sys
 
+import numpy as np
 import pytest
 
-from atom_hf.faithfulness.report import read_blocks, report
+from atom_hf.faithfulness.report import MEASURES, read_blocks, report
+from atom_hf.utils.jsonl import RESULTS_NAME
 from helpers.paths import ROOT
 
 HERE = ROOT / "recipes" / "faithfulness"
-RECIPES = ("poem", "cola", "digits", "cifar10")
+RECIPES = ("digits", "cifar10", "verse", "sst2", "poem", "cola")
+FOLDERS = sorted(path.parent.name for path in HERE.glob(f"*/{RESULTS_NAME}") if (path.parent / "report.md").is_file())
 
 
 @pytest.fixture(scope="module")
@@ -20,17 +24,50 @@ def written():
 
 
 def test_the_readmes_hold_the_tables_of_the_results(written):
-    found = written.read_results(RECIPES)
-    assert {name for name, _ in found} == set(RECIPES) and len(found) == 2 * len(RECIPES)
-    table, text = written.texts(found)
-    assert written.headline(found) in (ROOT / "README.md").read_text(encoding="utf-8")
+    first, table, text = written.texts(RECIPES)
+    assert first in (ROOT / "README.md").read_text(encoding="utf-8")
     assert table in (ROOT / "docs" / "faithfulness.md").read_text(encoding="utf-8")
     assert text == (HERE / "README.md").read_text(encoding="utf-8")
+    assert set(written.TITLES) == set(RECIPES)
 
 
-@pytest.mark.parametrize("name", RECIPES)
-def test_a_report_is_that_of_its_results_with_three_seeds(name):
+def test_what_is_counted_is_counted_by_hand(written):
+    """Better, worse or neither: by the mean of the differences of each sample and its t interval."""
+    from scipy import stats
+
+    found, marks = written.read_results(RECIPES), {"▲": 0, "▼": 0, "": 0}
+    for blocks in found.values():
+        ours, theirs = (blocks["model", name].samples for name in ("importance", "integrated_gradients"))
+        for measure in written.COMPARED:
+            samples = {}
+            for model, lines in ours.items():
+                for number, line in lines.items():
+                    difference = line[measure] - theirs[model][number][measure]
+                    samples.setdefault(number, []).append(difference if MEASURES[measure][1] else -difference)
+            means = np.array([np.mean(row) for row in samples.values() if len(row) == len(ours)])
+            low, high = stats.ttest_1samp(means, 0).confidence_interval()
+            marks["▲" if low > 0 else "▼" if high < 0 else ""] += 1
+    assert written.counts(found) == marks and sum(marks.values()) == 5 * len(found)
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_a_report_is_that_of_its_results(name):
     head, blocks = read_blocks(HERE / name)
     assert report(head, blocks) == (HERE / name / "report.md").read_text(encoding="utf-8")
     assert (HERE / name / "faithfulness.png").is_file()
-    assert {len(block.samples) for block in blocks.values()} == {3}
+    assert name.removesuffix("-shapley") in RECIPES
+
+
+def test_the_page_of_the_forms_is_that_of_the_results(monkeypatch):
+    monkeypatch.syspath_prepend(str(HERE))
+    others = {name: sys.modules.pop(name) for name in ("run", "faithfulness_report", "forms") if name in sys.modules}
+    import forms
+
+    try:
+        page = forms.FOLDERS[forms.FORM] / "README.md"
+        assert forms.HEAD + forms.tables() == page.read_text(encoding="utf-8")
+        assert set(forms.RECIPES) == set(forms.TITLES) <= set(RECIPES)
+    finally:
+        for name in ("run", "faithfulness_report", "forms"):
+            del sys.modules[name]
+        sys.modules.update(others)

@@ -3,12 +3,14 @@
 import itertools
 import math
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
 import yaml
 
-from atom_hf.explainer.masked_samples import MaskedSamples, draw_sets
+from atom_hf.atoms.novelty import pooled
+from atom_hf.explainer.masked_samples import MaskedSamples, draw_sets, joined
 from atom_hf.explainer.objective import Objective
 from atom_hf.utils.jsonl import read_lines
 from helpers.paths import ROOT
@@ -101,6 +103,7 @@ def test_strategies_taken_for_one_leave_what_is_beyond_an_equal_share(steps):
 def test_a_part_has_what_its_step_says(steps):
     items, _ = game()
     step = {"samples": 1, "copies": 1, "sets": 8, "classes": 1, "layers": "own", "outputs": "strategy"}
+    step["choice"] = "any"
     part = steps[0].part_of(items, step, 1)
     assert len(part) == 1 and part.keep.shape == (1, 8, 5) and torch.equal(part.tokens[:, 0], items.tokens[:1, 1])
     whole = steps[0].part_of(items, {**step, "layers": "mix", "samples": 5}, 1)
@@ -152,3 +155,17 @@ def test_the_page_is_that_of_the_results(steps):
     assert {line["step"] for line in lines} <= known and {line["setting"] for line in lines} <= set(study["settings"])
     written = page.read_text(encoding="utf-8")
     assert steps[1].text(study, lines) == written
+
+
+def test_samples_are_chosen_by_entropy_and_by_distance(steps):
+    items, _ = game(count=2)
+    items.sample, items.values = torch.tensor([4, 7]), torch.tensor([[0.9, 0.1], [0.4, 0.6]])
+    assert [steps[0].chosen(items, 1, how).tolist() for how in ("any", "unsure", "apart")] == [[4], [7], [4]]
+    places = pooled(items.tokens[:, -1].repeat(3, 1, 1) * torch.arange(1, 7)[:, None, None], items.real.repeat(3, 1))
+    six = joined([replace(items, sample=items.sample + 10 * number) for number in range(3)])
+    six.tokens[:, -1] = items.tokens[:, -1].repeat(3, 1, 1) * torch.arange(1, 7)[:, None, None]
+    taken = [0]
+    while len(taken) < 3:
+        near = [min(float((place - places[t]).norm()) for t in taken) for place in places]
+        taken.append(near.index(max(near)))
+    assert steps[0].chosen(six, 3, "apart").tolist() == six.sample[taken].tolist()
