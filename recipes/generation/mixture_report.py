@@ -32,7 +32,7 @@ The arms differ in one term alone: the energy in either form, [Dispersive Loss](
 GAN [mode seeking](https://arxiv.org/abs/1903.05628).
 The energy and Dispersive Loss work on the same hidden state: the last of the GAN's generator, and the second of five of the
 velocity's.
-The GAN is trained without a gradient penalty, a setting in which it loses modes.
+The GAN is trained without a gradient penalty, a setting in which it loses modes; all learning rates fall to 0 by a cosine.
 
 Each arm has the best of three weights, tried on a seed that is not reported, by the share of modes covered times the
 share of samples of high quality on the grid ([below](#weights)), and the same on the ring.
@@ -133,12 +133,7 @@ def curves(rows: list[Row], settings: list[Setting], path: Path) -> Path:
     for axis, name in zip(axes[:, 0], ("modes covered", "high quality"), strict=True):
         axis.set_ylabel(name)
     names = [ABOUT[arm] for arm in lines]
-    figure.legend(
-        list(lines.values()),
-        names,
-        loc="outside lower center",
-        ncols=min(len(names), 2 * len(settings)),
-        frameon=False,
-        fontsize=9,
-    )
+    columns = min(len(names), int(3.3 * len(settings) / 2.1))
+    options = {"loc": "outside lower center", "ncols": columns, "frameon": False, "fontsize": 9}
+    figure.legend(list(lines.values()), names, **options)
     return save_figure(figure, path)
