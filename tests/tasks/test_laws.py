@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from atom_hf import AtomError
-from atom_hf.tasks.laws import energy_distance
+from atom_hf.tasks.laws import WIDE, energy_distance
 from atom_hf.tasks.wires import Simplex
 
 
@@ -47,6 +47,25 @@ def test_within_classes(rows):
     ]
     expected = naive(x.tolist(), y.tolist(), first.tolist(), second.tolist())
     assert energy_distance(*wires, "law").item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_wide_rows_far_from_zero(rows):
+    """These are compared by matrix products: the value and its gradient are those of the pairs, where rows coincide too."""
+    _, _, generator = rows
+    x, y = (20 + torch.randn(12, WIDE + 8, generator=generator) for _ in range(2))
+    x[3], y[5] = y[5], x[3].clone()
+    x[7] = x[8]
+    x.requires_grad_(True)
+    found = energy_distance([x], [y], "law")
+    assert found.item() == pytest.approx(naive(x.tolist(), y.tolist(), [0] * 12, [0] * 12), abs=1e-4)
+    (gradient,) = torch.autograd.grad(found, x)
+
+    exact, other = x.detach().double().requires_grad_(True), y.double()
+    apart = [(i, j) for i in range(12) for j in range(12) if i != j]
+    across = sum((exact[i] - other[j]).norm() for i, j in apart)
+    within = sum((exact[i] - exact[j]).norm() for i, j in apart)
+    (expected,) = torch.autograd.grad((2 * across - within) / len(apart), exact)
+    assert torch.allclose(gradient.double(), expected, atol=1e-5)
 
 
 def test_a_predicted_class_is_a_point_that_takes_a_gradient(rows):
