@@ -6,6 +6,7 @@ there are not made again), texts.md and texts.png beside it. With --report_only 
 """
 
 import argparse
+import itertools
 import json
 import logging
 import tempfile
@@ -23,6 +24,7 @@ from atom_hf.tasks import read_task
 from atom_hf.tasks.boxes import TextModel
 from atom_hf.tasks.manipulation.arguments import ManipulatorArguments
 from atom_hf.tasks.manipulation.fitting import fit
+from atom_hf.tasks.manipulation.put import SHARE
 from atom_hf.tasks.manipulation.report import shown_rows
 from atom_hf.tasks.manipulation.texts.classifier import TextClassifier
 from atom_hf.tasks.manipulation.texts.command import judge_texts
@@ -40,7 +42,8 @@ SEEDS, ROWS, EXAMPLES = 2, 300, 12
 HUB, NAMES = "SetFit/sst2", ["negative", "positive"]
 CLASSIFIER_STEPS, CLASSIFIER_RATE = 160, 1e-4
 FILLING_STEPS, STEPS, BATCH, LENGTH, WEIGHTS = 150, 140, 32, 40, (1.0, 1.0)
-EDITOR, ALONE, AS_THEY_ARE = "the editor", "filling gaps alone", "unedited"
+EDITOR, WIDE, ALONE, AS_THEY_ARE = "the editor", "the editor, hiding 45 %", "filling gaps alone", "unedited"
+SHARES = {EDITOR: SHARE, WIDE: 0.45}
 HEAD = """# Sentences turned from one sentiment into the other
 
     python recipes/manipulation/texts.py --dataset TRAIN --eval_dataset DEV    # SST-2; without, from the Hub
@@ -51,7 +54,7 @@ The editor hides the words that this classifier leans on most, at most a quarter
 told a sentiment, fills the gaps.
 It learns to fill gaps for {filling} steps of {batch} sentences, and then for {steps} steps to write what the classifier reads
 as the sentiment.
-*Filling gaps alone* is the same before these last steps.
+*Filling gaps alone* is the same before these last steps; another editor hides 45 % of the tokens.
 
 One half of the training sentences trains classifier and editor, the other half the judges, and {rows} validation sentences
 are edited.
@@ -119,15 +122,17 @@ def embedding_judge(rows: TextRows) -> Callable[[list[str]], torch.Tensor]:
     return lambda texts: torch.as_tensor(model.predict(embed(texts).numpy()))
 
 
-def run(seed: int, own: TextRows, judge: TextRows, test: TextRows, more: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the editor of one seed reaches, and what it is compared with."""
+def run(
+    seed: int, name: str, own: TextRows, judge: TextRows, test: TextRows, more: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """What an editor of one seed reaches, and what it is compared with."""
     with tempfile.TemporaryDirectory() as folder:
 
-        def arguments(name: str) -> ManipulatorArguments:
+        def arguments(what: str) -> ManipulatorArguments:
             options = {"save_strategy": "no", "report_to": "none", "seed": seed, "logging_steps": 40}
             sizes = {"max_steps": STEPS, "per_device_train_batch_size": BATCH}
             grouped = {"train_sampling_strategy": "group_by_length"}
-            return ManipulatorArguments(f"{folder}/{name}", **options, **sizes, **grouped, **more).with_rate("tokens")
+            return ManipulatorArguments(f"{folder}/{what}", **options, **sizes, **grouped, **more).with_rate("tokens")
 
         own, held_out = (own.take(part) for part in reversed(own.split(0.1, seed)))
         classifier = train_classifier(own, arguments("classifier"))
@@ -142,6 +147,7 @@ def run(seed: int, own: TextRows, judge: TextRows, test: TextRows, more: dict[st
             filling_steps=FILLING_STEPS,
             max_length=LENGTH,
             weights=WEIGHTS,
+            share=SHARES[name],
             args=arguments("editor"),
         )
     made = MadeOfTexts(*(one.cpu() for one in made))
@@ -150,17 +156,16 @@ def run(seed: int, own: TextRows, judge: TextRows, test: TextRows, more: dict[st
     second, classes = embedding_judge(judge), made.manipulator.classify(test.texts).argmax(1)
     about["second_accuracy"] = float((second(test.texts) == test.labels).float().mean())
     rows = []
-    for name, editor in (
-        (EDITOR, text_editor_of(made.manipulator)),
-        (ALONE, text_editor_of(made.denoiser)),
-        (AS_THEY_ARE, unedited),
-    ):
+    editors = {name: text_editor_of(made.manipulator)}
+    if name == EDITOR:
+        editors |= {ALONE: text_editor_of(made.denoiser), AS_THEY_ARE: unedited}
+    for which, editor in editors.items():
         edits = edit_texts(editor, test, classes, 2)
-        measured = found["compared"].get(name, found)
+        measured = found["compared"].get(which, found)
         measured = {key: value for key, value in measured.items() if key != "compared"}
         says = float((second(edits.texts) == edits.to).float().mean())
-        rows.append({**about, "editor": name, **measured, "second": says})
-    if seed == 0:
+        rows.append({**about, "editor": which, **measured, "second": says})
+    if seed == 0 and name == EDITOR:
         pairs = shown_edits(made.manipulator, test.take(shown_rows(test, EXAMPLES)))
         rows[0]["examples"] = [list(one) for one in pairs]
         (HERE / "texts.png").write_bytes(edits_picture(pairs[:8]))
@@ -171,7 +176,8 @@ def report(rows: list[dict[str, Any]]) -> str:
     """The page."""
     from embeddings import over
 
-    of = {name: [row for row in rows if row["editor"] == name] for name in (EDITOR, ALONE, AS_THEY_ARE)}
+    of = {name: [row for row in rows if row["editor"] == name] for name in (*SHARES, ALONE, AS_THEY_ARE)}
+    of = {name: found for name, found in of.items() if found}
 
     def cell(found: list[dict[str, Any]], key: str) -> str:
         values = [row[key] for row in found]
@@ -220,10 +226,10 @@ def main() -> None:
         column = "label_text" if given.dataset == HUB else None
         data = load_data(given.dataset, eval_dataset=given.eval_dataset, label_column=column)
         train, test = (TextRows(list(part["text"]), torch.tensor(part["label"])) for part in (data.train, data.eval))
-        for seed in range(SEEDS):
-            if not any(row["seed"] == seed for row in rows):
+        for seed, name in itertools.product(range(SEEDS), SHARES):
+            if not any((row["seed"], row["editor"]) == (seed, name) for row in rows):
                 own, judge = map(train.take, train.split(0.5, seed))
-                for row in run(seed, own, judge, test, {"use_cpu": given.use_cpu}):
+                for row in run(seed, name, own, judge, test, {"use_cpu": given.use_cpu}):
                     append_line(RESULTS, row)
                     rows.append(json.loads(json.dumps(row)))
     page = HERE / "texts.md"
