@@ -188,7 +188,7 @@ def report(rows: list[dict[str, Any]]) -> str:
         return float(np.mean([row[key] for row in of[EDITOR]]))
 
     measures = ("judge", "second", "kept", "judge_half", "words_identity", "words_undone", "distinct")
-    header = ["sentences", "judge", "second judge", "kept", "both", "identity", "undone", "distinct"]
+    header = ["sentences", "seeds", "judge", "second judge", "kept", "both", "identity", "undone", "distinct"]
     first = next(row for row in of[EDITOR] if "examples" in row)
     often = ", ".join(f"*{word}* ({share:.1%} of all)" for word, share in first["often"])
     shown = [[one.replace("|", "/") for one in line[:4]] for line in first["examples"]]
@@ -203,7 +203,9 @@ def report(rows: list[dict[str, Any]]) -> str:
         judge=mean("judge_accuracy"),
         second=mean("second_accuracy"),
         seeds=over(len(of[EDITOR])),
-        table=markdown(header, [[name, *(cell(found, key) for key in measures)] for name, found in of.items()]),
+        table=markdown(
+            header, [[name, str(len(found)), *(cell(found, key) for key in measures)] for name, found in of.items()]
+        ),
         success=mean("success"),
         often=often,
         agreement=float(np.mean([one["agreement"] for one in agreed])),
