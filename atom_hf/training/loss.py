@@ -160,10 +160,10 @@ class LossMixin(FirstSamplesMixin):
             return {name: value for name, value in inputs.items() if name != "labels"}
         if self._atom_loss_scale.computes is not Trainer or type(self).compute_loss is not LossMixin.compute_loss:
             # The batches of another trainer or a custom loss may hold more than the model takes.
-            whole = self._atom_unwrapped
-            model = (
-                whole if isinstance(whole, Objective) else self._atom_model
-            )  # an adapter's forward names no argument
+            whole = (
+                self._atom_unwrapped
+            )  # an adapter, whose forward names no argument, or an objective around the model
+            model = whole if isinstance(whole, Objective) else self._atom_model
             taken = parameter_names(type(model).forward)
             return {name: value for name, value in inputs.items() if name in taken}
         return inputs

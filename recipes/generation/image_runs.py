@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from dispersive import Dispersive
 from image_data import Classifier, Images
+from rows import Rows, collate
 from torch import Tensor
-from torch.utils.data import Dataset, default_collate
 from transformers import TrainerCallback, set_seed
 
 from atom_hf import AtomTrainingArguments
@@ -31,26 +31,6 @@ MOST = 1000  # samples that are measured, and images that they are compared with
 POINTS = 5  # of a curve
 ON_THE_WAY = 300  # samples of a point of a curve, and images that they are compared with
 SHOWN = 12
-
-
-class Rows(Dataset):
-    """Images as rows; a batch is fetched at once."""
-
-    def __init__(self, images: Tensor):
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, number: int) -> dict[str, Tensor]:
-        return {"pixel_values": self.images[number]}
-
-    def __getitems__(self, numbers: list[int]) -> dict[str, Tensor]:
-        return {"pixel_values": self.images[numbers]}
-
-
-def collate(rows: Any) -> dict[str, Tensor]:
-    return rows if isinstance(rows, dict) else default_collate(rows)
 
 
 class DispersiveGANTrainer(Dispersive, GANTrainer):

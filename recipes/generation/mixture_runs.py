@@ -8,9 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from dispersive import Dispersive
+from rows import Rows, collate
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.data import Dataset, default_collate
 from transformers import PreTrainedConfig, PreTrainedModel, TrainerCallback, set_seed
 from transformers.utils import ModelOutput
 
@@ -29,25 +29,10 @@ EULER = 50  # steps of sampling by flow
 TIMES = 16  # numbers that a time is given as
 
 
-class Points(Dataset):
-    """Points of a mixture as images of one pixel, with unit variance; a batch is fetched at once."""
-
-    def __init__(self, mixture: Mixture, seed: int):
-        rows = mixture.draw(ROWS, np.random.default_rng(seed)) / scale(mixture)
-        self.values = torch.from_numpy(rows).float()[:, :, None, None]
-
-    def __len__(self) -> int:
-        return len(self.values)
-
-    def __getitem__(self, number: int) -> dict[str, Tensor]:
-        return {"pixel_values": self.values[number]}
-
-    def __getitems__(self, numbers: list[int]) -> dict[str, Tensor]:
-        return {"pixel_values": self.values[numbers]}
-
-
-def collate(rows: Any) -> dict[str, Tensor]:
-    return rows if isinstance(rows, dict) else default_collate(rows)
+def draw_points(mixture: Mixture, seed: int) -> Rows:
+    """Points of a mixture as images of one pixel, divided by its `scale`."""
+    rows = mixture.draw(ROWS, np.random.default_rng(seed)) / scale(mixture)
+    return Rows(torch.from_numpy(rows).float()[:, :, None, None])
 
 
 def scale(mixture: Mixture) -> float:
@@ -181,7 +166,7 @@ def train(name: str, kind: str, arm: str, weight: float, seed: int, **over: Any)
             use_cpu=True,
             **more,
         )
-        rows, curve = Points(mixture, seed), Curve(mixture, steps, seed)
+        rows, curve = draw_points(mixture, seed), Curve(mixture, steps, seed)
         given = {"train_dataset": rows, "data_collator": collate, "callbacks": [curve]}
         if kind == "gan":
             sizes = {"latent_size": 2, "hidden_sizes": [64, 64, 64], "gradient_penalty": 0, **over}

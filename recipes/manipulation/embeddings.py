@@ -230,13 +230,18 @@ def report(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def read_flags(about: str) -> argparse.Namespace:
+    """The flags of a study of sentences."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default=HUB)
     parser.add_argument("--eval_dataset")
     parser.add_argument("--report_only", action="store_true")
     parser.add_argument("--use_cpu", action="store_true")
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    given = read_flags(__doc__)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     RESULTS.parent.mkdir(exist_ok=True)
     rows = read_lines(RESULTS)

@@ -5,7 +5,6 @@ the other half the judges; the validation sentences are edited. It writes result
 there are not made again), texts.md and texts.png beside it. With --report_only nothing is trained.
 """
 
-import argparse
 import itertools
 import json
 import logging
@@ -215,12 +214,9 @@ def report(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--dataset", default=HUB)
-    parser.add_argument("--eval_dataset")
-    parser.add_argument("--report_only", action="store_true")
-    parser.add_argument("--use_cpu", action="store_true")
-    given = parser.parse_args()
+    from embeddings import read_flags
+
+    given = read_flags(__doc__)
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     RESULTS.parent.mkdir(exist_ok=True)
     rows = read_lines(RESULTS) if RESULTS.exists() else []

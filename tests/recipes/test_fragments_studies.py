@@ -60,6 +60,21 @@ def test_an_ensemble_is_measured_on_images_that_chose_nothing(modules):
     assert found["accuracy"] >= found["random"] > found["single"] > 0.1
 
 
+def test_the_four_whose_mean_is_closest_to_that_of_all(modules):
+    select = modules["select_runs"]
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(3), size=(6, 20))
+    aim = probabilities.mean(0)
+
+    def divergence(runs):
+        mean = sum(probabilities[run] for run in runs) / len(runs)
+        return sum(q * np.log(q / p) for q, p in zip(aim.flat, mean.flat, strict=True))
+
+    expected = []
+    for _ in range(select.CHOSEN):
+        expected.append(min(set(range(6)) - set(expected), key=lambda run: divergence([*expected, run])))
+    assert select.closest_to_all(probabilities) == expected
+
+
 def page_of(name, modules):
     """What a study's page is by its committed results."""
     if name == "select":
