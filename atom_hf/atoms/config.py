@@ -149,13 +149,15 @@ class AtomConfig:
     base_model_class: str | None = None
     # These describe the explainer, if one has been fitted (explainer/fit.py). Those after the second are None for one
     # that was fitted before there were attention blocks, several layers, and an importance for each strategy, the first of
-    # which is the default; the last one also for one that mixes its layers.
+    # which is the default; the context also for one that mixes its layers. What it explains of held-out samples, a share for
+    # each strategy, is None for one that was fitted before that was kept.
     explainer_classes: int | None = None
     explainer_width: int | None = None
     explainer_blocks: int | None = None
     explainer_layers: list[int] | None = None
     explainer_strategies: list[str] | None = None
     explainer_context: bool | None = None
+    explainer_explained: list[float] | None = None
 
     def __post_init__(self):
         if self.form is not None and (not isinstance(self.form, str) or self.form not in FORMS):

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ..atoms.explainer_sizes import explainer_quality
 from ..builtin import BUILT_IN_MODELS
 from ..data.given import STANDARD_INPUT, Given, is_piped, open_picture, read_given
 from ..errors import AtomError
@@ -109,6 +110,7 @@ def explain_model(run: RunArguments, options: ExplainArguments) -> Explained:
     what = "each prediction" if options.target is None else repr(options.target)
     title = f"What {what} of {run.model} leans on" if fitted else f"Token importance: {run.model}"
     titles = {"title": title, "fitted": fitted}
+    titles["quality"] = "" if options.method == "masking" else explainer_quality(model.atom_config)
     titles["softening"] = model.atom_config.softening if hasattr(model, "atom_config") else 0.0
     places = [_page(options.page, number) for number in range(1, max(1, math.ceil(count / PER_PAGE)) + 1)]
     first: dict[str, list] = {}

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..atoms.explainer_sizes import explainer_quality
 from ..data.load import TaskData
 from ..errors import AtomError
 from ..finetune.run import RunResult
@@ -36,7 +37,9 @@ def page_samples(result: RunResult, samples: int) -> dict[str, Any]:
     """What the page shows of a run: evaluation samples with their importance."""
     model = result.trainer.accelerator.unwrap_model(result.trainer.model)
     shown = read_samples(model, result.trainer.processing_class, result.data, samples)
-    return {**shown, "softening": model.atom_config.softening, "fitted": model.atom_config.has_explainer}
+    config = model.atom_config
+    legend = {"fitted": config.has_explainer, "quality": explainer_quality(config)}
+    return {**shown, "softening": config.softening, **legend}
 
 
 def keep_model(result: RunResult, folder: Path, name: str, card_samples: int) -> KeptModel:

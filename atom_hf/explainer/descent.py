@@ -87,14 +87,17 @@ def fit_head(
     head.requires_grad_(False)
     head.scale.copy_(objective.scale.detach())
     head.nothing.copy_(masked.nothing[is_whole].mean(0))
+    explained = objective.explained_each(test, BATCH)
     # How samples lie is told by those of the fit, and how far off is usual by others.
     seen = (~is_held & is_whole).nonzero()[:, 0]
     parts = [(_pooled(masked, rows), masked.classes[rows, 0]) for rows in (seen, test)]
     head.novelty.fit(*parts[0], *parts[1])
     if processes() > 1:
         # The same numbers to each, whatever the order of their sums.
-        state, best = broadcast_object_list([{name: value.cpu() for name, value in head.state_dict().items()}, best])
+        own = {name: value.cpu() for name, value in head.state_dict().items()}
+        state, best, explained = broadcast_object_list([own, best, explained])
         head.load_state_dict(state)
+    model.atom_config.explainer_explained = [round(share, 4) for share in explained]
     return best
 
 

@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from ..atoms.explainer_sizes import MAX_BLOCKS
+from ..atoms.explainer_sizes import MAX_BLOCKS, ROUGH
 from ..errors import AtomError
 from ..modeling.attach import set_explainer_sizes
 from ..modeling.inference import evaluating
@@ -130,8 +130,12 @@ def fit_explainer(
     strategies, left = [masker.strategy for masker in maskers], seconds - (perf_counter() - start)
     with _put_back_on_error(atoms), _one_thread(atoms.device):
         explained = fit_head(atoms, masked, layers, strategies, HeadOptions(blocks=blocks), seed=seed, seconds=left)
-    if explained <= 0:
-        logger.warning("the explainer explains nothing on held-out samples: give more samples")
+    if explained < ROUGH:
+        logger.warning(
+            "the explainer explains %.0f %% of what masking changes on held-out samples: take its importance for a rough "
+            "guide, check it by atom-hf explain --verify, or fit it on more samples",
+            100 * max(0.0, explained),
+        )
     return ExplainerFit(held, passes, explained)
 
 

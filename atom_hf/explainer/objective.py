@@ -77,10 +77,26 @@ class Objective(nn.Module):
 
         Of the predicted classes; strategies count alike.
         """
+        left, total = self._left(rows, size)
+        return _share(float(left.sum()), float(total.sum()))
+
+    def explained_each(self, rows: Tensor, size: int) -> list[float]:
+        """The same under each masking strategy alone."""
+        return [_share(*each) for each in zip(*(part.tolist() for part in self._left(rows, size)), strict=True)]
+
+    @torch.no_grad()
+    def _left(self, rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
+        """[S] and [S]: what the parts leave of the squared changes under each strategy, and all that there is."""
         part = [self.masked.change[rows, :, 0], self.masked.whole[rows, :, 0], self.masked.strategy[rows]]
         change, whole, strategy = (value.to(self.device) for value in part)
         share = self.masked.keep[rows].sum(-1) / self.masked.mask[rows].sum(1, keepdim=True)
         flat = (change - whole.gather(1, strategy) * share.to(self.device)) / self.unit[strategy]
-        found = sum(float(self(some)[0][..., 0].sum()) for some in rows.split(size))
-        total = float(flat.square().sum())
-        return 1 - found / total if total > 1e-12 else 0.0  # a model whose answer never changes
+        error = torch.cat([self(some)[0][..., 0] for some in rows.split(size)])
+        found = torch.zeros(2, len(self.unit), dtype=torch.double, device=self.device)
+        for row, values in enumerate((error, flat.square())):
+            found[row].index_add_(0, strategy.flatten(), values.flatten().double())
+        return found[0], found[1]
+
+
+def _share(left: float, total: float) -> float:
+    return 1 - left / total if total > 1e-12 else 0.0  # a model whose answer never changes

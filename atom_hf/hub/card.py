@@ -16,6 +16,7 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 from transformers.modelcard import METRIC_TAGS
 
 from ..atoms.config import AtomConfig
+from ..atoms.explainer_sizes import explainer_quality
 from ..errors import AtomError
 from ..utils.files import write_atomically
 from .card_snippets import atom_code, pipeline_code, plain_code
@@ -214,6 +215,7 @@ def model_card(facts: CardFacts) -> ModelCard:
         "importance": {key: number(value) for key, value in facts.importance.items()},
         # The importances that a run logs are the charges: the explainer is fitted after it.
         "fitted": facts.atoms is not None and facts.atoms.has_explainer,
+        "quality": "" if facts.atoms is None else explainer_quality(facts.atoms),
         "limits": limits(facts),
         "versions": ", ".join(f"{key} {plain(value)}" for key, value in facts.versions.items()),
     }

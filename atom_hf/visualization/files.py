@@ -22,6 +22,7 @@ def write_files(
     texts: Sequence[TextImportance] = (),
     softening: float = 0.0,
     fitted: bool = False,
+    quality: str = "",
     pages: Sequence[Path] = (),
     start: int = 0,
     pictured: bool = True,
@@ -31,8 +32,8 @@ def write_files(
 
     Returns what it wrote, the page first. The arguments are those of `write_page`; `pictured`: whether to write the PNGs.
     """
-    shown = {"images": images, "texts": texts, "softening": softening, "fitted": fitted, "pages": pages, "start": start}
-    results = {"tables": tables, "differences": differences, "figures": figures}
+    shown = {"images": images, "texts": texts, "softening": softening, "fitted": fitted, "quality": quality}
+    results = {"tables": tables, "differences": differences, "figures": figures, "pages": pages, "start": start}
     written = [page := write_page(path, title=title, intro=intro, **results, **shown)]
     if not pictured:
         return written

@@ -68,6 +68,7 @@ def write_page(
     images: list[ImageImportance] = (),
     texts: list[TextImportance] = (),
     fitted: bool = False,
+    quality: str = "",
     softening: float = 0.0,
     pages: Sequence[Path] = (),
     start: int = 0,
@@ -76,8 +77,9 @@ def write_page(
 
     A blank line in `intro` starts a paragraph. `measures`: whether to say what the measures of channels mean. `differences` are
     drawn below the tables. Two or more results get a sortable table; two or more atoms a map, with the pairs' rest distances,
-    and histograms. `fitted`: see `legend.meaning`; `softening`: of the energy (`AtomConfig.softening`), for the rest distances.
-    `pages`: those of a set that this one is of, which it links to; `start`: how many results stand on the pages before it.
+    and histograms. `fitted`: see `legend.meaning`; `quality`: a sentence on how good the importance is; `softening`: of the
+    energy (`AtomConfig.softening`), for the rest distances. `pages`: those of a set that this one is of, which it links to;
+    `start`: how many results stand on the pages before it.
 
     AtomError: nothing to show, or a table or result that does not fit.
     """
@@ -91,7 +93,7 @@ def write_page(
     show = {"title": title, "intro": intro, "tables": tables, "differences": differences}
     show |= {"figures": figures, "measures": MEASURES if measures else (), "scale": scale, "meaning": meaning(fitted)}
     show["charges"] = len(results) > 1 and any(result.atom is not None for result in results)
-    show["fitted"], show["start"] = fitted, start
+    show["fitted"], show["quality"], show["start"] = fitted, quality, start
     show["pages"] = (
         [(number, each.name, each == Path(path)) for number, each in enumerate(pages, 1)] if pages[1:] else []
     )

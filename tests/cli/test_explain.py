@@ -156,7 +156,15 @@ def test_importance_that_is_fitted_to_the_prediction(folder, tmp_path, monkeypat
     model = load_atom_model("bert")
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        add_explainer(model, explainer_classes=model.config.num_labels, explainer_width=8)
+        add_explainer(
+            model,
+            explainer_classes=model.config.num_labels,
+            explainer_width=8,
+            explainer_blocks=0,
+            explainer_layers=[-1],
+            explainer_strategies=["mask", "drop"],
+            explainer_explained=[0.251, -0.02],
+        )
     model.save_pretrained(folder / "fitted")
     make_tokenizer().save_pretrained(folder / "fitted")
     says = "the prediction leans on it"
@@ -166,6 +174,7 @@ def test_importance_that_is_fitted_to_the_prediction(folder, tmp_path, monkeypat
         status, out, _ = explain(f"sea 'great rivers' --model {name}", tmp_path / f"{name}.html")
         page = (tmp_path / f"{name}.html").read_text(encoding="utf-8")
         assert status == 0 and (says in out) == (says in page) == (name == "fitted")
+        assert ("It explains 25% (mask) and 0% (drop) of what masking" in page) == (name == "fitted")
     results = read_texts(load_atom_model("fitted"), make_tokenizer(), ["sea", "great rivers"])
     for name, same in (("fitted", True), ("bert", False)):
         drawn = write_words(tmp_path / "words.png", results, fitted=True).read_bytes()

@@ -89,7 +89,9 @@ def test_a_card_says_whether_importance_is_fitted_to_the_prediction(tmp_path):
     trainer.save_model()
     run = section((tmp_path / "run" / "README.md").read_text(), "Reading importances")
     model = load_atom_model(tmp_path / "run")
-    add_explainer(model, explainer_classes=model.config.num_labels, explainer_width=8)
+    sizes = {"explainer_classes": 2, "explainer_width": 8, "explainer_blocks": 0, "explainer_layers": [-1]}
+    sizes |= {"explainer_strategies": ["mask"], "explainer_explained": [0.04]}
+    add_explainer(model, **sizes)
     for place in ("run", "other"):
         model.save_pretrained(tmp_path / place)
     kept, alone = (
@@ -102,6 +104,7 @@ def test_a_card_says_whether_importance_is_fitted_to_the_prediction(tmp_path):
     assert "mean |importance|" in run and "mean |importance|" not in kept
     for told, says in ((run, "tells the sample apart"), (kept, "the prediction leans on the token")):
         assert says in told and "this very model has not been measured" in told
+    assert "It explains 4% (mask) of what masking" in kept and "beyond equal parts; take it for a rough guide." in kept
     assert "leans on" not in run and "tells the sample apart" not in kept
     assert "| explainer_classes | 2 |" in section(card, "Atom settings")
     remove_explainer(model)
@@ -109,7 +112,7 @@ def test_a_card_says_whether_importance_is_fitted_to_the_prediction(tmp_path):
     # The section of a run without its numbers.
     assert run.endswith(back := section((tmp_path / "run" / "README.md").read_text(), "Reading importances")[1:])
     assert "It does not come from the prediction" in back
-    add_explainer(trainer.model, explainer_classes=model.config.num_labels, explainer_width=8)
+    add_explainer(trainer.model, **sizes)
     trainer.save_model()
     told = section((tmp_path / "run" / "README.md").read_text(), "Reading importances")
     assert told == kept and "seed" in (tmp_path / "run" / "README.md").read_text()
