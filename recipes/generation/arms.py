@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 from atom_hf.utils.jsonl import append_line, read_lines, start_lines
 from atom_hf.utils.statistics import Interval, holm, paired_t_test
 
-PLAIN, DISPERSIVE, MODE_SEEKING, BETA = "plain", "dispersive", "mode seeking", "beta"
-ARMS = (PLAIN, "separation", "paper", DISPERSIVE, MODE_SEEKING)
+PLAIN, MODE_SEEKING, BETA = "plain", "mode seeking", "beta"
+ARMS = (PLAIN, "separation", "paper", "dispersive", MODE_SEEKING)
 ABOUT = {
     PLAIN: "plain",
     "separation": "energy, separation form",
     "paper": "energy, the paper's form",
-    DISPERSIVE: "Dispersive Loss",
+    "dispersive": "Dispersive Loss",
     MODE_SEEKING: "mode seeking",
     BETA: "beta",
 }

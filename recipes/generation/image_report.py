@@ -68,7 +68,6 @@ The arms differ in one term: the energy in either form, [Dispersive Loss](https:
 [beta](https://openreview.net/forum?id=Sy2fzU9gl) than plain's 1, which is tuned and stands in the tables as a weight does.
 The energy and Dispersive Loss work on the same hidden state: the encoder's last, of which the posterior is made; the
 energy's tokens are its cells.
-Dispersive Loss has larger weights than the energy, since its gradient at this state is smaller.
 Samples are the expected pixels of latents that are drawn from the prior."""
 ABOUT_KINDS = {("flow", "gan"): FLOW_AND_GAN, ("vae",): VAE}
 ABOUT_LATENTS = """*Active units* are the latents whose posterior mean varies (a variance above 0.01) over images that were not

@@ -12,7 +12,7 @@ from pathlib import Path
 import image_report
 import image_runs
 import torch
-from arms import ARMS, BETA, DISPERSIVE, MODE_SEEKING, Row, Setting, reported, run_missing
+from arms import ARMS, BETA, MODE_SEEKING, Row, Setting, reported, run_missing
 from image_data import load_classifier, load_images
 
 from atom_hf.errors import AtomError
@@ -24,12 +24,7 @@ KINDS = {"digits": ("flow", "gan"), "mnist": ("flow", "gan"), "fashion": ("vae",
 FLOW_ARMS = tuple(arm for arm in ARMS if arm != MODE_SEEKING)
 KIND_ARMS = {"flow": FLOW_ARMS, "gan": ARMS, "vae": (*FLOW_ARMS, BETA)}
 WEIGHTS = (0.003, 0.03, 0.3)
-OWN_WEIGHTS = {
-    # Plain's beta is 1. Dispersive Loss takes squared distances as they are, and those of the VAE's hidden states are small: at
-    # the weights of the others its gradient would be some hundredths of the task's and less.
-    "vae": ((DISPERSIVE, (0.1, 1.0, 10.0)), (BETA, (0.3, 2.0, 4.0))),
-}
-"""As many tries as of the other arms."""
+BETAS = (0.3, 2.0, 4.0)  # as many as weights; plain has 1
 FEW = 300  # images where data are scarce
 SEEDS, FEW_SEEDS = 5, 3
 KIND_SEEDS = {"flow": FEW_SEEDS, "gan": SEEDS, "vae": SEEDS}
@@ -44,7 +39,7 @@ def settings(name: str) -> list[Setting]:
             KIND_ARMS[kind],
             WEIGHTS,
             KIND_SEEDS[kind],
-            own_weights=OWN_WEIGHTS.get(kind, ()),
+            own_weights=((BETA, BETAS),) if BETA in KIND_ARMS[kind] else (),
         )
         for kind in KINDS[name]
     ]

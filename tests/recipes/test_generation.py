@@ -210,7 +210,7 @@ def test_each_data_set_has_its_kinds_and_every_arm_as_many_tries(study):
         for setting in study["images"].settings(name):
             assert {len(setting.tried(arm)) for arm in setting.arms[1:]} == {3}
     vae = study["images"].settings("fashion")[0]
-    assert vae.tried("beta") == (0.3, 2, 4) and vae.tried("paper") == study["images"].WEIGHTS
+    assert vae.tried("beta") == (0.3, 2, 4) and vae.tried("dispersive") == study["images"].WEIGHTS
     assert vae.runs == 4 * 3 + 5 * 5
 
 
