@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from atom_hf.utils.jsonl import append_line, read_lines, start_lines
 from atom_hf.utils.statistics import Interval, holm, paired_t_test
 
-PLAIN, MODE_SEEKING = "plain", "mode seeking"
+PLAIN, MODE_SEEKING, BETA = "plain", "mode seeking", "beta"
 ARMS = (PLAIN, "separation", "paper", "dispersive", MODE_SEEKING)
 ABOUT = {
     PLAIN: "plain",
@@ -18,6 +18,7 @@ ABOUT = {
     "paper": "energy, the paper's form",
     "dispersive": "Dispersive Loss",
     MODE_SEEKING: "mode seeking",
+    BETA: "beta",
 }
 TUNING_SEEDS = (1000,)
 
@@ -30,17 +31,23 @@ class Setting(NamedTuple):
     name: str
     arms: tuple[str, ...]
     weights: tuple[float, ...]
-    """What is tried on the tuning seeds, for each arm but the first."""
+    """What is tried on the tuning seeds, for each arm but the first and those of `own_weights`."""
     seeds: int
     """0, 1, ...: nothing is chosen on them."""
     tuning_seeds: tuple[int, ...] = TUNING_SEEDS
     weights_of: str | None = None
     """The setting whose weights it takes, in place of tuning its own."""
+    own_weights: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    """(arm, what is tried of it) of arms whose weight means something else."""
+
+    def tried(self, arm: str) -> tuple[float, ...]:
+        """The weights that are tried of an arm."""
+        return dict(self.own_weights).get(arm, self.weights)
 
     @property
     def runs(self) -> int:
-        tried = 0 if self.weights_of else len(self.tuning_seeds) * len(self.weights)
-        return tried * (len(self.arms) - 1) + self.seeds * len(self.arms)
+        tried = 0 if self.weights_of else sum(len(self.tried(arm)) for arm in self.arms[1:])
+        return tried * len(self.tuning_seeds) + self.seeds * len(self.arms)
 
 
 def rows_of(rows: list[Row], setting: Setting, arm: str | None = None, tuning: bool = False) -> list[Row]:
@@ -65,9 +72,9 @@ def chosen_weights(rows: list[Row], setting: Setting) -> dict[str, float]:
     """The weight of each arm whose tuning is complete: the one with the highest mean "score"."""
     found = {PLAIN: 0.0}
     for arm in setting.arms[1:]:
-        scores = {weight: tuned_scores(rows, setting, arm, weight) for weight in setting.weights}
+        scores = {weight: tuned_scores(rows, setting, arm, weight) for weight in setting.tried(arm)}
         if all(len(values) == len(setting.tuning_seeds) for values in scores.values()):
-            found[arm] = max(setting.weights, key=lambda weight: statistics.mean(scores[weight]))
+            found[arm] = max(scores, key=lambda weight: statistics.mean(scores[weight]))
     return found
 
 
@@ -80,7 +87,7 @@ def jobs(rows: list[Row], setting: Setting) -> Iterator[tuple[str, float, int]]:
     """(arm, weight, seed) of each run, those first that choose weights; `rows` grows meanwhile."""
     for seed in () if setting.weights_of else setting.tuning_seeds:
         for arm in setting.arms[1:]:
-            for weight in setting.weights:
+            for weight in setting.tried(arm):
                 yield arm, weight, seed
     for seed in range(setting.seeds):
         for arm, weight in chosen_weights(rows, setting).items():
@@ -140,7 +147,7 @@ class Difference(NamedTuple):
 
 
 def differences(rows: list[Row], settings: list[Setting], measures: tuple[str, ...]) -> list[Difference]:
-    """Every arm against plain in every measure, one family of tests."""
+    """Every arm against plain in every measure that the runs of a setting have, one family of tests."""
     found = []
     for setting in settings:
         plain = {row["seed"]: row for row in rows_of(rows, setting, PLAIN)}
@@ -148,7 +155,7 @@ def differences(rows: list[Row], settings: list[Setting], measures: tuple[str, .
             mine = {row["seed"]: row for row in rows_of(rows, setting, arm)}
             both = sorted(plain.keys() & mine.keys())
             for measure in measures:
-                if len(both) > 1:
+                if len(both) > 1 and measure in plain[both[0]]:
                     pairs = [[part[seed][measure] for seed in both] for part in (plain, mine)]
                     found.append((setting.name, arm, measure, *paired_t_test(*pairs)))
     corrected = holm([p for *_, p in found])

@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 from arms import ABOUT, PLAIN, Row, Setting, differences, reported, rows_of
-from image_runs import BATCH, ON_THE_WAY, STEPS, unpacked
+from image_runs import BATCH, LATENTS, ON_THE_WAY, STEPS, unpacked
 from tables import curve_ends, found_sentences, progress, results_table, tuning_table
 
 from atom_hf.visualization.figures import new_figure, save_figure
 
-MEASURES = ("frechet", "precision", "recall", "density", "coverage", "class_divergence", "memorised")
 NAMES = {
     "frechet": "Fréchet",
     "precision": "precision",
@@ -20,7 +19,15 @@ NAMES = {
     "class_divergence": "KL of classes",
     "memorised": "memorised",
 }
-LESS_IS_BETTER = ("frechet", "class_divergence", "memorised")
+LATENT_NAMES = {
+    "active_units": "active units",
+    "effective_rank": "effective rank",
+    "reconstruction": "reconstruction error",
+}
+"""Of VAEs alone."""
+LESS_IS_BETTER = ("frechet", "class_divergence", "memorised", "reconstruction")
+NO_BETTER = ("active_units", "effective_rank")  # for being more or less
+KIND_TITLES = {"flow": "Flow", "gan": "GAN", "vae": "VAE"}
 ABOUT_DATA = {
     "digits": "Handwritten digits of 8 x 8 pixels, built in: 1,000 images to train on, 797 others to compare with.",
     "mnist": "MNIST.",
@@ -32,19 +39,15 @@ HEAD = """# Generators of {name}
     python recipes/generation/images.py {name} --report_only    # writes this page again from the results
 
 {about}
-A small UNet by flow matching ({flow:,} steps of {batch} images, a moving average of its weights), and a small
-convolutional GAN with R1 ({gan:,} steps), each also with 300 images alone.
-The arms differ in one term: the energy in either form, [Dispersive Loss](https://arxiv.org/abs/2506.09027), and for the GAN
-[mode seeking](https://arxiv.org/abs/1903.05628).
-The energy and Dispersive Loss work on the same hidden states: the block at a quarter of the UNet's depth, and the
-generator's last.
+{networks}
 
 Each arm has the best of three weights by the Fréchet distance on a seed that is not reported ([below](#weights)), also for the
 300 images, for which nothing was tuned again.
 Samples are measured beside images that were not trained on, on the features of a small convolutional classifier
 ([digits.safetensors](results/digits.safetensors), trained by the recipe with a fixed seed), which also reads their classes:
 *KL of classes* is from the shares of the classes to those of the images, in nats.
-*Memorised* is the share of samples that are less than a third as far from the nearest training image as from the second.
+{measures}*Memorised* is the share of samples that are less than a third as far from the nearest training image as from the \
+second.
 The arms of a seed start from the same weights and see the same images in the same order.
 Differences are paired over seeds, with 95 % t intervals; bold ones hold after Holm's correction over the {tests} of this page
 (p < 0.05).
@@ -53,26 +56,57 @@ Differences are paired over seeds, with 95 % t intervals; bold ones hold after H
 {missing}{findings}
 
 """
+FLOW_AND_GAN = """A small UNet by flow matching ({flow:,} steps of {batch} images, a moving average of its weights), and a small
+convolutional GAN with R1 ({gan:,} steps), each also with 300 images alone.
+The arms differ in one term: the energy in either form, [Dispersive Loss](https://arxiv.org/abs/2506.09027), and for the GAN
+[mode seeking](https://arxiv.org/abs/1903.05628).
+The energy and Dispersive Loss work on the same hidden states: the block at a quarter of the UNet's depth, and the
+generator's last."""
+VAE = """A small convolutional VAE of {latents} latents ({vae:,} steps of {batch} images), also with 300 images alone.
+Its loss is the evidence lower bound, divided by the number of pixels.
+The arms differ in one term: the energy in either form, [Dispersive Loss](https://arxiv.org/abs/2506.09027), and another
+[beta](https://openreview.net/forum?id=Sy2fzU9gl) than plain's 1, which is tuned and stands in the tables as a weight does.
+The energy and Dispersive Loss work on the same hidden state: the encoder's last, of which the posterior is made; the
+energy's tokens are its cells.
+Samples are the expected pixels of latents that are drawn from the prior."""
+ABOUT_KINDS = {("flow", "gan"): FLOW_AND_GAN, ("vae",): VAE}
+ABOUT_LATENTS = """*Active units* are the latents whose posterior mean varies (a variance above 0.01) over images that were not
+trained on, *effective rank* is that of these means, and *reconstruction error* the mean squared error of a pixel in [0, 1]
+when they are decoded.
+Neither more active units nor a higher rank count as better.
+"""
+
+
+def kind_of(setting: Setting) -> str:
+    """A key of `KIND_TITLES`."""
+    return setting.name.split(", ")[1]
+
+
+def names_of(setting: Setting) -> dict[str, str]:
+    """The measures of a setting's generator."""
+    return {**NAMES, **LATENT_NAMES} if kind_of(setting) == "vae" else NAMES
 
 
 def report(name: str, rows: list[Row], settings: list[Setting]) -> str:
     """The page."""
     done = reported(rows, settings)
-    found = differences(rows, done, MEASURES)
+    found = differences(rows, done, tuple({**NAMES, **LATENT_NAMES}))
+    judged = [one for one in found if one.measure not in NO_BETTER]
+    kinds = tuple(dict.fromkeys(map(kind_of, settings)))
+    counts = [row["images"] for row in rows if "images" in row]
     text = HEAD.format(
         name=name,
         more="" if name == "digits" else " --dataset FILE.npz",
-        about=ABOUT_DATA[name],
-        flow=STEPS["flow"],
-        gan=STEPS["gan"],
-        batch=BATCH,
+        about=ABOUT_DATA[name] + (f" {max(counts):,} images to train on." if counts else ""),
+        networks=ABOUT_KINDS[kinds].format(batch=BATCH, latents=LATENTS, **STEPS),
+        measures=ABOUT_LATENTS if "vae" in kinds else "",
         tests=len(found),
         missing=progress(rows, settings),
-        findings=found_sentences(found, NAMES, LESS_IS_BETTER),
+        findings=found_sentences(judged, {**NAMES, **LATENT_NAMES}, LESS_IS_BETTER),
     ).replace("digits.safetensors", f"{name}.safetensors")
     parts = [text]
     for setting in done:
-        parts.append(f"## {title(setting)}\n\n{results_table(rows, setting, found, NAMES)}\n")
+        parts.append(f"## {title(setting)}\n\n{results_table(rows, setting, found, names_of(setting))}\n")
     parts.append(
         "## Samples\n\nThe same noise, seed 0, unpicked; below each sample the training image that is nearest to it.\n\n"
         f"![Samples of every arm, and the nearest training images]({name}.png)\n\n"
@@ -87,9 +121,9 @@ def report(name: str, rows: list[Row], settings: list[Setting]) -> str:
 
 
 def title(setting: Setting) -> str:
-    data, kind = setting.name.split(", ")
+    data = setting.name.split(", ")[0]
     few = f", {data.split()[1]} images" if " " in data else ""
-    return f"{'GAN' if kind == 'gan' else 'Flow'}{few}"
+    return f"{KIND_TITLES[kind_of(setting)]}{few}"
 
 
 def pictures(name: str, rows: list[Row], settings: list[Setting], folder: Path) -> list[Path]:
@@ -105,7 +139,7 @@ def samples_picture(rows: list[Row], settings: list[Setting], path: Path) -> Pat
     """A line for every kind of generator and arm; the settings of a kind, which differ in the images, side by side."""
     kinds: dict[str, list[Setting]] = {}
     for setting in settings:
-        kinds.setdefault(setting.name.split(", ")[1], []).append(setting)
+        kinds.setdefault(kind_of(setting), []).append(setting)
     lines = [(same, arm) for same in kinds.values() for arm in same[0].arms]
     columns = max(len(same) for same in kinds.values())
     figure, axes = new_figure(6.2 * columns, 1.3 * len(lines), len(lines), columns)

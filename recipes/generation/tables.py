@@ -29,18 +29,18 @@ def results_table(rows: list[Row], setting: Setting, found: list[Difference], na
 
 def tuning_table(rows: list[Row], settings: list[Setting]) -> str:
     """The mean scores of the weights that were tried."""
+    weights = sorted({weight for setting in settings for arm in setting.arms[1:] for weight in setting.tried(arm)})
     lines = []
     for setting in settings:
         chosen = chosen_weights(rows, setting)
         for arm in setting.arms[1:]:
             cells = []
-            for weight in setting.weights:
+            for weight in weights:
                 scores = tuned_scores(rows, setting, arm, weight)
                 text = f"{statistics.mean(scores):.3f}" if scores else ""
                 cells.append(f"**{text}**" if chosen.get(arm) == weight else text)
             if any(cells):
                 lines.append([setting.name, ABOUT[arm], *cells])
-    weights = sorted({weight for setting in settings for weight in setting.weights})
     return markdown(["setting", "arm", *(f"{weight:g}" for weight in weights)], lines)
 
 
