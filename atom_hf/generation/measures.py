@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.linalg import eigh
+from scipy.spatial.distance import pdist
 from sklearn.neighbors import NearestNeighbors
 
 from ..errors import AtomError
@@ -102,6 +103,25 @@ def nearest_training(training: np.ndarray, generated: np.ndarray, ratio: float =
     distances, indices = NearestNeighbors(n_neighbors=2).fit(training).kneighbors(generated)
     copied = distances[:, 0] < ratio * distances[:, 1]
     return Nearest(indices[:, 0], distances[:, 0], float(copied.mean()))
+
+
+def class_diversity(
+    real: np.ndarray, real_classes: np.ndarray, generated: np.ndarray, generated_classes: np.ndarray
+) -> float:
+    """How diverse generated samples of one class are, beside real ones: 1 for as diverse, 0 for copies of one sample.
+
+    Of each class the mean distance between two of its samples [N, d], by that of real ones; the mean over the classes [N] of
+    which there are two samples or more of either kind. NaN if there is none.
+    """
+    real, generated = _features(real, "real"), _features(generated, "generated", like=real)
+    ratios = []
+    for one in np.unique(real_classes):
+        spreads = [
+            pdist(values[classes == one]) for values, classes in ((real, real_classes), (generated, generated_classes))
+        ]
+        if all(map(len, spreads)):
+            ratios.append(spreads[1].mean() / spreads[0].mean())
+    return float(np.mean(ratios)) if ratios else float("nan")
 
 
 def active_units(posterior_means: np.ndarray, threshold: float = 0.01) -> int:

@@ -16,6 +16,7 @@ NAMES = {
     "recall": "recall",
     "density": "density",
     "coverage": "coverage",
+    "class_diversity": "diversity in a class",
     "class_divergence": "KL of classes",
     "memorised": "memorised",
 }
@@ -45,7 +46,7 @@ Each arm has the best of three weights by the Fréchet distance on a seed that i
 300 images, for which nothing was tuned again.
 Samples are measured beside images that were not trained on, on the features of a small convolutional classifier
 ([digits.safetensors](results/digits.safetensors), trained by the recipe with a fixed seed), which also reads their classes:
-*KL of classes* is from the shares of the classes to those of the images, in nats.
+{diversity}*KL of classes* is from the shares of the classes to those of the images, in nats.
 {measures}*Memorised* is the share of samples that are less than a third as far from the nearest training image as from the \
 second.
 The arms of a seed start from the same weights and see the same images in the same order.
@@ -70,6 +71,8 @@ The energy and Dispersive Loss work on the same hidden state: the encoder's last
 energy's tokens are its cells.
 Samples are the expected pixels of latents that are drawn from the prior."""
 ABOUT_KINDS = {("flow", "gan"): FLOW_AND_GAN, ("vae",): VAE}
+ABOUT_DIVERSITY = """*Diversity in a class* is the mean distance between two samples of a class, by that of two real ones.
+"""
 ABOUT_LATENTS = """*Active units* are the latents whose posterior mean varies (a variance above 0.01) over images that were not
 trained on, *effective rank* is that of these means, and *reconstruction error* the mean squared error of a pixel in [0, 1]
 when they are decoded.
@@ -82,9 +85,10 @@ def kind_of(setting: Setting) -> str:
     return setting.name.split(", ")[1]
 
 
-def names_of(setting: Setting) -> dict[str, str]:
-    """The measures of a setting's generator."""
-    return {**NAMES, **LATENT_NAMES} if kind_of(setting) == "vae" else NAMES
+def names_of(rows: list[Row], setting: Setting) -> dict[str, str]:
+    """The measures that the runs of a setting have."""
+    some = rows_of(rows, setting)[0]
+    return {measure: name for measure, name in {**NAMES, **LATENT_NAMES}.items() if measure in some}
 
 
 def report(name: str, rows: list[Row], settings: list[Setting]) -> str:
@@ -99,6 +103,7 @@ def report(name: str, rows: list[Row], settings: list[Setting]) -> str:
         more="" if name == "digits" else " --dataset FILE.npz",
         about=ABOUT_DATA[name] + (f" {max(counts):,} images to train on." if counts else ""),
         networks=ABOUT_KINDS[kinds].format(batch=BATCH, latents=LATENTS, **STEPS),
+        diversity=ABOUT_DIVERSITY if any("class_diversity" in row for row in rows) else "",
         measures=ABOUT_LATENTS if "vae" in kinds else "",
         tests=len(found),
         missing=progress(rows, settings),
@@ -106,7 +111,7 @@ def report(name: str, rows: list[Row], settings: list[Setting]) -> str:
     ).replace("digits.safetensors", f"{name}.safetensors")
     parts = [text]
     for setting in done:
-        parts.append(f"## {title(setting)}\n\n{results_table(rows, setting, found, names_of(setting))}\n")
+        parts.append(f"## {title(setting)}\n\n{results_table(rows, setting, found, names_of(rows, setting))}\n")
     parts.append(
         "## Samples\n\nThe same noise, seed 0, unpicked; below each sample the training image that is nearest to it.\n\n"
         f"![Samples of every arm, and the nearest training images]({name}.png)\n\n"

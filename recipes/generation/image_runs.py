@@ -19,7 +19,7 @@ from atom_hf.generation.beta_vae import BetaVAEConfig, BetaVAEModel
 from atom_hf.generation.denoisers import make_denoiser, make_scheduler
 from atom_hf.generation.gan import GANConfig, GANModel
 from atom_hf.generation.gan_trainer import GANArguments, GANTrainer
-from atom_hf.generation.measures import active_units, fidelity, frechet_distance, nearest_training
+from atom_hf.generation.measures import active_units, class_diversity, fidelity, frechet_distance, nearest_training
 from atom_hf.generation.objective import DenoisingObjective
 from atom_hf.generation.sampling import sample_images
 from atom_hf.generation.trainer import DenoisingTrainer
@@ -91,10 +91,12 @@ def measure(images: Tensor, data: Images, classifier: Classifier) -> dict[str, f
     shares = torch.bincount(logits.argmax(1), minlength=10).double() / len(images)
     true = torch.bincount(data.test_labels, minlength=10).double() / len(data.test_labels)
     some = shares > 0
+    reals = (real.numpy(), data.test_labels[: len(images)].numpy())
     flat = [values.flatten(1).numpy() for values in (data.train / 2 + 0.5, images)]
     return {
         "frechet": frechet_distance(real.numpy(), features.numpy()),
         **found._asdict(),
+        "class_diversity": class_diversity(*reals, features.numpy(), logits.argmax(1).numpy()),
         "class_divergence": float((shares[some] * (shares[some] / true[some]).log()).sum()),
         "memorised": nearest_training(*flat).memorised,
     }

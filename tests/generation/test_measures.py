@@ -6,6 +6,7 @@ from scipy.linalg import sqrtm
 
 from atom_hf.generation.measures import (
     active_units,
+    class_diversity,
     fidelity,
     frechet_distance,
     nearest_training,
@@ -66,6 +67,22 @@ def test_nearest_training():
     assert np.allclose(found.distance, [min(row) for row in naive])
     share = np.mean([sorted(row)[0] < sorted(row)[1] / 3 for row in naive])
     assert found.memorised == pytest.approx(share) and nearest_training(training, training[:5] + 1e-6).memorised == 1
+
+
+def test_class_diversity():
+    real, fake = clouds()
+    classes, own = np.arange(40) % 3, np.arange(30) % 4  # one class that is not real
+    ratios = []
+    for one in range(3):
+        spreads = []
+        for values, labels in ((real, classes), (fake, own)):
+            its = values[labels == one]
+            spreads.append(np.mean([np.linalg.norm(a - b) for i, a in enumerate(its) for b in its[:i]]))
+        ratios.append(spreads[1] / spreads[0])
+    assert class_diversity(real, classes, fake, own) == pytest.approx(np.mean(ratios))
+    assert class_diversity(real, classes, 2 * real, classes) == pytest.approx(2)
+    assert class_diversity(real, classes, np.ones((9, 4)), np.arange(9) % 3) == 0
+    assert np.isnan(class_diversity(real, classes, fake[:3], np.arange(3)))
 
 
 def test_active_units():
