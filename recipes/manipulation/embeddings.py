@@ -230,18 +230,18 @@ def report(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def read_flags(about: str) -> argparse.Namespace:
+def flags(about: str) -> argparse.ArgumentParser:
     """The flags of a study of sentences."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default=HUB)
     parser.add_argument("--eval_dataset")
     parser.add_argument("--report_only", action="store_true")
     parser.add_argument("--use_cpu", action="store_true")
-    return parser.parse_args()
+    return parser
 
 
 def main() -> None:
-    given = read_flags(__doc__)
+    given = flags(__doc__).parse_args()
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     RESULTS.parent.mkdir(exist_ok=True)
     rows = read_lines(RESULTS)
