@@ -200,13 +200,15 @@ def over(seeds: int) -> str:
     return f"Means over {seeds} seeds, with the least and the largest in brackets." if seeds > 1 else "Of one seed."
 
 
+def cell(rows: list[dict[str, Any]], key: str) -> str:
+    """The mean of a measure over runs, with the least and the largest; nothing where no run has it."""
+    values = [row[key] for row in rows if key in row]
+    between = f" [{min(values):.3f}, {max(values):.3f}]" if len(values) > 1 else ""
+    return f"{sum(values) / len(values):.3f}{between}" if values else ""
+
+
 def report(rows: list[dict[str, Any]]) -> str:
     """The page."""
-
-    def cell(found: list[dict[str, Any]], key: str) -> str:
-        values = [row[key] for row in found if key in row]
-        between = f" [{min(values):.3f}, {max(values):.3f}]" if len(values) > 1 else ""
-        return f"{sum(values) / len(values):.3f}{between}" if values else ""
 
     def mean(key: str) -> float:
         return sum(row[key] for row in rows) / len(rows)

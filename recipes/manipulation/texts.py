@@ -184,15 +184,10 @@ def run(
 def report(rows: list[dict[str, Any]]) -> str:
     """The page."""
     import fluency
-    from embeddings import over
+    from embeddings import cell, over
 
     of = {name: [row for row in rows if row["editor"] == name] for name in (*SHARES, ALONE, AS_THEY_ARE)}
     of = {name: found for name, found in of.items() if found}
-
-    def cell(found: list[dict[str, Any]], key: str) -> str:
-        values = [row[key] for row in found]
-        between = f" [{min(values):.3f}, {max(values):.3f}]" if len(values) > 1 else ""
-        return f"{np.mean(values):.3f}{between}"
 
     def mean(key: str) -> float:
         return float(np.mean([row[key] for row in of[EDITOR]]))
