@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw
 
 from ..errors import AtomError
 from .colors import INK, MUTED, NEGATIVE, PAPER, POSITIVE
-from .pictures import png, print_text, resized
+from .pictures import png, print_text, resized, wrapped
 
 GAP, MARGIN = 10, 36
 
@@ -30,7 +30,7 @@ def edits_sheet(heads: Sequence[str], rows: Sequence[Sequence[Cell]], side: int 
         heads: of the columns.
         rows: each of as many cells as there are heads.
         side: pixels of the longest side of a picture.
-        note: a line at the foot.
+        note: at the foot, in as many lines as it takes.
 
     Raises:
         AtomError: no rows, or a row of another length.
@@ -40,7 +40,9 @@ def edits_sheet(heads: Sequence[str], rows: Sequence[Sequence[Cell]], side: int 
     says = any(cell.says for row in rows for cell in row)
     step, tall = side + GAP, side + GAP + (22 if says else 0)
     width = 2 * MARGIN + len(heads) * step - GAP
-    sheet = Image.new("RGB", (width, MARGIN + 30 + len(rows) * tall + (30 if note else 10)), PAPER)
+    lines = wrapped(note, 14, width - 2 * MARGIN)
+    foot = 10 + 20 * len(lines)
+    sheet = Image.new("RGB", (width, MARGIN + 30 + len(rows) * tall + foot), PAPER)
     draw = ImageDraw.Draw(sheet)
     for column, head in enumerate(heads):
         print_text(draw, (MARGIN + column * step + side / 2, MARGIN + 14), head, 15, step, MUTED)
@@ -53,8 +55,8 @@ def edits_sheet(heads: Sequence[str], rows: Sequence[Sequence[Cell]], side: int 
                 draw.rectangle((left - 3, top - 3, left + side + 2, top + side + 2), None, INK, 2)
             if cell.says:
                 print_text(draw, (left + side / 2, top + side + 17), cell.says, 13, step, MUTED)
-    if note:
-        print_text(draw, (width / 2, sheet.height - 12), note, 14, width - 2 * MARGIN, MUTED)
+    for number, line in enumerate(reversed(lines)):
+        print_text(draw, (width / 2, sheet.height - 12 - 20 * number), line, 14, width - 2 * MARGIN, MUTED)
     return png(sheet)
 
 

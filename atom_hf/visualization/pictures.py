@@ -148,6 +148,17 @@ def print_text(draw, spot, text: str, pixels: int, width: float, fill=INK, ancho
     draw.text(spot, text, fill, font, anchor)
 
 
+def wrapped(text: str, pixels: int, width: float) -> list[str]:
+    """The lines of a text, broken at white space where they would be wider than `width`; none of an empty one."""
+    font, lines = ImageFont.load_default(size=pixels), []
+    for word in text.split():
+        if lines and font.getlength(f"{lines[-1]} {word}") <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return lines
+
+
 def _print_scale(draw, middle: float, top: float, scale: float, says: tuple[str, ...]) -> None:
     """Draw the colour bar with its ends and its zero, and what they mean, around x = `middle`."""
     for x in range(-LEVELS, LEVELS + 1):

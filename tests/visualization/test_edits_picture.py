@@ -4,11 +4,12 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFont
 
 from atom_hf.errors import AtomError
 from atom_hf.visualization.colors import NEGATIVE, POSITIVE
 from atom_hf.visualization.edits_picture import Cell, difference_picture, edits_sheet, picture_of
+from atom_hf.visualization.pictures import wrapped
 
 
 def test_a_sheet_has_a_place_for_every_picture():
@@ -19,6 +20,18 @@ def test_a_sheet_has_a_place_for_every_picture():
     assert reds.sum() == 2 * 40 * 40 and blues.sum() == 2 * 40 * 20
     first, last = np.argwhere(reds)[0], np.argwhere(reds)[-1]
     assert last[0] > first[0] + 60 and last[1] > first[1] + 60
+
+
+def test_a_note_takes_as_many_lines_as_it_needs():
+    row = [[Cell(Image.new("L", (2, 2)))]]
+    heights = [
+        Image.open(io.BytesIO(edits_sheet(["one"], row, side=84, note=note))).height
+        for note in ("", "blue", "orange added, blue taken away, and the frame is its own class")
+    ]
+    lines = wrapped("orange added, blue taken away, and the frame is its own class", 14, 84)
+    assert len(lines) > 3 and " ".join(lines).endswith("its own class")
+    assert all(ImageFont.load_default(size=14).getlength(line) <= 84 for line in lines)
+    assert heights[1] == heights[0] + 20 and heights[2] == heights[0] + 20 * len(lines)
 
 
 def test_rows_of_another_length_are_refused():
