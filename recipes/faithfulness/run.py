@@ -45,9 +45,10 @@ def data_flags(recipe: str, local: dict[str, list[str]]) -> list[str]:
 
 
 def call(command: str, *flags: str) -> None:
-    """Runs `atom-hf COMMAND`, in a process of its own."""
+    """Runs `atom-hf COMMAND`, in a process of its own; ends as it does where it fails, which it has said in a line."""
     print(f"atom-hf {command} {' '.join(flags)}", flush=True)
-    subprocess.run([sys.executable, "-m", "atom_hf", command, *flags], check=True, cwd=ROOT)
+    if status := subprocess.run([sys.executable, "-m", "atom_hf", command, *flags], cwd=ROOT).returncode:
+        sys.exit(status)
 
 
 def make_models(recipe: str, local: dict[str, list[str]], seeds: list[int], arms: list[str]) -> dict[str, list[str]]:
