@@ -201,8 +201,10 @@ def report(rows: list[dict[str, Any]]) -> str:
     ]
     kept = {name: [row["kept"] for row in found] for name, found in of.items()}
     columns = [*FACTORS, "size_as_function"]
-    # The conditional VAE that is most like the editor by the judge.
-    near = min((name for name in names if name not in (*ARMS, UNEDITED)), key=lambda name: distance(of[name], last))
+    vaes = [name for name in names if name not in (*ARMS, UNEDITED)]
+    # The conditional VAE that is most like the editor by the judge, and the best one.
+    near = min(vaes, key=lambda name: distance(of[name], last))
+    best = max(vaes, key=lambda name: mean(of[name], "judge"))
     success, judged = mean(last, "success_classifier"), mean(last, "judge")
     sizes = (
         f"The editor has {last[0]['parameters']:,} parameters and the conditional VAE {of[near][0]['parameters']:,}.\n"
@@ -211,12 +213,14 @@ def report(rows: list[dict[str, Any]]) -> str:
     )
     says = [
         f"The R² of *{name}* are {', '.join(f'{mean(kept[name], key):.2f} ({key})' for key in FACTORS)}."
-        for name in (LAST, near)
+        for name in dict.fromkeys((LAST, near, best))
     ]
     says[1] += (
         f"\nIt is the conditional VAE whose edits the judge reads most nearly as often: {mean(of[near], 'judge'):.3f} of them, "
         f"beside {judged:.3f}."
     )
+    if best != near:
+        says[2] += f"\nOf its edits the judge reads the most: {mean(of[best], 'judge'):.3f}."
     lost = [key for key in FACTORS if mean(kept[LAST], key) < 0.9]
     says.append(f"Not kept by the editor, with an R² below 0.9: {', '.join(lost)}." if lost else "All are above 0.9.")
     return HEAD.format(
