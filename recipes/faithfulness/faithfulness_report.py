@@ -31,6 +31,7 @@ TITLES = {
     "poem": "poem sentiment, MiniLM",
     "cola": "CoLA, MiniLM",
 }
+IMAGES = ("digits", "cifar10")
 COMPARED = [name for name in MEASURES if name != "infidelity"]
 SAMPLED, SUFFIX, CHARGE = "shapley_sampling", "-shapley", "charge"
 GOAL = 85
@@ -146,13 +147,21 @@ def times_as_long(found: Found) -> float:
 
 def headline(found: Found) -> str:
     """What the importance gives, in two sentences, for the project's README.md."""
-    marks, passes = counts(found), cost(found, REFERENCE, "forward")
+    passes, total = cost(found, REFERENCE, "forward"), sum(counts(found).values())
+    kinds = {
+        kind: counts({key: its for key, its in found.items() if (key[0] in IMAGES) == (kind == "images")})
+        for kind in ("texts", "images")
+    }
+    told = [
+        f"of {kind} it is better in {marks['▲']}, worse in {marks['▼']} and neither in {marks['']}"
+        for kind, marks in kinds.items()
+        if any(marks.values())
+    ]
     return (
         "**An importance for every token of every prediction:** it takes one forward pass, and integrated gradients with "
         f"{passes:.0f} steps take {times_as_long(found):.0f} times as long.\n"
-        f"Its faithfulness was compared with theirs {sum(marks.values())} times, on {len(_ran(found))} of {len(TITLES)} data "
-        f"sets: it is better in {marks['▲']}, worse in {marks['▼']} and neither in {marks['']} (by 95 % intervals; "
-        "[which](docs/faithfulness.md))."
+        f"Its faithfulness was compared with theirs {total} times, on {len(_ran(found))} of {len(TITLES)} data sets: "
+        f"{', '.join(told)} (by 95 % intervals; [which](docs/faithfulness.md))."
     )
 
 

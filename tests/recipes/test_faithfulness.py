@@ -1,6 +1,7 @@
 """What the documents say of faithfulness is what was measured."""
 
 import importlib.util
+import re
 import sys
 
 import numpy as np
@@ -48,6 +49,14 @@ def test_what_is_counted_is_counted_by_hand(written):
             low, high = stats.ttest_1samp(means, 0).confidence_interval()
             marks["▲" if low > 0 else "▼" if high < 0 else ""] += 1
     assert written.counts(found) == marks and sum(marks.values()) == 5 * len(found)
+    # The headline tells of texts and images apart.
+    told = [
+        tuple(map(int, one))
+        for one in re.findall(r"better in (\d+), worse in (\d+) and neither in (\d+)", written.headline(found))
+    ]
+    assert tuple(map(sum, zip(*told, strict=True))) == tuple(marks.values())
+    images = [blocks for (name, _), blocks in found.items() if name in ("digits", "cifar10")]
+    assert sum(told[-1]) == 5 * len(images)
 
 
 @pytest.mark.parametrize("name", FOLDERS)
