@@ -16,11 +16,11 @@ from huggingface_hub.utils import HFValidationError, validate_repo_id
 from transformers.modelcard import METRIC_TAGS
 
 from ..atoms.config import AtomConfig
-from ..atoms.explainer_sizes import explainer_quality
 from ..errors import AtomError
 from ..utils.files import write_atomically
 from .card_snippets import atom_code, pipeline_code, plain_code
 from .card_text import (
+    about_explainer,
     class_rows,
     data_lines,
     example_rows,
@@ -213,9 +213,7 @@ def model_card(facts: CardFacts) -> ModelCard:
         "settings": (settings := settings_rows(facts.atoms)),
         "changed": any(name.startswith("*") for name, _, _ in settings),
         "importance": {key: number(value) for key, value in facts.importance.items()},
-        # The importances that a run logs are the charges: the explainer is fitted after it.
-        "fitted": facts.atoms is not None and facts.atoms.has_explainer,
-        "quality": "" if facts.atoms is None else explainer_quality(facts.atoms),
+        **about_explainer(facts),
         "limits": limits(facts),
         "versions": ", ".join(f"{key} {plain(value)}" for key, value in facts.versions.items()),
     }

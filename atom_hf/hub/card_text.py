@@ -7,6 +7,7 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any
 
 from ..atoms.config import AtomConfig
+from ..atoms.explainer_sizes import explainer_quality
 from ..atoms.forms import FORMS
 from ..utils.tables import format_number
 from .escape import cell, code
@@ -111,6 +112,16 @@ def loss_table(losses: list[dict[str, float]]) -> list[list[str]]:
 
 def _number(value: float | None) -> str:
     return "" if value is None else format_number(value)
+
+
+def about_explainer(facts: CardFacts) -> dict[str, Any]:
+    """Whether the importance is fitted to the prediction, and how good it is.
+
+    The importances that a run logs are the charges all the same: the explainer is fitted after it.
+    """
+    if facts.atoms is None:
+        return {"fitted": False, "quality": ""}
+    return {"fitted": facts.atoms.has_explainer, "quality": explainer_quality(facts.atoms)}
 
 
 def picture_says(facts: CardFacts) -> str:
