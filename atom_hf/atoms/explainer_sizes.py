@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -51,7 +51,8 @@ def explainer_quality(config: AtomConfig) -> str:
         f"{max(0.0, share):.0%} ({name})" for name, share in zip(config.explainer_strategies, explained, strict=True)
     ]
     rough = "; take it for a rough guide" if max(explained) < ROUGH else ""
-    return f"It explains {' and '.join(shares)} of what masking tokens of held-out samples changes, beyond equal parts{rough}."
+    told = f"The importance explains {' and '.join(shares)} of what masking tokens of held-out samples changes"
+    return f"{told}, beyond equal parts{rough}."
 
 
 def check_explainer_sizes(config: AtomConfig, check: Callable[[bool, str, str], None]) -> None:
@@ -92,4 +93,5 @@ def _is_whole(value: Any) -> bool:
 
 
 def _is_share(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and value <= 1
+    # Compared, not converted: an int may be too large for a float.
+    return isinstance(value, int | float) and not isinstance(value, bool) and -sys.float_info.max <= value <= 1

@@ -263,3 +263,14 @@ def test_a_model_has_a_form(tmp_path):
     with pytest.raises(AtomError, match="form must be 'paper' or 'separation'; got None"):
         AtomConfig.load(write(tmp_path, AtomConfig().to_dict()))
     assert AtomConfig.load(write(tmp_path, {"format_version": 2})).form == "paper"
+
+
+@pytest.mark.parametrize("broken", [[0.2], [0.2, 1.5], [0.2, float("nan")], [0.2, -(10**400)], [0.2, True], 0.2, "ab"])
+def test_what_an_explainer_explains_is_a_share_for_each_strategy(broken):
+    sizes = {"explainer_classes": 2, "explainer_width": 8, "explainer_blocks": 0, "explainer_layers": [-1]}
+    sizes["explainer_strategies"] = ["mask", "drop"]
+    assert AtomConfig(**sizes, explainer_explained=[0.2, -3.0]).has_explainer
+    with pytest.raises(AtomError, match="explainer_explained must be a number of at most 1 for each masking strategy"):
+        AtomConfig(**sizes, explainer_explained=broken)
+    with pytest.raises(AtomError, match="explainer_explained must be null where there is no explainer"):
+        AtomConfig(explainer_explained=[0.2, 0.3])

@@ -174,7 +174,7 @@ def test_importance_that_is_fitted_to_the_prediction(folder, tmp_path, monkeypat
         status, out, _ = explain(f"sea 'great rivers' --model {name}", tmp_path / f"{name}.html")
         page = (tmp_path / f"{name}.html").read_text(encoding="utf-8")
         assert status == 0 and (says in out) == (says in page) == (name == "fitted")
-        assert ("It explains 25% (mask) and 0% (drop) of what masking" in page) == (name == "fitted")
+        assert ("The importance explains 25% (mask) and 0% (drop) of what masking" in page) == (name == "fitted")
     results = read_texts(load_atom_model("fitted"), make_tokenizer(), ["sea", "great rivers"])
     for name, same in (("fitted", True), ("bert", False)):
         drawn = write_words(tmp_path / "words.png", results, fitted=True).read_bytes()

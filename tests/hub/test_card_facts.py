@@ -104,7 +104,10 @@ def test_a_card_says_whether_importance_is_fitted_to_the_prediction(tmp_path):
     assert "mean |importance|" in run and "mean |importance|" not in kept
     for told, says in ((run, "tells the sample apart"), (kept, "the prediction leans on the token")):
         assert says in told and "this very model has not been measured" in told
-    assert "It explains 4% (mask) of what masking" in kept and "beyond equal parts; take it for a rough guide." in kept
+    assert (
+        "The importance explains 4% (mask) of what masking" in kept
+        and "beyond equal parts; take it for a rough guide." in kept
+    )
     assert "leans on" not in run and "tells the sample apart" not in kept
     assert "| explainer_classes | 2 |" in section(card, "Atom settings")
     remove_explainer(model)
